@@ -1,0 +1,24 @@
+"""Caffe layers as OpenVINO nodes: one small module a family, found through the registry.
+
+The modules are imported by name, not by a glob: what is converted can be read here, and an import error is one.
+"""
+
+from distcalib.layers.blobs import Blobs, FileBlobs, RandomBlobs, ZeroBlobs
+from distcalib.layers.geometry import Geometry, kernel_geometry
+from distcalib.layers.registry import CONVERTED, REFUSED, Layer, convert, converter, converts, refusal
+
+__all__ = [
+    "CONVERTED",
+    "REFUSED",
+    "Blobs",
+    "FileBlobs",
+    "Geometry",
+    "Layer",
+    "RandomBlobs",
+    "ZeroBlobs",
+    "convert",
+    "converter",
+    "converts",
+    "kernel_geometry",
+    "refusal",
+]

@@ -1,0 +1,69 @@
+"""Kernel, stride, pad and dilation of a Convolution or Deconvolution, whichever of Caffe's three spellings is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from distcalib.layers.registry import Layer
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """All (height, width), in pixels."""
+
+    kernel: Pair
+    stride: Pair
+    pad: Pair
+    dilation: Pair
+
+    def conv_size(self, size: Pair) -> Pair:
+        """Spatial size that a convolution gives: floor((n + 2·pad - extent) / stride) + 1 (conv_layer.cpp)."""
+        h, w = ((size[i] + 2 * self.pad[i] - self._extent(i)) // self.stride[i] + 1 for i in (0, 1))
+        return h, w
+
+    def deconv_size(self, size: Pair) -> Pair:
+        """Spatial size that a deconvolution gives: stride·(n - 1) + extent - 2·pad (deconv_layer.cpp)."""
+        h, w = (self.stride[i] * (size[i] - 1) + self._extent(i) - 2 * self.pad[i] for i in (0, 1))
+        return h, w
+
+    def _extent(self, i: int) -> int:
+        return self.dilation[i] * (self.kernel[i] - 1) + 1
+
+
+def kernel_geometry(layer: Layer) -> Geometry:
+    """The geometry of the layer's convolution_param (2-D), by the rules of Caffe's base_conv_layer.cpp.
+
+    Each of kernel, stride and pad is `X_h` with `X_w`, or `X` given once for both axes or once an axis; stride and
+    dilation default to 1, pad to 0. Raises UnsupportedError for both spellings at once, for other counts (3-D), and
+    for a kernel, stride or dilation of 0.
+    """
+    p = layer.param("convolution_param")
+    geometry = Geometry(
+        kernel=_pair(layer, p, "kernel_size", "kernel", None),
+        stride=_pair(layer, p, "stride", "stride", 1),
+        pad=_pair(layer, p, "pad", "pad", 0),
+        dilation=_repeated(layer, "dilation", p.dilation, 1),
+    )
+    for what in ("kernel", "stride", "dilation"):
+        layer.require(min(getattr(geometry, what)) > 0, f"{what} is {getattr(geometry, what)}; it must be above zero")
+    return geometry
+
+
+def _pair(layer: Layer, p: Any, name: str, stem: str, default: int | None) -> Pair:
+    h, w = f"{stem}_h", f"{stem}_w"
+    if not (p.HasField(h) or p.HasField(w)):
+        return _repeated(layer, name, getattr(p, name), default)
+    layer.require(len(getattr(p, name)) == 0, f"{name} and {h}/{w} are both given; one of them must go")
+    # A missing half is proto2's default 0 in Caffe, which only a pad survives: kernel_geometry refuses the other zeros.
+    return int(getattr(p, h)), int(getattr(p, w))
+
+
+def _repeated(layer: Layer, name: str, values: Any, default: int | None) -> Pair:
+    given = tuple(int(v) for v in values)
+    if not given and default is not None:
+        return default, default
+    layer.require(len(given) in (1, 2), f"{name} is given {len(given)} times; once or twice (2-D) is converted")
+    return given[0], given[-1]

@@ -1,0 +1,80 @@
+"""Layer types that Caffe or Intel Caffe knows and that are not converted, each with its reason.
+
+A type that stands neither here nor in the registry is a typing error or another fork's; the two get different messages.
+The reason completes the sentence "layer 'x' (Type): ...".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+_LATER = "is not converted yet"
+_DETECTION = "belongs to detection nets, which are not converted yet"
+_LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
+_CODE = "runs code from outside the prototxt, which cannot be compiled"
+_TRAINING = "exists for training only; leave it out of the TEST phase with `include { phase: TRAIN }`"
+_SEQUENCE = "is recurrent; only feed-forward nets are converted"
+_SOURCE = "is a data source that is not read yet"
+
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        # detection: SSD, R-CNN family, YOLO
+        "AnnotatedData": _DETECTION,
+        "Normalize": _DETECTION,
+        "Permute": _DETECTION,
+        "PriorBox": _DETECTION,
+        "DetectionOutput": _DETECTION,
+        "DetectionEvaluate": _DETECTION,
+        "MultiBoxLoss": _DETECTION,
+        "Reorg": _DETECTION,
+        "RegionLoss": _DETECTION,
+        "EvalDetection": _DETECTION,
+        "Proposal": _DETECTION,
+        "SimplerNMS": _DETECTION,
+        "ROIPooling": _DETECTION,
+        "PSROIPooling": _DETECTION,
+        "BoxAnnotatorOHEM": _DETECTION,
+        "BoxData": _DETECTION,
+        "SmoothL1Loss": _LOSS,
+        "SmoothL1LossOHEM": _LOSS,
+        "SoftmaxWithLossOHEM": _LOSS,
+        # losses without a score of their own
+        "ContrastiveLoss": _LOSS,
+        "HingeLoss": _LOSS,
+        "InfogainLoss": _LOSS,
+        "MultinomialLogisticLoss": _LOSS,
+        "SigmoidCrossEntropyLoss": _LOSS,
+        # recurrent
+        "LSTM": _SEQUENCE,
+        "LSTMUnit": _SEQUENCE,
+        "RNN": _SEQUENCE,
+        "Recurrent": _SEQUENCE,
+        "ContinuationIndicator": _SEQUENCE,
+        # operators
+        "BNLL": _LATER,
+        "BatchReindex": "picks records by value, so its output has no fixed shape",
+        "Embed": _LATER,
+        "Filter": "picks records by value, so its output has no fixed shape",
+        "Im2col": "exposes an intermediate of Convolution; use Convolution",
+        "MVN": _LATER,
+        "Parameter": "learns a blob without an input; it is not converted",
+        "Reduction": _LATER,
+        "SPP": _LATER,
+        "SpatialDropout": _LATER,
+        "Swish": _LATER,
+        "Threshold": _LATER,
+        "Tile": _LATER,
+        # code, outputs, multi-node training
+        "Python": _CODE,
+        "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",
+        "MnActivation": _TRAINING,
+        "MnParamGradCompress": _TRAINING,
+        # sources
+        "HDF5Data": _SOURCE,
+        "ImageData": _SOURCE,
+        "MemoryData": "is filled by the calling program; use Data or Input",
+        "VideoData": "reads a camera or a video; use Data",
+        "WindowData": _SOURCE,
+    }
+)
