@@ -1,0 +1,255 @@
+"""Find everything that is wrong with a prototxt, not only the first thing.
+
+protobuf's own parser decides what is valid; it stops at the first error, so when it refuses a text this second, small
+reader walks the whole of it and names every unknown field and value with its line. It only ever explains: it is
+not run on a text that protobuf accepts, and where it finds nothing protobuf's own message stands."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+
+TOKEN = re.compile(
+    r"""(?P<space>\s+|\#[^\n]*)
+      | (?P<string>"(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*')
+      | (?P<number>-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.]))
+      | (?P<name>-?\s*[A-Za-z_]\w*)
+      | (?P<mark>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+CLOSING = {"{": "}", "<": ">"}
+INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+FLOAT_NAMES = ("inf", "infinity", "nan", "inff", "infinityf")
+BOOLEANS = ("true", "false", "t", "f", "True", "False", "1", "0")
+#: The end of a text, as a token's kind.
+END = "end"
+
+
+class Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: the line, counted from 1, and "what is; what would do"."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
+def lint(text: str, message: Descriptor) -> list[Finding]:
+    """All unknown fields, values of the wrong kind, repeated singular fields and unbalanced braces of a prototxt."""
+    return _Linter(text).run(message)
+
+
+def _tokens(text: str) -> Iterator[Token]:
+    line = 1
+    for match in TOKEN.finditer(text):
+        kind = match.lastgroup or "mark"
+        if kind != "space":
+            yield Token(kind, match.group(), line)
+        line += match.group().count("\n")
+    yield Token(END, "", line)
+
+
+class _Linter:
+    def __init__(self, text: str) -> None:
+        self._tokens = list(_tokens(text))
+        self._at = 0
+        self._findings: list[Finding] = []
+
+    def run(self, message: Descriptor) -> list[Finding]:
+        self._fields(message, closing=None, opened=1)
+        return self._findings
+
+    def _next(self) -> Token:
+        token = self._tokens[self._at]
+        self._at += token.kind != END
+        return token
+
+    def _peek(self) -> Token:
+        return self._tokens[self._at]
+
+    def _find(self, token: Token, text: str) -> None:
+        self._findings.append(Finding(token.line, text))
+
+    def _fields(self, message: Descriptor | None, closing: str | None, opened: int) -> None:
+        """The fields up to `closing`, which the line `opened` asks for; those of an unknown message are skipped."""
+        seen: set[str] = set()
+        while True:
+            token = self._next()
+            if token.kind == END:
+                if closing:
+                    self._find(token, f"the text ends inside the message that line {opened} opens; add '{closing}'")
+                return
+            if token.text == closing:
+                return
+            if token.kind != "name":
+                wrong = "an unfinished string" if token.text in "\"'" else f"'{token.text}'"
+                self._find(token, f"{wrong} where the name of a field is expected; remove it")
+                if token.text in CLOSING:
+                    self._fields(None, CLOSING[token.text], token.line)
+                elif token.text in "\"'":
+                    self._skip_line(token.line)
+                continue
+            self._field(message, token, seen)
+            if self._peek().text in (",", ";"):
+                self._next()
+
+    def _skip_line(self, line: int) -> None:
+        while self._peek().kind != END and self._peek().line == line:
+            self._next()
+
+    def _field(self, message: Descriptor | None, name: Token, seen: set[str]) -> None:
+        field = message.fields_by_name.get(name.text) if message else None
+        if message and field is None:
+            self._find(name, f"unknown field '{name.text}' in {message.name}; {_advice(name.text, message)}")
+        if field and name.text in seen and not _is_repeated(field):
+            self._find(name, f"'{name.text}' stands twice in one {field.containing_type.name}; keep one")
+        seen.add(name.text)
+        colon = self._peek().text == ":"
+        if colon:
+            self._next()
+        if self._peek().text == "[":
+            self._list(field)
+        elif self._peek().text in CLOSING:
+            self._message(field)
+        elif not colon:
+            self._find(name, f"no ':' or '{{' after '{name.text}'; write `{name.text}: value`")
+        else:
+            self._value(field, name)
+
+    def _list(self, field: FieldDescriptor | None) -> None:
+        opening = self._next()
+        while self._peek().text != "]":
+            if self._peek().kind == END:
+                self._find(opening, "a list that does not end; add ']'")
+                return
+            if self._peek().text == ",":
+                self._next()
+            elif self._peek().text in CLOSING:
+                self._message(field)
+            else:
+                self._value(field, self._peek())
+        self._next()
+
+    def _message(self, field: FieldDescriptor | None) -> None:
+        opening = self._next()
+        if field and field.message_type is None:
+            self._find(opening, f"'{field.name}' takes {_expected(field)}, not a message")
+            field = None
+        self._fields(field.message_type if field else None, CLOSING[opening.text], opening.line)
+
+    def _value(self, field: FieldDescriptor | None, name: Token) -> None:
+        token = self._peek()
+        if token.kind not in ("string", "number", "name"):
+            missing = "an unfinished string" if token.text in ('"', "'") else "no value"
+            self._find(name, f"{missing} after '{name.text}:'; write one")
+            if token.text in ('"', "'"):
+                self._skip_line(token.line)
+            return
+        self._next()
+        while token.kind == "string" and self._peek().kind == "string":  # strings side by side are one
+            self._next()
+        if field and not _fits(field, token):
+            self._find(token, f"'{field.name}' is {token.text}{_value_advice(field, token)}")
+
+
+def _is_repeated(field: FieldDescriptor) -> bool:
+    """Newer runtimes warn of `label`, older ones lack `is_repeated`."""
+    new: bool | None = getattr(field, "is_repeated", None)
+    return field.label == FieldDescriptor.LABEL_REPEATED if new is None else new
+
+
+def _fits(field: FieldDescriptor, token: Token) -> bool:
+    """Whether one scalar token is a value of `field`."""
+    kind = field.cpp_type
+    if kind == FieldDescriptor.CPPTYPE_MESSAGE:
+        return False
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        return token.kind == "string"
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return token.text in BOOLEANS
+    if kind in FLOATS:
+        return token.kind == "number" or token.text.lstrip("- ").lower() in FLOAT_NAMES
+    number = _integer(token)
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        enum = field.enum_type
+        return token.text in enum.values_by_name or number in enum.values_by_number
+    low, high = INTEGERS[kind]
+    return number is not None and low <= number <= high
+
+
+def _integer(token: Token) -> int | None:
+    if token.kind != "number":
+        return None
+    digits = token.text.replace(" ", "")
+    try:
+        return int(digits, 8 if re.fullmatch(r"-?0[0-7]+", digits) else 0)
+    except ValueError:
+        return None
+
+
+def _expected(field: FieldDescriptor) -> str:
+    kind = field.cpp_type
+    if kind == FieldDescriptor.CPPTYPE_MESSAGE:
+        return f"a message, `{field.name} {{ ... }}`"
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        return "a string in quotes"
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return "true or false"
+    if kind in FLOATS:
+        return "a number"
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return _names(field.enum_type)
+    return "a whole number from 0 on" if INTEGERS[kind][0] == 0 else "a whole number"
+
+
+def _names(enum: EnumDescriptor) -> str:
+    names = list(enum.values_by_name)
+    return f"one of {', '.join(names)}" if len(names) <= 8 else f"one of {', '.join(names[:6])} and {len(names) - 6} more"
+
+
+def _value_advice(field: FieldDescriptor, token: Token) -> str:
+    owner = field.containing_type.name
+    if field.name == "type" and owner == "LayerParameter" and token.kind == "name":
+        return "; in `layer` a type is a string in quotes, names like CONVOLUTION belong to the old `layers`"
+    if field.name == "type" and owner == "V1LayerParameter" and token.kind == "string":
+        return "; in the old `layers` a type is a name like CONVOLUTION, strings in quotes belong to `layer`"
+    if field.enum_type is not None:
+        close = difflib.get_close_matches(token.text.strip("\"'").upper(), field.enum_type.values_by_name, n=1)
+        if close:
+            return f", which {field.enum_type.name} does not have; {close[0]} is meant?"
+    return f"; it takes {_expected(field)}"
+
+
+def _advice(name: str, message: Descriptor) -> str:
+    """What the writer of an unknown field may have meant."""
+    names = list(message.fields_by_name)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    if close:
+        return f"'{close[0]}' is meant?"
+    owners = [
+        field.name
+        for field in message.fields
+        if field.message_type is not None and name in field.message_type.fields_by_name
+    ]
+    if len(owners) == 1:
+        return f"it belongs into {owners[0]} {{ }}"
+    return "remove it, or is this file for another Caffe?"

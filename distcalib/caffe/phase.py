@@ -1,0 +1,63 @@
+"""The layers of a net that take part in its TEST phase.
+
+Rules are Caffe's (Net::FilterNet, Net::StateMeetsRule): the state that `caffe test` filters by has phase TEST, the
+level of the command line in place of the file's, and the file's stages followed by those of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.upgrade import upgrade_inputs
+from distcalib.errors import FormatError, UnsupportedError
+
+
+def test_net(net: caffe_pb2.NetParameter, level: int = 0, stages: Sequence[str] = ()) -> caffe_pb2.NetParameter:
+    """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
+
+    FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer says
+    `phase: TRAIN` outside a rule, because Caffe would keep it and run it as in training."""
+    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
+    both = [layer.name for layer in net.layer if layer.include and layer.exclude]
+    if both:
+        raise FormatError(f"layers {_quoted(both)}: have include and exclude rules both; keep one kind")
+    kept = [layer for layer in net.layer if _takes_part(layer, state)]
+    training = [layer.name for layer in kept if layer.HasField("phase") and layer.phase == caffe_pb2.TRAIN]
+    if training:
+        raise UnsupportedError(
+            f"layers {_quoted(training)}: say `phase: TRAIN` outside an include rule, so Caffe would run them as in "
+            "training inside the test net; remove the line, or write `include { phase: TRAIN }`"
+        )
+    result = caffe_pb2.NetParameter()
+    result.CopyFrom(net)
+    del result.layer[:]
+    result.layer.extend(kept)
+    result.state.CopyFrom(state)
+    upgrade_inputs(result)
+    return result
+
+
+test_net.__test__ = False  # type: ignore[attr-defined]  # its name is the interface, but it is no test of pytest's
+
+
+def _takes_part(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> bool:
+    """A layer without include rules takes part unless an exclude rule holds; with them, if one of them holds."""
+    if layer.include:
+        return any(state_meets_rule(state, rule) for rule in layer.include)
+    return not any(state_meets_rule(state, rule) for rule in layer.exclude)
+
+
+def state_meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
+    """True if every condition that `rule` names holds; an empty rule always does."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return False
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return False
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return False
+    stages = set(state.stage)
+    return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,168 @@
+"""Read a net from prototxt text or a binary NetParameter.
+
+Which of the two a file is, its content decides and not its name: text has no control characters but white space,
+while a binary net cannot do without them (the tag of a layer alone has two). Caffe skips unknown fields of a binary
+net silently; here they are errors as in text, because a net that says more than was understood would be measured as
+another net."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf import text_format
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.lint import lint
+from distcalib.caffe.upgrade import upgrade_net
+from distcalib.errors import FormatError
+
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+LFS_MAGIC = b"version https://git-lfs"
+#: As many findings as a terminal shows; the rest are counted.
+MAX_SHOWN = 40
+
+
+def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
+    """The net of a prototxt or binary file, brought to today's format; layers of all phases are kept.
+
+    FormatError names the file and all that is wrong with it: unknown fields, enum values and values of the wrong
+    kind with their lines."""
+    content = read_file(path)
+    net = caffe_pb2.NetParameter()
+    where = os.fspath(path)
+    if is_text(content):
+        _parse_text(_decode(content, where), net, where)
+    else:
+        _parse_binary(content, net, where)
+    upgrade_net(net, where)
+    if not net.layer:
+        raise FormatError(f"{where}: has no layers; give the prototxt of a net")
+    return net
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file that must exist, be a file and not be empty; FormatError says what it is instead."""
+    where = os.fspath(path)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise FormatError(cannot_read(where, error)) from None
+    if not content.strip():
+        raise FormatError(f"{where}: is empty; give the prototxt of a net")
+    return content
+
+
+def cannot_read(where: str, error: OSError) -> str:
+    """The sentence for a file that the system does not let us read."""
+    if isinstance(error, FileNotFoundError):
+        return f"{where}: no such file; check the path"
+    if isinstance(error, IsADirectoryError):
+        return f"{where}: is a folder; name the file inside it"
+    return f"{where}: cannot be read ({error.strerror or error}); check the path and its permissions"
+
+
+def is_text(content: bytes | memoryview) -> bool:
+    """Whether the first 64 KiB look like text in an encoding that ASCII is part of."""
+    head = bytes(content[:65536])
+    return CONTROL.search(head) is None and not head.startswith(HDF5_MAGIC)
+
+
+def _decode(content: bytes, where: str) -> str:
+    if content.startswith(LFS_MAGIC):
+        raise FormatError(f"{where}: is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise FormatError(
+            f"{where}: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); save the file as UTF-8"
+        ) from None
+
+
+def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
+    try:
+        text_format.Parse(text, net)
+        _check_required(net, where)
+    except text_format.ParseError as error:
+        findings = [str(finding) for finding in lint(text, net.DESCRIPTOR)]
+        raise FormatError(f"{where}: {_listed(findings or [_own_message(error)])}") from None
+
+
+def _own_message(error: text_format.ParseError) -> str:
+    """protobuf's message "LINE:COLUMN : reason" as "line LINE: reason; correct it"."""
+    reason = str(error).strip().splitlines()[-1]
+    match = re.match(r"(\d+):\d+ : (?:'.*?'?: )?(.*)", reason)
+    return f"line {match[1]}: {match[2].rstrip('.')}; correct it" if match else f"{reason.rstrip('.')}; correct it"
+
+
+def _listed(findings: list[str]) -> str:
+    """One finding as it is, several below each other, at most MAX_SHOWN of them."""
+    if len(findings) == 1:
+        return findings[0]
+    shown = findings[:MAX_SHOWN]
+    if len(findings) > MAX_SHOWN:
+        shown.append(f"and {len(findings) - MAX_SHOWN} more")
+    return f"{len(findings)} things cannot be read:\n  " + "\n  ".join(shown)
+
+
+def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> None:
+    if content.startswith(HDF5_MAGIC):
+        raise FormatError(f"{where}: is an HDF5 file; give the prototxt of the net")
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FormatError(f"{where}: is text in UTF-16; save the file as UTF-8")
+    try:
+        net.ParseFromString(content)
+    except DecodeError:
+        raise FormatError(
+            f"{where}: is neither prototxt text nor a whole binary net; copy it again, or give the prototxt"
+        ) from None
+    unknown = [_in_layer(net, place) for place in _unknown(net, ())]
+    if unknown:
+        raise FormatError(f"{where}: {_listed(unknown)}")
+    _check_required(net, where)
+
+
+def _unknown(message: Message, place: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+    """Where unknown fields or enum values stand: field names and list indices, the number of the field last."""
+    for stray in UnknownFieldSet(message):  # type: ignore[no-untyped-call]
+        yield (*place, stray.field_number)
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        several = not isinstance(value, Message)
+        for i, child in enumerate(value if several else [value]):
+            yield from _unknown(child, (*place, field.name, i) if several else (*place, field.name))
+
+
+def _in_layer(net: caffe_pb2.NetParameter, place: tuple[object, ...]) -> str:
+    """A sentence for one of `_unknown`'s places, which names the layer it is in."""
+    number = place[-1]
+    path = [part for part in place[:-1] if isinstance(part, str)]
+    owner: Descriptor = net.DESCRIPTOR
+    for name in path:
+        owner = owner.fields_by_name[name].message_type
+    where = "the net"
+    if path and path[0] in ("layer", "layers") and isinstance(place[1], int):
+        layer = net.layer[place[1]] if path[0] == "layer" else net.layers[place[1]]
+        where = f"layer '{layer.name or (layer.layer.name if path[0] == 'layers' else '')}'"  # type: ignore[union-attr]
+        path = path[1:]
+    inside = ".".join(path)
+    field = owner.fields_by_number.get(number) if isinstance(number, int) else None
+    if field is not None:
+        what = f"an unknown value of {'.'.join([*path, field.name])}"
+    else:
+        what = f"the unknown field {number}" + (f" in {inside}" if inside else "")
+    return f"{where}: has {what}; give the net as a prototxt without it"
+
+
+def _check_required(net: caffe_pb2.NetParameter, where: str) -> None:
+    missing = net.FindInitializationErrors()
+    if missing:
+        raise FormatError(f"{where}: required fields are missing: {', '.join(missing)}; add them")

@@ -1,0 +1,122 @@
+"""Make distcalib/caffe/caffe.proto from the table of fields, and caffe_pb2 from caffe.proto.
+
+    python scripts/make_proto.py                       # caffe.proto -> caffe_pb2.py, caffe_pb2.pyi
+    python scripts/make_proto.py --fields FIELDS.json  # the table -> caffe.proto first
+
+The second step needs grpcio-tools 1.62 (protoc 4.25) and refuses any other: Python code made by a newer protoc
+checks the version of the protobuf runtime that imports it and warns or fails; code of 4.25 does not check, and
+tests/caffe/test_make_proto.py shows that this file imports without a warning. caffe.proto is committed, so the
+table itself, which is not part of the repository, is needed only to change the format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTO = Path("distcalib/caffe/caffe.proto")
+#: What a net, its weights and its data are made of; solvers are not read.
+ROOTS = ("NetParameter", "BlobProto", "BlobProtoVector", "Datum", "AnnotatedDatum", "LabelMap")
+PROTOC = "1.62"
+
+HEADER = """\
+// The messages of Intel Caffe 1.1.6 that a net, its weights and its data are made of: names, numbers, labels,
+// types and defaults of the wire format, nothing else. Made by scripts/make_proto.py; do not edit by hand.
+syntax = "proto2";
+
+package caffe;
+"""
+
+
+def reachable(messages: Mapping[str, Any], roots: Sequence[str]) -> set[str]:
+    """Names of the messages that `roots` hold, directly or through others, enum owners included."""
+    found: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for _, _, _, kind, *_ in messages[name]["fields"]:
+            owner = kind.removeprefix("enum ").split(".")[0]
+            if owner in messages:
+                pending.append(owner)
+    return found
+
+
+def literal(kind: str, value: object) -> str:
+    """A default as protoc reads it; a float in the fewest digits that give the same float32."""
+    if kind == "bool":
+        return "true" if value else "false"
+    if kind == "string":
+        return json.dumps(value)
+    if kind == "float":
+        return np.format_float_positional(np.float32(float(str(value))), unique=True, trim="-")
+    return str(value)
+
+
+def enum_lines(name: str, values: Mapping[str, int], indent: str) -> Iterator[str]:
+    yield f"{indent}enum {name} {{"
+    yield from (f"{indent}  {key} = {number};" for key, number in values.items())
+    yield f"{indent}}}"
+
+
+def field_line(number: int, name: str, label: str, kind: str, *rest: object) -> str:
+    """One field of the table: [number, name, label, type, "packed" or the default, if any]."""
+    options = ""
+    if rest and label == "repeated" and rest[0] == "packed":
+        options = " [packed = true]"
+    elif rest:
+        options = f" [default = {literal(kind, rest[0])}]"
+    return f"  {label} {kind.removeprefix('enum ')} {name} = {number}{options};"
+
+
+def proto_text(fields: Mapping[str, Any]) -> str:
+    """The .proto of all messages reachable from ROOTS, in the order of the table."""
+    lines = [HEADER]
+    for name, values in fields["enums"].items():
+        lines += [*enum_lines(name, values, ""), ""]
+    wanted = reachable(fields["messages"], ROOTS)
+    for message, body in fields["messages"].items():
+        if message not in wanted:
+            continue
+        lines.append(f"message {message} {{")
+        for name, values in body.get("enums", {}).items():
+            lines += enum_lines(name, values, "  ")
+        lines += [field_line(*field) for field in body["fields"]]
+        lines += ["}", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def compile_proto() -> None:
+    """Run protoc; the paths are relative to ROOT, so that the module is named distcalib.caffe.caffe_pb2."""
+    try:
+        version = importlib.metadata.version("grpcio-tools")
+    except importlib.metadata.PackageNotFoundError:
+        version = "absent"
+    if not version.startswith(PROTOC + "."):
+        sys.exit(f"make_proto: grpcio-tools is {version}; install 'grpcio-tools=={PROTOC}.*' 'setuptools<80'")
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", "--pyi_out=.", str(PROTO)]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--fields", type=Path, help="table of fields (JSON) to make caffe.proto from")
+    options = parser.parse_args()
+    if options.fields:
+        (ROOT / PROTO).write_text(proto_text(json.loads(options.fields.read_text())), encoding="utf-8")
+    compile_proto()
+
+
+if __name__ == "__main__":
+    main()
