@@ -1,0 +1,83 @@
+# Everything a developer does. Each target sets up the virtual environment it needs, once.
+#   make test PYTHON=python3.12 VENV=.venv312     uses another Python
+
+PYTHON ?= python3
+VENV   ?= .venv
+BUILD  ?= build
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+DIGITS := examples/digits
+# 18 iterations of 50 are all 900 test images, each once. 0.005 is one image in 200: all layers in INT8 lose more.
+DEMO := -m $(DIGITS)/digits.prototxt -w $(DIGITS)/digits.caffemodel -i 18 -n accuracy-top1 -l 0.005 --out $(BUILD)/demo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow check proto bench digits clean
+
+help:  ## list the targets
+	@echo "distcalib: INT8 calibration of Caffe models, accuracy measured"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.run  ## calibrate examples/digits into build/demo
+	$(BIN)/distcalib calibrate $(DEMO)
+
+test: $(VENV)/.test  ## the tests, but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.test  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev  ## ruff and mypy --strict
+	$(BIN)/ruff check distcalib tests scripts
+	$(BIN)/mypy --strict distcalib tests scripts
+
+proto: $(VENV)-proto/.proto  ## make caffe_pb2 from caffe.proto
+	$(VENV)-proto/bin/python scripts/make_proto.py
+
+bench: $(VENV)/.run  ## measure the speeds that the README tells
+	for script in scripts/bench_*.py; do $(BIN)/python $$script; done
+
+digits: $(VENV)/.examples  ## train examples/digits again (downloads PyTorch)
+	$(BIN)/python scripts/make_digits.py
+
+clean:  ## remove what make made
+	rm -rf $(VENV) $(VENV)-proto $(BUILD) *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find distcalib tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp a set of packages; each is made again when pyproject.toml is newer.
+$(VENV)/.base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and \
+	  "make: " + sys.executable + " is Python %d.%d; distcalib needs 3.10 or later: make PYTHON=..." % sys.version_info[:2])'
+	@echo "$(VENV): a virtual environment of $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.base
+	@echo "$(VENV): installing distcalib and what it needs (OpenVINO, Ray, ...)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "$(VENV): installing what the tests need"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	@echo "$(VENV): installing what the checks need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.examples: $(VENV)/.run
+	@echo "$(VENV): installing what training the example needs"
+	@$(PIP) --editable '.[examples]' --extra-index-url https://download.pytorch.org/whl/cpu
+	@touch $@
+
+# On its own: protoc 4.25 makes code that every later protobuf reads, but its package needs protobuf 4.
+$(VENV)-proto/.proto:
+	@echo "$(VENV)-proto: installing protoc"
+	@$(PYTHON) -m venv $(VENV)-proto
+	@$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'grpcio-tools==1.62.*' 'setuptools<81' numpy
+	@touch $@
