@@ -1,0 +1,8 @@
+"""Data layers: from a prototxt's data layer to float32 batches, an iteration at a time.
+
+lmdb and cv2 are imported here and nowhere else."""
+
+from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.data.source import Index, Source
+
+__all__ = ["DATA_TYPES", "REFUSED_DATA", "Index", "Source", "open_source"]

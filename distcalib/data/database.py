@@ -1,0 +1,111 @@
+"""The `Data` layer: a database of Datums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import resolve_path
+from distcalib.data.datum import BadRecord, Pixels, parse_datum
+from distcalib.data.lmdb_records import LmdbRecords, Record, key_text
+from distcalib.data.source import FloatArray, Index
+from distcalib.data.transform import Transform
+from distcalib.errors import DataError
+
+_MOVED = ("scale", "mean_file", "crop_size", "mirror")
+
+
+class DatabaseSource:
+    """Images (N, C, H, W) and labels (N,) of an LMDB, transformed.
+
+    The first record decides the shape, as in Caffe. Raises DataError for a database that cannot be used and for what the
+    layer asks that is not done; `batch` names the key of a record that is at fault."""
+
+    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+        where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        param = layer.data_param
+        faults = _faults(layer)
+        if faults:
+            raise DataError(f"{where}: " + "; ".join(faults))
+        transform_param = caffe_pb2.TransformationParameter()
+        transform_param.CopyFrom(layer.transform_param)
+        if param.force_encoded_color:
+            transform_param.force_color = True
+        self._transform = Transform(transform_param, where, prototxt)
+        self._records = LmdbRecords(resolve_path(param.source, prototxt), index)
+        self.tops = tuple(layer.top)
+        self.batch_size = int(param.batch_size)
+        try:
+            image, _ = self._images(self._records.read(0, 1))
+        except DataError:
+            self._records.close()
+            raise
+        self._image_shape: tuple[int, ...] = image.shape[1:]
+        shapes = ((self.batch_size, *self._image_shape), (self.batch_size,))
+        self.shapes = dict(zip(self.tops, shapes, strict=False))
+
+    @property
+    def index(self) -> Index:
+        """The sparse index of the database; made now if it was not given."""
+        return self._records.index
+
+    def batch(self, iteration: int) -> dict[str, FloatArray]:
+        """Records iteration·batch .. of the database, wrapped around at its end."""
+        records = self._records.read(iteration * self.batch_size, self.batch_size)
+        images, labels = self._images(records, self._image_shape)
+        return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._records.close()
+
+    def _images(self, records: list[Record], shape: tuple[int, ...] | None = None) -> tuple[Pixels, FloatArray]:
+        """Untransformed images (N, C, H, W), u8 unless a record holds floats, and labels (N,).
+
+        `shape`: what every image must have; None takes that of the first."""
+        images: Pixels | None = None
+        labels = np.empty(len(records), np.float32)
+        for row, (key, value) in enumerate(records):
+            try:
+                datum = parse_datum(value)
+                pixels = self._transform.pixels(datum)
+                if images is None:
+                    shape = shape or pixels.shape
+                    images = np.empty((len(records), *shape), np.uint8)
+                if pixels.shape != shape:
+                    raise BadRecord(
+                        f"gives an image of {pixels.shape} where the first record gives {shape}; "
+                        "set crop_size or resize_param for sizes, force_color for channels"
+                    )
+            except BadRecord as error:
+                raise DataError(f"{self._records.path}: record {key_text(key)} {error}") from error
+            if pixels.dtype != images.dtype and images.dtype == np.uint8:
+                images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
+            images[row] = pixels
+            labels[row] = datum.label
+        assert images is not None
+        return images, labels
+
+
+def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
+    """What the layer asks that is not done, each with its remedy."""
+    param = layer.data_param
+    faults = []
+    if not 1 <= len(layer.top) <= 2:
+        faults.append(f"has {len(layer.top)} tops; give one for the images and, if wanted, one for the labels")
+    if param.backend != param.LMDB:
+        faults.append("backend LEVELDB (the default) is not read yet; convert the database and write backend: LMDB")
+    if not param.source:
+        faults.append("data_param has no source; name the folder of an LMDB")
+    if not param.batch_size:
+        faults.append("data_param has no batch_size; give the number of records an iteration")
+    if param.rand_skip:
+        faults.append(
+            f"rand_skip: {param.rand_skip} begins at a random record, so no score could be measured twice; take it out"
+        )
+    if param.shuffle:
+        faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
+    faults += [f"data_param.{name} is of an old format; write it in transform_param" for name in _MOVED if param.HasField(name)]
+    return faults

@@ -1,0 +1,67 @@
+"""A record's bytes -> pixels.
+
+A Datum holds either planes (channel, row, column; u8 or float) or an encoded image, which OpenCV decodes to interleaved
+BGR, the order that Caffe's nets are trained on. Which of the two it is decides what a transform may do with it, so the
+two functions stay apart. What is wrong with a record is raised as BadRecord, without its place: the caller knows the
+database and the key, and building that text for each good record would cost more than parsing it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from distcalib.caffe import caffe_pb2
+
+# The EXIF orientation is ignored on purpose: Caffe's own reading (flag -1) ignores it, and so did OpenCV 2.4 in its days.
+AS_STORED = cv2.IMREAD_UNCHANGED
+COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+
+Bytes = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+
+
+class BadRecord(Exception):
+    """What is wrong with a record, worded to follow "PATH: record KEY "."""
+
+
+def parse_datum(value: bytes) -> caffe_pb2.Datum:
+    """The Datum in a record's value (any buffer). Raises BadRecord."""
+    try:
+        return caffe_pb2.Datum.FromString(value)
+    except DecodeError as error:
+        raise BadRecord(f"is no Datum ({len(value)} bytes); write it again or leave it out") from error
+
+
+def planes(datum: caffe_pb2.Datum) -> Pixels:
+    """A datum that is not encoded, as (C, H, W): u8 from `data`, or float32 from `float_data`. Raises BadRecord."""
+    shape = (datum.channels, datum.height, datum.width)
+    count = shape[0] * shape[1] * shape[2]
+    data = datum.data
+    pixels: Pixels
+    if data:  # Caffe asks the same: float_data counts only when there are no bytes
+        pixels = np.frombuffer(data, np.uint8)
+    else:
+        pixels = np.array(datum.float_data, np.float32)
+    if min(shape) < 1 or pixels.size != count:
+        size = " x ".join(map(str, shape))
+        raise BadRecord(
+            f"declares {size} = {count} values but holds {pixels.size} {'bytes' if data else 'floats'}; "
+            "write it again or leave it out"
+        )
+    return pixels.reshape(shape)
+
+
+def decode(encoded: bytes, flags: int) -> Bytes:
+    """An encoded image as (H, W, C) u8, BGR or one channel; `flags`: AS_STORED, COLOR or GRAY. Raises BadRecord."""
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise BadRecord(f"is no image that can be decoded ({len(encoded)} bytes); write it again or leave it out")
+    if image.dtype != np.uint8:
+        raise BadRecord(f"is an image of {image.dtype} values where Caffe takes 8 bits; convert it or set force_color")
+    return image[:, :, None] if image.ndim == 2 else image

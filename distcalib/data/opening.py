@@ -1,0 +1,50 @@
+"""Which layer types are data, and how each is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from distcalib.caffe import caffe_pb2
+from distcalib.data.database import DatabaseSource
+from distcalib.data.dummy import DummySource
+from distcalib.data.feed import FeedSource
+from distcalib.data.source import Index, Source
+from distcalib.errors import UnsupportedError
+
+DATA_TYPES = frozenset({"Data", "DummyData", "Input"})
+"""Layer types that `open_source` opens."""
+
+REFUSED_DATA: dict[str, str] = {
+    "AnnotatedData": "is not read yet (detection); use a Data layer with an LMDB for a classifier",
+    "HDF5Data": "is not read yet; write the data into an LMDB and use a Data layer",
+    "ImageData": "is not read yet; write the images into an LMDB (convert_imageset) and use a Data layer",
+    "MemoryData": "gets its data from the program that runs the net; use a Data layer with an LMDB",
+    "VideoData": "is not read; write the frames into an LMDB and use a Data layer",
+    "WindowData": "is for training on image windows; use a Data layer with an LMDB for the test",
+}
+"""Known data layer types that are refused: what is, and what would do."""
+
+
+def open_source(
+    layer: caffe_pb2.LayerParameter,
+    prototxt: Path,
+    index: Index | None = None,
+    arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
+) -> Source:
+    """The source behind a data layer of the net in the file `prototxt`.
+
+    index: `source.index` of the same layer from another process; with it nothing is ever scanned.
+    arrays: by top name, what Input layers feed; others ignore it.
+    Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
+    if layer.type == "Data":
+        return DatabaseSource(layer, prototxt, index)
+    if layer.type == "DummyData":
+        return DummySource(layer, prototxt)
+    if layer.type == "Input":
+        return FeedSource(layer, prototxt, arrays)
+    reason = REFUSED_DATA.get(layer.type, f"is no data layer; {', '.join(sorted(DATA_TYPES))} are")
+    raise UnsupportedError(f"{prototxt}: layer '{layer.name}' ({layer.type}) {reason}")

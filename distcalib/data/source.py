@@ -1,0 +1,60 @@
+"""What a data layer is to the rest: batches by iteration number.
+
+A source has no notion of "the next batch": iteration k always means records k·batch .. (k+1)·batch - 1, wrapped around at
+the end of the data, as `caffe test` would reach them. So any actor may compute any iteration, in any order, and the
+batches are the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Every `step`-th key of a database in its order, beginning with the first: keys[i] is that of record i·step.
+
+    Made once, by the driver, and sent to the actors: they seek to the nearest key before a shard and step on from there.
+    Picklable, and of at most about 4,096 keys whatever the size of the database (330 kB for ImageNet-like keys)."""
+
+    n_records: int
+    step: int
+    keys: tuple[bytes, ...]
+
+
+class Source(Protocol):
+    """The tops of one data layer, an iteration at a time. Lives in one process; only its `index` travels."""
+
+    @property
+    def tops(self) -> tuple[str, ...]:
+        """Names of the blobs that `batch` gives, in the layer's order."""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each top, batch included; the same in every iteration."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Records an iteration."""
+        ...
+
+    @property
+    def index(self) -> Index | None:
+        """What lets another process enter a shard without scanning; None where that needs nothing (DummyData)."""
+        ...
+
+    def batch(self, iteration: int) -> dict[str, FloatArray]:
+        """The tops in `iteration` (from 0): float32, C order, new arrays that the caller may keep. Raises DataError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files. Calling it twice is fine; `batch` afterwards is not."""
+        ...
