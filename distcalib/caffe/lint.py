@@ -121,7 +121,7 @@ class _Linter:
         if message and field is None:
             self._find(name, f"unknown field '{name.text}' in {message.name}; {_advice(name.text, message)}")
         if field and name.text in seen and not _is_repeated(field):
-            self._find(name, f"'{name.text}' stands twice in one {field.containing_type.name}; keep one")
+            self._find(name, f"'{name.text}' stands twice in one {_owner(field)}; keep one")
         seen.add(name.text)
         colon = self._peek().text == ":"
         if colon:
@@ -173,8 +173,13 @@ class _Linter:
 
 def _is_repeated(field: FieldDescriptor) -> bool:
     """Newer runtimes warn of `label`, older ones lack `is_repeated`."""
-    new: bool | None = getattr(field, "is_repeated", None)
-    return field.label == FieldDescriptor.LABEL_REPEATED if new is None else new
+    known: bool | None = getattr(field, "is_repeated", None)
+    return bool(getattr(field, "label", None) == FieldDescriptor.LABEL_REPEATED) if known is None else known
+
+
+def _owner(field: FieldDescriptor) -> str:
+    """The name of the message that `field` belongs to."""
+    return field.containing_type.name if field.containing_type else ""
 
 
 def _fits(field: FieldDescriptor, token: Token) -> bool:
@@ -189,8 +194,8 @@ def _fits(field: FieldDescriptor, token: Token) -> bool:
     if kind in FLOATS:
         return token.kind == "number" or token.text.lstrip("- ").lower() in FLOAT_NAMES
     number = _integer(token)
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        enum = field.enum_type
+    enum = field.enum_type
+    if enum is not None:
         return token.text in enum.values_by_name or number in enum.values_by_number
     low, high = INTEGERS[kind]
     return number is not None and low <= number <= high
@@ -216,18 +221,19 @@ def _expected(field: FieldDescriptor) -> str:
         return "true or false"
     if kind in FLOATS:
         return "a number"
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
+    if field.enum_type is not None:
         return _names(field.enum_type)
     return "a whole number from 0 on" if INTEGERS[kind][0] == 0 else "a whole number"
 
 
 def _names(enum: EnumDescriptor) -> str:
     names = list(enum.values_by_name)
-    return f"one of {', '.join(names)}" if len(names) <= 8 else f"one of {', '.join(names[:6])} and {len(names) - 6} more"
+    shown = names if len(names) <= 8 else [*names[:6], f"{len(names) - 6} more"]
+    return f"one of {', '.join(shown)}"
 
 
 def _value_advice(field: FieldDescriptor, token: Token) -> str:
-    owner = field.containing_type.name
+    owner = _owner(field)
     if field.name == "type" and owner == "LayerParameter" and token.kind == "name":
         return "; in `layer` a type is a string in quotes, names like CONVOLUTION belong to the old `layers`"
     if field.name == "type" and owner == "V1LayerParameter" and token.kind == "string":

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor
@@ -91,7 +92,7 @@ def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
         text_format.Parse(text, net)
         _check_required(net, where)
     except text_format.ParseError as error:
-        findings = [str(finding) for finding in lint(text, net.DESCRIPTOR)]
+        findings = [str(finding) for finding in lint(text, cast(Descriptor, net.DESCRIPTOR))]
         raise FormatError(f"{where}: {_listed(findings or [_own_message(error)])}") from None
 
 
@@ -131,7 +132,7 @@ def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> No
 
 def _unknown(message: Message, place: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
     """Where unknown fields or enum values stand: field names and list indices, the number of the field last."""
-    for stray in UnknownFieldSet(message):  # type: ignore[no-untyped-call]
+    for stray in cast(Iterable[Any], UnknownFieldSet(message)):
         yield (*place, stray.field_number)
     for field, value in message.ListFields():
         if field.message_type is None:
@@ -145,7 +146,7 @@ def _in_layer(net: caffe_pb2.NetParameter, place: tuple[object, ...]) -> str:
     """A sentence for one of `_unknown`'s places, which names the layer it is in."""
     number = place[-1]
     path = [part for part in place[:-1] if isinstance(part, str)]
-    owner: Descriptor = net.DESCRIPTOR
+    owner: Any = net.DESCRIPTOR
     for name in path:
         owner = owner.fields_by_name[name].message_type
     where = "the net"
@@ -163,6 +164,6 @@ def _in_layer(net: caffe_pb2.NetParameter, place: tuple[object, ...]) -> str:
 
 
 def _check_required(net: caffe_pb2.NetParameter, where: str) -> None:
-    missing = net.FindInitializationErrors()
+    missing: list[str] = net.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs lack it
     if missing:
         raise FormatError(f"{where}: required fields are missing: {', '.join(missing)}; add them")

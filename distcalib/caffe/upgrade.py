@@ -103,20 +103,21 @@ def _upgrade_param_specs(old: caffe_pb2.V1LayerParameter, new: caffe_pb2.LayerPa
     """V1's four parallel lists, one entry a blob and each as long as it likes, become one ParamSpec a blob."""
     lengths = (len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
     specs = [new.param.add() for _ in range(max(lengths))]
-    for spec, name in zip(specs, old.param):
+    for spec, name in zip(specs, old.param, strict=False):
         spec.name = name
-    for spec, mode in zip(specs, old.blob_share_mode):
-        spec.share_mode = caffe_pb2.ParamSpec.DimCheckMode.Value(caffe_pb2.V1LayerParameter.DimCheckMode.Name(mode))
-    for spec, rate in zip(specs, old.blobs_lr):
+    for spec, mode in zip(specs, old.blob_share_mode, strict=False):
+        name = caffe_pb2.V1LayerParameter.DimCheckMode.Name(mode)
+        spec.share_mode = caffe_pb2.ParamSpec.STRICT if name == "STRICT" else caffe_pb2.ParamSpec.PERMISSIVE
+    for spec, rate in zip(specs, old.blobs_lr, strict=False):
         spec.lr_mult = rate
-    for spec, decay in zip(specs, old.weight_decay):
+    for spec, decay in zip(specs, old.weight_decay, strict=False):
         spec.decay_mult = decay
 
 
 def _move_transform_fields(layer: caffe_pb2.LayerParameter) -> None:
     """Only layers that came as V1 are treated so: on today's `layer` Caffe ignores these fields of data_param."""
     place = MOVED_TO_TRANSFORM.get(layer.type)
-    if place is None or not layer.HasField(place):  # type: ignore[arg-type]  # one of the three names above
+    if place is None or not layer.HasField(place):
         return
     source = getattr(layer, place)
     for name in ("scale", "mean_file", "crop_size", "mirror"):
@@ -155,4 +156,4 @@ def upgrade_inputs(net: caffe_pb2.NetParameter) -> None:
     del net.layer[:]
     net.layer.extend(copies)
     for name in ("input", "input_dim", "input_shape"):
-        net.ClearField(name)  # type: ignore[arg-type]  # one of the three names above
+        net.ClearField(name)

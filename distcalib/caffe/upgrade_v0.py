@@ -142,7 +142,7 @@ def _upgrade_layer(entry: caffe_pb2.V1LayerParameter, problems: list[str]) -> ca
     if old.HasField("name"):
         new.name = old.name
     if old.type in V0_TYPES:
-        new.type = caffe_pb2.V1LayerParameter.LayerType.Value(V0_TYPES[old.type])
+        new.type = getattr(caffe_pb2.V1LayerParameter, V0_TYPES[old.type])
     else:
         problems.append(f"{where}: no such type in V0; one of {', '.join(V0_TYPES)} is")
         return new

@@ -64,7 +64,7 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
             try:
                 blobs.append(_blob(view, place))
             except WireError as error:
-                raise FormatError(f"{where}: is damaged at byte {error.at}, in layer '{layer.name}'; {_AGAIN}") from None
+                raise FormatError(_damaged(where, error, layer)) from None
             except ValueError as error:
                 problems.append(f"layer '{layer.name}', blob {i}: {error}")
         if blobs:
@@ -117,14 +117,12 @@ def _layers(view: memoryview, where: str) -> list[_Layer]:
         try:
             _scan(view, place.start, place.end, _V2 if place.number == _LAYER else _V1, layer)
         except WireError as error:
-            raise FormatError(f"{where}: is damaged at byte {error.at}, in layer '{layer.name}'; {_AGAIN}") from None
+            raise FormatError(_damaged(where, error, layer)) from None
         layers.append(layer)
     return layers
 
 
-def _scan(
-    view: memoryview, start: int, end: int, numbers: tuple[int, int, int | None], layer: _Layer
-) -> None:
+def _scan(view: memoryview, start: int, end: int, numbers: tuple[int, int, int | None], layer: _Layer) -> None:
     """Note name and blobs of the layer message in view[start:end]; what comes later adds, as protobuf merges."""
     name, blobs, inner = numbers
     for place in walk(view, start, end):
@@ -160,6 +158,10 @@ def _broken(view: memoryview, error: WireError, at_first: bool) -> str:
     return f"is damaged at byte {error.at} of {size}; {_AGAIN}"
 
 
+def _damaged(where: str, error: WireError, layer: _Layer) -> str:
+    return f"{where}: is damaged at byte {error.at}, in layer '{layer.name}'; {_AGAIN}"
+
+
 def _varint_or_end(view: memoryview, at: int) -> tuple[int, int]:
     """The number at `at` and the offset behind it, or 0 and the end if the file ends in it."""
     try:
@@ -182,7 +184,7 @@ def _blob(view: memoryview, place: Field) -> npt.NDArray[np.float32]:
     data = _joined(pieces[_DOUBLE] or pieces[_DATA])
     needed = int(np.prod(shape, dtype=object))
     if data.size != needed or min(shape, default=0) < 0:
-        raise ValueError(f"holds {data.size} values where its shape {_times(shape)} needs {needed}")
+        raise ValueError(f"holds {data.size} values where its shape {shape} needs {needed}")
     array = data.reshape(shape)
     array.flags.writeable = False
     return array
@@ -199,7 +201,8 @@ def _values(view: memoryview, part: Field) -> npt.NDArray[Any]:
         raise WireError(part.at)
     stride = dtype.itemsize + 1
     n = (part.end - part.start + 1) // stride
-    return strided(view, part.start, n, dtype, stride).copy()
+    values: npt.NDArray[Any] = strided(view, part.start, n, dtype, stride).copy()
+    return values
 
 
 def _joined(pieces: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -214,7 +217,3 @@ def _shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
     if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
         return blob.num, blob.channels, blob.height, blob.width
     return tuple(blob.shape.dim)
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape)) or "()"

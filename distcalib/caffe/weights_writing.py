@@ -47,12 +47,12 @@ def _pieces(net_name: str, layers: Sequence[caffe_pb2.LayerParameter], weights: 
         head = bare.SerializeToString(deterministic=True)
         blobs = weights.get(layer.name, ())
         frames = [_frame(array) for array in blobs]
-        length = len(head) + sum(len(before) + array.size * 4 + len(after) for (before, after), array in zip(frames, blobs))
+        length = len(head) + sum(len(before) + len(after) for before, after in frames) + 4 * sum(a.size for a in blobs)
         yield header(_LAYER, length) + head
-        for (before, after), array in zip(frames, blobs):
+        for (before, after), array in zip(frames, blobs, strict=True):
             yield before
             if array.size:
-                yield memoryview(np.ascontiguousarray(array, "<f4").reshape(-1)).cast("B")
+                yield np.ascontiguousarray(array, "<f4").reshape(-1).view(np.uint8).data
             yield after
 
 

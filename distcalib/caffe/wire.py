@@ -6,7 +6,7 @@ in the page cache. Format: https://protobuf.dev/programming-guides/encoding/"""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -73,9 +73,10 @@ def _end_of_run(view: memoryview, start: int, end: int, width: int) -> int:
     return start + n_run * (width + 1)
 
 
-def strided(view: memoryview, start: int, n: int, dtype: np.dtype[np.generic], stride: int) -> npt.NDArray[np.generic]:
+def strided(view: memoryview, start: int, n: int, dtype: np.dtype[Any], stride: int) -> npt.NDArray[Any]:
     """A view of n items of `dtype`, one every `stride` bytes from `start`."""
-    return np.ndarray((n,), dtype, buffer=view, offset=start, strides=(stride,))
+    array: npt.NDArray[Any] = np.ndarray((n,), dtype, buffer=view, offset=start, strides=(stride,))
+    return array
 
 
 def read_varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
