@@ -3,6 +3,19 @@
 The modules are imported by name, not by a glob: what is converted can be read here, and an import error is one.
 """
 
+from distcalib.layers import (
+    activations,
+    argmax,
+    batch_norm,
+    deconvolution,
+    eltwise,
+    joining,
+    lrn,
+    pooling,
+    reshaping,
+    scale,
+    softmax,
+)
 from distcalib.layers.blobs import Blobs, FileBlobs, RandomBlobs, ZeroBlobs
 from distcalib.layers.geometry import Geometry, kernel_geometry
 from distcalib.layers.registry import CONVERTED, REFUSED, Layer, convert, converter, converts, refusal
@@ -16,9 +29,20 @@ __all__ = [
     "Layer",
     "RandomBlobs",
     "ZeroBlobs",
+    "activations",
+    "argmax",
+    "batch_norm",
     "convert",
     "converter",
     "converts",
+    "deconvolution",
+    "eltwise",
+    "joining",
     "kernel_geometry",
+    "lrn",
+    "pooling",
     "refusal",
+    "reshaping",
+    "scale",
+    "softmax",
 ]

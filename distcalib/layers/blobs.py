@@ -77,7 +77,8 @@ class FileBlobs:
         stored = blobs[index]
         # Blobs written before Caffe had N-D shapes are always 4-D, left-padded with ones: a bias is (1, 1, 1, M).
         legacy = (1,) * (4 - len(shape)) + shape
-        if stored.shape not in (shape, legacy):
+        is_scalar = not shape and stored.size == 1
+        if not is_scalar and stored.shape not in (shape, legacy):
             raise WeightsError(
                 f"{self._source}: layer '{layer}': blob {index} has shape {_text(stored.shape)} but the prototxt needs "
                 f"{_text(shape)}; correct the layer's parameters or give the caffemodel that belongs to this prototxt"

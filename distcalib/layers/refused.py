@@ -61,7 +61,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Parameter": "learns a blob without an input; it is not converted",
         "Reduction": _LATER,
         "SPP": _LATER,
-        "SpatialDropout": _LATER,
         "Swish": _LATER,
         "Threshold": _LATER,
         "Tile": _LATER,

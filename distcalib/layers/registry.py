@@ -12,11 +12,12 @@ from collections.abc import Callable, KeysView, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from openvino import Output
+
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers.blobs import ROLES, Blobs, FloatArray
 from distcalib.layers.refused import REFUSED
-from openvino import Output
 
 __all__ = [
     "CONVERTED",
@@ -41,7 +42,7 @@ CONVERTED: KeysView[str] = _CONVERTERS.keys()
 """The types that have a converter: a live, set-like view."""
 
 FOLDING = frozenset({"Convolution", "InnerProduct"})
-"""The types whose weights absorb their neighbours, or are quantized: the engine builds these, with functions of here."""
+"""The types whose weights are quantized and absorb their neighbours: the engine builds these itself."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,31 @@
+"""Eltwise: sum, product or maximum of two or more bottoms of one shape."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import openvino.opset13 as ops
+from openvino import Output
+
+from distcalib.caffe.caffe_pb2 import EltwiseParameter
+from distcalib.layers.registry import Layer, converts
+from distcalib.layers.shapes import constant, shape_of
+
+
+@converts("Eltwise", bottoms=(2, None))
+def eltwise(layer: Layer, *inputs: Output) -> Output:
+    """Folded from the left as in Caffe; SUM multiplies by `coeff` first, if given."""
+    p = layer.param("eltwise_param")
+    shapes = [shape_of(x) for x in inputs]
+    layer.require(len(set(shapes)) == 1, f"its bottoms have shapes {', '.join(map(str, shapes))}; they must be one")
+    layer.require(
+        len(p.coeff) in (0, len(inputs)), f"{len(p.coeff)} coeff for {len(inputs)} bottoms; none or one a bottom fit"
+    )
+    is_sum = p.operation == EltwiseParameter.SUM
+    layer.require(is_sum or not p.coeff, "coeff is given with an operation other than SUM; remove it")
+    terms = list(inputs)
+    for i, coeff in enumerate(p.coeff):
+        if coeff != 1.0:
+            terms[i] = ops.multiply(terms[i], constant(coeff)).output(0)
+    operation = ops.add if is_sum else ops.multiply if p.operation == EltwiseParameter.PROD else ops.maximum
+    return reduce(lambda a, b: operation(a, b).output(0), terms)

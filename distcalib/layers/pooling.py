@@ -1,0 +1,129 @@
+"""Pooling: MAX and AVE, with Caffe's rounding up of the output size and its divisor.
+
+Caffe rounds the size up, then drops a last window that would start in the padding. An average is divided by the part of
+its window that lies inside the padded input [-pad, H + pad): padding counts, what rounding up added does not. OpenVINO
+has both extremes (all of the kernel, or only real pixels), which serve unless windows are padded and overhang as well;
+that case multiplies the last row and column by a constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino.opset1 as ops1
+import openvino.opset13 as ops
+from openvino import Output
+
+from distcalib.caffe.caffe_pb2 import PoolingParameter
+from distcalib.layers.blobs import FloatArray
+from distcalib.layers.geometry import Pair
+from distcalib.layers.registry import Layer, converts
+from distcalib.layers.shapes import constant, shape_of
+
+
+@dataclass(frozen=True)
+class Window:
+    """The windows along one axis: `n_out` of them over `size` pixels."""
+
+    size: int
+    kernel: int
+    stride: int
+    pad: int
+    n_out: int
+
+    @property
+    def end(self) -> int:
+        """The padding behind the input, in pixels, that the last window needs."""
+        return max(0, (self.n_out - 1) * self.stride + self.kernel - self.size - self.pad)
+
+    @property
+    def overhangs(self) -> bool:
+        """Whether the last window reaches beyond the padding, because the size was rounded up."""
+        return self.end > self.pad
+
+    def divisors(self) -> FloatArray:
+        """What Caffe divides each window's sum by (n_out,): its length after clipping at size + pad."""
+        starts = np.arange(self.n_out) * self.stride - self.pad
+        ends = np.minimum(starts + self.kernel, self.size + self.pad)
+        return (ends - starts).astype(np.float32)
+
+
+@converts("Pooling")
+def pooling(layer: Layer, x: Output) -> Output:
+    """From x (N, C, H, W) to (N, C, H', W'); the mask of MAX, a second top, is refused."""
+    p = layer.param("pooling_param")
+    shape = shape_of(x)
+    layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
+    layer.require(p.pool != PoolingParameter.STOCHASTIC, "pool=STOCHASTIC is not converted; MAX and AVE are")
+    is_3d = bool(p.pad_3d or p.kernel_size_3d or p.stride_3d)
+    layer.require(not is_3d, "3-D pooling is not converted; kernel_size, stride and pad are")
+    layer.require(p.axis == 1, f"axis={p.axis}; only axis=1 (channels) is converted")
+    windows = _windows(layer, p, (shape[2], shape[3]))
+    strides = [w.stride for w in windows]
+    begins, ends = [w.pad for w in windows], [w.end for w in windows]
+    kernel = [w.kernel for w in windows]
+    if p.pool == PoolingParameter.MAX:
+        return ops1.max_pool(x, strides, begins, ends, kernel).output(0)
+    padded = any(w.pad for w in windows)
+    real_pixels_only = not padded or not p.avg_include_pad
+    y = ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=real_pixels_only).output(0)
+    if real_pixels_only or not any(w.overhangs for w in windows):
+        return y
+    rows, columns = (w.kernel / w.divisors() for w in windows)
+    return ops.multiply(y, constant(np.outer(rows, columns).astype(np.float32)[None, None])).output(0)
+
+
+def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
+    """The windows along H and W (pooling_layer.cpp; of Intel Caffe, which also clips for a kernel of 1)."""
+    kernel, stride, pad = _spatial(layer, p, size)
+    clips = any(pad) or 1 in kernel
+    made = []
+    for n, k, s, d in zip(size, kernel, stride, pad, strict=True):
+        layer.require(
+            n + 2 * d >= k, f"its kernel of {k} is larger than the input of {n} with pad {d}; shrink the kernel"
+        )
+        n_out = -((n + 2 * d - k) // -s) + 1
+        if clips and (n_out - 1) * s >= n + d:
+            n_out -= 1
+        layer.require(
+            (n_out - 1) * s < n + d,
+            f"stride {s} with kernel {k} puts a last window outside the input of {n}, where Caffe has no value; "
+            f"choose a stride of at most the kernel",
+        )
+        made.append(Window(n, k, s, d, n_out))
+    return made[0], made[1]
+
+
+def _spatial(layer: Layer, p: Any, size: Pair) -> tuple[Pair, Pair, Pair]:
+    """Kernel, stride and pad, (height, width) each, from X or X_h with X_w, by the checks of pooling_layer.cpp."""
+    has_kernel, has_kernel_2d = p.HasField("kernel_size"), p.HasField("kernel_h") or p.HasField("kernel_w")
+    stride = _pair(layer, p, "stride")
+    pad = _pair(layer, p, "pad")
+    layer.require(min(stride) > 0, f"stride is {stride}; it must be above zero")
+    if p.global_pooling:
+        layer.require(
+            not (has_kernel or has_kernel_2d), "global_pooling and a kernel are both given; one of them must go"
+        )
+        layer.require(
+            pad == (0, 0) and stride == (1, 1),
+            f"global_pooling with stride {stride} and pad {pad}; only 1 and 0 go with it",
+        )
+        return size, stride, pad
+    layer.require(has_kernel or has_kernel_2d, "no kernel is given; kernel_size, or kernel_h and kernel_w, would do")
+    kernel = _pair(layer, p, "kernel_size", "kernel")
+    layer.require(min(kernel) > 0, f"kernel is {kernel}; it must be above zero")
+    # Caffe has this only if there is padding at all; without any it holds by itself.
+    layer.require(pad[0] < kernel[0] and pad[1] < kernel[1], f"pad {pad} is not below the kernel {kernel}; it must be")
+    return kernel, stride, pad
+
+
+def _pair(layer: Layer, p: Any, name: str, stem: str | None = None) -> Pair:
+    h, w = f"{stem or name}_h", f"{stem or name}_w"
+    n_given = p.HasField(h) + p.HasField(w)
+    if n_given == 0:
+        return int(getattr(p, name)), int(getattr(p, name))
+    layer.require(not p.HasField(name), f"{name} and {h}/{w} are both given; one of them must go")
+    layer.require(n_given == 2, f"only one of {h} and {w} is given; both are needed")
+    return int(getattr(p, h)), int(getattr(p, w))

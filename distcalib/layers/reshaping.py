@@ -1,0 +1,52 @@
+"""Flatten and Reshape: the same elements in the same order under another shape, worked out before compiling."""
+
+from __future__ import annotations
+
+from math import prod
+
+from openvino import Output
+
+from distcalib.layers.registry import Layer, converts
+from distcalib.layers.shapes import canonical_axis, reshape, shape_of
+
+
+@converts("Flatten")
+def flatten(layer: Layer, x: Output) -> Output:
+    """Axes `axis` to `end_axis`, both included, become one."""
+    p = layer.param("flatten_param")
+    shape = shape_of(x)
+    first = canonical_axis(layer, p.axis, len(shape))
+    last = canonical_axis(layer, p.end_axis, len(shape), "end_axis")
+    layer.require(first <= last, f"axis={p.axis} lies behind end_axis={p.end_axis}; it must not")
+    return reshape(x, (*shape[:first], prod(shape[first : last + 1]), *shape[last + 1 :]))
+
+
+@converts("Reshape")
+def reshape_layer(layer: Layer, x: Output) -> Output:
+    """`num_axes` axes from `axis` on become `shape`; there 0 keeps the size of the axis and one -1 takes what remains.
+
+    A negative `axis` counts from behind the last axis: -1 appends (reshape_layer.cpp).
+    """
+    p = layer.param("reshape_param")
+    layer.require(p.pixelshuffler == 1, f"pixelshuffler={p.pixelshuffler} is not converted; only 1, no shuffling, is")
+    shape = shape_of(x)
+    rank = len(shape)
+    first = p.axis if p.axis >= 0 else rank + p.axis + 1
+    layer.require(0 <= first <= rank, f"axis={p.axis} of an input with {rank} axes; {-rank - 1} to {rank} exist")
+    layer.require(p.num_axes >= -1, f"num_axes={p.num_axes}; it must be -1 (to the end) or more")
+    end = rank if p.num_axes == -1 else first + p.num_axes
+    layer.require(end <= rank, f"axis={p.axis} with num_axes={p.num_axes} reaches beyond an input of {rank} axes")
+    dims = [int(d) for d in p.shape.dim]
+    for i, dim in enumerate(dims):
+        layer.require(dim >= -1, f"shape has a size of {dim}; sizes, 0 (keep) and -1 (infer) are allowed")
+        if dim == 0:
+            layer.require(first + i < rank, f"shape keeps axis {first + i} of an input with {rank} axes; name the size")
+            dims[i] = shape[first + i]
+    layer.require(dims.count(-1) <= 1, f"shape has {dims.count(-1)} sizes of -1; at most one can be inferred")
+    wanted = [*shape[:first], *dims, *shape[end:]]
+    if -1 in wanted:
+        known = prod(n for n in wanted if n != -1)
+        layer.require(prod(shape) % known == 0, f"{prod(shape)} elements do not divide by the {known} of its shape")
+        wanted[wanted.index(-1)] = prod(shape) // known
+    layer.require(prod(wanted) == prod(shape), f"{shape} cannot take the shape {tuple(wanted)}; the counts differ")
+    return reshape(x, wanted)
