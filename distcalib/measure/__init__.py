@@ -1,0 +1,20 @@
+"""Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets."""
+
+from distcalib.measure.jobs import Blob, Job, JobResult, Progress, Worker, WorkerFactory
+from distcalib.measure.pool import ActorPool
+from distcalib.measure.topology import Core, Placement, Topology, place_actors, read_topology
+
+__all__ = [
+    "ActorPool",
+    "Blob",
+    "Core",
+    "Job",
+    "JobResult",
+    "Placement",
+    "Progress",
+    "Topology",
+    "Worker",
+    "WorkerFactory",
+    "place_actors",
+    "read_topology",
+]

@@ -1,0 +1,108 @@
+"""Ray behind a small typed face; the only module that imports it.
+
+A local Ray is started as small as Ray allows. Measured on 2 cores (scripts/bench_dispatch.py): FIGURES.
+
+Ray reads some of its environment when imported and hands all of it to its processes, so the defaults below are set
+before the import; what the user has set wins."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # a calibration on a closed network should not try to report itself
+    "RAY_enable_metrics_collection": "0",  # saves 1.0-1.5 s of the start, and a warning without ray[default]
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would upload the working directory for each actor
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning about GPUs that we never use
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned call are nobody's business
+}
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  after the environment it reads
+import ray.exceptions  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from distcalib.errors import MeasureError  # noqa: E402
+from distcalib.measure.actor import ActorProcess  # noqa: E402
+
+Ref = Any  # ray.ObjectRef: its type parameter is lost on the way through an actor's untyped methods
+
+
+class ActorLost(Exception):
+    """An actor's process is gone, and the call's result with it."""
+
+
+class Actor:
+    """A handle of one actor process; calls return at once with a reference."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def call(self, method: str, *args: object, n_returns: int = 1) -> Any:
+        """Queue a call: one reference, or a list of `n_returns`."""
+        return getattr(self._handle, method).options(num_returns=n_returns).remote(*args)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        ray.kill(self._handle, no_restart=True)
+
+
+class Cluster:
+    """A connection to Ray: to the one already used in this process, to `address`, or to a local one started here."""
+
+    def __init__(self, address: str | None, n_cpus: int) -> None:
+        """`address` None means RAY_ADDRESS if set (as `ray job submit` does), else a local Ray of `n_cpus`.
+
+        Raises MeasureError when Ray cannot be reached or started.
+        """
+        self._ours = not ray.is_initialized()
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        try:
+            if self._ours and address == "local":
+                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+            elif self._ours:
+                ray.init(address=address, **quiet)
+        except Exception as error:
+            remedy = "look into /tmp/ray/session_latest/logs" if address == "local" else "is Ray running there?"
+            raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
+        self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+    def put(self, value: object) -> Ref:
+        """Store once for all actors."""
+        return ray.put(value)
+
+    def start_actor(self) -> Actor:
+        """Start an actor process on this machine. It reserves no CPUs of Ray's: pinning is what keeps actors apart,
+        and a reservation that cannot be met would wait for ever."""
+        return Actor(ray.remote(ActorProcess).options(num_cpus=0, scheduling_strategy=self._here).remote())
+
+    def get(self, ref: Ref) -> Any:
+        """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""
+        try:
+            return ray.get(ref)
+        except ray.exceptions.RayActorError as error:
+            raise ActorLost(str(error)) from error
+        except ray.exceptions.RayTaskError as error:
+            raise MeasureError(
+                f"an actor cannot take its task: {_last_line(error)}; is the same distcalib installed there?"
+            ) from error
+        except ray.exceptions.RayError as error:
+            raise MeasureError(f"Ray: {_last_line(error)}; look into /tmp/ray/session_latest/logs") from error
+
+    def wait(self, refs: Sequence[Ref]) -> list[Ref]:
+        """Wait until one is there, then return all that are."""
+        ray.wait(list(refs), num_returns=1, fetch_local=False)
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
+        return list(ready)
+
+    def close(self) -> None:
+        """Disconnect, and end a local Ray that was started here; one that was found running stays."""
+        if self._ours and ray.is_initialized():
+            ray.shutdown()
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

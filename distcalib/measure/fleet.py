@@ -1,0 +1,104 @@
+"""The actors of a pool as processes: start, pin, replace, kill. What they work on is the business of call.py."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from distcalib.errors import MeasureError
+from distcalib.measure.actor import Outcome
+from distcalib.measure.cluster import Actor, ActorLost, Cluster, Ref
+from distcalib.measure.dispatcher import MAX_DEATHS
+from distcalib.measure.jobs import WorkerFactory
+from distcalib.measure.topology import Placement
+
+
+class RemoteTraceback(Exception):
+    """The cause of an error that happened in an actor: its traceback there, as text."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class Fleet:
+    """One actor process for each placement, numbered alike; all are pinned and have their worker when this returns."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        placements: Sequence[Placement],
+        factory: WorkerFactory,
+        shared: object,
+        env: Mapping[str, str],
+    ) -> None:
+        self.cluster = cluster
+        self._placements = placements
+        self._env = dict(env)
+        self._factory = cluster.put(factory)
+        self._shared = cluster.put(shared)
+        self._actors: list[Actor] = [cluster.start_actor() for _ in placements]
+        try:
+            for number, refs in enumerate([self._begin(number) for number in range(len(placements))]):
+                self._finish(number, refs)
+        except BaseException:
+            self.kill()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._placements)
+
+    def call(self, number: int, method: str, *args: object, n_returns: int = 1) -> Any:
+        """Queue a call on actor `number`: a reference, or a list of `n_returns`."""
+        return self._actors[number].call(method, *args, n_returns=n_returns)
+
+    def replace(self, number: int) -> None:
+        """Put a new process in the place of a dead one, pinned alike. Raises MeasureError if that dies too."""
+        self._restart(number)
+        self._finish(number, self._begin(number))
+
+    def clear(self) -> None:
+        """Have every actor drop all its programs; an actor that dies over it is replaced."""
+        for number, ref in enumerate([self.call(number, "clear") for number in range(len(self))]):
+            try:
+                check(self.cluster.get(ref))
+            except ActorLost:
+                self.replace(number)
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for actor in self._actors:
+            actor.kill()
+        self._actors.clear()
+
+    def _begin(self, number: int) -> list[Ref]:
+        placement = self._placements[number]
+        return [
+            self.call(number, "prepare", placement, self._env),
+            self.call(number, "make_worker", self._factory, self._shared),
+        ]
+
+    def _finish(self, number: int, refs: list[Ref]) -> None:
+        """Wait until the actor is ready; one that dies while starting gets MAX_DEATHS trials."""
+        for trial in range(MAX_DEATHS):
+            try:
+                for ref in refs:
+                    check(self.cluster.get(ref))
+                return
+            except ActorLost as error:
+                if trial + 1 == MAX_DEATHS:
+                    cpus = ",".join(map(str, self._placements[number].cpus))
+                    raise MeasureError(
+                        f"actor {number} on CPU {cpus}: it died {MAX_DEATHS} times while starting; "
+                        "the kernel's log (dmesg) tells a lack of memory from a crash of the engine"
+                    ) from error
+                self._restart(number)
+                refs = self._begin(number)
+
+    def _restart(self, number: int) -> None:
+        self._actors[number].kill()
+        self._actors[number] = self.cluster.start_actor()
+
+
+def check(outcome: Outcome) -> Outcome:
+    """The outcome, if it is none of an error; else raises that error, with the actor's traceback as its cause."""
+    if outcome.error is not None:
+        raise outcome.error from RemoteTraceback(outcome.trace)
+    return outcome

@@ -1,0 +1,61 @@
+"""Pin the whole process to its CPUs, and believe it only when the kernel says so.
+
+A Ray worker has a dozen threads of its own before any of our code runs, and affinity belongs to a thread: pinning the
+main thread alone would leave the others, and whatever they start, roaming over the cores of the other actors. So every
+thread is pinned; threads that the engine starts later inherit it. Linux only."""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from distcalib.errors import MeasureError
+
+_PASSES = 8  # a thread born while the list is read is caught by the next pass; two were enough in every trial
+
+
+def pin_process(cpus: Iterable[int]) -> None:
+    """Pin all threads of this process to the logical CPUs `cpus` and verify each by reading it back.
+
+    Raises MeasureError when the kernel refuses or when a thread is elsewhere afterwards.
+    """
+    wanted = set(cpus)
+    names = ",".join(map(str, sorted(wanted)))
+    for _ in range(_PASSES):
+        try:
+            for thread in _threads():
+                _pin_thread(thread, wanted)
+        except (OSError, ValueError) as error:
+            raise MeasureError(
+                f"pinning: the kernel refuses CPUs {names} ({error}); this process may use "
+                f"{','.join(map(str, sorted(os.sched_getaffinity(0))))}; check taskset and the container's CPU set"
+            ) from error
+        astray = stray_threads(wanted)
+        if not astray:
+            return
+    raise MeasureError(
+        f"pinning: {len(astray)} thread(s) run outside CPUs {names} although the kernel agreed; "
+        "another program moves them, or the container's CPU set changed; stop that one"
+    )
+
+
+def stray_threads(cpus: Iterable[int]) -> tuple[int, ...]:
+    """Ids of this process's threads whose affinity is not exactly `cpus`."""
+    wanted = set(cpus)
+    return tuple(thread for thread in _threads() if _affinity(thread) not in (None, wanted))
+
+
+def _pin_thread(thread: int, cpus: set[int]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # ended between being listed and being pinned
+        os.sched_setaffinity(thread, cpus)
+
+
+def _affinity(thread: int) -> set[int] | None:
+    try:
+        return os.sched_getaffinity(thread)
+    except ProcessLookupError:
+        return None
+
+
+def _threads() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc/self/task").iterdir()]

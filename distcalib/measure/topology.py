@@ -1,0 +1,166 @@
+"""Read which physical cores this process may use, and lay actors out on them.
+
+Parsing is pure: everything is read below a root that stands for `/sys`, so a recorded tree tests it. The CPU *set* of
+a container needs no parsing of its own, for sched_getaffinity already answers within it; the CPU *quota* does, because
+a process limited to 1.5 CPUs still sees every core: two pinned actors would be stopped by turns, and neither timed right.
+
+Hyper-thread siblings share the multiply units, so a core counts once and only its first usable sibling gets work."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from distcalib.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Core:
+    """One physical core; `cpus` are the logical CPUs of it that this process may use, ascending, never empty."""
+
+    cpus: tuple[int, ...]
+    package: int
+    numa_node: int
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The usable physical cores in the order of their first CPU, and the CPU quota in CPUs (None: no limit)."""
+
+    cores: tuple[Core, ...]
+    quota: float | None
+
+    @property
+    def n_usable(self) -> int:
+        """Cores that can be busy at a time: a quota of 1.5 CPUs is one; never less than one."""
+        if self.quota is None:
+            return len(self.cores)
+        return max(1, min(len(self.cores), int(self.quota)))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where actor number `actor` runs: one logical CPU for each of its cores, ascending."""
+
+    actor: int
+    cpus: tuple[int, ...]
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that the engine of this actor should have."""
+        return len(self.cpus)
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """CPU numbers of the kernel's list format ("0-2,7" -> 0, 1, 2, 7), ascending; an empty text is no CPU."""
+    cpus: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cpus.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(cpus))
+
+
+def read_topology(
+    root: Path = Path("/sys"), affinity: Iterable[int] | None = None, cgroups: str | None = None
+) -> Topology:
+    """The cores below `root` that `affinity` (default: this process's) and the cgroup quota leave.
+
+    `cgroups` is the text of /proc/self/cgroup (default: read). A CPU without a topology folder, as in some
+    containers, is taken for a core of its own: too many cores is the kernel's default too.
+    """
+    usable = set(os.sched_getaffinity(0) if affinity is None else affinity)
+    cpu_root = root / "devices/system/cpu"
+    online = _read(cpu_root / "online")
+    if online is not None:
+        usable &= set(parse_cpu_list(online))
+    nodes = _numa_nodes(root / "devices/system/node")
+    cores: list[Core] = []
+    taken: set[int] = set()
+    for cpu in sorted(usable):
+        if cpu in taken:
+            continue
+        siblings = tuple(sorted(usable & {cpu, *_siblings(cpu_root / f"cpu{cpu}/topology")}))
+        taken.update(siblings)
+        package = _read(cpu_root / f"cpu{cpu}/topology/physical_package_id")
+        cores.append(Core(siblings, package=int(package or 0), numa_node=nodes.get(cpu, 0)))
+    return Topology(tuple(cores), _quota(root / "fs/cgroup", _own_cgroups() if cgroups is None else cgroups))
+
+
+def place_actors(topology: Topology, n_actors: int | None, cores_per_actor: int) -> tuple[Placement, ...]:
+    """Lay `n_actors` (None: as many as there are usable cores for) on whole cores, `cores_per_actor` each.
+
+    More actors than cores are allowed and then share them, wrapping round: results are the same, only slower.
+    Raises OptionError when a single actor cannot have its cores, or for a number below one.
+    """
+    available = topology.n_usable
+    if not 1 <= cores_per_actor <= available:
+        raise OptionError(
+            f"--cores-per-actor {cores_per_actor}: this process may use {available} physical core(s); "
+            f"give a number from 1 to {available}"
+        )
+    if n_actors is not None and n_actors < 1:
+        raise OptionError(f"--actors {n_actors}: at least one actor must work; leave it out to use every core")
+    n = n_actors or max(1, available // cores_per_actor)
+    firsts = [core.cpus[0] for core in topology.cores]
+    starts = [actor * cores_per_actor for actor in range(n)]
+    return tuple(
+        Placement(actor, tuple(sorted(firsts[(start + i) % len(firsts)] for i in range(cores_per_actor))))
+        for actor, start in enumerate(starts)
+    )
+
+
+def _siblings(folder: Path) -> tuple[int, ...]:
+    """All logical CPUs of the core whose topology folder this is; the second name is that of kernels before 5.3."""
+    return parse_cpu_list(_read(folder / "core_cpus_list") or _read(folder / "thread_siblings_list") or "")
+
+
+def _numa_nodes(folder: Path) -> dict[int, int]:
+    return {
+        cpu: int(node.name.removeprefix("node"))
+        for node in sorted(folder.glob("node[0-9]*"))
+        for cpu in parse_cpu_list(_read(node / "cpulist") or "")
+    }
+
+
+def _quota(root: Path, cgroups: str) -> float | None:
+    """The tightest quota of the process's cgroups and their ancestors, in CPUs; lines are "id:controllers:path".
+
+    Version 2 has an empty controller list and `cpu.max` ("150000 100000" or "max 100000"); version 1 names the
+    controller `cpu` and has `cpu.cfs_quota_us` (-1: none). See cgroup-v2.rst and sched-bwc.rst of the kernel.
+    """
+    quotas: list[float] = []
+    for line in cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        mounts = [root, root / "unified"] if not controllers else [root / controllers, root / "cpu"]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for folder in (folder for mount in mounts for folder in _ancestors(mount, path)):
+            quotas.extend(_folder_quota(folder))
+    return min(quotas, default=None)
+
+
+def _folder_quota(folder: Path) -> Iterator[float]:
+    fields = (_read(folder / "cpu.max") or "").split()
+    if not fields:
+        fields = [_read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
+    if len(fields) == 2 and fields[0].isdigit() and fields[1].isdigit():
+        yield int(fields[0]) / int(fields[1])
+
+
+def _ancestors(mount: Path, path: str) -> Iterator[Path]:
+    """`mount`/`path` and every folder up to `mount`; inside a container the path may name the host's tree,
+    which is not mounted there, but the mount's own root then holds the container's files."""
+    parts = [part for part in path.split("/") if part not in ("", "..")]
+    for length in range(len(parts), -1, -1):
+        yield mount.joinpath(*parts[:length])
+
+
+def _own_cgroups() -> str:
+    return _read(Path("/proc/self/cgroup")) or ""
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
