@@ -14,14 +14,15 @@ from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
 
+# distcalib.caffe moves them when it reads a file; a layer made by hand may still have them.
 _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 
 class DatabaseSource:
     """Images (N, C, H, W) and labels (N,) of an LMDB, transformed.
 
-    The first record decides the shape, as in Caffe. Raises DataError for a database that cannot be used and for what the
-    layer asks that is not done; `batch` names the key of a record that is at fault."""
+    The first record decides the shape, as in Caffe. Raises DataError for a database that cannot be used and for what
+    the layer asks that is not done; `batch` names the key of a record that is at fault."""
 
     def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
@@ -106,6 +107,10 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
             f"rand_skip: {param.rand_skip} begins at a random record, so no score could be measured twice; take it out"
         )
     if param.shuffle:
+        # Reading in order instead would measure other images than Intel Caffe will with the delivered file.
         faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
-    faults += [f"data_param.{name} is of an old format; write it in transform_param" for name in _MOVED if param.HasField(name)]
+    if param.side:
+        faults.append("side is for labels of boxes and not done; take it out")
+    moved = [name for name in _MOVED if param.HasField(name)]
+    faults += [f"data_param.{name} is of an old format; write it in transform_param" for name in moved]
     return faults

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 
-# The EXIF orientation is ignored on purpose: Caffe's own reading (flag -1) ignores it, and so did OpenCV 2.4 in its days.
+# The EXIF orientation is ignored on purpose: Caffe's reading as stored (flag -1) ignores it, and OpenCV 2.4 always did.
 AS_STORED = cv2.IMREAD_UNCHANGED
 COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 GRAY = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
@@ -27,10 +27,10 @@ class BadRecord(Exception):
     """What is wrong with a record, worded to follow "PATH: record KEY "."""
 
 
-def parse_datum(value: bytes) -> caffe_pb2.Datum:
+def parse_datum(value: bytes | memoryview) -> caffe_pb2.Datum:
     """The Datum in a record's value (any buffer). Raises BadRecord."""
     try:
-        return caffe_pb2.Datum.FromString(value)
+        return caffe_pb2.Datum.FromString(bytes(value))
     except DecodeError as error:
         raise BadRecord(f"is no Datum ({len(value)} bytes); write it again or leave it out") from error
 
@@ -64,4 +64,4 @@ def decode(encoded: bytes, flags: int) -> Bytes:
         raise BadRecord(f"is no image that can be decoded ({len(encoded)} bytes); write it again or leave it out")
     if image.dtype != np.uint8:
         raise BadRecord(f"is an image of {image.dtype} values where Caffe takes 8 bits; convert it or set force_color")
-    return image[:, :, None] if image.ndim == 2 else image
+    return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)

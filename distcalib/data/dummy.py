@@ -1,8 +1,8 @@
 """The `DummyData` layer: filled tensors, for speed runs and tests.
 
-Caffe draws new random values at each forward pass from one stream, so they depend on the order of the passes. Here they are
-a function of layer, top and iteration alone, so that a shard is the same on whichever actor runs it; they cannot equal
-Caffe's, and need not. RandomState and not Generator: NumPy promises its stream for ever."""
+Caffe draws new random values at each forward pass from one stream, so they depend on the order of the passes. Here they
+are a function of layer, top and iteration alone, so that a shard is the same on whichever actor runs it; they cannot
+equal Caffe's, and need not. RandomState and not Generator: NumPy promises its stream for ever."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from distcalib.caffe import caffe_pb2
-from distcalib.data.source import FloatArray
+from distcalib.data.source import FloatArray, Index
 from distcalib.errors import DataError
 
 Filler = caffe_pb2.FillerParameter
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 class DummySource:
     """As many tops as the layer names, each of its own or the common shape and filler. Raises DataError."""
 
-    index = None
+    index: Index | None = None
 
     def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"

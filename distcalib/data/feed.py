@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
-from distcalib.data.source import FloatArray
+from distcalib.data.source import FloatArray, Index
 from distcalib.errors import DataError
 
 
@@ -20,7 +20,7 @@ class FeedSource:
     Without arrays the shapes are known and `batch` raises: a net can be inspected and compiled, not evaluated.
     Raises DataError for all arrays that are missing or do not fit, at once."""
 
-    index = None
+    index: Index | None = None
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class FeedSource:
             shapes *= len(self.tops)
         if len(shapes) != len(self.tops) or any(not shape or prod(shape) < 1 for shape in shapes):
             raise DataError(
-                f"{self._where}: gives the shapes {shapes} for {len(self.tops)} tops; give one of at least 1 x 1 for each"
+                f"{self._where}: gives the shapes {shapes} for {len(self.tops)} tops; give each one without zeros"
             )
         self.shapes: Mapping[str, tuple[int, ...]] = dict(zip(self.tops, shapes, strict=True))
         self.batch_size = shapes[0][0]

@@ -4,8 +4,8 @@ An LMDB has no record numbers, only sorted keys. Finding record k·batch by step
 actor walk the whole database, so a sparse index of keys (`Index`) is made by one keys-only pass and shipped: 100,000
 records of 3 kB are indexed in 0.03 s (values are on pages of their own, which the pass does not touch).
 
-Opened for reading only and without a lock file, so that a database on a read-only file system works and many actors of a
-machine share its pages; nothing may write to it meanwhile."""
+Opened for reading only and without a lock file, so that a database on a read-only file system works and many actors
+of a machine share its pages; nothing may write to it meanwhile."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ import lmdb
 from distcalib.data.source import Index
 from distcalib.errors import DataError
 
-Record = tuple[bytes, bytes]
-"""Key and value; in fact both are memoryviews into the mapped file, valid until `close`."""
+Record = tuple[memoryview, memoryview]
+"""Key and value, views into the mapped file: valid until `close`."""
 
 _MAX_INDEX_KEYS = 4096
 
@@ -30,7 +30,7 @@ _MAX_INDEX_KEYS = 4096
 _ENVIRONMENTS: WeakValueDictionary[str, lmdb.Environment] = WeakValueDictionary()
 
 
-def key_text(key: bytes) -> str:
+def key_text(key: bytes | memoryview) -> str:
     """A record's key as it stands in messages: `'00000042'`, or hexadecimal when it is not printable text."""
     raw = bytes(key)
     text = raw.decode("utf-8", "replace")
@@ -85,7 +85,7 @@ class LmdbRecords:
             chunk = list(islice(self._rest, wanted))
             if len(chunk) < wanted:
                 raise DataError(
-                    f"{self.path}: ends after record {position + len(chunk) - 1} although {self.n_records} are counted; "
+                    f"{self.path}: ends after {position + len(chunk)} records although it counts {self.n_records}; "
                     "the database is damaged: write it again"
                 )
             records += chunk

@@ -1,7 +1,7 @@
 """Resizing of decoded images, by Caffe's rules for `resize_param` and `random_resize_param`.
 
-Which pixels come out is OpenCV's business; how large the result is, is Caffe's, in float32 and truncated. A size computed
-in Python's doubles is one pixel off for some aspect ratios, and then every crop offset is."""
+Which values the pixels get is OpenCV's business; how large the result is, is Caffe's, in float32 and truncated. The
+same formula in Python's doubles is a pixel off for some images (see the test), and then so is every crop of them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _BORDERS = {
 }
 
 
-def resize_short_side(image: Bytes, size: int, param: Resize) -> Bytes:
-    """(H, W, C) -> the shorter side becomes `size`, the longer one keeps the aspect, truncated (random_resize_param)."""
+def resize_short_side(image: Bytes, size: int, param: caffe_pb2.ResizeParameter) -> Bytes:
+    """(H, W, C) -> the shorter side becomes `size`, the longer one keeps the aspect; `param` for the rest."""
     height, width = image.shape[:2]
     sized = Resize()
     sized.CopyFrom(param)
@@ -40,55 +40,45 @@ def resize_short_side(image: Bytes, size: int, param: Resize) -> Bytes:
     return resize(image, sized)
 
 
-def resize(image: Bytes, param: Resize) -> Bytes:
-    """(H, W, C) -> to param.height x param.width as resize_mode says.
+def resize(image: Bytes, param: caffe_pb2.ResizeParameter) -> Bytes:
+    """(H, W, C) -> to param.height x param.width as resize_mode says. Raises BadRecord for an image too narrow for it.
 
-    WARP fills them; FIT_SMALL_SIZE covers them, keeping the aspect; FIT_LARGE_SIZE_AND_PAD fits inside and pads the rest
-    evenly. At most one interp_mode may be given (Caffe draws one of several at random); without one it is LINEAR."""
+    WARP fills them; FIT_SMALL_SIZE covers them, keeping the aspect; FIT_LARGE_SIZE_AND_PAD fits inside and pads the
+    rest evenly. The first interp_mode counts (Caffe draws one of several at random); without one it is LINEAR.
+    `prob`, height_scale and width_scale have no effect in Caffe either."""
     interpolation = _INTERPOLATIONS[param.interp_mode[0]] if param.interp_mode else cv2.INTER_LINEAR
     height, width = _fitted(image, param)
     channels = image.shape[2]
-    resized = cv2.resize(image, (width, height), interpolation=interpolation).reshape(height, width, channels)
-    if param.resize_mode != Resize.FIT_LARGE_SIZE_AND_PAD:
-        return np.asarray(resized, np.uint8)
-    top, left = (param.height - height) // 2, (param.width - width) // 2
-    padded = cv2.copyMakeBorder(
-        resized,
-        top,
-        param.height - height - top,
-        left,
-        param.width - width - left,
-        _BORDERS[param.pad_mode],
-        value=_pad_values(param, channels),
-    )
-    return np.asarray(padded, np.uint8).reshape(param.height, param.width, channels)
+    resized = cv2.resize(image, (width, height), interpolation=interpolation)
+    if param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
+        top, left = (param.height - height) // 2, (param.width - width) // 2
+        bottom, right = param.height - height - top, param.width - width - left
+        value = _pad_values(param, channels)
+        resized = cv2.copyMakeBorder(resized, top, bottom, left, right, _BORDERS[param.pad_mode], value=value)
+    # OpenCV drops an axis of one channel
+    return np.asarray(resized, np.uint8).reshape(*resized.shape[:2], channels)
 
 
-def _fitted(image: Bytes, param: Resize) -> tuple[int, int]:
+def _fitted(image: Bytes, param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
     """Height and width of the resized image, before padding."""
     height, width = param.height, param.width
     if param.resize_mode == Resize.WARP:
         return height, width
     aspect = np.float32(image.shape[1]) / np.float32(image.shape[0])
-    wider = aspect > np.float32(width) / np.float32(height)
-    equal = aspect == np.float32(width) / np.float32(height)
-    if param.resize_mode == Resize.FIT_SMALL_SIZE:
-        keep_height = wider or equal
-    else:
-        keep_height = not wider
-    if keep_height:
+    wanted = np.float32(width) / np.float32(height)
+    covers = param.resize_mode == Resize.FIT_SMALL_SIZE
+    if aspect >= wanted if covers else aspect <= wanted:
         width = int(aspect * np.float32(height))
     else:
         height = int(np.float32(width) / aspect)
-    if height < 1 or width < 1:
-        raise BadRecord(
-            f"is {image.shape[0]} x {image.shape[1]} and would be resized to {height} x {width}; leave it out"
-        )
+    if not (height and width):
+        raise BadRecord(f"is {image.shape[0]} x {image.shape[1]}, too narrow to be resized; leave it out")
     return height, width
 
 
-def _pad_values(param: Resize, channels: int) -> list[float]:
+def _pad_values(param: caffe_pb2.ResizeParameter, channels: int) -> list[float]:
+    """One value a channel; 0 where none is given."""
     values = list(param.pad_value) or [0.0]
     if len(values) not in (1, channels):
         raise BadRecord(f"has {channels} channels for {len(values)} pad_value; give one or {channels}")
-    return values * channels if len(values) == 1 else values
+    return values if len(values) == channels else values * channels

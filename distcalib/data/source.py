@@ -1,7 +1,7 @@
 """What a data layer is to the rest: batches by iteration number.
 
-A source has no notion of "the next batch": iteration k always means records k·batch .. (k+1)·batch - 1, wrapped around at
-the end of the data, as `caffe test` would reach them. So any actor may compute any iteration, in any order, and the
+A source has no notion of "the next batch": iteration k always means records k·batch .. (k+1)·batch - 1, wrapped around
+at the end of the data, as `caffe test` would reach them. So any actor may compute any iteration, in any order, and the
 batches are the same bytes."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float32]
 class Index:
     """Every `step`-th key of a database in its order, beginning with the first: keys[i] is that of record i·step.
 
-    Made once, by the driver, and sent to the actors: they seek to the nearest key before a shard and step on from there.
+    Made once, by the driver, and sent to the actors: they seek to the nearest key before a shard and step on from it.
     Picklable, and of at most about 4,096 keys whatever the size of the database (330 kB for ImageNet-like keys)."""
 
     n_records: int

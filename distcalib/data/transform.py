@@ -1,9 +1,15 @@
-"""`transform_param` in the TEST phase: decoded records -> the values a net is fed with.
+"""`transform_param` in the TEST phase: decoded records -> the values that a net is fed with.
 
-Caffe computes (pixel - mean) * scale an element at a time in float32. Here the crops of a batch are first put together as
-bytes and converted at once, with the same two float32 operations in the same order, so the results are the same bits.
+Caffe computes (pixel - mean) * scale an element at a time in float32. Here the crops of a batch are put together as
+bytes first and converted at once, with the same two float32 operations in the same order: the results are the same
+bits.
 
-mirror is not applied: a test must give the same score twice, and Caffe draws it at random for each image in either phase."""
+The order is that of Intel Caffe's data_transformer.cpp: decode, random_resize_param, resize_param, crop at the centre,
+mean, scale. distort_param, expand_param, emit_constraint and flow are ignored, since a Data layer ignores them there.
+What differs, on purpose:
+- `mirror` is not applied. Caffe draws it at random for each image in TEST too, and then no score comes twice.
+- `resize_param` with a crop crops the resized image, as SSD does, where the code is from; Intel's places the window by
+  the resized image but cuts it out of the one before resizing, and aborts where that is too small."""
 
 from __future__ import annotations
 
@@ -23,94 +29,87 @@ from distcalib.errors import DataError
 
 
 class Transform:
-    """One layer's transform_param. `where` begins its errors: "net.prototxt: layer 'data' (Data)"; all offenders at once.
+    """One layer's transform_param; `where` begins its errors: "net.prototxt: layer 'data' (Data)".
 
-    Raises DataError for what would be random in a test or is not done, and for an unusable mean_file."""
+    Raises DataError for what would be random in a test or is not done, all at once, and for an unusable mean_file."""
 
     def __init__(self, param: caffe_pb2.TransformationParameter, where: str, prototxt: Path) -> None:
         faults = list(_faults(param))
         if faults:
             raise DataError(f"{where}: transform_param: " + "; ".join(faults))
         self._param = param
+        self._short_side = param.HasField("random_resize_param")
+        self._resized = param.HasField("resize_param")
+        self._crop = (param.crop_size, param.crop_size) if param.crop_size else (param.crop_h, param.crop_w)
         self._flags = COLOR if param.force_color else GRAY if param.force_gray else AS_STORED
         self._scale = np.float32(param.scale)
-        self._mean: FloatArray | None = None  # (C,) from mean_value, or (C, H, W) from mean_file
-        if param.mean_value:
-            self._mean = np.array(param.mean_value, np.float32)
-        elif param.HasField("mean_file"):
-            self._mean = _read_mean(resolve_path(param.mean_file, prototxt), where)
+        self._mean_value = np.array(param.mean_value, np.float32)
+        self._mean_image = _read_mean(resolve_path(param.mean_file, prototxt), where) if param.mean_file else None
         # The cores of an actor belong to the inference engine, and OpenCV would start a thread for each core it sees.
         cv2.setNumThreads(1)
 
     def pixels(self, datum: caffe_pb2.Datum) -> Pixels:
         """One record, decoded, resized and cropped: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
-        param = self._param
-        resizes = param.HasField("random_resize_param") or param.HasField("resize_param")
         if not datum.encoded:
-            if resizes:
-                raise BadRecord("is not an encoded image, and only these are resized; take the resizing out, or encode it")
-            return self._cropped(planes(datum))
+            # Caffe aborts on resize_param here, and its random_resize_param takes the planes for interleaved pixels.
+            if self._short_side or self._resized:
+                raise BadRecord("is raw, and only encoded images are resized; encode it, or take the resizing out")
+            return self._centre(planes(datum))
         image = decode(datum.data, self._flags)
-        if param.HasField("random_resize_param"):
-            image = resize_short_side(image, param.random_resize_param.min_size, param.random_resize_param.resize_param)
-        if param.HasField("resize_param"):
-            image = resize(image, param.resize_param)
-        return self._cropped(image.transpose(2, 0, 1))
+        if self._short_side:
+            limits = self._param.random_resize_param
+            image = resize_short_side(image, limits.min_size, limits.resize_param)
+        if self._resized:
+            image = resize(image, self._param.resize_param)
+        return self._centre(image.transpose(2, 0, 1))
 
     def finish(self, batch: Pixels) -> FloatArray:
         """(N, C, H, W) of `pixels` -> (value - mean) * scale, float32, a new array."""
         values = batch.astype(np.float32)
-        if self._mean is not None:
-            values -= self._cropped_mean(values.shape[2:]) if self._mean.ndim == 3 else self._mean.reshape(1, -1, 1, 1)
+        if self._mean_image is not None:
+            values -= _window(self._mean_image, values.shape[2:])  # where the image of that size was cut, too
+        elif self._mean_value.size:
+            values -= self._mean_value.reshape(1, -1, 1, 1)
         if self._scale != 1:
             values *= self._scale
         return values
 
-    def _cropped(self, image: Pixels) -> Pixels:
-        """The centre of (C, H, W), after checking its size against crop and mean."""
-        channels, height, width = image.shape
-        mean = self._mean
-        if mean is not None and mean.ndim == 3 and mean.shape != image.shape:
-            raise BadRecord(f"is {_size(image.shape)} where mean_file is {_size(mean.shape)}; give a mean of that size")
-        if mean is not None and mean.ndim == 1 and mean.size not in (1, channels):
-            raise BadRecord(f"has {channels} channels for {mean.size} mean_value; give one or {channels}")
-        crop_height, crop_width = self._crop(height, width)
-        if crop_height > height or crop_width > width:
-            raise BadRecord(f"is {height} x {width}, less than the crop of {crop_height} x {crop_width}; resize or crop less")
-        top, left = (height - crop_height) // 2, (width - crop_width) // 2
-        return image[:, top : top + crop_height, left : left + crop_width]
+    def _centre(self, image: Pixels) -> Pixels:
+        """The crop of (C, H, W), once its size is seen to suit mean and crop."""
+        mean, shape = self._mean_image, image.shape
+        if mean is not None and mean.shape != shape:
+            raise BadRecord(f"is {_size(shape)} where mean_file is {_size(mean.shape)}; give a mean of that size")
+        if self._mean_value.size not in (0, 1, shape[0]):
+            raise BadRecord(f"has {shape[0]} channels for {self._mean_value.size} mean_value; give one or {shape[0]}")
+        if not self._crop[0]:
+            return image
+        if self._crop[0] > shape[1] or self._crop[1] > shape[2]:
+            raise BadRecord(f"is {_size(shape)}, less than the crop of {_size(self._crop)}; resize it or crop less")
+        return _window(image, self._crop)
 
-    def _crop(self, height: int, width: int) -> tuple[int, int]:
-        size = self._param.crop_size
-        return (size, size) if size else (height, width)
 
-    def _cropped_mean(self, size: tuple[int, ...]) -> FloatArray:
-        """The centre of the mean image: its offsets are those of an image of its own size."""
-        assert self._mean is not None
-        top, left = ((self._mean.shape[axis + 1] - size[axis]) // 2 for axis in (0, 1))
-        return self._mean[:, top : top + size[0], left : left + size[1]]
+def _window(image: Pixels, size: tuple[int, ...]) -> Pixels:
+    """The (C, size[0], size[1]) in the middle of (C, H, W); of two middles the upper left, as in Caffe."""
+    top, left = (image.shape[1] - size[0]) // 2, (image.shape[2] - size[1]) // 2
+    return image[:, top : top + size[0], left : left + size[1]]
 
 
 def _faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
     """What cannot be done as it is written, each with its remedy."""
-    if param.HasField("mean_file") and param.mean_value:
+    if param.mean_file and param.mean_value:
         yield "mean_file and mean_value exclude each other; keep one"
     if param.force_color and param.force_gray:
         yield "force_color and force_gray exclude each other; keep one"
-    for name in ("crop_h", "crop_w", "pad", "bgr2rgb", "noise_param"):
-        if param.HasField(name):
-            yield f"{name} is not done; take it out"
-    random = param.HasField("random_resize_param")
-    if random:
-        limits = param.random_resize_param
-        if limits.min_size != limits.max_size or not limits.min_size:
-            yield (
-                f"random_resize_param draws a size from {limits.min_size} to {limits.max_size} for each image; "
-                "set min_size and max_size to one size for a test"
-            )
-        if not param.crop_size:
-            yield "random_resize_param needs a crop_size, as in Caffe"
-        yield from _resize_faults("random_resize_param.resize_param", limits.resize_param)
+    if not param.crop_size and bool(param.crop_h) != bool(param.crop_w):
+        yield "crop_h and crop_w belong together; give both, or crop_size"
+    if param.pad:
+        yield f"pad: {param.pad} is not done yet; take it out and pad in the first convolution"
+    if param.bgr2rgb:
+        yield "bgr2rgb is not done; swap the channels of the images or of the first convolution"
+    if param.HasField("noise_param"):
+        yield "noise_param would change the test images; take it out"
+    if param.HasField("random_resize_param"):
+        yield from _random_resize_faults(param)
     elif param.HasField("random_aspect_ratio_param"):
         yield "random_aspect_ratio_param cuts at random; use random_resize_param with one size for a test"
     if param.HasField("resize_param"):
@@ -119,19 +118,29 @@ def _faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
         yield from _resize_faults("resize_param", param.resize_param)
 
 
+def _random_resize_faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
+    limits = param.random_resize_param
+    if limits.min_size != limits.max_size or not limits.min_size:
+        yield (
+            f"random_resize_param draws a size from {limits.min_size or 'the shorter side'} to "
+            f"{limits.max_size or 'the longer side'} for each image; give min_size and max_size one value for a test"
+        )
+    yield from _resize_faults("random_resize_param.resize_param", limits.resize_param)
+
+
 def _resize_faults(name: str, param: caffe_pb2.ResizeParameter) -> Iterator[str]:
     if len(param.interp_mode) > 1:
         yield f"{name} draws one of {len(param.interp_mode)} interp_mode for each image; keep one for a test"
 
 
 def _read_mean(path: Path, where: str) -> FloatArray:
-    """The mean image of a binaryproto as (C, H, W)."""
+    """The mean image of a binaryproto as (C, H, W). Raises DataError."""
     try:
         blob = caffe_pb2.BlobProto.FromString(path.read_bytes())
     except OSError as error:
         raise DataError(
-            f"{where}: mean_file {path} cannot be read: {error.strerror}; a relative path is looked up from the working "
-            "directory, then from the folder of the prototxt"
+            f"{where}: mean_file {path} cannot be read ({error.strerror}); a relative path is looked up from the "
+            "working directory, then from the folder of the prototxt"
         ) from error
     except DecodeError as error:
         raise DataError(f"{where}: mean_file {path} is no BlobProto; give what compute_image_mean wrote") from error
@@ -139,9 +148,9 @@ def _read_mean(path: Path, where: str) -> FloatArray:
     values = np.array(blob.double_data if blob.double_data else blob.data, np.float32)
     if len(shape) == 4 and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) != 3 or values.size != np.prod(shape, dtype=np.int64) or not values.size:
+    if len(shape) != 3 or not values.size or values.size != np.prod(shape, dtype=np.int64):
         raise DataError(
-            f"{where}: mean_file {path} holds {values.size} values for the shape {_size(shape)}; "
+            f"{where}: mean_file {path} holds {values.size} values in the shape {_size(shape)}; "
             "give the mean of one image, as compute_image_mean writes it"
         )
     return values.reshape(shape)
