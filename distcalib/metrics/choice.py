@@ -1,0 +1,38 @@
+"""Which output of a net is its score, when the user does not say."""
+
+from __future__ import annotations
+
+from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter
+from distcalib.errors import OptionError
+from distcalib.metrics.host_layers import HOST_TYPES, LOSS_TYPES, check_layer
+
+
+def choose_score(net: NetParameter, blob: str | None = None) -> str:
+    """The blob to be scored by in a TEST net: `blob` if it is one, else the top of the Accuracy with the least top_k.
+
+    The first of equals is taken, as the predecessor did. Raises OptionError naming all candidates if `blob` is none of
+    them, or if none is given and the net has no Accuracy layer.
+    """
+    scores = _scores(net)
+    named = ", ".join(f"'{name}' ({layer.type})" for name, layer in scores.items())
+    remedy = f"name one of {named}" if scores else "add an Accuracy layer to its TEST phase"
+    if blob is not None:
+        if blob not in scores:
+            raise OptionError(f"'{blob}' is no score of this net; {remedy}")
+        check_layer(scores[blob])
+        return blob
+    accuracies = [name for name, layer in scores.items() if layer.type == "Accuracy"]
+    if not accuracies:
+        raise OptionError(f"the net has no Accuracy layer to be scored by; {remedy}")
+    best = min(accuracies, key=lambda name: scores[name].accuracy_param.top_k)
+    check_layer(scores[best])
+    return best
+
+
+def lower_is_better(net: NetParameter, blob: str) -> bool:
+    """Whether the score `blob` of `net` is a loss."""
+    return _scores(net)[blob].type in LOSS_TYPES
+
+
+def _scores(net: NetParameter) -> dict[str, LayerParameter]:
+    return {layer.top[0]: layer for layer in net.layer if layer.type in HOST_TYPES and layer.top}

@@ -1,0 +1,157 @@
+"""Caffe's accuracy and loss layers on arrays: what they say of one iteration, as a Partial.
+
+They run on the host, not in the compiled net: a score must be exact and is a few thousand operations. The formulas are
+those of accuracy_layer.cpp, softmax_loss_layer.cpp and euclidean_loss_layer.cpp. loss_weight is not applied, since
+`caffe test` prints the unweighted value (and the weighted one beside it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distcalib.caffe.caffe_pb2 import LayerParameter, LossParameter
+from distcalib.errors import DataError, UnsupportedError
+from distcalib.metrics.partial import Partial
+
+Array = npt.NDArray[Any]
+
+FLT_MIN = float(np.finfo(np.float32).tiny)
+"""Caffe's least probability in a loss: the smallest normal float32."""
+
+
+def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
+    """What `layer` makes of one iteration's bottoms (f32): the value of its first top.
+
+    Raises UnsupportedError for another type, for a parameter or a second top that is not evaluated and for shapes that
+    do not fit, DataError for labels outside the classes; all name the layer.
+    """
+    check_layer(layer)
+    if len(bottoms) != 2:
+        raise UnsupportedError(f"{_where(layer)}: {len(bottoms)} bottoms are given; it takes predictions and labels")
+    return _EVALUATORS[layer.type](layer, bottoms[0], bottoms[1])
+
+
+def check_layer(layer: LayerParameter) -> None:
+    """UnsupportedError for what evaluate_layer refuses whatever the bottoms are: to be called before hours of work."""
+    if layer.type not in HOST_TYPES:
+        raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(HOST_TYPES))} are")
+    if len(layer.top) > 1:
+        second = "the accuracy of each class" if layer.type == "Accuracy" else "the probabilities"
+        raise UnsupportedError(f"{_where(layer)}: its second top ({second}) is not evaluated; remove '{layer.top[1]}'")
+    if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
+        raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
+    if layer.type == "SoftmaxWithLoss" and layer.loss_param.label_smoothing != 0.0:
+        raise UnsupportedError(
+            f"{_where(layer)}: label_smoothing={layer.loss_param.label_smoothing:g} is not evaluated; only 0 is"
+        )
+
+
+def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
+    """The part of labels among the top_k scores along `axis`:  scores (N, C, ...), labels (N, ...).
+
+    Caffe sorts (score, class) pairs in descending order, so that of equal scores the larger class stands first. A NaN
+    is above everything and never a hit: where Caffe's sort is undefined, a broken net must not score.
+    """
+    p = layer.accuracy_param
+    rows, labels = _rows(layer, scores, labels, p.axis)
+    n_classes = rows.shape[1]
+    if p.top_k > n_classes:
+        raise UnsupportedError(f"{_where(layer)}: top_k={p.top_k} of {n_classes} classes; lower it")
+    rows, labels = _without_ignored(layer, rows, labels, p)
+    own = rows[np.arange(len(labels)), labels][:, None]
+    before = ~(rows <= own) | ((rows == own) & (np.arange(n_classes) > labels[:, None]))
+    return Partial(int(np.count_nonzero(before.sum(axis=1) < p.top_k)), len(labels))
+
+
+def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
+    """-Σ log(max(softmax(scores)[label], FLT_MIN)) / normalizer:  scores (N, C, ...), labels (N, ...).
+
+    The softmax is along softmax_param.axis. The normalizer is at least 1: the count of labels that are not ignored
+    (VALID, the default), of all labels (FULL), the batch (BATCH_SIZE), 1 (NONE) or pre_fixed_normalizer. The older
+    `normalize` means VALID or BATCH_SIZE.
+    """
+    p = layer.loss_param
+    rows, labels = _rows(layer, scores, labels, layer.softmax_param.axis)
+    n_all = len(labels)
+    axis = layer.softmax_param.axis % scores.ndim
+    rows, labels = _without_ignored(layer, rows, labels, p)
+    # float64 from here: Caffe's float32 sum wanders in the sixth digit, ours is to be the same in any order.
+    with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN, as in Caffe
+        exponentials = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
+    chosen = exponentials[np.arange(len(labels)), labels] / exponentials.sum(axis=1)
+    loss = float(-np.log(np.maximum(chosen, FLT_MIN)).sum())
+    mode = p.normalization
+    if not p.HasField("normalization") and p.HasField("normalize"):
+        mode = LossParameter.VALID if p.normalize else LossParameter.BATCH_SIZE
+    if mode == LossParameter.PRE_FIXED:
+        return Partial(loss / max(1.0, p.pre_fixed_normalizer), 1)
+    normalizers = {
+        LossParameter.FULL: n_all,
+        LossParameter.VALID: len(labels),
+        LossParameter.BATCH_SIZE: prod(scores.shape[:axis]),
+        LossParameter.NONE: 1,
+    }
+    return Partial(loss, max(1, normalizers[mode]))
+
+
+def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
+    """Σ (x - y)² / 2N over two bottoms of N records and as many elements."""
+    if x.shape[:1] != y.shape[:1] or x.size != y.size:
+        raise UnsupportedError(f"{_where(layer)}: its bottoms have shapes {x.shape} and {y.shape}; they must be one")
+    difference = x.astype(np.float64).ravel() - y.astype(np.float64).ravel()
+    return Partial(float(difference @ difference), 2 * x.shape[0])
+
+
+_EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
+    "Accuracy": accuracy,
+    "SoftmaxWithLoss": softmax_loss,
+    "EuclideanLoss": euclidean_loss,
+}
+
+HOST_TYPES = frozenset(_EVALUATORS)
+"""The layer types that evaluate_layer takes; the engine leaves them out of the compiled net."""
+
+LOSS_TYPES = frozenset({"SoftmaxWithLoss", "EuclideanLoss"})
+"""Those of them where a lower value is better."""
+
+
+def _rows(layer: LayerParameter, scores: Array, labels: Array, axis: int) -> tuple[Array, npt.NDArray[np.int64]]:
+    """One row of class scores and one label each, `axis` moved to the end; labels are truncated to integers as in C."""
+    if not -scores.ndim <= axis < scores.ndim:
+        raise UnsupportedError(f"{_where(layer)}: axis={axis} of predictions with {scores.ndim} axes; it must be one")
+    n_classes = scores.shape[axis]
+    if labels.size * n_classes != scores.size:
+        raise UnsupportedError(
+            f"{_where(layer)}: {labels.size} labels for predictions of shape {scores.shape} along axis {axis}; "
+            f"{scores.size // max(1, n_classes)} are needed"
+        )
+    with np.errstate(invalid="ignore"):  # a NaN becomes a number far outside, which is reported as such
+        whole = labels.ravel().astype(np.int64)
+    return np.moveaxis(scores, axis, -1).reshape(-1, n_classes), whole
+
+
+def _without_ignored(
+    layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64], param: Any
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """The rows that count; DataError if one of their labels is no class."""
+    if param.HasField("ignore_label"):
+        counts = labels != param.ignore_label
+        rows, labels = rows[counts], labels[counts]
+    n_classes = rows.shape[1]
+    outside = labels[(labels < 0) | (labels >= n_classes)]
+    if outside.size:
+        shown = ", ".join(str(label) for label in np.unique(outside)[:5])
+        raise DataError(
+            f"{_where(layer)}: {outside.size} of {labels.size} labels lie outside the classes 0 to {n_classes - 1} "
+            f"(such as {shown}); correct the data set, or set ignore_label"
+        )
+    return rows, labels
+
+
+def _where(layer: LayerParameter) -> str:
+    return f"layer '{layer.name}' ({layer.type})"
