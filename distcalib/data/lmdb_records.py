@@ -45,8 +45,10 @@ class LmdbRecords:
 
     def __init__(self, path: Path, index: Index | None = None) -> None:
         self.path = path
-        self._environment = _open(path)
-        self._transaction = self._environment.begin(buffers=True)
+        self._transaction = _open(path).begin(buffers=True)
+        self._cursor = self._transaction.cursor()
+        self._rest: Iterator[Record] = iter(())
+        self._position = -1  # number of the record that _rest gives next; -1: none
         self.n_records: int = self._transaction.stat()["entries"]
         if self.n_records == 0:
             self.close()
@@ -58,9 +60,6 @@ class LmdbRecords:
                 "every machine must see the same database, and nothing may write to it during a run"
             )
         self._index = index
-        self._cursor = self._transaction.cursor()
-        self._rest: Iterator[Record] = iter(())
-        self._position = -1  # number of the record that _rest gives next; -1: none
 
     @property
     def index(self) -> Index:
@@ -95,10 +94,10 @@ class LmdbRecords:
 
     def close(self) -> None:
         """Let go of the database; values read before must not be used any more."""
-        self._rest = iter(())
-        self._transaction.abort()
-        if hasattr(self, "_environment"):
-            del self._environment
+        if hasattr(self, "_transaction"):
+            self._cursor.close()
+            self._transaction.abort()
+            del self._rest, self._cursor, self._transaction  # they hold the environment open
 
     def _seek(self, position: int) -> None:
         """Place the cursor on record `position`: to the nearest indexed key at or before it, then step by step."""
@@ -140,9 +139,13 @@ def _open(path: Path) -> lmdb.Environment:
         ) from error
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = file.stat().st_size
-    if size < needed:  # reading a mapped page behind the end of the file would kill the process (SIGBUS)
+    # Reading a mapped page behind the end of the file would kill the process (SIGBUS). A whole database may be short
+    # too, if deletions freed its last pages: 1 of 60 written at random, none of those that only had records added.
+    if size < needed:
         environment.close()
-        raise DataError(f"{path}: is cut short: {size} bytes of {needed}; copy it again")
+        raise DataError(
+            f"{path}: is cut short: {size} bytes of {needed}; copy it again, or rewrite it with mdb_copy -c"
+        )
     _ENVIRONMENTS[name] = environment
     return environment
 

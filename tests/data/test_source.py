@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from distcalib.data import Index
+
+
+def test_index_is_a_picklable_value() -> None:
+    index = Index(10, 3, (b"a", b"d", b"g", b"j"))
+    assert pickle.loads(pickle.dumps(index)) == index
+    with pytest.raises(AttributeError):
+        index.step = 1  # type: ignore[misc]
