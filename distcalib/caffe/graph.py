@@ -1,0 +1,107 @@
+"""The TEST net as a graph of values: every in-place layer makes a new one.
+
+Caffe names storage, not values: in `conv1 -> relu (in-place) -> pool`, "conv1" means two things. Ranges, scales and
+storage types belong to values, so each write of a blob name is a `Blob(name, version)` here. The predecessor read
+ranges by name after the forward pass, when a fused sum had already overwritten its residual, and so got wrong scales.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from distcalib.caffe import caffe_pb2
+from distcalib.errors import FormatError
+
+
+class Blob(NamedTuple):
+    """One value of a blob: the `version`-th write of `name`, counted from 0."""
+
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return self.name if self.version == 0 else f"{self.name}#{self.version}"
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A layer with the values that it reads and makes; compared by identity."""
+
+    index: int
+    layer: caffe_pb2.LayerParameter
+    bottoms: tuple[Blob, ...]
+    tops: tuple[Blob, ...]
+
+    @property
+    def name(self) -> str:
+        """The layer's name, unique in a graph."""
+        return self.layer.name
+
+    @property
+    def type(self) -> str:
+        """The layer's Caffe type."""
+        return self.layer.type
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """All layers in the order of the prototxt, which Caffe requires to be topological."""
+
+    nodes: tuple[Node, ...]
+    producer: Mapping[Blob, Node]
+    consumers: Mapping[Blob, tuple[Node, ...]]
+    outputs: tuple[Blob, ...] = field(default=())
+
+    def only_consumer(self, blob: Blob) -> Node | None:
+        """The layer that alone reads `blob`, or None if there are none or several."""
+        readers = self.consumers.get(blob, ())
+        return readers[0] if len(readers) == 1 else None
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+
+def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph:
+    """Resolve names to values.
+
+    `outputs` are the blobs that no layer reads, sorted by name as Caffe prints them.  Raises FormatError naming every
+    unknown bottom, doubled layer name and doubled (not in-place) top of `where` at once.
+    """
+    current: dict[str, Blob] = {}
+    producer: dict[Blob, Node] = {}
+    consumers: dict[Blob, list[Node]] = {}
+    nodes: list[Node] = []
+    problems: list[str] = []
+    names: set[str] = set()
+    for index, layer in enumerate(layers):
+        if layer.name in names and layer.type not in _REPEATABLE:
+            problems.append(f"layer name '{layer.name}' is used twice; give each layer its own")
+        names.add(layer.name)
+        missing = [b for b in layer.bottom if b not in current]
+        problems += [
+            f"layer '{layer.name}' ({layer.type}) reads blob '{b}', which no layer before it makes" for b in missing
+        ]
+        bottoms = tuple(current[b] for b in layer.bottom if b in current)
+        tops = []
+        for position, top in enumerate(layer.top):
+            in_place = position < len(layer.bottom) and layer.bottom[position] == top
+            if top in current and not in_place:
+                problems.append(f"layer '{layer.name}' ({layer.type}) makes blob '{top}', which is there already")
+            blob = Blob(top, current[top].version + 1 if top in current else 0)
+            current[top] = blob
+            tops.append(blob)
+        node = Node(index, layer, bottoms, tuple(tops))
+        nodes.append(node)
+        producer.update((blob, node) for blob in tops)
+        for blob in dict.fromkeys(bottoms):
+            consumers.setdefault(blob, []).append(node)
+    if problems:
+        raise FormatError(f"{where}: " + "; ".join(problems))
+    unread = [blob for blob in producer if blob not in consumers]
+    outputs = tuple(sorted(unread))
+    return Graph(tuple(nodes), producer, {b: tuple(n) for b, n in consumers.items()}, outputs)
+
+
+# Published prototxts name both tops of their dummy input "data" (ssd_vgg16_int8.prototxt): harmless, they carry no
+# weights.
+_REPEATABLE = frozenset({"Data", "DummyData", "Input", "ImageData", "AnnotatedData", "HDF5Data"})

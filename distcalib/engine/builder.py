@@ -1,0 +1,252 @@
+"""A Caffe net, quantized or not, as an OpenVINO model that computes what Intel Caffe computes.
+
+Nodes come out in net order; a fused group (convolution, BatchNorm, Scale, ReLU, Eltwise SUM, ReLU) is emitted whole
+where its last layer stands. Where a value is stored as integers, a FakeQuantize rounds it: on the way into a
+convolution, out of it, after an average pooling, and into a Concat whose inputs' scales differ. Everything between is
+left to OpenVINO's fusion.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+from numpy.typing import NDArray
+from openvino import Output
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.data import DATA_TYPES
+from distcalib.errors import UnsupportedError
+from distcalib.layers import Blobs, Layer, convert, convolution, inner_product, quantized, refusal
+from distcalib.metrics import HOST_TYPES
+from distcalib.quantize.fusion import Fused, find_fused, fold, own_relu
+from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
+
+Array = NDArray[np.float32]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """An ov.Model, the blob names of its parameters and results in order, and the values whose ranges it reports last.
+
+    `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products.
+    """
+
+    model: ov.Model
+    inputs: tuple[str, ...]
+    outputs: tuple[Blob, ...]
+    taps: tuple[Blob, ...]
+    multipliers: frozenset[str]
+
+
+def device_outputs(graph: Graph) -> tuple[Blob, ...]:
+    """What the model must yield: what host layers (losses, accuracies) read, and the net's outputs that no host layer
+    makes.
+    """
+    wanted: set[Blob] = {blob for blob in graph.outputs if graph.producer[blob].type not in HOST_TYPES}
+    wanted.update(blob for node in graph if node.type in HOST_TYPES for blob in node.bottoms)
+    return tuple(sorted(blob for blob in wanted if graph.producer[blob].type not in DATA_TYPES))
+
+
+def refuse_unconverted(graph: Graph, where: str) -> None:
+    """Raise UnsupportedError naming every layer of `graph` that cannot be run, with the reason of each."""
+    known = DATA_TYPES | HOST_TYPES
+    reasons = [
+        f"layer '{node.name}' ({node.type}): {reason}"
+        for node in graph
+        if node.type not in known and (reason := refusal(node.type)) is not None
+    ]
+    if reasons:
+        raise UnsupportedError(f"{where}: " + "; ".join(reasons))
+
+
+def build_model(
+    graph: Graph,
+    blobs: Blobs,
+    shapes: Shapes,
+    where: str,
+    *,
+    taps: Sequence[Blob] = (),
+    keep: Iterable[Blob] | None = None,
+) -> BuiltModel:
+    """Convert `graph`; quantization_params in its layers decide what runs INT8.
+
+    `shapes` are those of the data layers' tops.  The results are `keep` (default: `device_outputs`), then, if there are
+    `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each.  Raises UnsupportedError and
+    WeightsError.
+    """
+    refuse_unconverted(graph, where)
+    outputs = tuple(keep) if keep is not None else device_outputs(graph)
+    builder = _Builder(graph, blobs, shapes, where)
+    builder.run()
+    results = [builder.values[blob] for blob in outputs]
+    if taps:
+        results.append(_ranges([builder.values[blob] for blob in taps]))
+    model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
+    return BuiltModel(model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups))
+
+
+def layer_shapes(graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> dict[Blob, tuple[int, ...]]:
+    """The shape of every value that the model computes, for `inspect`."""
+    builder = _Builder(graph, blobs, shapes, where)
+    builder.run()
+    return {blob: tuple(int(d) for d in value.get_shape()) for blob, value in builder.values.items()}
+
+
+class _Builder:
+    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
+        self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
+        self.groups = find_fused(graph)
+        self.params = params_of(graph)
+        self.stored = storage(graph, self.groups, self.params)
+        self.values: dict[Blob, Output] = {}
+        self.parameters: dict[str, ov.op.Parameter] = {}
+
+    def run(self) -> None:
+        last = {group.last.index: group for group in self.groups.values()}
+        inside = {node.index for group in self.groups.values() for node in group.members}
+        for node in self.graph:
+            if node.type in HOST_TYPES:
+                continue
+            if node.type in DATA_TYPES:
+                self._data(node)
+            elif node.index in last:
+                self.values[node.tops[0]] = self._group(last[node.index])
+            elif node.index not in inside:
+                self._plain(node)
+
+    def _data(self, node: Node) -> None:
+        for blob in node.tops:
+            readers = [n for n in self.graph.consumers.get(blob, ()) if n.type not in HOST_TYPES]
+            if readers:
+                parameter = ops.parameter(list(self.shapes[blob.name]), np.float32, blob.name)
+                self.parameters[blob.name] = parameter
+                self.values[blob] = parameter.output(0)
+
+    def _plain(self, node: Node) -> None:
+        layer = Layer(node.layer, self.blobs, self.where)
+        inputs = [self.values[blob] for blob in node.bottoms]
+        grid = self.stored.get(node.tops[0]) if node.tops else None
+        if grid is not None and node.type == "Concat":
+            inputs = [self._on_grid(blob, grid) for blob in node.bottoms]
+        tops = convert(layer, inputs)
+        if grid is not None and _makes_fractions(node):
+            tops = tuple(quantized.round_average(top, grid) for top in tops)
+        for blob, value in zip(node.tops, tops, strict=True):
+            self.values[blob] = value
+
+    def _on_grid(self, blob: Blob, grid: Grid) -> Output:
+        """The value rounded to `grid`; as it is where it lies there already."""
+        value, stored = self.values[blob], self.stored.get(blob)
+        if stored == grid:
+            return value
+        return quantized.round_to_grid(value, grid) if stored is None else quantized.round_again(value, stored, grid)
+
+    def _group(self, group: Fused) -> Output:
+        layer = Layer(group.node.layer, self.blobs, self.where)
+        int8 = runs_int8(group, self.params, self.stored)
+        param = self.params[group.name] if int8 else None
+        x = self.values[group.input]
+        if param is not None:
+            x = self._int8_input(group.input, param)
+        weight, bias = fold(group, self._group_blobs(group, layer))
+        y = self._multiply(layer, x, weight, bias, param)
+        slope = own_relu(group.node.layer) if group.relu is None else group.relu.layer.relu_param.negative_slope
+        y = _relu(y, slope)
+        if group.residual is not None:
+            y = ops.add(y, self.values[group.residual]).output(0)
+            y = _relu(y, group.slope)
+        grid = self.stored.get(group.output)
+        return y if grid is None else quantized.round_to_grid(y, grid)
+
+    def _int8_input(self, blob: Blob, param: caffe_pb2.QuantizationParameter) -> Output:
+        grid = input_grid(param)
+        if param.force_u8_input:
+            return quantized.round_to_grid(self.values[blob], Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
+        return self._on_grid(blob, grid)
+
+    def _multiply(
+        self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
+    ) -> Output:
+        """x times the folded weights, plus bias; integers if `param` is given."""
+        n_out = weight.shape[0]
+        if param is not None:
+            scales = np.array(param.scale_params, np.float64)
+            layer.require(
+                len(scales) in (1, n_out), f"{len(scales)} scale_params for {n_out} output channels; 1 or {n_out} fit"
+            )
+            scales = np.broadcast_to(scales, n_out)
+            bias = quantized.grid_bias(bias, param.scale_in[0], scales)
+        if layer.type == "InnerProduct":
+            node = _weights(weight, None if param is None else scales)
+            y = inner_product.multiply_rows(layer, x, node)
+            add = bias
+        else:
+            group = layer.proto.convolution_param.group
+            node = _weights(weight, None if param is None else scales, group)
+            y = convolution.convolve(layer, x, node)
+            add = bias.reshape(1, -1, 1, 1)
+        y.get_node().set_friendly_name(layer.name)
+        return ops.add(y, ops.constant(add)).output(0) if np.any(bias) else y
+
+    def _group_blobs(self, group: Fused, layer: Layer) -> dict[str, tuple[Array, ...]]:
+        """The group's blobs in the shapes that the net asks for."""
+        x_shape = self.values[group.input].get_shape()
+        if layer.type == "InnerProduct":
+            shape: tuple[int, ...] = inner_product.weight_shape(
+                layer, inner_product.split_axis(layer, self.values[group.input])[1]
+            )
+            has_bias, n_out = layer.proto.inner_product_param.bias_term, layer.proto.inner_product_param.num_output
+        else:
+            layer.require(len(x_shape) == 4, f"its input has {len(x_shape)} dimensions; 4 (N, C, H, W) are converted")
+            shape = convolution.weight_shape(layer, int(x_shape[1]))
+            has_bias, n_out = layer.proto.convolution_param.bias_term, layer.proto.convolution_param.num_output
+        layer.expect_blobs(2 if has_bias else 1)
+        found = {layer.name: tuple(layer.blob(i, s) for i, s in enumerate([shape, (n_out,)][: 2 if has_bias else 1]))}
+        if group.batch_norm is not None:
+            bn = Layer(group.batch_norm.layer, self.blobs, self.where)
+            n_blobs = 3 if bn.n_blobs is None else bn.n_blobs
+            found[bn.name] = tuple(bn.blob(i, (1,) if i == 2 else (n_out,)) for i in range(n_blobs))
+        if group.scale is not None:
+            scale = Layer(group.scale.layer, self.blobs, self.where)
+            n_blobs = 2 if scale.proto.scale_param.bias_term else 1
+            found[scale.name] = tuple(scale.blob(i, (n_out,)) for i in range(n_blobs))
+        return found
+
+
+def _weights(weight: Array, scales: NDArray[np.float64] | None, group: int = 1) -> Output:
+    """W (M, ...) as a graph node, or as (group, M/group, ...) if grouped; int8 where there are scales (M,)."""
+    node = ops.constant(weight).output(0) if scales is None else quantized.int8_weights(weight, scales)
+    if group == 1:
+        return node
+    shape = np.array([group, weight.shape[0] // group, *weight.shape[1:]], np.int64)
+    return ops.reshape(node, shape, special_zero=False).output(0)
+
+
+def _relu(x: Output, slope: float | None) -> Output:
+    if slope is None:
+        return x
+    if slope == 0.0:
+        return ops.relu(x).output(0)
+    return ops.prelu(x, ops.constant(np.array([slope], np.float32))).output(0)
+
+
+def _makes_fractions(node: Node) -> bool:
+    """Whether a layer that keeps its input's grid makes values between the steps: then they are rounded back to it."""
+    if node.type == "Pooling":
+        return bool(node.layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE)
+    return node.type == "ReLU" and node.layer.relu_param.negative_slope != 0.0
+
+
+def _ranges(values: Sequence[Output]) -> Output:
+    """Least and largest element of each value: (n, 2) f32."""
+    pairs = []
+    for value in values:
+        axes = np.arange(len(value.get_shape()), dtype=np.int64)
+        for reduce in (ops.reduce_min, ops.reduce_max):
+            pairs.append(ops.reshape(reduce(value, axes), np.array([1], np.int64), special_zero=False).output(0))
+    flat = ops.concat(pairs, 0)
+    return ops.reshape(flat, np.array([-1, 2], np.int64), special_zero=False).output(0)

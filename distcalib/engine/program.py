@@ -1,0 +1,107 @@
+"""A compiled model: made once, exported as bytes, imported by every actor.
+
+Even the actor that compiled it imports it, so that all actors run what came out of the very same bytes.
+`INFERENCE_PRECISION_HINT=f32`, or a CPU with AMX silently runs FP32 as bf16; one stream and no pinning of OpenVINO's
+own, because the actor is pinned already.
+"""
+
+import pickle
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from distcalib.caffe.graph import Blob
+from distcalib.engine.builder import BuiltModel
+from distcalib.errors import EngineError
+
+Array = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+_ALIGNMENT = 64  # a cache line: the exported model begins on one, as in a buffer of its own
+_MULTIPLIERS = frozenset({"Convolution", "FullyConnected", "MatMul"})
+
+
+@dataclass(frozen=True)
+class Header:
+    """What travels in front of the exported model: the net (binary NetParameter), its name for messages, what goes in
+    and out.
+    """
+
+    net: bytes
+    where: str
+    inputs: tuple[str, ...]
+    outputs: tuple[Blob, ...]
+    taps: tuple[Blob, ...]
+    kernels: Mapping[str, str]
+
+
+def _config(n_threads: int) -> dict[str, Any]:
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": n_threads,
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def compile_program(built: BuiltModel, net: bytes, where: str, n_threads: int) -> Bytes:
+    """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
+    try:
+        compiled = ov.Core().compile_model(built.model, "CPU", _config(n_threads))
+        exported = compiled.export_model().getbuffer()
+    except RuntimeError as error:
+        raise EngineError(f"{where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
+    header = pickle.dumps(
+        Header(net, where, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers))
+    )
+    header += bytes(-(len(header) + 8) % _ALIGNMENT)
+    size = np.array([len(header)], np.int64).view(np.uint8)
+    return np.concatenate([size, np.frombuffer(header, np.uint8), np.frombuffer(exported, np.uint8)])
+
+
+class Program:
+    """An imported model, ready to run on the threads of one actor."""
+
+    def __init__(self, blob: Bytes, n_threads: int) -> None:
+        """`blob` as compile_program made it; it may be a read-only view and is kept alive."""
+        n_header = int(blob[:8].view(np.int64)[0])
+        self.header: Header = pickle.loads(blob[8 : 8 + n_header].tobytes())
+        self._memory = blob[8 + n_header :]
+        try:
+            tensor = ov.Tensor(self._memory, shared_memory=True)
+            self._request = ov.Core().import_model(tensor, "CPU", _config(n_threads)).create_infer_request()
+        except RuntimeError as error:
+            raise EngineError(
+                f"{self.header.where}: OpenVINO cannot import the compiled net: {_first_line(error)}"
+            ) from error
+
+    def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
+        """One batch in, the outputs (own copies) and, if there are taps, their (n_taps, 2) least and largest values."""
+        feeds = {position: batch[name] for position, name in enumerate(self.header.inputs)}
+        try:
+            results = self._request.infer(feeds, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EngineError(f"{self.header.where}: OpenVINO failed: {_first_line(error)}") from error
+        outputs = {blob: np.array(results[position]) for position, blob in enumerate(self.header.outputs)}
+        ranges = np.array(results[len(self.header.outputs)]) if self.header.taps else None
+        return outputs, ranges
+
+
+def _kernels(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[str, str]:
+    """The primitive that runs each of `layers`, such as brgconv_avx512_I8."""
+    found = {}
+    for op in compiled.get_runtime_model().get_ordered_ops():
+        info = op.get_rt_info()
+        if info["layerType"].astype(str) in _MULTIPLIERS:
+            originals = set(info["originalLayersNames"].astype(str).split(","))
+            found.update({name: info["primitiveType"].astype(str) for name in originals.intersection(layers)})
+    return dict(sorted(found.items()))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,147 @@
+"""What an actor does: compile a net, run iterations of it, and return a row of scores for each.
+
+A row depends on the program and the iteration alone, never on the actor or on what it ran before; that is what lets
+rows from any actor, in any order, be merged into the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node, build_graph
+from distcalib.data import DATA_TYPES, Index, Source, open_source
+from distcalib.engine.builder import build_model
+from distcalib.engine.program import Program, compile_program
+from distcalib.errors import UnsupportedError
+from distcalib.layers import Blobs, FileBlobs
+from distcalib.metrics import HOST_TYPES, Partial, evaluate_layer
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all programs of a run share: where the net is, its weights, and the way into its data."""
+
+    prototxt: Path
+    weights: Weights
+    weights_name: str
+    indexes: Mapping[str, Index | None]
+
+    @property
+    def blobs(self) -> Blobs:
+        """The weights as layers read them."""
+        return FileBlobs(self.weights, self.weights_name)
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """One program: the TEST net as bytes, quantized or not, and the values whose ranges are wanted."""
+
+    net: bytes
+    where: str
+    taps: tuple[Blob, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        """The net's layers as values."""
+        return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One iteration: the partial score of each output blob, ranges (n_taps, 2) if asked for, and the kernels that
+    ran.
+    """
+
+    scores: Mapping[str, Partial]
+    ranges: Array | None
+    kernels: Mapping[str, str]
+
+
+class NetWorker:
+    """Runs nets on the cores of one actor; the Worker of the pool."""
+
+    def __init__(self, setting: Setting, n_threads: int) -> None:
+        self._setting = setting
+        self._n_threads = n_threads
+        self._sources: dict[bytes, Source] = {}
+        self._loaded: dict[str, _Loaded] = {}
+
+    def compile(self, spec: NetSpec) -> NDArray[np.uint8]:
+        """The program of `spec` as bytes."""
+        graph = spec.graph
+        refuse_host_feeding(graph, spec.where)
+        shapes = {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
+        built = build_model(graph, self._setting.blobs, shapes, spec.where, taps=spec.taps)
+        return compile_program(built, spec.net, spec.where, self._n_threads)
+
+    def load(self, key: str, blob: NDArray[np.uint8]) -> None:
+        """Import a program that some actor compiled."""
+        program = Program(blob, self._n_threads)
+        spec = NetSpec(program.header.net, program.header.where)
+        self._loaded[key] = _Loaded(program, spec.graph)
+
+    def run(self, key: str, iterations: range) -> list[Row]:
+        """One row an iteration."""
+        loaded = self._loaded[key]
+        sources = [self._source(node) for node in data_nodes(loaded.graph)]
+        return [loaded.row({k: v for s in sources for k, v in s.batch(i).items()}) for i in iterations]
+
+    def drop(self, key: str) -> None:
+        """Forget a program."""
+        self._loaded.pop(key, None)
+
+    def _source(self, node: Node) -> Source:
+        """The data layer's source, opened once for all programs that read it."""
+        identity = node.layer.SerializeToString(deterministic=True)
+        if identity not in self._sources:
+            index = self._setting.indexes.get(node.name)
+            self._sources[identity] = open_source(node.layer, self._setting.prototxt, index)
+        return self._sources[identity]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    program: Program
+    graph: Graph
+
+    def row(self, batch: Mapping[str, Array]) -> Row:
+        outputs, ranges = self.program.run(batch)
+        values = {**{Blob(name, 0): array for name, array in batch.items()}, **outputs}
+        scores: dict[str, Partial] = {}
+        for node in self.graph:
+            if node.type in HOST_TYPES:
+                scores[node.tops[0].name] = evaluate_layer(node.layer, [values[blob] for blob in node.bottoms])
+        for blob in self.graph.outputs:
+            if blob.name not in scores:
+                scores[blob.name] = _mean_of(values[blob])
+        return Row({name: scores[name] for name in sorted(scores)}, ranges, self.program.header.kernels)
+
+
+def _mean_of(values: Array) -> Partial:
+    return Partial(float(np.sum(values, dtype=np.float64)), int(values.size))
+
+
+def data_nodes(graph: Graph) -> Sequence[Node]:
+    """The data layers, in net order."""
+    return [node for node in graph if node.type in DATA_TYPES]
+
+
+def refuse_host_feeding(graph: Graph, where: str) -> None:
+    """Raise UnsupportedError where a layer reads what a loss or accuracy makes: those are ends of the net here."""
+    bad = [
+        f"layer '{reader.name}' ({reader.type}) reads blob '{top}', made by '{node.name}' ({node.type})"
+        for node in graph
+        if node.type in HOST_TYPES
+        for top in node.tops
+        for reader in graph.consumers.get(top, ())
+    ]
+    if bad:
+        raise UnsupportedError(
+            f"{where}: " + "; ".join(bad) + "; remove that reader, losses and accuracies are ends here"
+        )

@@ -1,0 +1,52 @@
+"""All that distcalib raises on purpose, named for what is wrong.
+
+    DistcalibError
+    ├── OptionError        a flag or an argument has no such value, or two exclude each other
+    ├── FormatError        a prototxt or caffemodel cannot be read
+    ├── UnsupportedError   the net uses a layer type or a parameter that is not converted
+    ├── WeightsError       the blobs of the caffemodel do not fit the net
+    ├── DataError          a database, an image list or one of its records cannot be used
+    ├── EngineError        the inference engine refused or failed
+    ├── MeasureError       actors could not be started, pinned or kept alive
+    └── OutputError        a result cannot be written
+
+Each takes exactly one message string: an exception with more required arguments does not survive the
+pickling between a Ray actor and its driver. The message reads "where: what is; what would do" and is
+shown to the user as it stands, so it names files and layers and never needs a traceback beside it.
+"""
+
+
+class DistcalibError(Exception):
+    """Base of every expected failure; its one argument is a sentence for the user."""
+
+
+class OptionError(DistcalibError):
+    """A flag or an argument has a value that cannot be used."""
+
+
+class FormatError(DistcalibError):
+    """A prototxt or a caffemodel cannot be read as what it should be."""
+
+
+class UnsupportedError(DistcalibError):
+    """The net uses layer types or parameters that are not converted; all of them are named."""
+
+
+class WeightsError(DistcalibError):
+    """The blobs of the caffemodel do not fit the layers of the net."""
+
+
+class DataError(DistcalibError):
+    """A data source or one of its records cannot be used; the record's key is named."""
+
+
+class EngineError(DistcalibError):
+    """The inference engine refused a model or failed while running it."""
+
+
+class MeasureError(DistcalibError):
+    """Actors could not be started, pinned or kept alive."""
+
+
+class OutputError(DistcalibError):
+    """A result cannot be written."""

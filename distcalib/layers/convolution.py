@@ -1,0 +1,40 @@
+"""Convolution: y = x * W + b, groups, dilation, h/w forms; FP32 or INT8.
+
+Weights arrive as a graph node, because what they are made of (FP32 constant, or int8 constant with its scale) decides
+which kernel runs; BatchNorm and Scale are folded into them before. See engine/builder.py.
+"""
+
+import openvino.opset13 as ops
+from openvino import Output
+
+from distcalib.caffe import caffe_pb2
+from distcalib.layers.geometry import kernel_geometry
+from distcalib.layers.registry import Layer
+
+
+def weight_shape(layer: Layer, n_channels: int) -> tuple[int, int, int, int]:
+    """Shape of W for an input of `n_channels`: (M, C/group, KH, KW)."""
+    param = layer.proto.convolution_param
+    group = param.group
+    layer.require(param.num_output > 0, "num_output is missing; a Convolution needs it")
+    layer.require(group > 0, "group=0; it must be at least 1")
+    layer.require(n_channels % group == 0, f"group={group} does not divide its {n_channels} input channels")
+    layer.require(param.num_output % group == 0, f"group={group} does not divide num_output={param.num_output}")
+    layer.require(param.axis in (1, -3), f"axis={param.axis}; only axis=1 is converted")
+    layer.require(
+        param.fusion_type == caffe_pb2.ConvolutionParameter.NONE_FUSION,
+        "fusion_type is set: this net was saved after Intel Caffe compiled it; give the original prototxt",
+    )
+    kernel_h, kernel_w = kernel_geometry(layer).kernel
+    return param.num_output, n_channels // group, kernel_h, kernel_w
+
+
+def convolve(layer: Layer, x: Output, weight: Output) -> Output:
+    """x (N, C, H, W), W (M, C/group, KH, KW) -> (N, M, H', W'); H' = floor((H + 2p - d·(KH-1) - 1)/s) + 1.
+
+    A grouped W must come as (group, M/group, C/group, KH, KW).
+    """
+    geometry = kernel_geometry(layer)
+    strides, pads, dilations = list(geometry.stride), list(geometry.pad), list(geometry.dilation)
+    make = ops.convolution if layer.proto.convolution_param.group == 1 else ops.group_convolution
+    return make(x, weight, strides, pads, pads, dilations).output(0)

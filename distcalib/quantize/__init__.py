@@ -1,0 +1,1 @@
+"""From observed ranges to quantization parameters: fusion, storage types, scales, and the candidates of a search."""

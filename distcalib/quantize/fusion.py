@@ -1,0 +1,205 @@
+"""What Intel Caffe folds into a convolution before it runs it, found in the graph.
+
+In TEST, Intel Caffe's MKLDNN engine folds BatchNorm + Scale into the convolution, fuses a ReLU that follows, and
+fuses an Eltwise SUM of two bottoms (and the ReLU after it) into the convolution that is computed later. Scales,
+ranges and storage types of a quantization_param are those of the fused operation, so calibration and engine must
+agree on it: both read it here. `conv -> ReLU -> Eltwise` is not fused, though Intel Caffe does so and computes
+relu(conv + residual). Source: intel-caffe.md, "Graph rewrites before running".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
+
+QUANTIZABLE = ("Convolution", "InnerProduct")
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A Convolution or InnerProduct with the layers that run inside it; `output` is the value that the last of them
+    makes.
+    """
+
+    node: Node
+    batch_norm: Node | None
+    scale: Node | None
+    relu: Node | None
+    eltwise: Node | None
+    residual: Blob | None
+    sum_relu: Node | None
+
+    @property
+    def name(self) -> str:
+        """Name of the convolution, which carries the quantization_param."""
+        return self.node.name
+
+    @property
+    def input(self) -> Blob:
+        """The value that the convolution multiplies."""
+        return self.node.bottoms[0]
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """All layers of the group, in the order in which they run."""
+        group = (self.node, self.batch_norm, self.scale, self.relu, self.eltwise, self.sum_relu)
+        return tuple(node for node in group if node is not None)
+
+    @property
+    def last(self) -> Node:
+        """The layer whose top is the group's output."""
+        return self.members[-1]
+
+    @property
+    def output(self) -> Blob:
+        """The group's value: after ReLU, after the sum and its ReLU."""
+        return self.last.tops[0]
+
+    @property
+    def slope(self) -> float | None:
+        """Negative slope of the ReLU that makes the output; None where there is none."""
+        last_relu = self.sum_relu if self.eltwise is not None else self.relu
+        if last_relu is not None:
+            return float(last_relu.layer.relu_param.negative_slope)
+        return own_relu(self.node.layer) if self.eltwise is None else None
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether a ReLU of slope 0 makes the output."""
+        return self.slope == 0.0
+
+
+def own_relu(layer: caffe_pb2.LayerParameter) -> float | None:
+    """Slope of the ReLU that the layer's own parameters ask for (Intel's `relu: true`), or None."""
+    param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
+    return float(param.negative_slope) if param.relu else None
+
+
+def find_fused(graph: Graph) -> dict[str, Fused]:
+    """Fused groups by the name of their convolution, in net order; every layer is in one group at most."""
+    found: dict[str, Fused] = {}
+    taken: set[int] = set()
+    order = {node.index: node for node in graph}
+    for node in order.values():
+        if node.type in QUANTIZABLE:
+            found[node.name] = _follow(graph, node)
+    # The later convolution of two takes the sum: only then the residual is there when it runs.
+    for fused in sorted(found.values(), key=lambda f: -f.node.index):
+        summed = _with_sum(graph, fused)
+        if summed is not None and summed.eltwise is not None and summed.eltwise.index not in taken:
+            taken.add(summed.eltwise.index)
+            found[fused.name] = summed
+    return found
+
+
+def _follow(graph: Graph, node: Node) -> Fused:
+    batch_norm = scale = relu = None
+    end = node.tops[0]
+    if node.type == "Convolution" and own_relu(node.layer) is None:
+        batch_norm = _next(graph, end, "BatchNorm")
+        if batch_norm is not None and not uses_global_stats(batch_norm.layer):
+            batch_norm = None
+        if batch_norm is not None:
+            end = batch_norm.tops[0]
+            scale = _next(graph, end, "Scale")
+            if scale is not None and not _per_channel(scale):
+                scale = None
+            end = scale.tops[0] if scale is not None else end
+    if own_relu(node.layer) is None:
+        relu = _next(graph, end, "ReLU")
+    return Fused(node, batch_norm, scale, relu, None, None, None)
+
+
+def _with_sum(graph: Graph, fused: Fused) -> Fused | None:
+    """The group with the Eltwise SUM after it, if it is one that Intel Caffe fuses into this convolution."""
+    if fused.node.type != "Convolution" or fused.relu is not None or own_relu(fused.node.layer) is not None:
+        return None
+    eltwise = _next(graph, fused.output, "Eltwise")
+    if eltwise is None or len(eltwise.bottoms) != 2 or len(set(eltwise.bottoms)) != 2:
+        return None
+    param = eltwise.layer.eltwise_param
+    if param.operation != caffe_pb2.EltwiseParameter.SUM or any(c != 1.0 for c in param.coeff):
+        return None
+    residual = next(b for b in eltwise.bottoms if b != fused.output)
+    if residual not in graph.producer or graph.producer[residual].index > fused.node.index:
+        return None
+    return Fused(
+        fused.node, fused.batch_norm, fused.scale, None, eltwise, residual, _next(graph, eltwise.tops[0], "ReLU")
+    )
+
+
+def _next(graph: Graph, blob: Blob, kind: str) -> Node | None:
+    reader = graph.only_consumer(blob)
+    return reader if reader is not None and reader.type == kind else None
+
+
+def _per_channel(node: Node) -> bool:
+    param = node.layer.scale_param
+    return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1
+
+
+def uses_global_stats(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a BatchNorm normalizes by its stored statistics: the default in TEST."""
+    param = layer.batch_norm_param
+    return bool(param.use_global_stats) if param.HasField("use_global_stats") else True
+
+
+Array = NDArray[np.float32]
+
+
+def batch_norm_affine(
+    layer: caffe_pb2.LayerParameter, blobs: tuple[Array, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A BatchNorm by stored statistics as y = a·x + c, both (C,) f64.
+
+    a = gamma/sqrt(var + eps), c = beta - a·mean, with mean and var divided by the moving-average factor of blob 2 (0
+    if it is 0).  gamma and beta are blobs 3 and 4 where Intel Caffe merged a Scale into the layer.
+    """
+    mean, variance, factor = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:3])
+    by = 0.0 if factor[0] == 0.0 else 1.0 / factor[0]
+    a = 1.0 / np.sqrt(variance * by + np.float64(layer.batch_norm_param.eps))
+    if len(blobs) > 3:
+        a = a * np.asarray(blobs[3], np.float64).reshape(-1)
+    c = -a * mean * by
+    if len(blobs) > 4:
+        c = c + np.asarray(blobs[4], np.float64).reshape(-1)
+    return a, c
+
+
+def rows_first(layer: caffe_pb2.LayerParameter, weight: Array) -> Array:
+    """W with its M output channels first, from any stored form: legacy (1, 1, M, K) and transposed (K, M)
+    InnerProducts too.
+    """
+    if layer.type == "Convolution":
+        return weight
+    n_out = layer.inner_product_param.num_output
+    if layer.inner_product_param.transpose:
+        return np.ascontiguousarray(weight.reshape(-1, n_out).T)
+    return weight.reshape(n_out, -1)
+
+
+def fold(fused: Fused, blobs: Mapping[str, tuple[Array, ...]]) -> tuple[Array, Array]:
+    """Weights and bias of the group with BatchNorm and Scale folded in.
+
+    `blobs` holds the caffemodel's blobs of the group's layers.  Returns W f32 as stored, output channels first
+    (M, C/group, KH, KW) or (M, K), and b (M,) f32, zeros where the layer has none.
+    """
+    own = blobs[fused.name]
+    weight = rows_first(fused.node.layer, np.asarray(own[0], np.float32))
+    n_out = weight.shape[0]
+    bias = np.asarray(own[1], np.float32).reshape(-1) if len(own) > 1 else np.zeros(n_out, np.float32)
+    if fused.batch_norm is None:
+        return weight, bias
+    a, c = batch_norm_affine(fused.batch_norm.layer, blobs[fused.batch_norm.name])
+    if fused.scale is not None:
+        scale_blobs = blobs[fused.scale.name]
+        gamma = np.asarray(scale_blobs[0], np.float64).reshape(-1)
+        a, c = a * gamma, c * gamma
+        if len(scale_blobs) > 1:
+            c = c + np.asarray(scale_blobs[1], np.float64).reshape(-1)
+    folded = weight.astype(np.float64) * a.reshape(-1, *[1] * (weight.ndim - 1))
+    return folded.astype(np.float32), (bias * a + c).astype(np.float32)

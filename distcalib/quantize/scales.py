@@ -1,0 +1,213 @@
+"""From ranges and a set of INT8 layers to the quantization_param of each of them.
+
+The file is written for Intel Caffe's rules (storage.py), which decide more than the predecessor's formulas: a
+consumer takes over the scale in which its input is stored, so that nothing is rounded twice; a sum onto an s8
+residual is stored s8 and gets 127/max even after a ReLU; bw_layer_out 32 stands only where no INT8 consumer follows
+and where Intel Caffe heeds it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.errors import OptionError, UnsupportedError
+from distcalib.quantize.candidate import Candidate, Space
+from distcalib.quantize.fusion import Fused, find_fused, fold
+from distcalib.quantize.ranges import Range
+from distcalib.quantize.signs import nonnegative_blobs
+from distcalib.quantize.storage import INT8, Grid, layer_grid
+
+U8_MAX, S8_MAX = 255, 127
+FP32 = 32
+# A bias is an s32 in units of the accumulator; half of its range is left for the products.
+_BIAS_LIMIT = float(2**30)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scales are made: one weight scale a layer or one an output channel; whether the first convolution takes
+    part.
+    """
+
+    weights_channel: str = "single"
+    enable_1st_conv: bool = False
+
+    def __post_init__(self) -> None:
+        if self.weights_channel not in ("single", "multiple"):
+            raise OptionError(
+                f"--weights_channel {self.weights_channel}: is no way to scale weights; single and multiple are"
+            )
+
+
+class Quantizer:
+    """What is known of a net before anything was measured: which layers can run INT8, and what must be observed."""
+
+    def __init__(self, graph: Graph, options: Options) -> None:
+        """`graph` is the TEST net; quantization_params that it may have already are not looked at."""
+        self.graph = graph
+        self.options = options
+        self.groups: Mapping[str, Fused] = find_fused(graph)
+        self._nonnegative = nonnegative_blobs(graph)
+        self.refused: dict[str, str] = {}
+        """Convolutions and inner products that stay FP32 whatever the search says, with the reason."""
+        self.space = self._space()
+
+    @property
+    def observed(self) -> tuple[Blob, ...]:
+        """The values whose ranges the scales come from: inputs and outputs of the layers that can be INT8."""
+        groups = [self.groups[name] for name in self.space.order]
+        return tuple(dict.fromkeys(blob for group in groups for blob in (group.input, group.output)))
+
+    def stored_signed(self, blob: Blob) -> bool | None:
+        """Whether `blob`, stored as integers, is s8 (True) or u8; None if no choice of layers stores it as integers."""
+        maker = self._makers.get(blob)
+        if isinstance(maker, Fused):
+            if maker.name in self.refused:
+                return None
+            return self.stored_signed(maker.residual) if maker.residual is not None else not maker.nonnegative
+        if maker is None or maker.type not in ("ReLU", "Split", "Pooling", "Concat"):
+            return None
+        signs = {self.stored_signed(bottom) for bottom in maker.bottoms}
+        return signs.pop() if len(signs) == 1 else None
+
+    def _origins(self, blob: Blob) -> frozenset[str]:
+        """The layers that must all run INT8 for `blob` to be stored as integers, given that it can be."""
+        maker = self._makers[blob]
+        if isinstance(maker, Fused):
+            return frozenset({maker.name})
+        return frozenset().union(*(self._origins(bottom) for bottom in maker.bottoms))
+
+    def _space(self) -> Space:
+        self._makers: dict[Blob, Fused | Node] = {top: node for node in self.graph for top in node.tops}
+        self._makers.update({group.output: group for group in self.groups.values()})
+        first = next((name for name, group in self.groups.items() if group.node.type == "Convolution"), None)
+        order: list[str] = []
+        needs: dict[str, frozenset[str]] = {}
+        for name, group in self.groups.items():
+            reason = self._why_fp32(group, is_first=name == first)
+            if reason is not None:
+                self.refused[name] = reason
+                continue
+            order.append(name)
+            if group.residual is not None:
+                needs[name] = self._origins(group.residual)
+        return Space(tuple(order), needs)
+
+    def _why_fp32(self, group: Fused, is_first: bool) -> str | None:
+        """Why a layer cannot be INT8; layers before it are decided already."""
+        if group.node.type == "InnerProduct":
+            return "InnerProduct stays FP32"
+        if is_first and not self.options.enable_1st_conv:
+            return "the first convolution stays FP32; -1st quantizes it"
+        if group.residual is None:
+            return None
+        signed = self.stored_signed(group.residual)
+        if signed is None:
+            return f"its residual '{group.residual.name}' is FP32, with which Intel Caffe runs the sum in FP32"
+        if not signed and not group.nonnegative:
+            return f"its sum can be negative but would be stored u8, as its residual '{group.residual.name}' is"
+        return None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges and weights of a net: all that the parameters of any candidate follow from."""
+
+    quantizer: Quantizer
+    ranges: Mapping[Blob, Range]
+    weights: Weights
+
+    def params(self, candidate: Candidate) -> dict[str, caffe_pb2.QuantizationParameter]:
+        """The quantization_param of each INT8 layer of `candidate`, by layer name in net order."""
+        quantizer = self.quantizer
+        last = {group.last.index: group for group in quantizer.groups.values()}
+        inside = {node.index for group in quantizer.groups.values() for node in group.members}
+        stored: dict[Blob, Grid] = {}
+        made = {}
+        for node in quantizer.graph:
+            if node.index in last:
+                group = last[node.index]
+                if group.name in candidate.int8:
+                    made[group.name], grid = self._layer_params(group, candidate, stored)
+                    stored.update({group.output: grid} if grid is not None else {})
+            elif node.index not in inside and (plain := layer_grid(node, stored)) is not None:
+                stored.update((top, plain) for top in node.tops)
+        return {name: made[name] for name in candidate.int8_layers}
+
+    def _layer_params(
+        self, group: Fused, candidate: Candidate, stored: Mapping[Blob, Grid]
+    ) -> tuple[caffe_pb2.QuantizationParameter, Grid | None]:
+        source = stored.get(group.input)
+        if source is None:
+            signed = group.input not in self.quantizer._nonnegative
+            source = Grid(self._scale(group.input, signed), signed)
+        param = caffe_pb2.QuantizationParameter(bw_layer_in=INT8, bw_params=INT8, scale_in=[source.scale])
+        if source.signed:
+            param.is_negative_input = True
+        target: Grid | None = None
+        if group.residual is not None:
+            signed = stored[group.residual].signed
+            target = Grid(self._scale(group.output, signed), signed)
+        elif self._wants_int8(group.output, candidate):
+            target = Grid(self._scale(group.output, not group.nonnegative), not group.nonnegative)
+        param.bw_layer_out = FP32 if target is None else INT8
+        param.scale_out.append(1.0 if target is None else target.scale)
+        param.scale_params.extend(self._weight_scales(group, param.scale_in[0]))
+        if target is not None:
+            target = Grid(param.scale_out[0], target.signed)  # the float32 of the file, which consumers take over
+        return param, target
+
+    def _scale(self, blob: Blob, signed: bool) -> float:
+        """127/max for s8, 255/max for u8; 1 for a value that was zero in the whole sample."""
+        largest = self.ranges[blob].max_abs
+        if not np.isfinite(largest):
+            raise UnsupportedError(
+                f"blob '{blob.name}': is not finite in the FP32 pass; correct the weights or the data"
+            )
+        return (S8_MAX if signed else U8_MAX) / largest if largest > 0.0 else 1.0
+
+    def _weight_scales(self, group: Fused, scale_in: float) -> NDArray[np.float64]:
+        """127/max|w| of the folded weights, (1,) or (M,); 0 for an all-zero channel; lower where the bias would leave
+        s32.
+        """
+        weight, bias = fold(group, self.weights)
+        largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
+        if self.quantizer.options.weights_channel == "single":
+            largest = np.full_like(largest, largest.max())
+        with np.errstate(divide="ignore"):
+            scales = np.where(largest > 0.0, S8_MAX / largest, 0.0)
+            limits = np.where(bias != 0.0, _BIAS_LIMIT / (np.abs(bias).astype(np.float64) * scale_in), np.inf)
+        scales = np.minimum(scales, limits)
+        return scales.min(keepdims=True) if self.quantizer.options.weights_channel == "single" else scales
+
+    def _wants_int8(self, blob: Blob, candidate: Candidate) -> bool:
+        """Whether an INT8 layer reads `blob` as integers: directly, as its residual, or through layers that keep
+        them.
+        """
+        quantizer = self.quantizer
+        for node in quantizer.graph.consumers.get(blob, ()):
+            reader = quantizer.groups.get(node.name)
+            if reader is not None and reader.input == blob and reader.name in candidate.int8:
+                return True
+            if any(
+                g.residual == blob and g.eltwise is node and g.name in candidate.int8 for g in quantizer.groups.values()
+            ):
+                return True
+            if node.type in ("ReLU", "Split", "Pooling"):
+                if any(self._wants_int8(top, candidate) for top in node.tops):
+                    return True
+            elif (
+                node.type == "Concat" and self._all_int8(node, candidate) and self._wants_int8(node.tops[0], candidate)
+            ):
+                return True
+        return False
+
+    def _all_int8(self, concat: Node, candidate: Candidate) -> bool:
+        """Whether all inputs of a Concat can be stored as integers of one type: else it goes FP32."""
+        if self.quantizer.stored_signed(concat.tops[0]) is None:
+            return False
+        return self.quantizer._origins(concat.tops[0]) <= candidate.int8

@@ -1,0 +1,39 @@
+"""Which values can be negative, by what can reach them: that decides u8 or s8, not what a sample happened to show."""
+
+from collections.abc import Mapping
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.quantize.fusion import own_relu
+
+_KEEP = frozenset({"Pooling", "Dropout", "Split", "Flatten", "Reshape", "Concat", "Slice", "Crop", "LRN", "Silence"})
+_NEVER_NEGATIVE = frozenset({"Sigmoid", "Softmax", "AbsVal", "Exp"})
+
+
+def nonnegative_blobs(graph: Graph) -> frozenset[Blob]:
+    """The values that no input whatsoever can make negative."""
+    known: dict[Blob, bool] = {}
+    for node in graph:
+        inputs = [known.get(blob, False) for blob in node.bottoms]
+        known.update((top, _nonnegative(node, inputs, known)) for top in node.tops)
+    return frozenset(blob for blob, is_so in known.items() if is_so)
+
+
+def _nonnegative(node: Node, inputs: list[bool], known: Mapping[Blob, bool]) -> bool:
+    layer = node.layer
+    if node.type in _NEVER_NEGATIVE:
+        return True
+    if node.type == "ReLU":
+        return layer.relu_param.negative_slope == 0.0 or inputs[0]
+    if node.type in ("Convolution", "InnerProduct"):
+        return own_relu(layer) == 0.0
+    if node.type == "Crop":
+        return inputs[0]
+    if node.type in _KEEP:
+        return all(inputs)
+    if node.type == "Eltwise":
+        param = layer.eltwise_param
+        if param.operation == caffe_pb2.EltwiseParameter.MAX:
+            return any(inputs)
+        return all(inputs) and all(c >= 0.0 for c in param.coeff)
+    return False

@@ -1,0 +1,99 @@
+"""How Intel Caffe stores each value of a quantized net: FP32, or integers on a grid.
+
+One function answers for the engine (which rounding happens where), for the calibrator (which scales a consumer sees)
+and for `inspect`. Source of every rule: intel-caffe.md, "INT8 arithmetic", and the golden nets that show it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.quantize.fusion import Fused
+
+INT8 = 8
+Params = Mapping[str, caffe_pb2.QuantizationParameter]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integers q standing for q/scale: u8 in [0, 255], or s8 in [-128, 127] if `signed`."""
+
+    scale: float
+    signed: bool
+
+    @property
+    def low(self) -> int:
+        """Smallest integer."""
+        return -128 if self.signed else 0
+
+    @property
+    def high(self) -> int:
+        """Largest integer."""
+        return 127 if self.signed else 255
+
+    def __str__(self) -> str:
+        return f"{'s8' if self.signed else 'u8'}/{self.scale:.6g}"
+
+
+def params_of(graph: Graph) -> dict[str, caffe_pb2.QuantizationParameter]:
+    """The quantization_param of each layer that has one."""
+    return {node.name: node.layer.quantization_param for node in graph if node.layer.HasField("quantization_param")}
+
+
+def runs_int8(fused: Fused, params: Params, stored: Mapping[Blob, Grid]) -> bool:
+    """Whether the group multiplies integers: it has a quantization_param, and no FP32 residual
+    (`residual_fp32_shortcut`).
+    """
+    if fused.name not in params:
+        return False
+    return fused.residual is None or fused.residual in stored
+
+
+def input_grid(param: caffe_pb2.QuantizationParameter) -> Grid:
+    """The grid that a quantized layer rounds its input to."""
+    return Grid(param.scale_in[0], param.is_negative_input)
+
+
+def storage(graph: Graph, fused: Mapping[str, Fused], params: Params) -> dict[Blob, Grid]:
+    """The grid of every value that is stored as integers; values not in it are FP32.
+
+    Values inside a fused group are never stored and are not in it.
+    """
+    stored: dict[Blob, Grid] = {}
+    last = {group.last.index: group for group in fused.values()}
+    inside = {node.index for group in fused.values() for node in group.members}
+    for node in graph:
+        if node.index in last:
+            grid = _group_grid(last[node.index], params, stored)
+        elif node.index in inside:
+            continue
+        else:
+            grid = layer_grid(node, stored)
+        if grid is not None:
+            stored.update((top, grid) for top in node.tops)
+    return stored
+
+
+def _group_grid(group: Fused, params: Params, stored: Mapping[Blob, Grid]) -> Grid | None:
+    if not runs_int8(group, params, stored):
+        return None
+    param = params[group.name]
+    if group.residual is not None:
+        # The sum is stored in the residual's type, and bw_layer_out is ignored.
+        return Grid(param.scale_out[0], stored[group.residual].signed)
+    if param.bw_layer_out != INT8:
+        return None
+    return Grid(param.scale_out[0], signed=not group.nonnegative)
+
+
+def layer_grid(node: Node, stored: Mapping[Blob, Grid]) -> Grid | None:
+    """The grid of the tops of a layer that is in no fused group; None for FP32."""
+    grids = [stored.get(blob) for blob in node.bottoms]
+    if node.type in ("ReLU", "Split", "Pooling"):
+        return grids[0]
+    if node.type == "Concat":
+        present = [grid for grid in grids if grid is not None]
+        if len(present) == len(grids) and len({grid.signed for grid in present}) == 1:
+            return Grid(min(grid.scale for grid in present), present[0].signed)
+    return None
