@@ -1,0 +1,47 @@
+"""Eltwise over two and more bottoms."""
+
+import numpy as np
+import pytest
+
+from tests.layers.harness import Array, random, refused, run
+
+HALF, TWO, THREE = np.float32(0.5), np.float32(2), np.float32(3)
+A, B, C = (random(2, 3, 4, 5, seed=i) for i in range(3))
+
+CASES: dict[str, tuple[str, list[Array], Array]] = {
+    "sum_is_the_default": ("", [A, B], A + B),
+    "sum_of_three": ("operation: SUM", [A, B, C], A + B + C),
+    "difference": ("coeff: 1 coeff: -1", [A, B], A - B),
+    "weighted": (
+        "coeff: 0.5 coeff: 2 coeff: -3",
+        [A, B, C],
+        HALF * A + TWO * B - THREE * C,
+    ),
+    "product": ("operation: PROD", [A, B], A * B),
+    "product_of_three": ("operation: PROD", [A, B, C], A * B * C),
+    "maximum": ("operation: MAX", [A, B], np.maximum(A, B)),
+    "maximum_of_three": ("operation: MAX", [A, B, C], np.maximum(np.maximum(A, B), C)),
+    "one_blob_twice": ("operation: PROD", [A, A], A * A),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_eltwise_folds_its_bottoms(case: str) -> None:
+    fields, inputs, expected = CASES[case]
+    [y] = run(f'type: "Eltwise" eltwise_param {{ {fields} }}', *inputs)
+    np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shapes", "says"),
+    [
+        pytest.param("", [(2, 3)], "1 bottoms are given; at least 2", id="one_bottom"),
+        pytest.param("", [(2, 3), (2, 1)], "its bottoms have shapes (2, 3), (2, 1)", id="no_broadcasting"),
+        pytest.param("coeff: 1", [(2, 3)] * 2, "1 coeff for 2 bottoms", id="coeff_count"),
+        pytest.param(
+            "operation: PROD coeff: 1 coeff: 2", [(2, 3)] * 2, "coeff is given with an operation other", id="coeff"
+        ),
+    ],
+)
+def test_eltwise_refuses(fields: str, shapes: list[tuple[int, ...]], says: str) -> None:
+    assert says in refused(f'type: "Eltwise" eltwise_param {{ {fields} }}', *shapes)

@@ -1,0 +1,165 @@
+"""Pooling against Caffe's loops, told window by window."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.layers.harness import Array, random, refused, run
+
+
+def caffe_size(n: int, kernel: int, stride: int, pad: int, clips: bool) -> int:
+    n_out = math.ceil((n + 2 * pad - kernel) / stride) + 1
+    return n_out - 1 if clips and (n_out - 1) * stride >= n + pad else n_out
+
+
+def caffe_pool(
+    x: Array,
+    method: str,
+    kernel: tuple[int, int],
+    stride: tuple[int, int] = (1, 1),
+    pad: tuple[int, int] = (0, 0),
+    include_pad: bool = True,
+) -> Array:
+    clips = any(pad) or 1 in kernel
+    height, width = x.shape[2:]
+    n_h, n_w = (caffe_size(x.shape[2 + i], kernel[i], stride[i], pad[i], clips) for i in (0, 1))
+    y = np.zeros((*x.shape[:2], n_h, n_w))
+    for i in range(n_h):
+        for j in range(n_w):
+            top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
+            bottom, right = min(top + kernel[0], height + pad[0]), min(left + kernel[1], width + pad[1])
+            area = (bottom - top) * (right - left)
+            window = x[:, :, max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+            if method == "MAX":
+                y[:, :, i, j] = window.max(axis=(2, 3))
+            else:
+                real = window.shape[2] * window.shape[3]
+                y[:, :, i, j] = window.sum(axis=(2, 3), dtype=np.float64) / (area if include_pad else real)
+    return y.astype(np.float32)
+
+
+GEOMETRIES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
+    "even": ("kernel_size: 2 stride: 2", (6, 8), {"kernel": (2, 2), "stride": (2, 2)}),
+    "alexnet": ("kernel_size: 3 stride: 2", (13, 13), {"kernel": (3, 3), "stride": (2, 2)}),
+    "rounded_up": ("kernel_size: 3 stride: 2", (8, 7), {"kernel": (3, 3), "stride": (2, 2)}),
+    "padded": ("kernel_size: 3 stride: 1 pad: 1", (5, 6), {"kernel": (3, 3), "pad": (1, 1)}),
+    "padded_and_rounded_up": (
+        "kernel_size: 3 stride: 2 pad: 1",
+        (8, 6),
+        {"kernel": (3, 3), "stride": (2, 2), "pad": (1, 1)},
+    ),
+    "padded_rounded_up_one_way": (
+        "kernel_size: 3 stride: 2 pad: 1",
+        (7, 6),
+        {"kernel": (3, 3), "stride": (2, 2), "pad": (1, 1)},
+    ),
+    "overhang_by_two": (
+        "kernel_size: 5 stride: 3 pad: 2",
+        (7, 6),
+        {"kernel": (5, 5), "stride": (3, 3), "pad": (2, 2)},
+    ),
+    "last_window_would_start_in_the_padding": (
+        "kernel_size: 2 stride: 2 pad: 1",
+        (5, 7),
+        {"kernel": (2, 2), "stride": (2, 2), "pad": (1, 1)},
+    ),
+    "stride_above_kernel": (
+        "kernel_size: 2 stride: 3",
+        (8, 5),
+        {"kernel": (2, 2), "stride": (3, 3)},
+    ),
+    "stride_above_kernel_padded": (
+        "kernel_size: 2 stride: 5 pad: 1",
+        (9, 10),
+        {"kernel": (2, 2), "stride": (5, 5), "pad": (1, 1)},
+    ),
+    "kernel_of_one_drops_a_last_window_outside": (
+        "kernel_size: 1 stride: 2",
+        (6, 7),
+        {"kernel": (1, 1), "stride": (2, 2)},
+    ),
+    "by_axis": (
+        "kernel_h: 3 kernel_w: 2 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 0",
+        (6, 5),
+        {"kernel": (3, 2), "stride": (2, 1), "pad": (1, 0)},
+    ),
+    "by_axis_with_a_pad_for_both": (
+        "kernel_h: 2 kernel_w: 5 pad: 1 stride: 3",
+        (7, 9),
+        {"kernel": (2, 5), "pad": (1, 1), "stride": (3, 3)},
+    ),
+    "whole_input": ("kernel_size: 7", (7, 7), {"kernel": (7, 7)}),
+}
+"""name: (fields, (H, W), arguments of caffe_pool)"""
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+@pytest.mark.parametrize("case", GEOMETRIES)
+def test_pooling_follows_caffes_windows(case: str, method: str) -> None:
+    fields, size, arguments = GEOMETRIES[case]
+    x = random(2, 3, *size)
+    [y] = run(f'type: "Pooling" pooling_param {{ pool: {method} {fields} }}', x)
+    np.testing.assert_allclose(y, caffe_pool(x, method, **arguments), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", GEOMETRIES)
+def test_pooling_leaves_padding_out_of_the_divisor_if_told(case: str) -> None:
+    fields, size, arguments = GEOMETRIES[case]
+    x = random(2, 3, *size)
+    [y] = run(f'type: "Pooling" pooling_param {{ pool: AVE avg_include_pad: false {fields} }}', x)
+    np.testing.assert_allclose(y, caffe_pool(x, "AVE", include_pad=False, **arguments), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+def test_pooling_pools_all_of_a_channel(method: str) -> None:
+    x = random(2, 3, 5, 4)
+    [y] = run(f'type: "Pooling" pooling_param {{ pool: {method} global_pooling: true }}', x)
+    np.testing.assert_allclose(y, caffe_pool(x, method, (5, 4)), rtol=1e-6, atol=1e-6)
+    assert y.shape == (2, 3, 1, 1)
+
+
+def test_pooling_takes_the_maximum_of_negative_values_beside_padding() -> None:
+    x = -np.abs(random(1, 2, 4, 4)) - 1
+    [y] = run('type: "Pooling" pooling_param { kernel_size: 3 stride: 2 pad: 1 }', x)
+    np.testing.assert_array_equal(y, caffe_pool(x, "MAX", (3, 3), (2, 2), (1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        pytest.param(
+            "pool: STOCHASTIC kernel_size: 2", "pool=STOCHASTIC is not converted; MAX and AVE are", id="stochastic"
+        ),
+        pytest.param("", "no kernel is given", id="no_kernel"),
+        pytest.param("kernel_size: 2 kernel_h: 2 kernel_w: 2", "both given", id="two_kernels"),
+        pytest.param("kernel_h: 2", "only one of kernel_h and kernel_w", id="half_a_kernel"),
+        pytest.param("kernel_size: 2 pad: 1 pad_h: 1 pad_w: 1", "pad and pad_h/pad_w are both given", id="two_pads"),
+        pytest.param("kernel_size: 2 stride_h: 2", "only one of stride_h and stride_w", id="half_a_stride"),
+        pytest.param("kernel_size: 0", "kernel is (0, 0)", id="kernel_of_zero"),
+        pytest.param("kernel_size: 2 stride: 0", "stride is (0, 0)", id="stride_of_zero"),
+        pytest.param("kernel_size: 2 pad: 2", "pad (2, 2) is not below the kernel", id="pad_above_kernel"),
+        pytest.param("kernel_size: 9", "kernel of 9 is larger than the input of 6", id="kernel_above_input"),
+        pytest.param("kernel_size: 2 stride: 3", "a last window outside the input", id="window_outside"),
+        pytest.param("global_pooling: true kernel_size: 2", "global_pooling and a kernel", id="global_with_kernel"),
+        pytest.param(
+            "global_pooling: true pad: 1", "global_pooling with stride (1, 1) and pad (1, 1)", id="global_with_pad"
+        ),
+        pytest.param("kernel_size: 2 kernel_size_3d: 2", "3-D pooling", id="three_dimensions"),
+        pytest.param("kernel_size: 2 axis: 2", "axis=2", id="other_axis"),
+    ],
+)
+def test_pooling_refuses(fields: str, says: str) -> None:
+    message = refused(f'type: "Pooling" pooling_param {{ {fields} }}', (1, 2, 6, 6))
+    assert message.startswith("net.prototxt: layer 'it' (Pooling): ")
+    assert says in message
+
+
+def test_pooling_refuses_the_mask() -> None:
+    message = refused('type: "Pooling" top: "y" top: "mask" pooling_param { kernel_size: 2 }', (1, 2, 6, 6))
+    assert message == "net.prototxt: layer 'it' (Pooling): 2 tops are given; 1 can be converted"
+
+
+def test_pooling_refuses_a_matrix() -> None:
+    assert "its input has 2 axes" in refused('type: "Pooling" pooling_param { kernel_size: 2 }', (3, 4))

@@ -1,0 +1,61 @@
+"""Which score a net is measured by."""
+
+import pytest
+from google.protobuf import text_format
+
+from distcalib.caffe.caffe_pb2 import NetParameter
+from distcalib.errors import OptionError, UnsupportedError
+from distcalib.metrics import choose_score, lower_is_better
+
+LOSS = 'layer { name: "l" type: "SoftmaxWithLoss" top: "loss" }'
+TOP1 = 'layer { name: "a" type: "Accuracy" top: "top1" }'
+TOP5 = 'layer { name: "b" type: "Accuracy" top: "top5" accuracy_param { top_k: 5 } }'
+
+
+def net(*layers: str) -> NetParameter:
+    return text_format.Parse("\n".join(layers), NetParameter())
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        pytest.param([TOP1], "top1", id="one"),
+        pytest.param([TOP5, TOP1, LOSS], "top1", id="least_k"),
+        pytest.param([LOSS, TOP5], "top5", id="no_top1"),
+        pytest.param([TOP1, TOP1.replace("top1", "second")], "top1", id="first_of_equals"),
+    ],
+)
+def test_choose_score_takes_the_accuracy_of_least_k(layers: list[str], expected: str) -> None:
+    assert choose_score(net(*layers)) == expected
+
+
+@pytest.mark.parametrize(("blob", "lower"), [("top5", False), ("loss", True)])
+def test_choose_score_takes_what_is_asked_for(blob: str, lower: bool) -> None:
+    assert choose_score(net(TOP1, TOP5, LOSS), blob) == blob
+    assert lower_is_better(net(TOP1, TOP5, LOSS), blob) is lower
+
+
+@pytest.mark.parametrize(
+    ("layers", "blob", "says"),
+    [
+        pytest.param(
+            [TOP1, LOSS],
+            "acc",
+            "'acc' is no score of this net; name one of 'top1' (Accuracy), 'loss' (SoftmaxWithLoss)",
+            id="unknown",
+        ),
+        pytest.param(
+            [LOSS], None, "no Accuracy layer to be scored by; name one of 'loss' (SoftmaxWithLoss)", id="loss_only"
+        ),
+        pytest.param([], None, "add an Accuracy layer to its TEST phase", id="nothing"),
+    ],
+)
+def test_choose_score_names_the_candidates(layers: list[str], blob: str | None, says: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        choose_score(net(*layers), blob)
+    assert says in str(caught.value)
+
+
+def test_choose_score_refuses_before_the_work_what_cannot_be_evaluated() -> None:
+    with pytest.raises(UnsupportedError, match="its second top"):
+        choose_score(net('layer { name: "a" type: "Accuracy" top: "top1" top: "each" }'))

@@ -1,0 +1,223 @@
+"""Accuracy and losses against Caffe's loops, one label at a time."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from google.protobuf import text_format
+
+from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.errors import DataError, UnsupportedError
+from distcalib.metrics import HOST_TYPES, LOSS_TYPES, check_layer, evaluate_layer
+
+Array = npt.NDArray[Any]
+
+
+def make(text: str) -> LayerParameter:
+    layer = text_format.Parse(text, LayerParameter())
+    layer.name = "score"
+    return layer
+
+
+def rows_of(scores: Array, labels: Array, axis: int) -> list[tuple[list[float], int]]:
+    """Each position's class scores and label, in Caffe's order: outer axes, then inner ones."""
+    axis %= scores.ndim
+    outer, inner = math.prod(scores.shape[:axis]), math.prod(scores.shape[axis + 1 :])
+    flat = scores.reshape(outer, scores.shape[axis], inner)
+    return [
+        ([float(v) for v in flat[i, :, j]], int(labels.ravel()[i * inner + j]))
+        for i in range(outer)
+        for j in range(inner)
+    ]
+
+
+def accuracy(scores: Array, labels: Array, top_k: int = 1, axis: int = 1, ignore: int | None = None) -> float:
+    hits, count = 0, 0
+    for values, label in rows_of(scores, labels, axis):
+        if label != ignore:
+            pairs = sorted(((v, i) for i, v in enumerate(values)), reverse=True)
+            hits += label in [i for _, i in pairs[:top_k]]
+            count += 1
+    return hits / count
+
+
+def loss_sum(scores: Array, labels: Array, axis: int = 1, ignore: int | None = None) -> float:
+    total = 0.0
+    for values, label in rows_of(scores, labels, axis):
+        if label != ignore:
+            weights = [math.exp(v - max(values)) for v in values]
+            total -= math.log(max(weights[label] / sum(weights), 1.1754943508222875e-38))
+    return total
+
+
+def batch(*shape: int, n_classes: int = 5, seed: int = 0) -> tuple[Array, Array]:
+    """Scores of few distinct values, so that ties abound, and labels: f32 as the engine gives them."""
+    rng = np.random.default_rng(seed)
+    scores = np.round(rng.standard_normal((shape[0], n_classes, *shape[1:])) * 2).astype(np.float32)
+    return scores, rng.integers(0, n_classes, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(40,), (6, 3), (4, 3, 5)], ids=str)
+@pytest.mark.parametrize("top_k", [1, 2, 5])
+@pytest.mark.parametrize("ignore", [None, 3, 255])
+def test_accuracy_counts_as_caffe(shape: tuple[int, ...], top_k: int, ignore: int | None) -> None:
+    scores, labels = batch(*shape)
+    if ignore == 255:
+        labels[0] = 255
+    fields = f"top_k: {top_k}" + ("" if ignore is None else f" ignore_label: {ignore}")
+    partial = evaluate_layer(make(f'type: "Accuracy" accuracy_param {{ {fields} }}'), [scores, labels])
+    assert isinstance(partial.numerator, int)
+    assert partial.value == accuracy(scores, labels, top_k, ignore=ignore)
+
+
+@pytest.mark.parametrize("axis", [-1, 2, 0])
+def test_accuracy_takes_classes_along_an_axis(axis: int) -> None:
+    scores = batch(4, 3, 5)[0]
+    labels = (
+        np.random.default_rng(1).integers(0, scores.shape[axis], scores.size // scores.shape[axis]).astype(np.float32)
+    )
+    partial = evaluate_layer(make(f'type: "Accuracy" accuracy_param {{ axis: {axis} }}'), [scores, labels])
+    assert partial.value == accuracy(scores, labels, axis=axis)
+
+
+@pytest.mark.parametrize(
+    ("label", "top_k", "hit"), [(1, 1, False), (3, 1, True), (1, 2, False), (2, 2, True), (1, 3, True), (0, 3, False)]
+)
+def test_accuracy_gives_a_tie_to_the_larger_class(label: int, top_k: int, hit: bool) -> None:
+    scores = np.array([[0.5, 1.0, 1.0, 1.0, -1.0]], np.float32)
+    layer = make(f'type: "Accuracy" accuracy_param {{ top_k: {top_k} }}')
+    assert evaluate_layer(layer, [scores, np.array([label], np.float32)]).value == hit
+
+
+def test_accuracy_gives_nothing_to_a_net_that_overflowed() -> None:
+    scores = np.full((4, 3), np.nan, np.float32)
+    assert evaluate_layer(make('type: "Accuracy"'), [scores, np.zeros(4, np.float32)]).value == 0
+    scores[:, 0] = 1.0
+    assert evaluate_layer(make('type: "Accuracy"'), [scores, np.zeros(4, np.float32)]).value == 0
+
+
+def test_accuracy_of_no_labels_is_zero() -> None:
+    layer = make('type: "Accuracy" accuracy_param { ignore_label: 7 }')
+    partial = evaluate_layer(layer, [np.ones((2, 3), np.float32), np.full(2, 7.0, np.float32)])
+    assert (partial.numerator, partial.denominator, partial.value) == (0, 0, 0.0)
+
+
+def test_accuracy_takes_labels_with_trailing_axes() -> None:
+    scores, labels = batch(8)
+    layer = make('type: "Accuracy"')
+    assert evaluate_layer(layer, [scores, labels.reshape(8, 1, 1, 1)]) == evaluate_layer(layer, [scores, labels])
+
+
+NORMALIZERS = {
+    "default_is_valid": ("", 24, 18),
+    "valid": ("normalization: VALID", 24, 18),
+    "full": ("normalization: FULL", 24, 24),
+    "batch_size": ("normalization: BATCH_SIZE", 4, 4),
+    "none": ("normalization: NONE", 1, 1),
+    "pre_fixed": ("normalization: PRE_FIXED pre_fixed_normalizer: 2.5", 2.5, 2.5),
+    "pre_fixed_below_one": ("normalization: PRE_FIXED pre_fixed_normalizer: 0.5", 1, 1),
+    "legacy_true": ("normalize: true", 24, 18),
+    "legacy_false": ("normalize: false", 4, 4),
+    "legacy_gives_way": ("normalize: false normalization: FULL", 24, 24),
+}
+"""name: (fields, normalizer of 4 x 6 labels, normalizer if 6 of them are ignored)"""
+
+
+@pytest.mark.parametrize("ignoring", [False, True], ids=["all", "ignoring"])
+@pytest.mark.parametrize("case", NORMALIZERS)
+def test_softmax_loss_divides_by_its_normalizer(case: str, ignoring: bool) -> None:
+    fields, *normalizers = NORMALIZERS[case]
+    scores, labels = batch(4, 6)
+    if ignoring:
+        labels[2] = 255
+        fields += " ignore_label: 255"
+    partial = evaluate_layer(make(f'type: "SoftmaxWithLoss" loss_param {{ {fields} }}'), [scores, labels])
+    expected = loss_sum(scores, labels, ignore=255) / normalizers[ignoring]
+    assert partial.value == pytest.approx(expected, rel=1e-12)
+
+
+def test_softmax_loss_takes_classes_along_an_axis() -> None:
+    scores, labels = batch(4, 6)
+    layer = make('type: "SoftmaxWithLoss" softmax_param { axis: -1 }')
+    moved = np.moveaxis(scores, 1, -1)
+    assert evaluate_layer(layer, [moved, labels]).value == pytest.approx(loss_sum(scores, labels) / 24, rel=1e-12)
+
+
+def test_softmax_loss_has_a_least_probability() -> None:
+    scores = np.array([[0.0, 1000.0]], np.float32)
+    value = evaluate_layer(make('type: "SoftmaxWithLoss"'), [scores, np.zeros(1, np.float32)]).value
+    assert value == pytest.approx(87.33654475, rel=1e-9)
+
+
+def test_softmax_loss_of_no_labels_is_zero() -> None:
+    layer = make('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }')
+    assert evaluate_layer(layer, [np.ones((2, 3), np.float32), np.ones(2, np.float32)]).value == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_softmax_loss_shows_a_net_that_overflowed(bad: float) -> None:
+    scores = np.array([[bad, 1.0]], np.float32)
+    assert math.isnan(evaluate_layer(make('type: "SoftmaxWithLoss"'), [scores, np.zeros(1, np.float32)]).value)
+
+
+def test_euclidean_loss_halves_the_mean_square() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 4, 3, 2)).astype(np.float32)
+    partial = evaluate_layer(make('type: "EuclideanLoss"'), [x, y.reshape(4, 6)])
+    assert partial.value == pytest.approx(
+        sum((float(a) - float(b)) ** 2 for a, b in zip(x.flat, y.flat, strict=True)) / 8
+    )
+
+
+def test_loss_weight_is_not_applied() -> None:
+    scores, labels = batch(4)
+    plain, weighted = make('type: "SoftmaxWithLoss"'), make('type: "SoftmaxWithLoss" loss_weight: 0.3')
+    assert evaluate_layer(plain, [scores, labels]) == evaluate_layer(weighted, [scores, labels])
+
+
+@pytest.mark.parametrize("kind", ["Accuracy", "SoftmaxWithLoss"])
+@pytest.mark.parametrize("label", [-1.0, 5.0, 1000.0, math.nan])
+def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: float) -> None:
+    scores, labels = batch(4)
+    labels[1] = label
+    with pytest.raises(DataError, match=rf"^layer 'score' \({kind}\): 1 of 4 labels lie outside the classes 0 to 4"):
+        evaluate_layer(make(f'type: "{kind}"'), [scores, labels])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        pytest.param(
+            'type: "Accuracy" top: "a" top: "each"', "its second top (the accuracy of each class)", id="classes"
+        ),
+        pytest.param('type: "SoftmaxWithLoss" top: "l" top: "p"', "its second top (the probabilities)", id="softmax"),
+        pytest.param('type: "Accuracy" accuracy_param { top_k: 0 }', "top_k=0; it must be at least 1", id="top_0"),
+        pytest.param('type: "Accuracy" accuracy_param { top_k: 6 }', "top_k=6 of 5 classes", id="top_k"),
+        pytest.param('type: "Accuracy" accuracy_param { axis: 2 }', "axis=2 of predictions with 2 axes", id="axis"),
+        pytest.param(
+            'type: "Accuracy" accuracy_param { axis: 0 }', "4 labels for predictions of shape (4, 5)", id="labels"
+        ),
+        pytest.param('type: "EuclideanLoss"', "its bottoms have shapes (4, 5) and (4,)", id="euclidean"),
+        pytest.param(
+            'type: "SoftmaxWithLoss" loss_param { label_smoothing: 0.1 }', "label_smoothing=0.1 is not", id="smoothing"
+        ),
+        pytest.param('type: "HingeLoss"', "is no layer with a score; Accuracy, EuclideanLoss", id="type"),
+    ],
+)
+def test_evaluate_layer_refuses(text: str, says: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"^layer 'score' \(") as caught:
+        evaluate_layer(make(text), list(batch(4)))
+    assert says in str(caught.value)
+
+
+def test_evaluate_layer_takes_two_bottoms() -> None:
+    with pytest.raises(UnsupportedError, match="1 bottoms are given; it takes predictions and labels"):
+        evaluate_layer(make('type: "Accuracy"'), [np.ones((2, 3), np.float32)])
+
+
+def test_check_layer_accepts_every_host_type() -> None:
+    assert LOSS_TYPES < HOST_TYPES
+    for kind in HOST_TYPES:
+        check_layer(make(f'type: "{kind}" top: "y"'))
