@@ -42,7 +42,7 @@ class Call:
         self._on_progress = on_progress
         self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration)
         self._collectors = [Collector(job) for job in jobs]
-        self._specs = [fleet.cluster.put(job.spec) for job in jobs]
+        self._specs: dict[int, Ref] = {}  # both by job and freed with it: a hundred programs would fill the store
         self._blobs: dict[int, Ref] = {}
         self._flying: list[deque[_Flying]] = [deque() for _ in range(len(fleet))]
         self._n_done = 0
@@ -90,10 +90,12 @@ class Call:
             return self._fleet.call(actor, "run", job.key, job.label, task.iterations, drops)
         if task.kind is Kind.LOAD:
             return self._fleet.call(actor, "load", job.key, job.label, self._blobs[task.job], drops)
-        blob, outcome = self._fleet.call(
-            actor, "compile", job.key, job.label, self._specs[task.job], drops, n_returns=2
+        if task.job not in self._specs:
+            self._specs[task.job] = self._fleet.cluster.put(job.spec)
+        spec = self._specs[task.job]
+        self._blobs[task.job], outcome = self._fleet.call(
+            actor, "compile", job.key, job.label, spec, drops, n_returns=2
         )
-        self._blobs[task.job] = blob
         return outcome
 
     def _collect(self, actor: int) -> None:
@@ -113,6 +115,8 @@ class Call:
         task = flying.popleft().task
         self._collectors[task.job].add(task, outcome)
         self._dispatcher.done(task, outcome.seconds)
+        if self._collectors[task.job].complete:
+            del self._specs[task.job], self._blobs[task.job]
         if task.kind is Kind.RUN:
             self._n_done += len(task.iterations)
             if self._on_progress:

@@ -5,6 +5,7 @@ A local Ray is started as small as Ray allows. Measured on 2 cores (scripts/benc
 Ray reads some of its environment when imported and hands all of it to its processes, so the defaults below are set
 before the import; what the user has set wins."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,9 @@ _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a calibration on a closed network should not try to report itself
     "RAY_enable_metrics_collection": "0",  # saves 1.0-1.5 s of the start, and a warning without ray[default]
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would upload the working directory for each actor
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else a FutureWarning about GPUs that we never use
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # older Rays warn (FutureWarning) about GPUs that we never use
+    # Ray prints these two to stdout, in the middle of a --json; dead actors are logged in fleet.py instead.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|worker processes have been started on node",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned call are nobody's business
 }
 for _name, _value in _DEFAULTS.items():
@@ -58,7 +61,7 @@ class Cluster:
         """
         self._ours = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
             if self._ours and address == "local":
                 ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
@@ -82,7 +85,7 @@ class Cluster:
         """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""
         try:
             return ray.get(ref)
-        except ray.exceptions.RayActorError as error:
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
             raise ActorLost(str(error)) from error
         except ray.exceptions.RayTaskError as error:
             raise MeasureError(

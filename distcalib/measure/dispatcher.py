@@ -54,20 +54,18 @@ class _JobState:
     def n_waiting(self) -> int:
         return sum(map(len, self.stretches)) + sum(map(len, self.redo))
 
-    def take(self, actor: int, target: int, least: int) -> range:
-        """The next shard: half of a stretch, but at least `least` and at most `target` iterations of it."""
+    def take(self, actor: int, target: int, least: int, parts: int) -> range:
+        """The next shard: a `parts`-th of a stretch, but at least `least` and at most `target` iterations of it."""
         if self.redo:
             return self.redo.popleft()
-        own = self.stretches[actor]
-        if own:
-            n = max(least, min(target, math.ceil(len(own) / 2)))
-            self.stretches[actor] = own[n:]
-            return own[:n]
         longest = max(range(len(self.stretches)), key=lambda i: len(self.stretches[i]))
-        stretch = self.stretches[longest]
-        n = min(len(stretch), max(least, min(target, math.ceil(len(stretch) / 2))))
-        self.stretches[longest] = stretch[: len(stretch) - n]
-        return stretch[len(stretch) - n :]
+        home = actor if self.stretches[actor] else longest
+        stretch = self.stretches[home]
+        n = min(len(stretch), max(least, min(target, math.ceil(len(stretch) / parts))))
+        cut = n if home == actor else len(stretch) - n
+        front, back = stretch[:cut], stretch[cut:]
+        shard, self.stretches[home] = (front, back) if home == actor else (back, front)
+        return shard
 
 
 class Dispatcher:
@@ -155,12 +153,13 @@ class Dispatcher:
                 )
 
     def _shard(self, job: int, actor: int) -> range:
+        """Halving the stretch evens out the end; until a job's pace is known, small bites keep a wrong guess cheap."""
         state = self._states[job]
-        pace = state.run_seconds / state.n_done if state.n_done else self._pace
-        if pace is None:
-            return state.take(actor, target=1, least=1)
-        pace = max(pace, 1e-9)
-        return state.take(actor, max(1, int(TARGET_SECONDS / pace)), max(1, int(LEAST_SECONDS / pace)))
+        if state.n_done:
+            pace = max(state.run_seconds / state.n_done, 1e-9)
+            return state.take(actor, max(1, int(TARGET_SECONDS / pace)), max(1, int(LEAST_SECONDS / pace)), parts=2)
+        guess = max(self._pace or TARGET_SECONDS, 1e-9)
+        return state.take(actor, max(1, int(TARGET_SECONDS / guess)), least=1, parts=4)
 
     def _most_work(self, actor: int) -> int | None:
         """The compiled job with most seconds not handed out, if these are more than it costs to load its program."""
@@ -196,7 +195,7 @@ def describe(job: Job, task: Task) -> str:
 
 
 def describe_iterations(iterations: Iterable[int]) -> str:
-    """ "iteration 3" or "iterations 3-7" of a non-empty run of iterations."""
+    """A non-empty run of iterations in words: "iteration 3" or "iterations 3-7"."""
     numbers = list(iterations)
     return f"iteration {numbers[0]}" if len(numbers) == 1 else f"iterations {numbers[0]}-{numbers[-1]}"
 

@@ -1,5 +1,6 @@
 """The actors of a pool as processes: start, pin, replace, kill. What they work on is the business of call.py."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from distcalib.measure.cluster import Actor, ActorLost, Cluster, Ref
 from distcalib.measure.dispatcher import MAX_DEATHS
 from distcalib.measure.jobs import WorkerFactory
 from distcalib.measure.topology import Placement
+
+_LOG = logging.getLogger(__name__)
 
 
 class RemoteTraceback(Exception):
@@ -51,6 +54,7 @@ class Fleet:
 
     def replace(self, number: int) -> None:
         """Put a new process in the place of a dead one, pinned alike. Raises MeasureError if that dies too."""
+        _LOG.warning("actor %d died; a new one takes its place and its work is done again", number)
         self._restart(number)
         self._finish(number, self._begin(number))
 

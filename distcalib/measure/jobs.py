@@ -3,7 +3,7 @@
 A job knows nothing of nets: its `spec` means something to the Worker only. That keeps scheduling testable with workers
 that sleep, and lets the same dispatcher run behind a simulated clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ class Worker(Protocol):
     names job and iterations.
     """
 
-    def compile(self, spec: object) -> Blob:
+    def compile(self, spec: Any) -> Blob:
         """Turn a job's spec into a program, a flat uint8 array that `load` of any actor of the pool takes.
 
         `load` follows at once with the very same array, so a worker that keeps what it compiled need not import it.
@@ -33,7 +33,7 @@ class Worker(Protocol):
         """Make the program ready to run as `key`. `blob` may be a read-only view into the object store."""
         ...
 
-    def run(self, key: str, iterations: range) -> list[object]:
+    def run(self, key: str, iterations: range) -> Sequence[object]:
         """One row an iteration, in the order of `iterations`. A row depends on program and iteration alone."""
         ...
 

@@ -27,18 +27,23 @@ class Collector:
             )
         repeated = [iteration for iteration in task.iterations if iteration in self._rows]
         if repeated:
-            raise MeasureError(f"{self._job.label}: iterations {repeated} came back twice; this is a fault of distcalib")
+            raise MeasureError(f"{self._job.label}: iterations {repeated} came back twice: a fault of distcalib")
         self._rows.update(zip(task.iterations, outcome.rows, strict=True))
         self._run_seconds += outcome.run_seconds
         self._compile_seconds += outcome.compile_seconds
         self._load_seconds += outcome.load_seconds
+
+    @property
+    def complete(self) -> bool:
+        """True when every row is there."""
+        return len(self._rows) == self._job.n_iterations
 
     def result(self) -> JobResult:
         """The job's result; raises MeasureError when a row is missing."""
         wanted: Sequence[int] = range(self._job.n_iterations)
         missing = [iteration for iteration in wanted if iteration not in self._rows]
         if missing:
-            raise MeasureError(f"{self._job.label}: iterations {missing} did not come back; this is a fault of distcalib")
+            raise MeasureError(f"{self._job.label}: iterations {missing} did not come back: a fault of distcalib")
         return JobResult(
             key=self._job.key,
             rows=tuple(self._rows[iteration] for iteration in wanted),

@@ -2,7 +2,7 @@
 
 Parsing is pure: everything is read below a root that stands for `/sys`, so a recorded tree tests it. The CPU *set* of
 a container needs no parsing of its own, for sched_getaffinity already answers within it; the CPU *quota* does, because
-a process limited to 1.5 CPUs still sees every core: two pinned actors would be stopped by turns, and neither timed right.
+a process limited to 1.5 CPUs still sees every core: two pinned actors would be stopped by turns, neither timed right.
 
 Hyper-thread siblings share the multiply units, so a core counts once and only its first usable sibling gets work."""
 

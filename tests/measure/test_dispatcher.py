@@ -127,6 +127,12 @@ def test_dispatcher_knows_the_pace_of_an_earlier_call() -> None:
     assert dispatcher.next_task(0) == Task(Kind.RUN, 0, range(5))
 
 
+def test_dispatcher_does_not_give_all_away_on_a_wrong_guess() -> None:
+    dispatcher = Dispatcher(jobs(40), 2, seconds_per_iteration=1e-6)
+    dispatcher.next_task(0)
+    assert dispatcher.next_task(0) == Task(Kind.RUN, 0, range(5))
+
+
 def test_dispatcher_gives_an_actor_the_same_stretch_in_every_job() -> None:
     simulation = Simulation(jobs(100), 2)
     simulation.run()
@@ -186,10 +192,12 @@ def test_dispatcher_blames_only_the_task_under_way() -> None:
     dispatcher = Dispatcher(jobs(10), 1)
     for _ in range(MAX_DEATHS - 1):
         first, second = dispatcher.next_task(0), dispatcher.next_task(0)
-        assert first is not None and second is not None
+        assert first is not None
+        assert second is not None
         dispatcher.lost(0, [first, second])
     compiling, running = dispatcher.next_task(0), dispatcher.next_task(0)
-    assert compiling is not None and running is not None
+    assert compiling is not None
+    assert running is not None
     dispatcher.done(compiling, 0.1)
     dispatcher.lost(0, [running])
 

@@ -13,7 +13,8 @@ def run(code: str) -> str:
 
 
 def test_pin_process_pins_threads_old_and_new() -> None:
-    assert run("""
+    assert (
+        run("""
 from distcalib.measure.pinning import pin_process, stray_threads
 stop = threading.Event()
 for _ in range(3):
@@ -22,7 +23,9 @@ pin_process([cpu])
 threading.Thread(target=stop.wait).start()
 print({tuple(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")} == {(cpu,)}, stray_threads([cpu]))
 stop.set()
-""") == "True ()"
+""")
+        == "True ()"
+    )
 
 
 def test_pin_process_says_what_the_kernel_refuses() -> None:
@@ -49,7 +52,10 @@ except MeasureError as error:
 
 
 def test_stray_threads_names_those_elsewhere() -> None:
-    assert run("""
+    assert (
+        run("""
 from distcalib.measure.pinning import stray_threads
 print(threading.get_native_id() in stray_threads([1023]))
-""") == "True"
+""")
+        == "True"
+    )

@@ -1,5 +1,6 @@
 """Recorded /sys trees, cut down to the files that are read."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,8 +106,6 @@ def test_read_topology_reads_the_quota(tmp_path: Path, files: Tree, cgroups: str
 
 
 def test_read_topology_of_this_machine_is_within_the_affinity() -> None:
-    import os
-
     cpus = [cpu for core in read_topology().cores for cpu in core.cpus]
     assert set(cpus) == os.sched_getaffinity(0)
     assert len(cpus) == len(set(cpus))
@@ -130,7 +129,7 @@ def topology(n_cores: int, quota: float | None = None) -> Topology:
         (topology(4, quota=2.9), None, 1, [(0,), (1,)]),
         (topology(4, quota=64), None, 2, [(0, 1), (2, 3)]),
     ],
-    ids=["all", "two each", "fewer", "wrapped", "wrapped twos", "quota", "quota < 1", "quota 2.9", "quota of no effect"],
+    ids=["all", "two each", "fewer", "wrapped", "wrapped twos", "quota", "quota < 1", "quota 2.9", "quota unfelt"],
 )
 def test_place_actors_uses_first_siblings_of_whole_cores(
     topology: Topology, n_actors: int | None, cores_per_actor: int, cpus: list[tuple[int, ...]]

@@ -1,0 +1,82 @@
+"""What the pool costs when workers cost nothing: time to start, overhead a task, busy share of the actors.
+
+    python scripts/bench_dispatch.py [--actors N]
+
+FIGURES
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from distcalib.measure import ActorPool, Blob, Job, Placement, dispatcher
+
+
+class SleepWorker:
+    """Sleeps `spec` seconds an iteration."""
+
+    def __init__(self, shared: object, placement: Placement) -> None:
+        self._seconds: dict[str, float] = {}
+
+    def compile(self, spec: object) -> Blob:
+        """The number of seconds as bytes."""
+        return np.frombuffer(np.float64(spec).tobytes(), np.uint8)  # type: ignore[arg-type]
+
+    def load(self, key: str, blob: Blob) -> None:
+        """Read the seconds back."""
+        self._seconds[key] = float(np.frombuffer(blob.tobytes(), np.float64)[0])
+
+    def run(self, key: str, iterations: range) -> list[object]:
+        """Sleep, and return nothing worth keeping."""
+        if self._seconds[key]:
+            time.sleep(self._seconds[key] * len(iterations))
+        return list(iterations)
+
+    def drop(self, key: str) -> None:
+        """Forget the seconds."""
+        del self._seconds[key]
+
+
+def run_timed(pool: ActorPool, n_iterations: int, seconds: float, n_jobs: int = 1) -> float:
+    """Wall seconds of `n_jobs` jobs of `n_iterations` that take `seconds` each."""
+    begun = time.perf_counter()
+    pool.run([Job(f"{i}", seconds, n_iterations, f"job {i}") for i in range(n_jobs)])
+    return time.perf_counter() - begun
+
+
+def single_iteration_shards(single: bool, defaults: tuple[float, float]) -> None:
+    """Make every shard one iteration, or as long as the dispatcher would have it."""
+    dispatcher.TARGET_SECONDS, dispatcher.LEAST_SECONDS = (0.0, 0.0) if single else defaults
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--actors", type=int, default=2)
+    n_actors = parser.parse_args().actors
+    defaults = (dispatcher.TARGET_SECONDS, dispatcher.LEAST_SECONDS)
+
+    begun = time.perf_counter()
+    with ActorPool(SleepWorker, n_actors=n_actors) as pool:
+        started = time.perf_counter() - begun
+        run_timed(pool, 100, 0.0)  # warm up
+        single_iteration_shards(True, defaults)
+        table = [("start of the pool, s", started)]
+        table.append(("overhead a task, ms", run_timed(pool, 2000, 0.0) / 2000 * 1000))
+        table += [
+            (f"busy share, shards of {ms} ms", 40 * ms / 1000 / run_timed(pool, 40 * n_actors, ms / 1000))
+            for ms in (10, 100)
+        ]
+        single_iteration_shards(False, defaults)
+        table.append(("busy share, 1 job of 100 x 20 ms", 100 * 0.02 / n_actors / run_timed(pool, 100, 0.02)))
+        wall = run_timed(pool, 100, 0.02, n_jobs=8)
+        table.append(("busy share, 8 jobs of 100 x 20 ms", 8 * 100 * 0.02 / n_actors / wall))
+        begun = time.perf_counter()
+    table.append(("end of the pool, s", time.perf_counter() - begun))
+    print(f"{n_actors} actors{' that share cores' if pool.oversubscribed else ''}")
+    for name, value in table:
+        print(f"{name:<36}{value:8.3f}")
+
+
+if __name__ == "__main__":
+    main()

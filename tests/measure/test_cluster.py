@@ -1,0 +1,96 @@
+"""Starting and ending Ray, each time in a driver process of its own; so these are few."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WORKER = """
+import os, time
+import numpy as np
+FOUND = os.environ.get("DISTCALIB_TEST_ISA")
+
+class Worker:
+    def __init__(self, shared, placement):
+        pass
+    def compile(self, spec):
+        return np.zeros(1, np.uint8)
+    def load(self, key, blob):
+        pass
+    def run(self, key, iterations):
+        time.sleep(0.01 * len(iterations))
+        return [(FOUND, os.getpid()) for _ in iterations]
+    def drop(self, key):
+        pass
+"""
+
+DRIVER = """
+import os
+from distcalib.measure import ActorPool, Job
+from worker_that_reads_env import Worker
+
+print(os.getpid(), flush=True)
+with ActorPool(Worker, n_actors=2, env={"DISTCALIB_TEST_ISA": "AVX512_CORE"}) as pool:
+    def tell(progress):
+        print("progress", flush=True)
+    [result] = pool.run([Job("key", None, N_ITERATIONS, "candidate")], tell)
+print({found for found, _ in result.rows}, len(result.rows), flush=True)
+"""
+
+
+def start(folder: Path, n_iterations: int) -> "subprocess.Popen[str]":
+    """A driver in its own session, as a terminal would start it."""
+    (folder / "worker_that_reads_env.py").write_text(WORKER)
+    (folder / "driver.py").write_text(DRIVER.replace("N_ITERATIONS", str(n_iterations)))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), env.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, str(folder / "driver.py")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True,
+    )  # fmt: skip
+
+
+def processes_of_session(driver: int) -> list[str]:
+    """Command lines of living processes whose Ray session is that of the driver."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            environ = (folder / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue  # ended meanwhile
+        if f"_{driver}/" in command or f"_{driver}/" in environ:
+            found.append(command)
+    return found
+
+
+def wait_for_no_process(driver: int, seconds: float = 5.0) -> list[str]:
+    end = time.monotonic() + seconds
+    while (left := processes_of_session(driver)) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
+
+
+def test_cluster_starts_quietly_sets_env_before_imports_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = start(tmp_path, n_iterations=20)
+    out, err = process.communicate(timeout=60)
+    lines = [line for line in out.splitlines() if line != "progress"]
+    assert (process.returncode, err) == (0, "")
+    assert lines == [lines[0], "{'AVX512_CORE'} 20"]
+    assert wait_for_no_process(int(lines[0])) == []
+
+
+def test_cluster_ends_at_once_on_ctrl_c(tmp_path: Path) -> None:
+    process = start(tmp_path, n_iterations=100_000)
+    assert process.stdout is not None
+    driver = int(process.stdout.readline())
+    assert process.stdout.readline() == "progress\n"
+    assert processes_of_session(driver), "the check below would hold for nothing"
+    begun = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 5
+    assert err.strip().endswith("KeyboardInterrupt")
+    assert wait_for_no_process(driver) == []
