@@ -28,6 +28,7 @@ PIPELINE = (
     "journal",
     "measure",
     "report",
+    "run",
     "cli",
 )
 #: search/ decides and nothing else: what it does not import it cannot depend on.

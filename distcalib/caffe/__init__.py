@@ -1,6 +1,6 @@
 """Caffe's files: nets as text or binary, in all formats there ever were, and weights without a copy."""
 
-from distcalib.caffe.paths import resolve_path
+from distcalib.caffe.paths import resolve_path, resolve_sources
 from distcalib.caffe.phase import test_net
 from distcalib.caffe.reading import read_net
 from distcalib.caffe.weights import Weights, read_weights
@@ -13,6 +13,7 @@ __all__ = [
     "read_net",
     "read_weights",
     "resolve_path",
+    "resolve_sources",
     "test_net",
     "write_atomically",
     "write_weights",

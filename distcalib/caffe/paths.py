@@ -7,6 +7,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from distcalib.caffe import caffe_pb2
+
+# Every path that a data layer may name.
+_PATHS = (
+    ("data_param", "source"),
+    ("data_param", "mean_file"),
+    ("transform_param", "mean_file"),
+    ("image_data_param", "source"),
+    ("image_data_param", "root_folder"),
+    ("image_data_param", "mean_file"),
+    ("hdf5_data_param", "source"),
+    ("annotated_data_param", "label_map_file"),
+)
+
 
 def resolve_path(source: str, prototxt: Path) -> Path:
     """`source` as it stands if that exists, else from the folder of `prototxt` if that exists, else as it stands.
@@ -17,3 +31,23 @@ def resolve_path(source: str, prototxt: Path) -> Path:
         return as_given
     beside = Path(prototxt).parent / source
     return beside if beside.exists() else as_given
+
+
+def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path, *, beside_only: bool = False) -> None:
+    """Make the paths of the data layers absolute, in place, as `resolve_path` finds them from `prototxt`.
+
+    With `beside_only`, only those that are found from the prototxt's folder and not from the working directory: what a
+    file needs that moves to another folder.
+    """
+    for layer in net.layer:
+        for param_name, field in _PATHS:
+            if not layer.HasField(param_name):
+                continue
+            param = getattr(layer, param_name)
+            source = getattr(param, field)
+            if not source or (beside_only and Path(source).exists()):
+                continue
+            found = resolve_path(source, prototxt)
+            if found.exists():
+                # A root_folder is put before names as it is: Caffe adds no slash.
+                setattr(param, field, str(found.resolve()) + ("/" if source.endswith("/") else ""))

@@ -67,13 +67,12 @@ class Program:
     """An imported model, ready to run on the threads of one actor."""
 
     def __init__(self, blob: Bytes, n_threads: int) -> None:
-        """`blob` as compile_program made it; it may be a read-only view and is kept alive."""
+        """`blob` as compile_program made it; it may be a read-only view."""
         n_header = int(blob[:8].view(np.int64)[0])
         self.header: Header = pickle.loads(blob[8 : 8 + n_header].tobytes())
-        self._memory = blob[8 + n_header :]
+        exported = blob[8 + n_header :].tobytes()  # a Tensor over read-only shared memory is refused
         try:
-            tensor = ov.Tensor(self._memory, shared_memory=True)
-            self._request = ov.Core().import_model(tensor, "CPU", _config(n_threads)).create_infer_request()
+            self._request = ov.Core().import_model(exported, "CPU", _config(n_threads)).create_infer_request()
         except RuntimeError as error:
             raise EngineError(
                 f"{self.header.where}: OpenVINO cannot import the compiled net: {_first_line(error)}"

@@ -1,0 +1,7 @@
+"""`python -m distcalib`."""
+
+import sys
+
+from distcalib.cli import main
+
+sys.exit(main())

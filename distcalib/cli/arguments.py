@@ -1,0 +1,44 @@
+"""Options that several commands share, each declared once."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from distcalib.errors import OptionError
+
+
+def add_model(parser: argparse.ArgumentParser, weights_required: bool = True) -> None:
+    """-m as the predecessor has it, or the path alone; -w."""
+    parser.add_argument(
+        "model_path", nargs="?", type=Path, metavar="MODEL", help="the prototxt; -m MODEL does the same"
+    )
+    parser.add_argument("-m", "--model", type=Path, help="prototxt of the net")
+    parser.add_argument("-w", "--weights", type=Path, required=weights_required, help="FP32 caffemodel")
+
+
+def model_of(args: argparse.Namespace) -> Path:
+    """The prototxt, however it was given."""
+    if (args.model is None) == (args.model_path is None):
+        raise OptionError("MODEL: give the prototxt once, as -m MODEL or alone")
+    path: Path = args.model or args.model_path
+    return path
+
+
+def add_actors(parser: argparse.ArgumentParser) -> None:
+    """How the work is spread."""
+    parser.add_argument("--actors", type=int, metavar="N", help="actors that measure (default: one a physical core)")
+    parser.add_argument(
+        "--cores-per-actor", type=int, default=1, metavar="N", help="physical cores of each (default: 1)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """How results are told."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout, progress on stderr")
+    parser.add_argument("--verbose", action="store_true", help="show where an error happened")
+
+
+def console_of(args: argparse.Namespace) -> Console:
+    """Where progress goes: stdout, or stderr if stdout is for JSON."""
+    return Console(stderr=bool(args.json))

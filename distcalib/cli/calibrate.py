@@ -1,0 +1,139 @@
+"""`distcalib calibrate`: the flags of the predecessor, spelled the same, and ours."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, model_of
+from distcalib.cli.console import ConsoleReporter
+from distcalib.cli.exit_codes import BELOW_FLOOR, OK
+from distcalib.errors import OptionError
+from distcalib.run.calibration import CalibrationOptions, calibrate
+from distcalib.search import STRATEGIES
+
+# Flags of the predecessor that have no meaning here yet: refused by name, because a flag that is silently ignored
+# gives a file that the user did not ask for.
+NOT_YET: tuple[tuple[tuple[str, ...], bool, str], ...] = (
+    (("-r", "--root"), True, "a Caffe build as the engine is not supported yet; leave it out and OpenVINO measures"),
+    (("-fu", "--first_conv_force_u8"), False, "is not supported yet; -1st quantizes the first convolution"),
+    (("-clx",), False, "goes with -fu, which is not supported yet"),
+    (("-ss", "--sampling_single"), False, "is not supported yet; -s sets how many iterations are sampled"),
+    (("-p", "--performance_model"), False, "is not supported yet"),
+    (("-u", "--unsigned_range"), False, "is not supported yet"),
+    (("-t", "--concat_use_fp32"), False, "is not supported yet"),
+    (("-f", "--unify_concat_scales"), False, "is not supported yet"),
+    (("-uff", "--disable_force_fp32"), False, "is not supported yet"),
+    (("-ucac", "--disable_cac_unify"), False, "is not supported yet"),
+    (("-fc", "--fc_int8"), False, "is not supported yet; InnerProduct stays FP32"),
+    (("-wi", "--conv_algo"), False, "crashed in the predecessor's last release and is not supported"),
+)
+
+
+class Refuse(argparse.Action):
+    """An option that is known and refused, with the reason."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, reason: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, **kwargs)
+        self.reason = reason
+
+    def __call__(self, parser: object, namespace: object, values: object, option_string: str | None = None) -> None:
+        """Say no."""
+        raise OptionError(f"{option_string}: {self.reason}")
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    defaults = CalibrationOptions()
+    parser = commands.add_parser(
+        "calibrate",
+        help="quantize a net so that it loses at most -l, and write the file that was measured",
+        epilog="example: distcalib calibrate -m net.prototxt -w net.caffemodel -i 100 -n accuracy-top1 -l 0.01",
+        allow_abbrev=False,
+    )
+    add_model(parser)
+    add = parser.add_argument
+    add(
+        "-i",
+        "--iterations",
+        type=int,
+        default=defaults.iterations,
+        help="test iterations: images / batch (default: 10)",
+    )
+    add("-n", "--blob_name", help="top blob that is the score (default: the Accuracy with the smallest top_k)")
+    add(
+        "-l",
+        "--accuracy_loss",
+        type=float,
+        default=defaults.accuracy_loss,
+        help="tolerated loss, absolute (default: 0.01)",
+    )
+    add("-d", "--detection", type=int, default=0, help="0 classification; 1, detection, is not supported yet")
+    add(
+        "-c",
+        "--weights_channel",
+        choices=("single", "multiple"),
+        default=defaults.weights_channel,
+        help="one weight scale a layer, or one an output channel (default: single)",
+    )
+    add(
+        "-s",
+        "--sampling_iterations",
+        type=int,
+        default=defaults.sampling_iterations,
+        help="iterations sampled for the ranges (default: 10)",
+    )
+    add(
+        "-a", "--calibration_algos", default=defaults.calibration_algos, help="DIRECT: the largest value seen (default)"
+    )
+    add("-q", "--quantize_model", action="store_true", help="write the quantized prototxt, measure nothing")
+    add("-1st", "--enable_1st_conv", action="store_true", help="quantize the first convolution too, as s8 input")
+    add(
+        "--strategy",
+        choices=tuple(STRATEGIES),
+        default=defaults.strategy,
+        help="how layers that must fall back are found (default: greedy)",
+    )
+    add("--out", type=Path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add_actors(parser)
+    add_output(parser)
+    for flags, takes_value, reason in NOT_YET:
+        add(
+            *flags,
+            action=Refuse,
+            reason=reason,
+            nargs=None if takes_value else 0,
+            dest="refused",
+            help=argparse.SUPPRESS,
+        )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate; the last line is the verdict."""
+    if args.detection != 0:
+        raise OptionError(f"-d {args.detection}: only 0, classification, is supported yet")
+    options = CalibrationOptions(
+        iterations=args.iterations,
+        blob_name=args.blob_name,
+        accuracy_loss=args.accuracy_loss,
+        sampling_iterations=args.sampling_iterations,
+        weights_channel=args.weights_channel,
+        calibration_algos=args.calibration_algos,
+        enable_1st_conv=args.enable_1st_conv,
+        quantize_model=args.quantize_model,
+        strategy=args.strategy,
+        out=args.out,
+        n_actors=args.actors,
+        cores_per_actor=args.cores_per_actor,
+    )
+    console = console_of(args)
+    with ConsoleReporter(console) as reporter:
+        report = calibrate(model_of(args), args.weights, options, reporter=reporter)
+    if args.json:
+        print(report.to_json(), end="")
+    else:
+        if report.fp32_layers:
+            console.print(f"FP32: {', '.join(report.fp32_layers)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
+    return BELOW_FLOOR if report.met is False else OK

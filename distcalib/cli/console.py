@@ -1,0 +1,74 @@
+"""What a run looks like on a terminal: a bar that moves; anywhere else: a plain line every few seconds."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+# Often enough to see that a run lives, seldom enough to keep the log of a night readable.
+PLAIN_SECONDS = 5.0
+
+
+class ConsoleReporter:
+    """Draws phases and progress on `console`: phase, iterations done, images/s, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._name, self._total, self._batch = "", 0, 0
+        self._begin = self._said = self._first = 0.0
+        self._first_done = 0
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+
+    def __enter__(self) -> "ConsoleReporter":
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        """Begin a phase of `n_iterations` batches of `batch` images."""
+        self._name, self._total, self._batch = name, n_iterations, batch
+        self._begin = self._said = time.monotonic()
+        self._first = 0.0
+        if self._progress is None:
+            self.note(f"{name}: {n_iterations} iterations of {batch} images")
+            return
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(name, total=n_iterations, rate="compiling")
+
+    def advance(self, n_done: int) -> None:
+        """Show that `n_done` iterations of the phase are done."""
+        now = time.monotonic()
+        if not self._first:  # the rate counts from the first result on, so that compiling does not spoil it
+            self._first, self._first_done = now, n_done
+        elapsed, done = now - self._first, n_done - self._first_done
+        if not done:
+            elapsed, done = now - self._begin, n_done
+        rate = done * self._batch / elapsed if elapsed > 0.0 else 0.0
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=n_done, rate=f"{rate:,.0f} images/s")
+        elif now - self._said >= PLAIN_SECONDS or n_done == self._total:
+            self._said = now
+            left = (self._total - n_done) * self._batch / rate if rate else 0.0
+            self.note(f"{self._name}: {n_done}/{self._total} iterations, {rate:,.0f} images/s, {left:.0f} s left")
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)

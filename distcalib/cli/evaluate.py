@@ -1,0 +1,63 @@
+"""`distcalib evaluate`."""
+
+import argparse
+
+from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, model_of
+from distcalib.cli.console import ConsoleReporter
+from distcalib.cli.exit_codes import OK
+from distcalib.report import Evaluation
+from distcalib.run.evaluation import evaluate
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="the scores of a prototxt, quantized or not, as `caffe test` prints them",
+        epilog="example: distcalib evaluate net_quantized.prototxt -w net.caffemodel -i 100",
+        allow_abbrev=False,
+    )
+    add_model(parser)
+    parser.add_argument(
+        "-i", "--iterations", type=int, default=10, help="test iterations: images / batch (default: 10)"
+    )
+    add_actors(parser)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print the mean of every output blob."""
+    console = console_of(args)
+    with ConsoleReporter(console) as reporter:
+        result = evaluate(
+            model_of(args),
+            args.weights,
+            args.iterations,
+            n_actors=args.actors,
+            cores_per_actor=args.cores_per_actor,
+            reporter=reporter,
+        )
+    if args.json:
+        print(result.to_json(), end="")
+    else:
+        for line in lines(result):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return OK
+
+
+def lines(result: Evaluation) -> list[str]:
+    """What the terminal shows: a line an output blob in the form of `caffe test`, then the rate."""
+    shown = []
+    for name, score in result.scores.items():
+        line = f"{name} = {score:.6g}"
+        if name in result.loss_blobs:
+            line += f" (* 1 = {score:.6g} loss)"
+        shown.append(line)
+    if result.without_int8_kernel:
+        shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
+    shown.append(
+        f"{result.n_iterations} iterations of {result.batch} images, {len(result.int8_layers)} INT8 layers, "
+        f"{result.images_per_second:,.0f} images/s on {result.n_actors} actors ({result.isa})"
+    )
+    return shown

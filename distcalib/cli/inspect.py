@@ -1,0 +1,49 @@
+"""`distcalib inspect`."""
+
+import argparse
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from distcalib.cli.arguments import add_model, add_output, console_of, model_of
+from distcalib.cli.exit_codes import ERROR, OK
+from distcalib.run.inspection import Inspection, inspect
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "inspect",
+        help="layers, shapes, scales, and all that cannot be run",
+        epilog="example: distcalib inspect net.prototxt -w net.caffemodel",
+        allow_abbrev=False,
+    )
+    add_model(parser, weights_required=False)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the listing; exit code 1 if the net cannot be run."""
+    found = inspect(model_of(args), args.weights)
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        show(found, console_of(args))
+    return ERROR if found.problems else OK
+
+
+def show(found: Inspection, console: Console) -> None:
+    """The listing, then what is in the way, then a sentence."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("layer", "type", "shape", "INT8", "stored"):
+        table.add_column(title, overflow="fold")
+    for layer in found.layers:
+        shapes = ", ".join("?" if s is None else "×".join(map(str, s)) or "scalar" for s in layer.shapes)
+        table.add_row(layer.name, layer.type, shapes, layer.int8, layer.stored)
+    console.print(table, markup=False, highlight=False)
+    for line in (*(f"note: {n}" for n in found.notes), *(f"cannot be run: {p}" for p in found.problems)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"
+    console.print(f"{found.model}: {summary}", markup=False, highlight=False, soft_wrap=True)

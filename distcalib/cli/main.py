@@ -1,0 +1,54 @@
+"""Arguments in, an exit code out; what each command does stands in the file of its name."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from distcalib.cli import calibrate, evaluate, inspect
+from distcalib.cli.exit_codes import ERROR, INTERRUPTED
+from distcalib.errors import DistcalibError, OptionError
+from distcalib.version import __version__
+
+COMMANDS = (calibrate, evaluate, inspect)
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises OptionError where argparse would print its usage and exit with 2, which means "tolerance not met" here."""
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence, and where to read more."""
+        raise OptionError(f"{self.prog}: {message}; see {self.prog} --help")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser with all sub-commands."""
+    parser = Parser(
+        prog="distcalib",
+        description="INT8 calibration of Caffe models, with the accuracy measured on every core.",
+        epilog="example: distcalib calibrate -m net.prototxt -w net.caffemodel -i 100 -n accuracy-top1 -l 0.01",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"distcalib {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for module in COMMANDS:
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C."""
+    verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
+    try:
+        args = make_parser().parse_args(argv)
+        code: int = args.run(args)
+        return code
+    except DistcalibError as error:
+        if verbose:
+            traceback.print_exc()
+        print(f"distcalib: {error}", file=sys.stderr)
+        return ERROR
+    except KeyboardInterrupt:
+        print("distcalib: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED

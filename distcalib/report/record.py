@@ -1,0 +1,103 @@
+"""The result of a calibration as data: what the API returns and what report.json holds.
+
+All of it but `timing` follows from the inputs alone: the same bytes on any number of actors.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """One measured candidate."""
+
+    fp32_layers: tuple[str, ...]
+    n_int8_layers: int
+    score: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What was measured and delivered.
+
+    Scores are those of `caffe test` for the blob `metric`; `drop` is what INT8 loses, positive is worse.  With nothing
+    measured (`--quantize_model`) scores, `drop` and `met` are None.
+    """
+
+    model: str
+    weights: str
+    output: str
+    sha256: str
+    metric: str
+    lower_is_better: bool
+    tolerance: float
+    met: bool | None
+    fp32_score: float | None
+    all_int8_score: float | None
+    score: float | None
+    drop: float | None
+    int8_layers: tuple[str, ...]
+    fp32_layers: tuple[str, ...]
+    refused_layers: Mapping[str, str]
+    without_int8_kernel: tuple[str, ...]
+    strategy: str
+    weights_channel: str
+    calibration_algo: str
+    n_iterations: int
+    n_sampled: int
+    batch: int
+    candidates: tuple[CandidateRecord, ...]
+    isa: str
+    versions: Mapping[str, str]
+    n_actors: int
+    cores_per_actor: int
+    seconds: float
+    cost_passes: float | None
+    images_per_second: Mapping[str, float]
+
+    def to_json(self) -> str:
+        """report.json: keys in the order of the fields, two spaces, a newline at the end."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in one sentence."""
+        kept = f"{len(self.int8_layers)} of {len(self.int8_layers) + len(self.fp32_layers)} layers INT8"
+        if self.met is None:
+            return f"Quantized, not measured: {kept}; wrote {self.output}"
+        word = "met" if self.met else "NOT met"
+        scores = f"{self.metric} {self.score:.6g} against FP32 {self.fp32_score:.6g}, a drop of {_drop(self.drop)}"
+        return f"Tolerance {self.tolerance:g} {word}: {scores}, {kept}; wrote {self.output}"
+
+
+TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second")
+"""The keys of report.json that depend on the machine and its mood."""
+
+
+def _drop(drop: float | None) -> str:
+    return "nothing" if drop is not None and drop <= 0.0 else f"{drop:.6g}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `caffe test` says of a net: the mean over the iterations of each output blob, by name."""
+
+    model: str
+    scores: Mapping[str, float]
+    n_values: Mapping[str, int]
+    loss_blobs: tuple[str, ...]
+    n_iterations: int
+    batch: int
+    int8_layers: tuple[str, ...]
+    without_int8_kernel: tuple[str, ...]
+    isa: str
+    versions: Mapping[str, str]
+    n_actors: int
+    seconds: float
+    images_per_second: float
+
+    def to_json(self) -> str:
+        """The evaluation for machines: keys in the order of the fields."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"

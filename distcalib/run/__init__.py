@@ -1,0 +1,1 @@
+"""The runs that the commands and the API start: evaluate, calibrate, inspect."""

@@ -1,0 +1,320 @@
+"""`distcalib calibrate`: from a Caffe model to an INT8 prototxt whose accuracy was measured.
+
+The candidate that is measured is the net of the file that is delivered: the same text is parsed, compiled and
+written, so that no rewrite stands between a score and its file.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from distcalib.caffe import caffe_pb2, net_text, resolve_sources, write_atomically
+from distcalib.engine.worker import NetSpec
+from distcalib.errors import OptionError, OutputError
+from distcalib.measure import JobResult
+from distcalib.metrics import choose_score, lower_is_better
+from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.fusion import QUANTIZABLE
+from distcalib.quantize.ranges import merge_ranges
+from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.report import CalibrationReport, CandidateRecord
+from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
+from distcalib.run.reporter import Reporter, Silent
+from distcalib.run.session import (
+    Net,
+    Session,
+    check_iterations,
+    make_net,
+    measured_isa,
+    open_net,
+    refuse_unrunnable,
+    rows,
+    versions,
+)
+from distcalib.search import Measurement, make_strategy
+
+ALGORITHMS = ("DIRECT",)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What the flags of the same names say; see `distcalib calibrate --help`."""
+
+    iterations: int = 10
+    blob_name: str | None = None
+    accuracy_loss: float = 0.01
+    sampling_iterations: int = 10
+    weights_channel: str = "single"
+    calibration_algos: str = "DIRECT"
+    enable_1st_conv: bool = False
+    quantize_model: bool = False
+    strategy: str = "greedy"
+    out: Path | None = None
+    n_actors: int | None = None
+    cores_per_actor: int = 1
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_iterations(self.iterations)
+        check_iterations(self.sampling_iterations, "-s")
+        if not 0.0 <= self.accuracy_loss <= 1.0:
+            raise OptionError(f"-l {self.accuracy_loss:g}: is outside [0, 1]; 0.01 tolerates a loss of one point")
+        if self.calibration_algos not in ALGORITHMS:
+            raise OptionError(f"-a {self.calibration_algos}: is no algorithm here yet; {', '.join(ALGORITHMS)} is")
+        make_strategy(self.strategy, self.accuracy_loss)
+        Options(self.weights_channel, self.enable_1st_conv)
+
+
+def calibrate(
+    model: str | Path,
+    weights: str | Path,
+    options: CalibrationOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
+) -> CalibrationReport:
+    """Quantize `model`, find the layers that must fall back, write `MODEL_quantized.prototxt` and report.json.
+
+    Returns what report.json holds.  The best file is written even if the tolerance is not met; `met` tells.  Raises
+    the errors of distcalib.errors, and then has written nothing.
+    """
+    options = options or CalibrationOptions()
+    model = Path(model)
+    target = Target(model, options.out)
+    run = _Run(model, Path(weights), options, target, reporter or Silent())
+    return run.execute()
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the results go."""
+
+    model: Path
+    out: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """`--out`, or the model's own folder."""
+        return self.out if self.out is not None else self.model.parent
+
+    @property
+    def prototxt(self) -> Path:
+        """The quantized net."""
+        return self.folder / f"{self.model.stem}_quantized.prototxt"
+
+    @property
+    def report(self) -> Path:
+        """The report beside it."""
+        return self.folder / "report.json"
+
+    def prepare(self) -> None:
+        """Make the folder, and raise OutputError now if nothing can be written there in the end."""
+        probe = self.folder / f".{self.model.stem}_quantized.probe"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{self.folder}: cannot be written ({reason}); give another folder with --out") from None
+        for path in (self.prototxt, self.report):
+            if path.is_dir():
+                raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
+
+
+@dataclass
+class _Cost:
+    """Actor-seconds of the run."""
+
+    total: float = 0.0
+    passes: float = 0.0
+
+    def add(self, results: Sequence[JobResult]) -> None:
+        self.total += sum(r.run_seconds + r.compile_seconds + r.load_seconds for r in results)
+
+
+@dataclass
+class _Run:
+    """One calibration, step by step."""
+
+    model: Path
+    weights: Path
+    options: CalibrationOptions
+    target: Target
+    reporter: Reporter
+    cost: _Cost = field(default_factory=_Cost)
+
+    def execute(self) -> CalibrationReport:
+        begin = time.perf_counter()
+        options = self.options
+        base = _without_params(open_net(self.model), self.target.folder)
+        refuse_unrunnable(base)
+        metric = choose_score(base.test, options.blob_name)
+        quantizer = Quantizer(base.graph, Options(options.weights_channel, options.enable_1st_conv))
+        self.target.prepare()
+        with Session(
+            base,
+            self.weights,
+            self.reporter,
+            n_actors=options.n_actors,
+            cores_per_actor=options.cores_per_actor,
+            address=options.address,
+        ) as session:
+            measuring = _Measuring(session, base, metric, lower_is_better(base.test, metric), options, self.cost)
+            calibration = measuring.observe(quantizer)
+            if options.quantize_model:
+                winner = calibration.quantizer.space.all_int8
+            else:
+                winner = measuring.search(calibration)
+            report = self._deliver(session, measuring, calibration, winner)
+        report = replace(report, seconds=time.perf_counter() - begin)
+        write_atomically(self.target.report, report.to_json())
+        return report
+
+    def _deliver(
+        self, session: Session, measuring: "_Measuring", calibration: Calibration, winner: Candidate
+    ) -> CalibrationReport:
+        """Write the winner, check that the file is the net that was measured, and sum up."""
+        options = self.options
+        net = measuring.net_of(calibration, winner)
+        text = net_text(net.full)
+        write_atomically(self.target.prototxt, text)
+        measured = measuring.measured.get(winner)
+        first = next(iter(measuring.measured.values()), None)
+        return CalibrationReport(
+            model=str(self.model),
+            weights=str(self.weights),
+            output=str(self.target.prototxt),
+            sha256=hashlib.sha256(text.encode()).hexdigest(),
+            metric=measuring.metric,
+            lower_is_better=measuring.lower_is_better,
+            tolerance=options.accuracy_loss,
+            met=None if measured is None else measured.drop <= options.accuracy_loss,
+            fp32_score=measuring.fp32_score,
+            all_int8_score=None if first is None else first.score,
+            score=None if measured is None else measured.score,
+            drop=None if measured is None else measured.drop,
+            int8_layers=winner.int8_layers,
+            fp32_layers=winner.fp32_layers,
+            refused_layers=calibration.quantizer.refused,
+            without_int8_kernel=measuring.without_int8_kernel.get(winner, ()),
+            strategy=options.strategy,
+            weights_channel=options.weights_channel,
+            calibration_algo=options.calibration_algos,
+            n_iterations=options.iterations,
+            n_sampled=min(options.sampling_iterations, options.iterations),
+            batch=session.batch,
+            candidates=tuple(
+                CandidateRecord(c.fp32_layers, len(c.int8), m.score, m.drop) for c, m in measuring.measured.items()
+            ),
+            isa=measured_isa(),
+            versions=versions(),
+            n_actors=session.n_actors,
+            cores_per_actor=options.cores_per_actor,
+            seconds=0.0,
+            cost_passes=self.cost.total / self.cost.passes if self.cost.passes else None,
+            images_per_second=measuring.images_per_second,
+        )
+
+
+@dataclass
+class _Measuring:
+    """The measurements of one run, by candidate."""
+
+    session: Session
+    base: Net
+    metric: str
+    lower_is_better: bool
+    options: CalibrationOptions
+    cost: _Cost
+    fp32_score: float | None = None
+    measured: dict[Candidate, Measurement] = field(default_factory=dict)
+    without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
+    images_per_second: dict[str, float] = field(default_factory=dict)
+
+    def observe(self, quantizer: Quantizer) -> Calibration:
+        """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
+        n_sampled = min(self.options.sampling_iterations, self.options.iterations)
+        taps = quantizer.observed
+        work = [(self.base.spec(taps), n_sampled)] if taps else []
+        if not self.options.quantize_model:
+            work.append((self.base.spec(), self.options.iterations))
+        results = self._timed("FP32 and ranges", work)
+        ranges = merge_ranges(taps, (row.ranges for row in rows(results[0]) if row.ranges is not None)) if taps else {}
+        if not self.options.quantize_model:
+            self.fp32_score = scores(rows(results[-1]))[self.metric]
+            self.cost.passes += results[-1].run_seconds
+            self.session.reporter.note(f"FP32: {self.metric} = {self.fp32_score:.6g}")
+        return Calibration(quantizer, ranges, self.session.weights)
+
+    def search(self, calibration: Calibration) -> Candidate:
+        """Drive the strategy; it never sees anything but measurements."""
+        start = calibration.quantizer.space.all_int8
+        search = make_strategy(self.options.strategy, self.options.accuracy_loss).search(start)
+        try:
+            wanted = next(search)
+            while True:
+                wanted = search.send(self._measure(calibration, wanted))
+        except StopIteration as stop:
+            winner: Candidate = stop.value
+        if winner not in self.measured:
+            self._measure(calibration, [winner])
+        return winner
+
+    def _measure(self, calibration: Calibration, wanted: Sequence[Candidate]) -> list[Measurement]:
+        new = [candidate for candidate in dict.fromkeys(wanted) if candidate not in self.measured]
+        if new:
+            is_first = not self.measured
+            nets = [self.net_of(calibration, candidate) for candidate in new]
+            phase = "all INT8" if is_first else f"{len(new)} candidates" if len(new) > 1 else "a candidate"
+            results = self._timed(phase, [(net.spec(), self.options.iterations) for net in nets])
+            for candidate, net, result in zip(new, nets, results, strict=True):
+                found = rows(result)
+                self.without_int8_kernel[candidate] = without_kernel(running_int8(net), found)
+                self.measured[candidate] = self._measurement(candidate, scores(found)[self.metric])
+            if is_first:
+                self.cost.passes += results[0].run_seconds
+            best = min((self.measured[candidate] for candidate in new), key=lambda m: m.drop)
+            fallen = ", ".join(best.candidate.fp32_layers) or "none"
+            self.session.reporter.note(f"{phase}: best {self.metric} = {best.score:.6g}, FP32 layers: {fallen}")
+        return [self.measured[candidate] for candidate in wanted]
+
+    def _measurement(self, candidate: Candidate, score: float) -> Measurement:
+        if self.fp32_score is None:
+            raise AssertionError("a candidate is measured after FP32 only")
+        loss = score - self.fp32_score if self.lower_is_better else self.fp32_score - score
+        # Scores are fractions of a number of records; what differs below 1e-12 is the binary form of the decimals.
+        drop = round(loss, 12)
+        return Measurement(candidate, score, drop if drop == drop else float("inf"))
+
+    def net_of(self, calibration: Calibration, candidate: Candidate) -> Net:
+        """The net with the candidate's quantization_params: what is compiled, and what is written."""
+        full = caffe_pb2.NetParameter()
+        full.CopyFrom(self.base.full)
+        params = calibration.params(candidate)
+        for layer in full.layer:
+            if layer.name in params and layer.type in QUANTIZABLE:
+                layer.quantization_param.CopyFrom(params[layer.name])
+        return make_net(self.base.path, full)
+
+    def _timed(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
+        begin = time.perf_counter()
+        results = self.session.measure(phase, work)
+        self.cost.add(results)
+        if len(results) == 1 and results[0].rows:
+            self.images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
+        return results
+
+
+def _without_params(net: Net, folder: Path) -> Net:
+    """The FP32 net as it can be written to `folder`: paths beside the old prototxt are made absolute if that is
+    elsewhere.
+    """
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(net.full)
+    for layer in full.layer:
+        layer.ClearField("quantization_param")
+    if folder.resolve() != net.path.parent.resolve():
+        resolve_sources(full, net.path, beside_only=True)
+    return make_net(net.path, full)

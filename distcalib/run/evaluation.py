@@ -1,0 +1,88 @@
+"""`distcalib evaluate`: the scores of any prototxt, quantized or not, over N iterations; the `caffe test` of this
+tool.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from distcalib.engine.worker import Row
+from distcalib.measure import JobResult
+from distcalib.metrics import LOSS_TYPES, mean
+from distcalib.quantize.fusion import find_fused
+from distcalib.quantize.storage import params_of, runs_int8, storage
+from distcalib.report import Evaluation
+from distcalib.run.reporter import Reporter, Silent
+from distcalib.run.session import Net, Session, check_iterations, measured_isa, open_net, rows, versions
+
+
+def evaluate(
+    model: str | Path,
+    weights: str | Path,
+    iterations: int = 10,
+    *,
+    n_actors: int | None = None,
+    cores_per_actor: int = 1,
+    address: str | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
+
+    Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores.  Raises
+    the errors of distcalib.errors.
+    """
+    begin = time.perf_counter()
+    check_iterations(iterations)
+    net = open_net(Path(model))
+    with Session(
+        net,
+        Path(weights),
+        reporter or Silent(),
+        n_actors=n_actors,
+        cores_per_actor=cores_per_actor,
+        address=address,
+    ) as session:
+        started = time.perf_counter()
+        [result] = session.measure("evaluate", [(net.spec(), iterations)])
+        images_per_second = rate(result, session, time.perf_counter() - started)
+        found = rows(result)
+        int8 = running_int8(net)
+        return Evaluation(
+            model=str(model),
+            scores=scores(found),
+            n_values={name: partial.denominator for name, partial in found[0].scores.items()},
+            loss_blobs=tuple(n.tops[0].name for n in net.graph if n.type in LOSS_TYPES),
+            n_iterations=iterations,
+            batch=session.batch,
+            int8_layers=int8,
+            without_int8_kernel=without_kernel(int8, found),
+            isa=measured_isa(),
+            versions=versions(),
+            n_actors=session.n_actors,
+            seconds=time.perf_counter() - begin,
+            images_per_second=images_per_second,
+        )
+
+
+def scores(found: Sequence[Row]) -> Mapping[str, float]:
+    """The mean over all iterations of each output blob, exact whatever actor measured which."""
+    return {name: mean([row.scores[name] for row in found]) for name in found[0].scores}
+
+
+def rate(result: JobResult, session: Session, wall_seconds: float) -> float:
+    """Images/s of all actors together, from the wall time less compiling and importing the program."""
+    busy = wall_seconds - result.compile_seconds - result.load_seconds / session.n_actors
+    return len(result.rows) * session.batch / max(busy, 1e-9)
+
+
+def running_int8(net: Net) -> tuple[str, ...]:
+    """The layers that multiply integers, in net order: those with a quantization_param and no FP32 residual."""
+    groups, params = find_fused(net.graph), params_of(net.graph)
+    stored = storage(net.graph, groups, params)
+    return tuple(name for name, group in groups.items() if runs_int8(group, params, stored))
+
+
+def without_kernel(int8: Sequence[str], found: Sequence[Row]) -> tuple[str, ...]:
+    """INT8 layers for which the engine had no INT8 kernel here: same integers, but no faster than FP32."""
+    kernels = found[0].kernels
+    return tuple(name for name in int8 if not kernels.get(name, "").endswith("I8"))

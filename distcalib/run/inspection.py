@@ -1,0 +1,148 @@
+"""`distcalib inspect`: what a net is made of, what of it can run INT8 or does, and all that cannot be run, at once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from distcalib.caffe import caffe_pb2, read_weights
+from distcalib.caffe.graph import Blob, Node
+from distcalib.data import DATA_TYPES, open_source
+from distcalib.engine.builder import layer_shapes, refuse_unconverted
+from distcalib.engine.worker import data_nodes, refuse_host_feeding
+from distcalib.errors import DataError, DistcalibError, UnsupportedError
+from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
+from distcalib.metrics import HOST_TYPES, check_layer
+from distcalib.quantize.scales import Options, Quantizer
+from distcalib.quantize.storage import params_of, runs_int8, storage
+from distcalib.run.session import Net, open_net
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer of the TEST net; `shapes` are those of its tops, None where they are not known."""
+
+    name: str
+    type: str
+    tops: tuple[str, ...]
+    shapes: tuple[tuple[int, ...] | None, ...]
+    int8: str
+    stored: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The net's layers, which of them calibrate would quantize, and every problem that is in the way of running it."""
+
+    model: str
+    layers: tuple[LayerInfo, ...]
+    quantizable: tuple[str, ...]
+    int8_layers: tuple[str, ...]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """For machines."""
+        return asdict(self)
+
+
+def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
+    """Look at `model` without running it; with `weights` the blobs' shapes are checked too.
+
+    Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
+    """
+    net = open_net(Path(model))
+    problems: list[str] = []
+    notes: list[str] = []
+    _collect(problems, lambda: refuse_unconverted(net.graph, net.name))
+    _collect(problems, lambda: refuse_host_feeding(net.graph, net.name))
+    for node in net.graph:
+        if node.type in HOST_TYPES:
+            _collect(problems, lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
+    shapes = _shapes(net, weights, problems, notes)
+    quantizer = Quantizer(net.graph, Options())
+    params = params_of(net.graph)
+    stored = storage(net.graph, quantizer.groups, params)
+    int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
+    layers = []
+    for node in net.graph:
+        grids = [str(stored[top]) for top in node.tops if top in stored]
+        layers.append(
+            LayerInfo(
+                node.name,
+                node.type,
+                tuple(str(top) for top in node.tops),
+                tuple(shapes.get(top) for top in node.tops),
+                _int8_text(node, quantizer, params, int8),
+                ", ".join(grids),
+            )
+        )
+    return Inspection(str(model), tuple(layers), quantizer.space.order, int8, tuple(problems), tuple(notes))
+
+
+def _int8_text(
+    node: Node, quantizer: Quantizer, params: Mapping[str, caffe_pb2.QuantizationParameter], int8: tuple[str, ...]
+) -> str:
+    """What the listing says of a layer: its scales if it is INT8, else whether it could be."""
+    if node.name not in quantizer.groups:
+        return ""
+    if node.name in int8:
+        param = params[node.name]
+        kind = "s8" if param.is_negative_input else "u8"
+        scales = param.scale_params
+        spread = f"{len(scales)} from {min(scales):.6g} to {max(scales):.6g}"
+        weights = f"{scales[0]:.6g}" if len(scales) == 1 else spread
+        out = "FP32" if param.bw_layer_out != 8 else f"{param.scale_out[0]:.6g}"
+        return f"INT8: in {kind} {param.scale_in[0]:.6g}, weights {weights}, out {out}"
+    if node.name in params:
+        return "has scales, runs FP32: its residual is FP32"
+    reason = quantizer.refused.get(node.name)
+    return "quantizable" if reason is None else f"FP32: {reason}"
+
+
+def _shapes(
+    net: Net, weights: str | Path | None, problems: list[str], notes: list[str]
+) -> Mapping[Blob, tuple[int, ...]]:
+    """The shape of every value, as far as the data and the layers allow."""
+    tops: dict[str, tuple[int, ...]] = {}
+    for node in data_nodes(net.graph):
+        try:
+            source = open_source(node.layer, net.path)
+        except DataError as error:
+            guess = _guess(node.layer)
+            notes.append(f"{error}" + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
+            if guess is None:
+                return {}
+            tops.update(zip(node.layer.top, (guess, (guess[0],)), strict=False))
+        else:
+            tops.update(source.shapes)
+            source.close()
+    if not tops:
+        problems.append(f"{net.name}: has no data layer in the TEST phase; add one (Data with an LMDB)")
+        return {}
+    known = {blob: tops[blob.name] for n in net.graph if n.type in DATA_TYPES for blob in n.tops}
+    try:
+        blobs: Blobs = ZeroBlobs() if weights is None else FileBlobs(read_weights(Path(weights)), Path(weights).name)
+        return {**known, **layer_shapes(net.graph, blobs, tops, net.name)}
+    except UnsupportedError as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+    except DistcalibError as error:
+        problems.append(str(error))
+    return known
+
+
+def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
+    """The shape that a Data layer without its database most likely has, from crop and mean; None without a crop."""
+    transform = layer.transform_param
+    height, width = transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size
+    if not height or not width or not layer.data_param.batch_size:
+        return None
+    channels = 1 if transform.force_gray or len(transform.mean_value) == 1 else 3
+    return layer.data_param.batch_size, channels, height, width
+
+
+def _collect(problems: list[str], check: Callable[[], None]) -> None:
+    try:
+        check()
+    except DistcalibError as error:
+        problems.append(str(error))
