@@ -62,6 +62,25 @@ def abs_val(layer: Layer, x: Output) -> Output:
     return ops.abs(x).output(0)
 
 
+@converts("BNLL")
+def bnll(layer: Layer, x: Output) -> Output:
+    """The logarithm of 1 + eˣ."""
+    return ops.softplus(x).output(0)
+
+
+@converts("Swish")
+def swish(layer: Layer, x: Output) -> Output:
+    """The product of x and the sigmoid of beta·x."""
+    return ops.swish(x, constant(layer.param("swish_param").beta)).output(0)
+
+
+@converts("Threshold")
+def threshold(layer: Layer, x: Output) -> Output:
+    """1 where x is above the threshold, 0 elsewhere."""
+    above = ops.greater(x, constant(layer.param("threshold_param").threshold))
+    return ops.convert(above, "f32").output(0)
+
+
 @converts("Power")
 def power(layer: Layer, x: Output) -> Output:
     """(shift + scale·x) ^ power; the constant shift ^ power if scale or power is 0, whatever x is, as in Caffe."""

@@ -32,6 +32,7 @@ ROLES: Mapping[tuple[str, int], Role] = MappingProxyType(
         ("BatchNorm", 3): "scale",
         ("Scale", 0): "scale",
         ("PReLU", 0): "slope",
+        ("Normalize", 0): "scale",
     }
 )
 """Layer type and blob index -> role, where the rank does not tell."""

@@ -21,8 +21,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     {
         # detection: SSD, R-CNN family, YOLO
         "AnnotatedData": _DETECTION,
-        "Normalize": _DETECTION,
-        "Permute": _DETECTION,
         "PriorBox": _DETECTION,
         "DetectionOutput": _DETECTION,
         "DetectionEvaluate": _DETECTION,
@@ -52,18 +50,12 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Recurrent": _SEQUENCE,
         "ContinuationIndicator": _SEQUENCE,
         # operators
-        "BNLL": _LATER,
         "BatchReindex": "picks records by value, so its output has no fixed shape",
         "Embed": _LATER,
         "Filter": "picks records by value, so its output has no fixed shape",
         "Im2col": "exposes an intermediate of Convolution; use Convolution",
-        "MVN": _LATER,
         "Parameter": "learns a blob without an input; it is not converted",
-        "Reduction": _LATER,
         "SPP": _LATER,
-        "Swish": _LATER,
-        "Threshold": _LATER,
-        "Tile": _LATER,
         # code, outputs, multi-node training
         "Python": _CODE,
         "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",

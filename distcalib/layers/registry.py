@@ -131,7 +131,10 @@ def converts(
 
 
 def refusal(layer_type: str) -> str | None:
-    """Why a layer of this type is not converted, to follow "layer 'x' (Type): "; None if it is."""
+    """Why a layer of this type is not converted, to follow "layer 'x' (Type): "; None if it is.
+
+    Sources and scores are not asked for here: data/ and metrics/ know theirs.
+    """
     if layer_type in CONVERTED or layer_type in FOLDING:
         return None
     return REFUSED.get(layer_type, "is not a layer type of Caffe or Intel Caffe")

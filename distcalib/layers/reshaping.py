@@ -1,13 +1,14 @@
-"""Flatten and Reshape: the same elements in the same order under another shape, worked out before compiling."""
+"""Flatten, Reshape, Permute, Tile: the same elements under another shape, worked out before compiling."""
 
 from __future__ import annotations
 
 from math import prod
 
+import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import canonical_axis, reshape, shape_of
+from distcalib.layers.shapes import canonical_axis, integers, reshape, shape_of
 
 
 @converts("Flatten")
@@ -50,3 +51,26 @@ def reshape_layer(layer: Layer, x: Output) -> Output:
         wanted[wanted.index(-1)] = prod(shape) // known
     layer.require(prod(wanted) == prod(shape), f"{shape} cannot take the shape {tuple(wanted)}; the counts differ")
     return reshape(x, wanted)
+
+
+@converts("Permute")
+def permute(layer: Layer, x: Output) -> Output:
+    """The axes in the given order; those that it does not name follow as they are (permute_layer.cpp of SSD)."""
+    order = [int(axis) for axis in layer.param("permute_param").order]
+    rank = len(shape_of(x))
+    layer.require(
+        len(set(order)) == len(order) and all(axis < rank for axis in order),
+        f"order {order} of an input with {rank} axes; each axis from 0 to {rank - 1} may stand there once",
+    )
+    order += [axis for axis in range(rank) if axis not in order]
+    return x if order == list(range(rank)) else ops.transpose(x, integers(order)).output(0)
+
+
+@converts("Tile")
+def tile(layer: Layer, x: Output) -> Output:
+    """The input `tiles` times one after the other along `axis`."""
+    p = layer.param("tile_param")
+    rank = len(shape_of(x))
+    axis = canonical_axis(layer, p.axis, rank)
+    layer.require(p.tiles > 0, f"tiles={p.tiles}; it must be at least 1")
+    return ops.tile(x, integers([p.tiles if i == axis else 1 for i in range(rank)])).output(0)

@@ -1,5 +1,6 @@
-"""Flatten and Reshape: shapes as Caffe works them out, elements in the same order."""
+"""Flatten, Reshape, Permute and Tile: shapes as Caffe works them out, elements in their order."""
 
+import numpy as np
 import pytest
 
 from tests.layers.harness import random, refused, run
@@ -44,6 +45,34 @@ def test_reshape_works_out_the_shape(fields: str, expected: tuple[int, ...]) -> 
     [y] = run(f'type: "Reshape" reshape_param {{ {fields} }}', x)
     assert y.shape == expected
     assert (y.ravel() == x.ravel()).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "order"),
+    [
+        pytest.param("order: 0 order: 2 order: 3 order: 1", (0, 2, 3, 1), id="ssd"),
+        pytest.param("order: 3 order: 1", (3, 1, 0, 2), id="rest_follows"),
+        pytest.param("", (0, 1, 2, 3), id="nothing"),
+    ],
+)
+def test_permute_orders_axes(fields: str, order: tuple[int, ...]) -> None:
+    x = random(2, 3, 4, 5)
+    [y] = run(f'type: "Permute" permute_param {{ {fields} }}', x)
+    np.testing.assert_array_equal(y, x.transpose(order))
+
+
+@pytest.mark.parametrize(
+    ("fields", "repeats"),
+    [
+        pytest.param("tiles: 3", (1, 3, 1), id="channels"),
+        pytest.param("tiles: 2 axis: -1", (1, 1, 2), id="last_axis"),
+        pytest.param("tiles: 2 axis: 0", (2, 1, 1), id="batch"),
+    ],
+)
+def test_tile_repeats_along_an_axis(fields: str, repeats: tuple[int, ...]) -> None:
+    x = random(2, 3, 4)
+    [y] = run(f'type: "Tile" tile_param {{ {fields} }}', x)
+    np.testing.assert_array_equal(y, np.tile(x, repeats))
 
 
 @pytest.mark.parametrize(

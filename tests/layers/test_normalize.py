@@ -1,0 +1,36 @@
+"""MVN and Normalize, record by record."""
+
+import numpy as np
+import pytest
+
+from tests.layers.harness import Array, random, refused, run
+
+
+@pytest.mark.parametrize("across", [False, True], ids=["channel", "record"])
+@pytest.mark.parametrize("variance", [False, True], ids=["mean_only", "variance"])
+def test_mvn_takes_mean_and_deviation_out(across: bool, variance: bool) -> None:
+    x = random(2, 3, 4, 5) * 3 + 1
+    flags = f"across_channels: {across} normalize_variance: {variance}".lower()
+    [y] = run(f'type: "MVN" mvn_param {{ {flags} eps: 0.1 }}', x)
+    rows = x.astype(np.float64).reshape((2, -1) if across else (6, -1))
+    expected = rows - rows.mean(axis=1, keepdims=True)
+    if variance:
+        expected /= rows.std(axis=1, keepdims=True) + 0.1
+    np.testing.assert_allclose(y, expected.reshape(x.shape), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["scale_a_channel", "one_scale"])
+@pytest.mark.parametrize("across", [False, True], ids=["pixel", "record"])
+def test_normalize_brings_to_a_length(across: bool, shared: bool) -> None:
+    x = random(2, 3, 4, 5)
+    scale: Array = np.float32(20) * np.ones(() if shared else 3, np.float32) + random(*(() if shared else (3,)), seed=1)
+    flags = f"across_spatial: {across} channel_shared: {shared}".lower()
+    [y] = run(f'type: "Normalize" norm_param {{ {flags} eps: 0.01 }}', x, blobs=[np.asarray(scale)])
+    energy = (x.astype(np.float64) ** 2).sum(axis=(1, 2, 3) if across else 1, keepdims=True)
+    expected = x / np.sqrt(energy + 0.01) * np.reshape(scale, (1, -1, 1, 1))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_type", ["MVN", "Normalize"])
+def test_normalize_refuses_a_matrix(layer_type: str) -> None:
+    assert "its input has 2 axes" in refused(f'type: "{layer_type}"', (2, 3))
