@@ -22,6 +22,8 @@ TOKEN = re.compile(
       | (?P<mark>.)""",
     re.VERBOSE | re.DOTALL,
 )
+#: Kinds of tokens that can be a value.
+SCALARS = ("string", "number", "name")
 CLOSING = {"{": "}", "<": ">"}
 INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -32,11 +34,15 @@ INTEGERS = {
 FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 FLOAT_NAMES = ("inf", "infinity", "nan", "inff", "infinityf")
 BOOLEANS = ("true", "false", "t", "f", "True", "False", "1", "0")
+#: A backslash that is not escaped itself, and a character that it cannot stand before.
+ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*(\\[^abfnrtvxXuU0-7'"?\\])""")
 #: The end of a text, as a token's kind.
 END = "end"
 
 
 class Token(NamedTuple):
+    """A name, number, string or mark, and the line it begins on."""
+
     kind: str
     text: str
     line: int
@@ -138,15 +144,16 @@ class _Linter:
     def _list(self, field: FieldDescriptor | None) -> None:
         opening = self._next()
         while self._peek().text != "]":
-            if self._peek().kind == END:
+            token = self._peek()
+            if token.kind == END or token.text in CLOSING.values():
                 self._find(opening, "a list that does not end; add ']'")
                 return
-            if self._peek().text == ",":
-                self._next()
-            elif self._peek().text in CLOSING:
+            if token.text in CLOSING:
                 self._message(field)
-            else:
-                self._value(field, self._peek())
+            elif token.kind in SCALARS:
+                self._value(field, token)
+            elif self._next().text != ",":
+                self._find(token, f"'{token.text}' inside a list; remove it")
         self._next()
 
     def _message(self, field: FieldDescriptor | None) -> None:
@@ -158,17 +165,23 @@ class _Linter:
 
     def _value(self, field: FieldDescriptor | None, name: Token) -> None:
         token = self._peek()
-        if token.kind not in ("string", "number", "name"):
+        if token.kind not in SCALARS:
             missing = "an unfinished string" if token.text in ('"', "'") else "no value"
             self._find(name, f"{missing} after '{name.text}:'; write one")
             if token.text in ('"', "'"):
                 self._skip_line(token.line)
             return
-        self._next()
-        while token.kind == "string" and self._peek().kind == "string":  # strings side by side are one
-            self._next()
+        while self._next().kind == "string":  # strings side by side are one
+            self._find_escapes(self._tokens[self._at - 1])
+            if self._peek().kind != "string":
+                break
         if field and not _fits(field, token):
             self._find(token, f"'{field.name}' is {token.text}{_value_advice(field, token)}")
+
+    def _find_escapes(self, token: Token) -> None:
+        wrong = ESCAPE.search(token.text)
+        if wrong:
+            self._find(token, f"{token.text} has the unknown escape {wrong[1]}; write / or \\\\ in paths")
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:
@@ -256,6 +269,6 @@ def _advice(name: str, message: Descriptor) -> str:
         for field in message.fields
         if field.message_type is not None and name in field.message_type.fields_by_name
     ]
-    if len(owners) == 1:
-        return f"it belongs into {owners[0]} {{ }}"
+    if 1 <= len(owners) <= 4:
+        return f"it belongs into {' or '.join(owners)} {{ }}"
     return "remove it, or is this file for another Caffe?"

@@ -12,7 +12,11 @@ from distcalib.caffe.upgrade import upgrade_inputs
 from distcalib.errors import FormatError, UnsupportedError
 
 
-def test_net(net: caffe_pb2.NetParameter, level: int = 0, stages: Sequence[str] = ()) -> caffe_pb2.NetParameter:
+def test_net(
+    net: caffe_pb2.NetParameter,
+    level: int = 0,  # noqa: PT028  # its name is the interface, but it is no test of pytest's
+    stages: Sequence[str] = (),  # noqa: PT028
+) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
 
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer says
@@ -37,7 +41,7 @@ def test_net(net: caffe_pb2.NetParameter, level: int = 0, stages: Sequence[str] 
     return result
 
 
-test_net.__test__ = False  # type: ignore[attr-defined]  # its name is the interface, but it is no test of pytest's
+test_net.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
 
 
 def _takes_part(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> bool:

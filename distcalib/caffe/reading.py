@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -78,6 +79,8 @@ def is_text(content: bytes | memoryview) -> bool:
 def _decode(content: bytes, where: str) -> str:
     if content.startswith(LFS_MAGIC):
         raise FormatError(f"{where}: is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
+    if content.lstrip().startswith(b"<"):
+        raise FormatError(f"{where}: is a web page or XML, not a prototxt; download the file itself")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -89,15 +92,17 @@ def _decode(content: bytes, where: str) -> str:
 
 def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
     try:
-        text_format.Parse(text, net)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # Python's way to say that a string has a wrong escape
+            text_format.Parse(text, net)
         _check_required(net, where)
-    except text_format.ParseError as error:
+    except (text_format.ParseError, DeprecationWarning) as error:
         findings = [str(finding) for finding in lint(text, cast(Descriptor, net.DESCRIPTOR))]
         raise FormatError(f"{where}: {_listed(findings or [_own_message(error)])}") from None
 
 
-def _own_message(error: text_format.ParseError) -> str:
-    """protobuf's message "LINE:COLUMN : reason" as "line LINE: reason; correct it"."""
+def _own_message(error: Exception) -> str:
+    """The parser's message "LINE:COLUMN : reason" as "line LINE: reason; correct it"."""
     reason = str(error).strip().splitlines()[-1]
     match = re.match(r"(\d+):\d+ : (?:'.*?'?: )?(.*)", reason)
     return f"line {match[1]}: {match[2].rstrip('.')}; correct it" if match else f"{reason.rstrip('.')}; correct it"

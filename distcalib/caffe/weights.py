@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.reading import HDF5_MAGIC, LFS_MAGIC, cannot_read, is_text
@@ -142,12 +143,12 @@ def _broken(view: memoryview, error: WireError, at_first: bool) -> str:
     if error.short_by:
         tag, behind = _varint_or_end(view, error.at)
         known = caffe_pb2.NetParameter.DESCRIPTOR.fields_by_number.get(tag >> 3)
-        if known is not None and (known.message_type or known.cpp_type == known.CPPTYPE_STRING) and tag & 7 == LEN:
-            layer = _Layer()
-            if known.number in (_LAYER, _LAYERS):
-                with contextlib.suppress(WireError):
-                    start = read_varint(view, behind, size)[1]
-                    _scan(view, start, size, _V2 if known.number == _LAYER else _V1, layer)
+        layer = _Layer()
+        if tag in (_LAYER << 3 | LEN, _LAYERS << 3 | LEN):
+            with contextlib.suppress(WireError):
+                start = read_varint(view, behind, size)[1]
+                _scan(view, start, size, _V2 if tag >> 3 == _LAYER else _V1, layer)
+        if known is not None or behind == size:
             inside = f" in layer '{layer.name}'" if layer.name else ""
             return (
                 f"is cut off at byte {size}{inside}; the message that begins at byte {error.at} needs {error.short_by} "
@@ -179,7 +180,10 @@ def _blob(view: memoryview, place: Field) -> npt.NDArray[np.float32]:
             pieces[part.number].append(_values(view, part))
         elif part.number not in _SKIPPED:
             rest += view[part.at : part.end]
-    shape = _shape(caffe_pb2.BlobProto.FromString(bytes(rest)))
+    try:
+        shape = _shape(caffe_pb2.BlobProto.FromString(bytes(rest)))
+    except DecodeError:
+        raise WireError(place.start) from None
     # doubles win, as in Caffe's Blob::FromProto
     data = _joined(pieces[_DOUBLE] or pieces[_DATA])
     needed = int(np.prod(shape, dtype=object))

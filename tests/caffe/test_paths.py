@@ -1,0 +1,32 @@
+"""Relative paths of a prototxt: the working directory first, then the prototxt's folder."""
+
+from pathlib import Path
+
+import pytest
+
+from distcalib.caffe import resolve_path
+
+
+@pytest.mark.parametrize(
+    ("here", "beside", "expected"),
+    [
+        pytest.param(True, False, "db", id="in_the_working_directory"),
+        pytest.param(False, True, "model/db", id="beside_the_prototxt"),
+        pytest.param(True, True, "db", id="in_both_as_caffe_reads_it"),
+        pytest.param(False, False, "db", id="nowhere_as_written"),
+    ],
+)
+def test_resolve_path_looks_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool, beside: bool, expected: str
+) -> None:
+    (tmp_path / "model").mkdir()
+    if here:
+        (tmp_path / "db").touch()
+    if beside:
+        (tmp_path / "model" / "db").touch()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_path("db", Path("model/net.prototxt")) == Path(expected)
+
+
+def test_resolve_path_leaves_absolute_paths_alone(tmp_path: Path) -> None:
+    assert resolve_path(str(tmp_path / "absent"), Path("net.prototxt")) == tmp_path / "absent"
