@@ -8,7 +8,7 @@ import numpy as np
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import BadRecord, Pixels, parse_datum
+from distcalib.data.datum import BadRecord, Pixels, parse_datum, times
 from distcalib.data.lmdb_records import LmdbRecords, Record, key_text
 from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
@@ -38,12 +38,13 @@ class DatabaseSource:
         self._records = LmdbRecords(resolve_path(param.source, prototxt), index)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
+        self._image_shape: tuple[int, ...] = ()  # not known yet
         try:
-            image, _ = self._images(self._records.read(0, 1))
+            first, _ = self._decoded(self._records.read(0, 1)[0])
         except DataError:
             self._records.close()
             raise
-        self._image_shape: tuple[int, ...] = image.shape[1:]
+        self._image_shape = first.shape
         shapes = ((self.batch_size, *self._image_shape), (self.batch_size,))
         self.shapes = dict(zip(self.tops, shapes, strict=False))
 
@@ -55,39 +56,33 @@ class DatabaseSource:
     def batch(self, iteration: int) -> dict[str, FloatArray]:
         """Records iteration·batch .. of the database, wrapped around at its end."""
         records = self._records.read(iteration * self.batch_size, self.batch_size)
-        images, labels = self._images(records, self._image_shape)
+        images: Pixels = np.empty((self.batch_size, *self._image_shape), np.uint8)
+        labels = np.empty(self.batch_size, np.float32)
+        for row, record in enumerate(records):
+            pixels, labels[row] = self._decoded(record)
+            if pixels.dtype != np.uint8 and images.dtype == np.uint8:
+                images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
+            images[row] = pixels
         return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
 
     def close(self) -> None:
         """Close the database."""
         self._records.close()
 
-    def _images(self, records: list[Record], shape: tuple[int, ...] | None = None) -> tuple[Pixels, FloatArray]:
-        """Untransformed images (N, C, H, W), u8 unless a record holds floats, and labels (N,).
-
-        `shape`: what every image must have; None takes that of the first."""
-        images: Pixels | None = None
-        labels = np.empty(len(records), np.float32)
-        for row, (key, value) in enumerate(records):
-            try:
-                datum = parse_datum(value)
-                pixels = self._transform.pixels(datum)
-                if images is None:
-                    shape = shape or pixels.shape
-                    images = np.empty((len(records), *shape), np.uint8)
-                if pixels.shape != shape:
-                    raise BadRecord(
-                        f"gives an image of {pixels.shape} where the first record gives {shape}; "
-                        "set crop_size or resize_param for sizes, force_color for channels"
-                    )
-            except BadRecord as error:
-                raise DataError(f"{self._records.path}: record {key_text(key)} {error}") from error
-            if pixels.dtype != images.dtype and images.dtype == np.uint8:
-                images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
-            images[row] = pixels
-            labels[row] = datum.label
-        assert images is not None
-        return images, labels
+    def _decoded(self, record: Record) -> tuple[Pixels, int]:
+        """One record's pixels (C, H, W), untransformed, and its label. Raises DataError with the record's key."""
+        key, value = record
+        try:
+            datum = parse_datum(value)
+            pixels = self._transform.pixels(datum)
+            if pixels.shape != self._image_shape and self._image_shape:
+                raise BadRecord(
+                    f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
+                    "set crop_size or resize_param to make sizes equal, force_color for channels"
+                )
+        except BadRecord as error:
+            raise DataError(f"{self._records.path}: record {key_text(key)} {error}") from error
+        return pixels, datum.label
 
 
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:

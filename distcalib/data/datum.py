@@ -46,9 +46,8 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
     else:
         pixels = np.array(datum.float_data, np.float32)
     if min(shape) < 1 or pixels.size != count:
-        size = " x ".join(map(str, shape))
         raise BadRecord(
-            f"declares {size} = {count} values but holds {pixels.size} {'bytes' if data else 'floats'}; "
+            f"declares {times(shape)} = {count} values but holds {pixels.size} {'bytes' if data else 'floats'}; "
             "write it again or leave it out"
         )
     return pixels.reshape(shape)
@@ -65,3 +64,8 @@ def decode(encoded: bytes, flags: int) -> Bytes:
     if image.dtype != np.uint8:
         raise BadRecord(f"is an image of {image.dtype} values where Caffe takes 8 bits; convert it or set force_color")
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)
+
+
+def times(shape: tuple[int, ...]) -> str:
+    """A shape as it stands in messages: 3 x 32 x 32."""
+    return " x ".join(map(str, shape))

@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Pixels, decode, planes
+from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Pixels, decode, planes, times
 from distcalib.data.resize import resize, resize_short_side
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
@@ -78,13 +78,13 @@ class Transform:
         """The crop of (C, H, W), once its size is seen to suit mean and crop."""
         mean, shape = self._mean_image, image.shape
         if mean is not None and mean.shape != shape:
-            raise BadRecord(f"is {_size(shape)} where mean_file is {_size(mean.shape)}; give a mean of that size")
+            raise BadRecord(f"is {times(shape)} where mean_file is {times(mean.shape)}; give a mean of that size")
         if self._mean_value.size not in (0, 1, shape[0]):
             raise BadRecord(f"has {shape[0]} channels for {self._mean_value.size} mean_value; give one or {shape[0]}")
         if not self._crop[0]:
             return image
         if self._crop[0] > shape[1] or self._crop[1] > shape[2]:
-            raise BadRecord(f"is {_size(shape)}, less than the crop of {_size(self._crop)}; resize it or crop less")
+            raise BadRecord(f"is {times(shape)}, less than the crop of {times(self._crop)}; resize it or crop less")
         return _window(image, self._crop)
 
 
@@ -150,11 +150,7 @@ def _read_mean(path: Path, where: str) -> FloatArray:
         shape = shape[1:]
     if len(shape) != 3 or not values.size or values.size != np.prod(shape, dtype=np.int64):
         raise DataError(
-            f"{where}: mean_file {path} holds {values.size} values in the shape {_size(shape)}; "
+            f"{where}: mean_file {path} holds {values.size} values in the shape {times(shape)}; "
             "give the mean of one image, as compute_image_mean writes it"
         )
     return values.reshape(shape)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.data import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.errors import UnsupportedError
+from tests.data.databases import PROTOTXT, data_layer, layer, numbered, write_datums
+
+
+def test_open_source_opens_each_type(tmp_path: Path) -> None:
+    layers = {
+        "Data": data_layer(write_datums(tmp_path / "db", numbered(3))),
+        "DummyData": layer('top: "data" dummy_data_param { shape { dim: 2 } }', "DummyData"),
+        "Input": layer('top: "data" input_param { shape { dim: 2 } }', "Input"),
+    }
+    assert set(layers) == DATA_TYPES
+    for each in layers.values():
+        source = open_source(each, PROTOTXT, arrays={"data": np.zeros(2, np.float32)})
+        batch = source.batch(0)
+        assert {top: values.shape for top, values in batch.items()} == dict(source.shapes)
+        assert all(values.flags.c_contiguous and values.dtype == np.float32 for values in batch.values())
+        assert tuple(batch) == source.tops
+        source.close()
+        source.close()
+
+
+def test_open_source_gives_arrays_that_the_caller_may_keep(tmp_path: Path) -> None:
+    source = open_source(data_layer(write_datums(tmp_path / "db", numbered(3))), PROTOTXT)
+    first = source.batch(0)["data"]
+    source.batch(1)
+    first += 1
+    assert first.max() == 1
+    assert source.batch(0)["data"].max() == 0
+
+
+@pytest.mark.parametrize("type_", sorted(REFUSED_DATA))
+def test_open_source_names_what_it_does_not_read(type_: str) -> None:
+    assert type_ not in DATA_TYPES
+    with pytest.raises(UnsupportedError) as error:
+        open_source(layer("", type_), PROTOTXT)
+    assert str(error.value) == f"net.prototxt: layer 'data' ({type_}) {REFUSED_DATA[type_]}"
+    assert "; " in REFUSED_DATA[type_]
+
+
+def test_open_source_names_a_layer_that_is_no_data() -> None:
+    with pytest.raises(UnsupportedError, match=r"\(Pooling\) is no data layer; Data, DummyData, Input are"):
+        open_source(layer("", "Pooling"), PROTOTXT)
