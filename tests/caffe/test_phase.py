@@ -65,7 +65,7 @@ def test_test_net_makes_an_input_layer_of_legacy_inputs() -> None:
 
 def test_test_net_refuses_include_beside_exclude() -> None:
     both = "include { phase: TEST } exclude { stage: 's' }"
-    with pytest.raises(FormatError, match="'a', 'b': have include and exclude rules both; keep one kind"):
+    with pytest.raises(FormatError, match="net '': layers 'a', 'b' have include and exclude rules both; keep one kind"):
         test_net(net(f'layer {{ name: "a" {both} }} layer {{ name: "b" {both} }}'))
 
 
@@ -75,5 +75,5 @@ def test_test_net_refuses_layers_that_would_train() -> None:
         layer { name: "in" phase: TEST }
         layer { name: "drop" type: "Dropout" phase: TRAIN }
     """
-    with pytest.raises(UnsupportedError, match=r"^layers 'drop': say `phase: TRAIN`"):
+    with pytest.raises(UnsupportedError, match=r"^net '': layers 'drop' say `phase: TRAIN`"):
         test_net(net(text))
