@@ -4,7 +4,6 @@ import argparse
 import json
 
 from rich.console import Console
-from rich.table import Table
 
 from distcalib.cli.arguments import add_model, add_output, console_of, model_of
 from distcalib.cli.exit_codes import ERROR, OK
@@ -36,13 +35,14 @@ def run(args: argparse.Namespace) -> int:
 
 def show(found: Inspection, console: Console) -> None:
     """The listing, then what is in the way, then a sentence."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("layer", "type", "shape", "INT8", "stored"):
-        table.add_column(title, overflow="fold")
+    rows = [("layer", "type", "shape", "stored", "INT8")]
     for layer in found.layers:
         shapes = ", ".join("?" if s is None else "×".join(map(str, s)) or "scalar" for s in layer.shapes)
-        table.add_row(layer.name, layer.type, shapes, layer.int8, layer.stored)
-    console.print(table, markup=False, highlight=False)
+        rows.append((layer.name, layer.type, shapes, layer.stored, layer.int8))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:  # no table of rich's: it folds names to the width of the terminal, and a listing is searched
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for line in (*(f"note: {n}" for n in found.notes), *(f"cannot be run: {p}" for p in found.problems)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"

@@ -18,7 +18,7 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
-from distcalib.errors import UnsupportedError
+from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, convert, convolution, inner_product, quantized, refusal
 from distcalib.metrics import HOST_TYPES
 from distcalib.quantize.fusion import Fused, find_fused, fold, own_relu
@@ -51,16 +51,21 @@ def device_outputs(graph: Graph) -> tuple[Blob, ...]:
     return tuple(sorted(blob for blob in wanted if graph.producer[blob].type not in DATA_TYPES))
 
 
-def refuse_unconverted(graph: Graph, where: str) -> None:
-    """Raise UnsupportedError naming every layer of `graph` that cannot be run, with the reason of each."""
+def unconverted(graph: Graph, where: str) -> list[str]:
+    """A sentence for each layer of `graph` whose type cannot be run, with the reason."""
     known = DATA_TYPES | HOST_TYPES
-    reasons = [
-        f"layer '{node.name}' ({node.type}): {reason}"
+    return [
+        f"{where}: layer '{node.name}' ({node.type}): {reason}"
         for node in graph
         if node.type not in known and (reason := refusal(node.type)) is not None
     ]
+
+
+def refuse_unconverted(graph: Graph, where: str) -> None:
+    """Raise UnsupportedError naming every layer of `graph` whose type cannot be run."""
+    reasons = unconverted(graph, where)
     if reasons:
-        raise UnsupportedError(f"{where}: " + "; ".join(reasons))
+        raise UnsupportedError("; ".join(reasons))
 
 
 def build_model(
@@ -89,11 +94,18 @@ def build_model(
     return BuiltModel(model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups))
 
 
-def layer_shapes(graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> dict[Blob, tuple[int, ...]]:
-    """The shape of every value that the model computes, for `inspect`."""
+def layer_shapes(
+    graph: Graph, blobs: Blobs, shapes: Shapes, where: str
+) -> tuple[dict[Blob, tuple[int, ...]], list[DistcalibError]]:
+    """The shape of every value as far as layers can be converted, and what each that cannot be says; for `inspect`."""
     builder = _Builder(graph, blobs, shapes, where)
-    builder.run()
-    return {blob: tuple(int(d) for d in value.get_shape()) for blob, value in builder.values.items()}
+    builder.convert_all()
+    found = {blob: tuple(int(d) for d in value.get_shape()) for blob, value in builder.values.items()}
+    for group in builder.groups.values():  # all that is folded into a convolution keeps its shape
+        if group.output in found:
+            found.update((node.tops[0], found[group.output]) for node in group.members)
+    found.update((top, ()) for node in graph if node.type in HOST_TYPES for top in node.tops)
+    return found, builder.problems
 
 
 class _Builder:
@@ -104,8 +116,18 @@ class _Builder:
         self.stored = storage(graph, self.groups, self.params)
         self.values: dict[Blob, Output] = {}
         self.parameters: dict[str, ov.op.Parameter] = {}
+        self.problems: list[DistcalibError] = []
 
     def run(self) -> None:
+        """Convert all layers, or raise one error that names everything that cannot be converted."""
+        self.convert_all()
+        if self.problems:
+            kinds = {type(problem) for problem in self.problems}
+            kind = kinds.pop() if len(kinds) == 1 else UnsupportedError
+            raise kind("; ".join(dict.fromkeys(map(str, self.problems))))
+
+    def convert_all(self) -> None:
+        """Convert what can be converted; `problems` says what cannot, but for what only depends on it."""
         last = {group.last.index: group for group in self.groups.values()}
         inside = {node.index for group in self.groups.values() for node in group.members}
         for node in self.graph:
@@ -113,10 +135,20 @@ class _Builder:
                 continue
             if node.type in DATA_TYPES:
                 self._data(node)
-            elif node.index in last:
-                self.values[node.tops[0]] = self._group(last[node.index])
-            elif node.index not in inside:
-                self._plain(node)
+                continue
+            group = last.get(node.index)
+            if group is None and node.index in inside:
+                continue
+            reads = node.bottoms if group is None else (group.input, *((group.residual,) if group.residual else ()))
+            if any(blob not in self.values for blob in reads):
+                continue
+            try:
+                if group is None:
+                    self._plain(node)
+                else:
+                    self.values[node.tops[0]] = self._group(group)
+            except (UnsupportedError, WeightsError) as problem:
+                self.problems.append(problem)
 
     def _data(self, node: Node) -> None:
         for blob in node.tops:

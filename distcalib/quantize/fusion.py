@@ -101,7 +101,7 @@ def _follow(graph: Graph, node: Node) -> Fused:
     end = node.tops[0]
     if node.type == "Convolution" and own_relu(node.layer) is None:
         batch_norm = _next(graph, end, "BatchNorm")
-        if batch_norm is not None and not uses_global_stats(batch_norm.layer):
+        if batch_norm is not None and not _folds(batch_norm.layer):
             batch_norm = None
         if batch_norm is not None:
             end = batch_norm.tops[0]
@@ -140,6 +140,11 @@ def _next(graph: Graph, blob: Blob, kind: str) -> Node | None:
 def _per_channel(node: Node) -> bool:
     param = node.layer.scale_param
     return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1
+
+
+def _folds(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a BatchNorm is a constant multiply-add: stored statistics, and no ReLU of its own."""
+    return uses_global_stats(layer) and not layer.batch_norm_param.relu
 
 
 def uses_global_stats(layer: caffe_pb2.LayerParameter) -> bool:

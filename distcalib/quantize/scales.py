@@ -100,14 +100,14 @@ class Quantizer:
     def _why_fp32(self, group: Fused, is_first: bool) -> str | None:
         """Why a layer cannot be INT8; layers before it are decided already."""
         if group.node.type == "InnerProduct":
-            return "InnerProduct stays FP32"
+            return "InnerProduct"
         if is_first and not self.options.enable_1st_conv:
-            return "the first convolution stays FP32; -1st quantizes it"
+            return "first convolution, which -1st quantizes"
         if group.residual is None:
             return None
         signed = self.stored_signed(group.residual)
         if signed is None:
-            return f"its residual '{group.residual.name}' is FP32, with which Intel Caffe runs the sum in FP32"
+            return f"its residual '{group.residual.name}' is FP32, so Intel Caffe runs the sum in FP32"
         if not signed and not group.nonnegative:
             return f"its sum can be negative but would be stored u8, as its residual '{group.residual.name}' is"
         return None

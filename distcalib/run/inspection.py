@@ -7,9 +7,9 @@ from pathlib import Path
 from distcalib.caffe import caffe_pb2, read_weights
 from distcalib.caffe.graph import Blob, Node
 from distcalib.data import DATA_TYPES, open_source
-from distcalib.engine.builder import layer_shapes, refuse_unconverted
+from distcalib.engine.builder import layer_shapes, unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
-from distcalib.errors import DataError, DistcalibError, UnsupportedError
+from distcalib.errors import DataError, DistcalibError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.metrics import HOST_TYPES, check_layer
 from distcalib.quantize.scales import Options, Quantizer
@@ -51,9 +51,8 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
     net = open_net(Path(model))
-    problems: list[str] = []
+    problems: list[str] = unconverted(net.graph, net.name)
     notes: list[str] = []
-    _collect(problems, lambda: refuse_unconverted(net.graph, net.name))
     _collect(problems, lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
         if node.type in HOST_TYPES:
@@ -122,13 +121,12 @@ def _shapes(
     known = {blob: tops[blob.name] for n in net.graph if n.type in DATA_TYPES for blob in n.tops}
     try:
         blobs: Blobs = ZeroBlobs() if weights is None else FileBlobs(read_weights(Path(weights)), Path(weights).name)
-        return {**known, **layer_shapes(net.graph, blobs, tops, net.name)}
-    except UnsupportedError as error:
-        if str(error) not in problems:
-            problems.append(str(error))
     except DistcalibError as error:
         problems.append(str(error))
-    return known
+        blobs = ZeroBlobs()
+    found, errors = layer_shapes(net.graph, blobs, tops, net.name)
+    problems.extend(str(error) for error in errors if str(error) not in problems)
+    return {**known, **found}
 
 
 def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
