@@ -24,13 +24,15 @@ def test_net(
     state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
     both = [layer.name for layer in net.layer if layer.include and layer.exclude]
     if both:
-        raise FormatError(f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind")
+        raise FormatError(
+            f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
+        )
     kept = [layer for layer in net.layer if _takes_part(layer, state)]
     training = [layer.name for layer in kept if layer.HasField("phase") and layer.phase == caffe_pb2.TRAIN]
     if training:
         raise UnsupportedError(
-            f"net '{net.name}': layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would run them as in "
-            "training inside the test net; remove the line, or write `include { phase: TRAIN }`"
+            f"net '{net.name}': layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would "
+            "run them as in training inside the test net; remove the line, or write `include { phase: TRAIN }`"
         )
     result = caffe_pb2.NetParameter()
     result.CopyFrom(net)
