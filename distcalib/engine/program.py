@@ -22,6 +22,7 @@ Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 _ALIGNMENT = 64  # a cache line: the exported model begins on one, as in a buffer of its own
+_LOWERED = "/DequantizationMultiply"  # what OpenVINO appends to the name of a layer that it lowered to INT8
 _MULTIPLIERS = frozenset({"Convolution", "FullyConnected", "MatMul"})
 
 
@@ -96,8 +97,9 @@ def _kernels(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[str, s
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = op.get_rt_info()
         if info["layerType"].astype(str) in _MULTIPLIERS:
-            originals = set(info["originalLayersNames"].astype(str).split(","))
-            found.update({name: info["primitiveType"].astype(str) for name in originals.intersection(layers)})
+            originals = info["originalLayersNames"].astype(str).split(",")
+            names = {name.removesuffix(_LOWERED) for name in originals}
+            found.update({name: info["primitiveType"].astype(str) for name in names.intersection(layers)})
     return dict(sorted(found.items()))
 
 

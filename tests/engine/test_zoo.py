@@ -1,0 +1,53 @@
+"""The published INT8 prototxts of Intel's model folder, with random weights: they are read and they run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.caffe import caffe_pb2, read_net, test_net
+from distcalib.caffe.graph import build_graph
+from distcalib.engine.builder import build_model, unconverted
+from distcalib.engine.program import Program, compile_program
+from distcalib.layers import RandomBlobs
+from distcalib.quantize.fusion import find_fused
+from distcalib.quantize.storage import params_of, runs_int8, storage
+
+# Name, image size, and how many layers run INT8.
+NETS = (
+    ("inceptionv3_int8_acc", 299, 93),
+    ("mobilenet_v1_int8_acc", 224, 27),
+    ("resnet50_int8_acc", 224, 54),
+)
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size", "n_int8"), NETS, ids=[name for name, *_ in NETS])
+def test_build_model_runs_published_nets(golden: Path, name: str, size: int, n_int8: int) -> None:
+    net = test_net(read_net(golden / "intel_int8_zoo" / f"{name}.prototxt"))
+    graph = build_graph(net.layer, name)
+    groups, params = find_fused(graph), params_of(graph)
+    stored = storage(graph, groups, params)
+    int8 = [layer for layer, group in groups.items() if runs_int8(group, params, stored)]
+    assert len(int8) == n_int8
+    shapes = {"data": (2, 3, size, size), "label": (2,)}
+    built = build_model(graph, RandomBlobs(1), shapes, name)
+    program = Program(compile_program(built, net.SerializeToString(), name, 1), 1)
+    assert [layer for layer in int8 if not program.header.kernels[layer].endswith("I8")] == []
+    images = np.random.default_rng(0).normal(size=shapes["data"]).astype(np.float32)
+    outputs, _ = program.run({"data": images})
+    for values in outputs.values():
+        assert values.shape[:2] == (2, 1000)
+        assert np.isfinite(values).all()
+
+
+@pytest.mark.golden
+def test_unconverted_names_what_the_published_ssd_needs(golden: Path) -> None:
+    net = test_net(read_net(golden / "intel_int8_zoo" / "ssd_vgg16_int8.prototxt"))
+    assert sum(layer.HasField("quantization_param") for layer in net.layer) == 34
+    reasons = unconverted(build_graph(net.layer, "ssd"), "ssd")
+    kinds = {reason.split("(")[1].split(")")[0] for reason in reasons}
+    assert kinds == {"PriorBox", "DetectionOutput"}
+    assert len(reasons) == 7
+    assert isinstance(net, caffe_pb2.NetParameter)
