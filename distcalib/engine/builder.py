@@ -20,6 +20,7 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, convert, convolution, inner_product, quantized, refusal
+from distcalib.layers.batch_norm import stored_blobs
 from distcalib.metrics import HOST_TYPES
 from distcalib.quantize.fusion import Fused, find_fused, fold, own_relu
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
@@ -240,8 +241,7 @@ class _Builder:
         found = {layer.name: tuple(layer.blob(i, s) for i, s in enumerate([shape, (n_out,)][: 2 if has_bias else 1]))}
         if group.batch_norm is not None:
             bn = Layer(group.batch_norm.layer, self.blobs, self.where)
-            n_blobs = 3 if bn.n_blobs is None else bn.n_blobs
-            found[bn.name] = tuple(bn.blob(i, (1,) if i == 2 else (n_out,)) for i in range(n_blobs))
+            found[bn.name] = stored_blobs(bn, n_out)
         if group.scale is not None:
             scale = Layer(group.scale.layer, self.blobs, self.where)
             n_blobs = 2 if scale.proto.scale_param.bias_term else 1

@@ -14,6 +14,7 @@ from openvino import Output
 from distcalib.layers.blobs import FloatArray
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import along, constant, integers, shape_of
+from distcalib.quantize.fusion import batch_norm_affine
 
 
 @converts("BatchNorm")
@@ -26,17 +27,15 @@ def batch_norm(layer: Layer, x: Output) -> Output:
     axis = 1 if rank > 1 else 0
     # The TEST phase uses the stored statistics unless told otherwise; the layers of the TRAIN phase never come here.
     stored = not p.HasField("use_global_stats") or p.use_global_stats
-    n_blobs = _count(layer)
-    gamma, beta = _gamma_beta(layer, n_blobs, n_channels)
     if stored:
-        mean, variance = _stored_statistics(layer, n_blobs, n_channels)
-        scale = gamma.astype(np.float64) / np.sqrt(variance + p.eps)
-        shift = beta - mean * scale
+        scale, shift = batch_norm_affine(layer.proto, stored_blobs(layer, n_channels))
         y = ops.multiply(x, along(scale.astype(np.float32), axis, rank)).output(0)
         y = ops.add(y, along(shift.astype(np.float32), axis, rank)).output(0)
     else:
         y = _normalize_by_batch(layer, x, axis)
+        n_blobs = _count(layer)
         if n_blobs > 3:
+            gamma, beta = _gamma_beta(layer, n_blobs, n_channels)
             y = ops.multiply(y, along(gamma, axis, rank)).output(0)
             y = ops.add(y, along(beta, axis, rank)).output(0)
     return ops.relu(y).output(0) if p.relu else y
@@ -56,17 +55,9 @@ def _gamma_beta(layer: Layer, n_blobs: int, n_channels: int) -> tuple[FloatArray
     return gamma, beta
 
 
-def _stored_statistics(
-    layer: Layer, n_blobs: int, n_channels: int
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    """Mean and variance (C,). Two blobs without a factor, as some converters of models write, are taken as they are."""
-    mean = layer.blob(0, (n_channels,)).astype(np.float64)
-    variance = layer.blob(1, (n_channels,)).astype(np.float64)
-    if n_blobs == 2:
-        return mean, variance
-    factor = float(layer.blob(2, (1,))[0])
-    unit = 0.0 if factor == 0.0 else 1.0 / factor
-    return mean * unit, variance * unit
+def stored_blobs(layer: Layer, n_channels: int) -> tuple[FloatArray, ...]:
+    """Mean, variance, factor, gamma and beta, as many of them as there are; what batch_norm_affine reads."""
+    return tuple(layer.blob(i, (1,) if i == 2 else (n_channels,)) for i in range(_count(layer)))
 
 
 def _normalize_by_batch(layer: Layer, x: Output, axis: int) -> Output:

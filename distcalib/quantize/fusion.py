@@ -81,18 +81,15 @@ def own_relu(layer: caffe_pb2.LayerParameter) -> float | None:
 
 def find_fused(graph: Graph) -> dict[str, Fused]:
     """Fused groups by the name of their convolution, in net order; every layer is in one group at most."""
-    found: dict[str, Fused] = {}
-    taken: set[int] = set()
-    order = {node.index: node for node in graph}
-    for node in order.values():
-        if node.type in QUANTIZABLE:
-            found[node.name] = _follow(graph, node)
-    # The later convolution of two takes the sum: only then the residual is there when it runs.
-    for fused in sorted(found.values(), key=lambda f: -f.node.index):
-        summed = _with_sum(graph, fused)
-        if summed is not None and summed.eltwise is not None and summed.eltwise.index not in taken:
-            taken.add(summed.eltwise.index)
-            found[fused.name] = summed
+    found = {node.name: _follow(graph, node) for node in graph if node.type in QUANTIZABLE}
+    # What is folded into a convolution is computed where the convolution stands, not where its own layer does.
+    computed_at = {blob: node.index for blob, node in graph.producer.items()}
+    computed_at.update((group.output, group.node.index) for group in found.values())
+    for name, group in found.items():
+        summed = _with_sum(graph, group, computed_at)
+        if summed is not None:
+            found[name] = summed
+            computed_at[summed.output] = summed.node.index
     return found
 
 
@@ -114,8 +111,11 @@ def _follow(graph: Graph, node: Node) -> Fused:
     return Fused(node, batch_norm, scale, relu, None, None, None)
 
 
-def _with_sum(graph: Graph, fused: Fused) -> Fused | None:
-    """The group with the Eltwise SUM after it, if it is one that Intel Caffe fuses into this convolution."""
+def _with_sum(graph: Graph, fused: Fused, computed_at: Mapping[Blob, int]) -> Fused | None:
+    """The group with the Eltwise SUM after it, if it is one that Intel Caffe fuses into this convolution.
+
+    The residual must be there when the convolution runs; so the later convolution of two takes the sum.
+    """
     if fused.node.type != "Convolution" or fused.relu is not None or own_relu(fused.node.layer) is not None:
         return None
     eltwise = _next(graph, fused.output, "Eltwise")
@@ -125,7 +125,7 @@ def _with_sum(graph: Graph, fused: Fused) -> Fused | None:
     if param.operation != caffe_pb2.EltwiseParameter.SUM or any(c != 1.0 for c in param.coeff):
         return None
     residual = next(b for b in eltwise.bottoms if b != fused.output)
-    if residual not in graph.producer or graph.producer[residual].index > fused.node.index:
+    if computed_at[residual] > fused.node.index:
         return None
     return Fused(
         fused.node, fused.batch_norm, fused.scale, None, eltwise, residual, _next(graph, eltwise.tops[0], "ReLU")
@@ -162,10 +162,11 @@ def batch_norm_affine(
     """A BatchNorm by stored statistics as y = a·x + c, both (C,) f64.
 
     a = gamma/sqrt(var + eps), c = beta - a·mean, with mean and var divided by the moving-average factor of blob 2 (0
-    if it is 0).  gamma and beta are blobs 3 and 4 where Intel Caffe merged a Scale into the layer.
+    if it is 0; 1 if there is none).  gamma and beta are blobs 3 and 4 where Intel Caffe merged a Scale into the layer.
     """
-    mean, variance, factor = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:3])
-    by = 0.0 if factor[0] == 0.0 else 1.0 / factor[0]
+    mean, variance = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:2])
+    factor = float(np.asarray(blobs[2]).reshape(-1)[0]) if len(blobs) > 2 else 1.0
+    by = 0.0 if factor == 0.0 else 1.0 / factor
     a = 1.0 / np.sqrt(variance * by + np.float64(layer.batch_norm_param.eps))
     if len(blobs) > 3:
         a = a * np.asarray(blobs[3], np.float64).reshape(-1)

@@ -18,8 +18,8 @@ class Range:
 
     @property
     def max_abs(self) -> float:
-        """The largest absolute value, from which DIRECT takes the scale."""
-        return max(abs(self.low), abs(self.high))
+        """The largest absolute value, from which DIRECT takes the scale; NaN if there was one."""
+        return float(np.maximum(abs(self.low), abs(self.high)))  # max() of Python drops a NaN in second place
 
 
 def merge_ranges(blobs: Sequence[Blob], parts: Iterable[NDArray[np.float32]]) -> Mapping[Blob, Range]:
