@@ -7,6 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from distcalib.errors import MeasureError
+from distcalib.measure.cluster import Cluster
+
 WORKER = """
 import os, time
 import numpy as np
@@ -50,6 +55,21 @@ def start(folder: Path, n_iterations: int) -> "subprocess.Popen[str]":
         [sys.executable, str(folder / "driver.py")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "Ray at 127.0.0.1:1: ConnectionRefusedError: .*; is Ray running there"),
+        ("ray://127.0.0.1:10001", "not of the form HOST:PORT"),
+        ("127.0.0.1", "not of the form HOST:PORT"),
+    ],
+    ids=["nobody there", "Ray Client", "no port"],
+)
+def test_cluster_says_when_an_address_is_wrong(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever another test has started
+    with pytest.raises(MeasureError, match=said):
+        Cluster(address, n_cpus=1)
 
 
 def processes_of_session(driver: int) -> list[str]:
