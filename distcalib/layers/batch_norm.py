@@ -57,7 +57,8 @@ def _gamma_beta(layer: Layer, n_blobs: int, n_channels: int) -> tuple[FloatArray
 
 def stored_blobs(layer: Layer, n_channels: int) -> tuple[FloatArray, ...]:
     """Mean, variance, factor, gamma and beta, as many of them as there are; what batch_norm_affine reads."""
-    return tuple(layer.blob(i, (1,) if i == 2 else (n_channels,)) for i in range(_count(layer)))
+    n_blobs = max(2, _count(layer))  # where mean or variance is missing, say so
+    return tuple(layer.blob(i, (1,) if i == 2 else (n_channels,)) for i in range(n_blobs))
 
 
 def _normalize_by_batch(layer: Layer, x: Output, axis: int) -> Output:
