@@ -1,7 +1,10 @@
 """How much of the bare engine's speed `evaluate` keeps, what INT8 gains, and what a second actor adds; ratios of one
 run.
 
-    python scripts/bench_evaluate.py --fp32 net.prototxt --int8 net_quantized.prototxt -w net.caffemodel [-i 200]
+    python scripts/bench_evaluate.py [-m net.prototxt -w net.caffemodel] [-i 200] [--rounds 5]
+
+Without a net, resnet20 of the recorded data is taken (DISTCALIB_GOLDEN, or ../shared), else examples/digits.  It is
+quantized twice: as calibrate does by itself, and with -1st.
 
 `bare` is the compiled OpenVINO model alone, in a loop over batches that are ready in memory, on one pinned core with
 one thread.  `evaluate` is what a user gets: actors, LMDB, decoding, transform, metrics; its rate is the one that the
@@ -11,6 +14,7 @@ command prints.  All take turns, round by round, and the table shows medians, be
 import argparse
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +26,7 @@ from distcalib.caffe import read_weights
 from distcalib.data import open_source
 from distcalib.engine.program import Program
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.run.calibration import CalibrationOptions, calibrate
 from distcalib.run.evaluation import rate
 from distcalib.run.reporter import Silent
 from distcalib.run.session import Net, Session, open_net
@@ -59,36 +64,55 @@ def evaluated(session: Session, net: Net, n_iterations: int) -> float:
 
 
 def main() -> None:
-    """Measure in turns, print medians and their ratios."""
+    """Quantize the net, then compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fp32", type=Path, required=True)
-    parser.add_argument("--int8", type=Path, required=True)
-    parser.add_argument("-w", "--weights", type=Path, required=True)
+    parser.add_argument("-m", "--model", type=Path)
+    parser.add_argument("-w", "--weights", type=Path)
     parser.add_argument("-i", "--iterations", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    nets = {"FP32": open_net(args.fp32), "INT8": open_net(args.int8)}
-    bare = {name: Bare(net, args.weights) for name, net in nets.items()}
+    model = args.model or default_model()
+    weights = args.weights or model.with_suffix(".caffemodel")
+    with tempfile.TemporaryDirectory() as folder:
+        nets = {"FP32": open_net(model)}
+        for name, first in (("INT8", False), ("INT8 -1st", True)):
+            options = CalibrationOptions(quantize_model=True, enable_1st_conv=first, out=Path(folder, name))
+            nets[name] = open_net(Path(calibrate(model, weights, options).output))
+        compare(nets, weights, args.iterations, args.rounds)
+
+
+def default_model() -> Path:
+    """resnet20 of the recorded data where that is, else the shipped example."""
+    root = Path(__file__).resolve().parent.parent
+    recorded = Path(os.environ.get("DISTCALIB_GOLDEN") or root.parent / "shared") / "cifar10" / "resnet20.prototxt"
+    return recorded if recorded.exists() else root / "examples" / "digits" / "digits.prototxt"
+
+
+def compare(nets: Mapping[str, Net], weights: Path, n_iterations: int, n_rounds: int) -> None:
+    """Measure in turns, print medians and their ratios."""
+    bare = {name: Bare(net, weights) for name, net in nets.items()}
     allowed = os.sched_getaffinity(0)
     rates: dict[tuple[str, str], list[float]] = {}
-    for _ in range(args.rounds):
+    for _ in range(n_rounds):
         for name, loop in bare.items():
             os.sched_setaffinity(0, {min(allowed)})
-            rates.setdefault((name, "bare"), []).append(loop.rate(args.iterations))
+            rates.setdefault((name, "bare"), []).append(loop.rate(n_iterations))
             os.sched_setaffinity(0, allowed)
         for n_actors in (1, 2):
-            with Session(nets["FP32"], args.weights, Silent(), n_actors=n_actors) as session:
+            with Session(nets["FP32"], weights, Silent(), n_actors=n_actors) as session:
                 for name, net in nets.items():
-                    found = evaluated(session, net, args.iterations)
+                    found = evaluated(session, net, n_iterations)
                     rates.setdefault((name, f"{n_actors} actors"), []).append(found)
     median = {key: statistics.median(values) for key, values in rates.items()}
     for (name, how), values in rates.items():
         spread = " ".join(f"{value:,.0f}" for value in values)
-        print(f"{name:5} {how:9} {median[name, how]:8,.0f} images/s   ({spread})")
+        print(f"{name:9} {how:9} {median[name, how]:8,.0f} images/s   ({spread})")
     for name in nets:
         print(f"{name}: evaluate / bare = {median[name, '1 actors'] / median[name, 'bare']:.3f}")
         print(f"{name}: two actors / one = {median[name, '2 actors'] / median[name, '1 actors']:.2f}")
-    print(f"INT8 / FP32, evaluate, one actor = {median['INT8', '1 actors'] / median['FP32', '1 actors']:.2f}")
+    for name in list(nets)[1:]:
+        gain = median[name, "1 actors"] / median["FP32", "1 actors"]
+        print(f"{name} / FP32, evaluate, one actor = {gain:.2f}")
 
 
 if __name__ == "__main__":
