@@ -4,12 +4,14 @@ One function answers for the engine (which rounding happens where), for the cali
 and for `inspect`. Source of every rule: intel-caffe.md, "INT8 arithmetic", and the golden nets that show it.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.quantize.fusion import Fused
+from distcalib.errors import FormatError
+from distcalib.quantize.fusion import QUANTIZABLE, Fused
 
 INT8 = 8
 Params = Mapping[str, caffe_pb2.QuantizationParameter]
@@ -37,8 +39,36 @@ class Grid:
 
 
 def params_of(graph: Graph) -> dict[str, caffe_pb2.QuantizationParameter]:
-    """The quantization_param of each layer that has one."""
-    return {node.name: node.layer.quantization_param for node in graph if node.layer.HasField("quantization_param")}
+    """The quantization_param of each layer that can run INT8 and has one.
+
+    Raises FormatError naming every scale that is missing or no scale: nothing can be computed with it.
+    """
+    found = {
+        node.name: node.layer.quantization_param
+        for node in graph
+        if node.type in QUANTIZABLE and node.layer.HasField("quantization_param")
+    }
+    problems = [f"layer '{name}': {problem}" for name, param in found.items() for problem in _problems(param)]
+    if problems:
+        raise FormatError("; ".join(problems))
+    return found
+
+
+def _problems(param: caffe_pb2.QuantizationParameter) -> Iterator[str]:
+    for field, scales in (("scale_in", param.scale_in), ("scale_out", param.scale_out)):
+        wrong = _first_wrong(field, scales, len(scales) == 1, lambda s: 0.0 < s < math.inf)
+        if wrong is not None:
+            yield f"quantization_param has {wrong}; one positive number is needed"
+    scales = param.scale_params
+    wrong = _first_wrong("scale_params", scales, len(scales) > 0, lambda s: 0.0 <= s < math.inf)
+    if wrong is not None:
+        yield f"quantization_param has {wrong}; one or one an output channel are needed, none negative"
+
+
+def _first_wrong(field: str, scales: Sequence[float], count_fits: bool, fits: Callable[[float], bool]) -> str | None:
+    if not count_fits:
+        return f"{len(scales)} {field}"
+    return next((f"{field} {scale:g}" for scale in scales if not fits(scale)), None)
 
 
 def runs_int8(fused: Fused, params: Params, stored: Mapping[Blob, Grid]) -> bool:
