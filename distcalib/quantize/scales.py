@@ -54,7 +54,13 @@ class Quantizer:
         self._nonnegative = nonnegative_blobs(graph)
         self.refused: dict[str, str] = {}
         """Convolutions and inner products that stay FP32 whatever the search says, with the reason."""
+        self.fp32_outputs: Mapping[str, str] = {}
+        """Layers whose output is not stored as integers, by the Eltwise that Intel Caffe would compute wrongly."""
         self.space = self._space()
+        self.fp32_outputs = self._added_wrongly()
+        if self.fp32_outputs:
+            self.refused.clear()
+            self.space = self._space()
 
     @property
     def observed(self) -> tuple[Blob, ...]:
@@ -66,7 +72,7 @@ class Quantizer:
         """Whether `blob`, stored as integers, is s8 (True) or u8; None if no choice of layers stores it as integers."""
         maker = self._makers.get(blob)
         if isinstance(maker, Fused):
-            if maker.name in self.refused:
+            if maker.name in self.refused or maker.name in self.fp32_outputs:
                 return None
             return self.stored_signed(maker.residual) if maker.residual is not None else not maker.nonnegative
         if maker is None or maker.type not in ("ReLU", "Split", "Pooling", "Concat"):
@@ -80,6 +86,21 @@ class Quantizer:
         if isinstance(maker, Fused):
             return frozenset({maker.name})
         return frozenset().union(*(self._origins(bottom) for bottom in maker.bottoms))
+
+    def _added_wrongly(self) -> dict[str, str]:
+        """The layers whose integers would meet in an Eltwise that is not fused, by its name.
+
+        Intel Caffe adds two INT8 values of one type at scale 1.0 whatever their scales, so neither may be stored so.
+        """
+        fused = {group.eltwise.index for group in self.groups.values() if group.eltwise is not None}
+        found: dict[str, str] = {}
+        for node in self.graph:
+            if node.type == "Eltwise" and node.index not in fused:
+                signs = [self.stored_signed(blob) for blob in node.bottoms]
+                for blob, signed in zip(node.bottoms, signs, strict=True):
+                    if signed is not None and signs.count(signed) > 1:
+                        found.update(dict.fromkeys(sorted(self._origins(blob)), node.name))
+        return found
 
     def _space(self) -> Space:
         self._makers: dict[Blob, Fused | Node] = {top: node for node in self.graph for top in node.tops}
@@ -105,6 +126,9 @@ class Quantizer:
             return "first convolution, which -1st quantizes"
         if group.residual is None:
             return None
+        if group.name in self.fp32_outputs:
+            eltwise = self.fp32_outputs[group.name]
+            return f"its sum would be INT8 in Eltwise '{eltwise}', which Intel Caffe computes wrongly for INT8 inputs"
         signed = self.stored_signed(group.residual)
         if signed is None:
             return f"its residual '{group.residual.name}' is FP32, so Intel Caffe runs the sum in FP32"
@@ -153,7 +177,7 @@ class Calibration:
         if group.residual is not None:
             signed = stored[group.residual].signed
             target = Grid(self._scale(group.output, signed), signed)
-        elif self._wants_int8(group.output, candidate):
+        elif group.name not in self.quantizer.fp32_outputs and self._wants_int8(group.output, candidate):
             target = Grid(self._scale(group.output, not group.nonnegative), not group.nonnegative)
         param.bw_layer_out = FP32 if target is None else INT8
         param.scale_out.append(1.0 if target is None else target.scale)
