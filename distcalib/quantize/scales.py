@@ -25,6 +25,9 @@ U8_MAX, S8_MAX = 255, 127
 FP32 = 32
 # A bias is an s32 in units of the accumulator; half of its range is left for the products.
 _BIAS_LIMIT = float(2**30)
+# Values that training let die are 1e-40 and the like: 127 over that is infinite in the file. The product of two scales
+# must be finite too, in float32.
+_LARGEST_SCALE = 1e15
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ class Calibration:
             raise UnsupportedError(
                 f"blob '{blob.name}': is not finite in the FP32 pass; correct the weights or the data"
             )
-        return (S8_MAX if signed else U8_MAX) / largest if largest > 0.0 else 1.0
+        return min((S8_MAX if signed else U8_MAX) / largest, _LARGEST_SCALE) if largest > 0.0 else 1.0
 
     def _weight_scales(self, group: Fused, scale_in: float) -> NDArray[np.float64]:
         """127/max|w| of the folded weights, (1,) or (M,); 0 for an all-zero channel; lower where the bias would leave
@@ -209,7 +212,7 @@ class Calibration:
         with np.errstate(divide="ignore"):
             scales = np.where(largest > 0.0, S8_MAX / largest, 0.0)
             limits = np.where(bias_size != 0.0, _BIAS_LIMIT / (bias_size * scale_in), np.inf)
-        scales = np.minimum(scales, limits)
+        scales = np.minimum(np.minimum(scales, _LARGEST_SCALE), limits)
         return scales.min(keepdims=True) if self.quantizer.options.weights_channel == "single" else scales
 
     def _wants_int8(self, blob: Blob, candidate: Candidate) -> bool:

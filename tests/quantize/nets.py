@@ -48,9 +48,11 @@ def value(text: str) -> Blob:
 
 
 def weights_of(graph: Graph, weight: float = 2.0) -> Weights:
-    """Two output channels of `weight`, no bias, for each convolution and inner product."""
+    """Two output channels of `weight` for each convolution; no bias, and BatchNorms and Scales that change nothing."""
     made = np.full((2, 1, 1, 1), weight, np.float32)
-    return {node.name: (made,) for node in graph if node.type in ("Convolution", "InnerProduct")}
+    zeros, ones = np.zeros(2, np.float32), np.ones(2, np.float32)
+    blobs = {"Convolution": (made,), "BatchNorm": (zeros, ones, ones[:1]), "Scale": (ones, zeros)}
+    return {node.name: blobs[node.type] for node in graph if node.type in blobs}
 
 
 def calibrate(
