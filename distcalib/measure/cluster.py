@@ -31,6 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from distcalib.errors import MeasureError  # noqa: E402
 from distcalib.measure.actor import ActorProcess  # noqa: E402
+from distcalib.measure.interrupts import interrupt_held  # noqa: E402
 
 _CONNECT_SECONDS = 5.0
 
@@ -66,17 +67,14 @@ class Cluster:
         """
         self._ours = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS") or "local"
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         try:
-            if self._ours and address == "local":
-                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
-            elif self._ours:
-                _check_listening(address)
-                ray.init(address=address, **quiet)
-        except Exception as error:
-            remedy = "look into /tmp/ray/session_latest/logs" if address == "local" else "is Ray running there?"
-            raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
-        self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            if self._ours:
+                with interrupt_held():
+                    _connect(address, n_cpus)
+            self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        except BaseException:  # Ctrl-C that was held back, too
+            self.close()
+            raise
 
     def put(self, value: object) -> Ref:
         """Store once for all actors."""
@@ -109,7 +107,22 @@ class Cluster:
     def close(self) -> None:
         """Disconnect, and end a local Ray that was started here; one that was found running stays."""
         if self._ours and ray.is_initialized():
-            ray.shutdown()
+            with interrupt_held():
+                ray.shutdown()
+
+
+def _connect(address: str, n_cpus: int) -> None:
+    """Start a local Ray, or join the one at `address`; MeasureError if that fails."""
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address == "local":
+            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+        else:
+            _check_listening(address)
+            ray.init(address=address, **quiet)
+    except Exception as error:
+        remedy = "look into /tmp/ray/session_latest/logs" if address == "local" else "is Ray running there?"
+        raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
 
 
 def _check_listening(address: str) -> None:
