@@ -1,0 +1,157 @@
+"""What calibration assumes of storage is what `storage` says of the parameters that it wrote, on random nets.
+
+The two walk the net in different ways: scales.py asks what will be read as integers, storage.py follows what a file
+says. Where they differ, a value is rounded twice, or a sum falls back to FP32 in Intel Caffe unmeasured.
+"""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from distcalib.caffe.caffe_pb2 import QuantizationParameter
+from distcalib.caffe.graph import Blob
+from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.fusion import Fused
+from distcalib.quantize.ranges import Range
+from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.quantize.storage import Grid, input_grid, runs_int8, storage
+from tests.quantize.nets import conv, eltwise, layer, make_graph, relu, weights_of
+
+KEEP_INTEGERS = ("ReLU", "Split", "Pooling", "Concat")
+
+
+def random_net(rng: random.Random) -> list[str]:
+    """A net of about twenty layers; every kind of reader of every kind of value comes up over the seeds."""
+    layers: list[str] = []
+    blobs = ["x"]
+
+    def pick() -> str:
+        return rng.choice(blobs[-5:])
+
+    def add(text: str, *tops: str) -> None:
+        layers.append(text)
+        blobs.extend(tops)
+
+    for i in range(rng.randint(8, 24)):
+        top, kind = f"b{i}", rng.randrange(10)
+        if kind < 4:
+            add(conv(top, pick()), top)
+            if rng.random() < 0.3:
+                layers.append(layer("BatchNorm", f"{top}_bn", top, top))
+            if rng.random() < 0.5:
+                layers.append(relu(f"{top}_relu", top, rng.choice([0.0, 0.0, 0.1])))
+        elif kind < 7:
+            branch, shortcut = f"{top}_conv", pick()
+            layers.append(conv(branch, pick()))
+            if rng.random() < 0.2:
+                layers.append(relu(f"{branch}_relu", branch))
+            pair = [shortcut, branch]
+            rng.shuffle(pair)
+            third = f" {pick()}" if rng.random() < 0.15 else ""
+            add(eltwise(top, f"{pair[0]} {pair[1]}{third}", rng.choice(["", "", "", "operation: MAX"])), top)
+            if rng.random() < 0.7:
+                layers.append(relu(f"{top}_relu", top))
+        elif kind == 7:
+            add(layer("Concat", top, f"{pick()} {pick()}"), top)
+        elif kind == 8:
+            add(layer("Split", top, pick(), f"{top}a {top}b"), f"{top}a", f"{top}b")
+        else:
+            add(layer(rng.choice(["Pooling", "Pooling", "ReLU", "LRN"]), top, pick()), top)
+    return layers
+
+
+class Made:
+    """A random net, a random candidate of it, its parameters, and how they store the net."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        rng = random.Random(seed)
+        self.graph = make_graph(*random_net(rng))
+        self.quantizer = Quantizer(self.graph, Options(enable_1st_conv=rng.random() < 0.5))
+        self.groups = self.quantizer.groups
+        self.ranges = {blob: Range(-rng.uniform(0.1, 9), rng.uniform(0.1, 9)) for blob in self.quantizer.observed}
+        calibration = Calibration(self.quantizer, self.ranges, weights_of(self.graph))
+        order = self.quantizer.space.order
+        self.candidate: Candidate = self.quantizer.space.candidate(n for n in order if rng.random() < 0.8)
+        self.params: dict[str, QuantizationParameter] = calibration.params(self.candidate)
+        self.stored: dict[Blob, Grid] = storage(self.graph, self.groups, self.params)
+
+    def read_as_integers(self, blob: Blob) -> bool:
+        """Whether an INT8 layer reads `blob`, or what layers that keep integers make of it."""
+        if any(blob in (self.groups[name].input, self.groups[name].residual) for name in self.params):
+            return True
+        readers = [node for node in self.graph.consumers.get(blob, ()) if node.type in KEEP_INTEGERS]
+        return any(self.read_as_integers(top) for node in readers for top in node.tops if top in self.stored)
+
+
+@pytest.fixture(scope="module")
+def nets() -> list[Made]:
+    return [Made(seed) for seed in range(300)]
+
+
+def groups(nets: list[Made]) -> Iterator[tuple[Made, Fused, QuantizationParameter, str]]:
+    """Each INT8 layer of each net: net, group, parameter, and where that is."""
+    for net in nets:
+        for name, param in net.params.items():
+            yield net, net.groups[name], param, f"seed {net.seed}: {name}"
+
+
+def test_params_are_of_layers_that_run_int8(nets: list[Made]) -> None:
+    for net in nets:
+        running = {name for name, group in net.groups.items() if runs_int8(group, net.params, net.stored)}
+        assert running == set(net.params) == net.candidate.int8, net.seed
+
+
+def test_no_int8_layer_rounds_its_input_again(nets: list[Made]) -> None:
+    for net, group, param, where in groups(nets):
+        assert net.stored.get(group.input) in (None, input_grid(param)), where
+
+
+def test_every_scale_out_is_of_the_range_and_the_stored_type(nets: list[Made]) -> None:
+    for net, group, param, where in groups(nets):
+        grid = net.stored.get(group.output)
+        if grid is None:
+            assert (param.bw_layer_out, param.scale_out[0]) == (32, 1.0), where
+        else:
+            largest = (127 if grid.signed else 255) / grid.scale
+            assert param.bw_layer_out == 8, where
+            assert largest == pytest.approx(net.ranges[group.output].max_abs, rel=1e-6), where
+
+
+def test_u8_stores_no_value_that_can_be_negative(nets: list[Made]) -> None:
+    for net, group, _, where in groups(nets):
+        grid = net.stored.get(group.output)
+        assert grid is None or grid.signed or group.nonnegative, where
+
+
+def test_integers_are_stored_where_they_are_read(nets: list[Made]) -> None:
+    for net, group, _, where in groups(nets):
+        if group.output not in net.stored:
+            assert group.name in net.quantizer.fp32_outputs or not net.read_as_integers(group.output), where
+        elif group.residual is None:
+            assert net.read_as_integers(group.output), where
+
+
+def test_stored_types_are_those_foreseen(nets: list[Made]) -> None:
+    for net in nets:
+        for blob, grid in net.stored.items():
+            assert net.quantizer.stored_signed(blob) == grid.signed, f"seed {net.seed}: {blob}"
+
+
+def test_integers_of_one_type_do_not_meet_in_an_eltwise_that_is_not_fused(nets: list[Made]) -> None:
+    for net in nets:
+        fused = {group.eltwise for group in net.groups.values()}
+        for node in net.graph:
+            if node.type == "Eltwise" and node not in fused:
+                signs = [net.stored[blob].signed for blob in node.bottoms if blob in net.stored]
+                assert len(signs) == len(set(signs)), f"seed {net.seed}: {node.name}"
+
+
+def test_random_nets_show_all_that_they_should(nets: list[Made]) -> None:
+    """The properties above are not empty: what they speak of occurs often."""
+    sums = [net.stored[group.output].signed for net, group, _, _ in groups(nets) if group.residual is not None]
+    concats = [node for net in nets for node in net.graph if node.type == "Concat" and node.tops[0] in net.stored]
+    assert min(sums.count(True), sums.count(False), len(concats)) > 30
+    assert sum(bool(net.quantizer.fp32_outputs) for net in nets) > 30
+    assert sum(len(net.candidate.int8) < len(net.quantizer.space.order) for net in nets) > 100
