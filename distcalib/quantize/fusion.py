@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.errors import UnsupportedError
 
 QUANTIZABLE = ("Convolution", "InnerProduct")
 
@@ -80,7 +81,18 @@ def own_relu(layer: caffe_pb2.LayerParameter) -> float | None:
 
 
 def find_fused(graph: Graph) -> dict[str, Fused]:
-    """Fused groups by the name of their convolution, in net order; every layer is in one group at most."""
+    """Fused groups by the name of their convolution, in net order; every layer is in one group at most.
+
+    Raises UnsupportedError for convolutions of several bottoms, which Caffe runs one by one with the same weights.
+    """
+    wrong = [
+        f"layer '{node.name}' ({node.type}): has {len(node.bottoms)} bottoms and {len(node.tops)} tops; "
+        "one of each is converted"
+        for node in graph
+        if node.type in QUANTIZABLE and (len(node.bottoms), len(node.tops)) != (1, 1)
+    ]
+    if wrong:
+        raise UnsupportedError("; ".join(wrong))
     found = {node.name: _follow(graph, node) for node in graph if node.type in QUANTIZABLE}
     # What is folded into a convolution is computed where the convolution stands, not where its own layer does.
     computed_at = {blob: node.index for blob, node in graph.producer.items()}
@@ -134,7 +146,7 @@ def _with_sum(graph: Graph, fused: Fused, computed_at: Mapping[Blob, int]) -> Fu
 
 def _next(graph: Graph, blob: Blob, kind: str) -> Node | None:
     reader = graph.only_consumer(blob)
-    return reader if reader is not None and reader.type == kind else None
+    return reader if reader is not None and reader.type == kind and len(reader.tops) == 1 else None
 
 
 def _per_channel(node: Node) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from distcalib.errors import UnsupportedError
 from distcalib.quantize.fusion import Fused, find_fused, fold, own_relu
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu
 
@@ -46,6 +47,8 @@ INNER = layer("InnerProduct", "f", "x", "", "inner_product_param { num_output: 2
         pytest.param([C, layer("Split", "t", "c", "t1 t2"), relu("r", "t1"), conv("e", "t2")], ["c"], id="split"),
         pytest.param([conv("c", "x", "relu: true"), relu("r", "c")], ["c"], id="own_relu"),
         pytest.param([C, layer("Dropout", "o", "c", "c"), relu("r", "c")], ["c"], id="dropout_between"),
+        pytest.param([conv("c", "x", "relu: true"), bn("b", "c")], ["c"], id="own_relu_before_batch_norm"),
+        pytest.param([C, 'layer { name: "r" type: "ReLU" bottom: "c" }'], ["c"], id="relu_without_top"),
     ],
 )
 def test_group_takes_what_follows_the_convolution(layers: list[str], members: list[str]) -> None:
@@ -95,6 +98,7 @@ def test_group_takes_a_sum_on_a_sum_that_stands_behind_its_own_convolution() -> 
         pytest.param([C, conv("d", "c", "relu: true"), eltwise("e", "c d")], id="own_relu"),
         pytest.param([C, D, eltwise("e", "d d")], id="both_are_the_same"),
         pytest.param([C, D, eltwise("e", "c d x")], id="three_bottoms"),
+        pytest.param([C, D, eltwise("e", "c d c")], id="three_bottoms_of_two_blobs"),
         pytest.param([C, D, eltwise("e", "c d", "operation: MAX")], id="max"),
         pytest.param([C, D, eltwise("e", "c d", "operation: PROD")], id="product"),
         pytest.param([C, D, eltwise("e", "c d", "coeff: 1 coeff: -1")], id="difference"),
@@ -128,6 +132,19 @@ def test_group_knows_the_relu_that_makes_its_output(layers: list[str], slope: fl
 def test_own_relu_of_an_inner_product_is_its_own() -> None:
     text = layer("InnerProduct", "f", "x", "", "inner_product_param { relu: true negative_slope: 0.25 }")
     assert own_relu(make_graph(text).nodes[1].layer) == 0.25
+
+
+def test_find_fused_names_all_convolutions_that_are_not_of_one_bottom_and_top() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        find_fused(
+            make_graph(
+                layer("Convolution", "a", "x x", "a1 a2"), C, 'layer { name: "f" type: "InnerProduct" bottom: "c" }'
+            )
+        )
+    assert str(caught.value) == (
+        "layer 'a' (Convolution): has 2 bottoms and 2 tops; one of each is converted; "
+        "layer 'f' (InnerProduct): has 1 bottoms and 0 tops; one of each is converted"
+    )
 
 
 WEIGHT = np.array([[1, 2], [3, 4]], np.float32).reshape(2, 2, 1, 1)
