@@ -185,8 +185,6 @@ class Calibration:
         param.bw_layer_out = FP32 if target is None else INT8
         param.scale_out.append(1.0 if target is None else target.scale)
         param.scale_params.extend(self._weight_scales(group, param.scale_in[0]))
-        if target is not None:
-            target = Grid(param.scale_out[0], target.signed)  # the float32 of the file, which consumers take over
         return param, target
 
     def _scale(self, blob: Blob, signed: bool) -> float:

@@ -43,8 +43,7 @@ class GreedyFallback:
         """As many candidates a round as there are INT8 layers left, all measured in parallel."""
         [best] = yield [start]
         while best.drop > self._tolerance and best.candidate.int8:
-            smaller = dict.fromkeys(best.candidate.without(layer) for layer in best.candidate.int8_layers)
-            tried = yield list(smaller)
+            tried = yield [best.candidate.without(layer) for layer in best.candidate.int8_layers]
             best = min(tried, key=_preference)
         return best.candidate
 

@@ -203,6 +203,12 @@ def test_refused_tells_why_a_layer_stays_fp32(layers: list[str], options: Option
     assert name not in quantizer.space.order
 
 
+def test_refused_is_in_net_order() -> None:
+    layers = [C, G, layer("Pooling", "p", "c"), D, eltwise("e", "p d"), eltwise("m", "e g x")]
+    quantizer = Quantizer(make_graph(*layers, layer("InnerProduct", "f", "m")), FIRST)
+    assert list(quantizer.refused) == ["d", "f"]
+
+
 def test_first_convolution_is_the_first_of_the_net_only() -> None:
     graph = make_graph(layer("InnerProduct", "f", "x"), C, D, G)
     assert Quantizer(graph, Options()).space.order == ("d", "g")
