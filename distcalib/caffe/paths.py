@@ -33,19 +33,15 @@ def resolve_path(source: str, prototxt: Path) -> Path:
     return beside if beside.exists() else as_given
 
 
-def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path, *, beside_only: bool = False) -> None:
-    """Make the paths of the data layers absolute, in place, as `resolve_path` finds them from `prototxt`.
-
-    With `beside_only`, only those that are found from the prototxt's folder and not from the working directory: what a
-    file needs that moves to another folder.
-    """
+def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path) -> None:
+    """Make the paths of the data layers absolute, in place, as `resolve_path` finds them from `prototxt`."""
     for layer in net.layer:
         for param_name, field in _PATHS:
             if not layer.HasField(param_name):
                 continue
             param = getattr(layer, param_name)
             source = getattr(param, field)
-            if not source or (beside_only and Path(source).exists()):
+            if not source:
                 continue
             found = resolve_path(source, prototxt)
             if found.exists():

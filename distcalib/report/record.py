@@ -4,6 +4,7 @@ All of it but `timing` follows from the inputs alone: the same bytes on any numb
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -58,36 +59,57 @@ class CalibrationReport:
     images_per_second: Mapping[str, float]
 
     def to_json(self) -> str:
-        """report.json: keys in the order of the fields, two spaces, a newline at the end."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        """report.json: keys in the order of the fields, two spaces, a newline at the end; NaN and infinity are null."""
+        return _json(asdict(self))
 
     @property
     def verdict(self) -> str:
         """The outcome in one sentence."""
-        kept = f"{len(self.int8_layers)} of {len(self.int8_layers) + len(self.fp32_layers)} layers INT8"
-        if self.met is None:
+        kept = f"{len(self.int8_layers)} of {len(self.int8_layers) + len(self.fp32_layers)} quantizable layers in INT8"
+        if self.score is None or self.fp32_score is None or self.drop is None:
             return f"Quantized, not measured: {kept}; wrote {self.output}"
         word = "met" if self.met else "NOT met"
-        scores = f"{self.metric} {self.score:.6g} against FP32 {self.fp32_score:.6g}, a drop of {_drop(self.drop)}"
-        return f"Tolerance {self.tolerance:g} {word}: {scores}, {kept}; wrote {self.output}"
+        scores = f"{self.metric} {self.score:.6g} against {self.fp32_score:.6g} in FP32 ({drop_text(self.drop)})"
+        return f"Tolerance {self.tolerance:g} {word}: {scores} with {kept}; wrote {self.output}"
 
 
 TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second")
 """The keys of report.json that depend on the machine and its mood."""
 
 
-def _drop(drop: float | None) -> str:
-    return "nothing" if drop is not None and drop <= 0.0 else f"{drop:.6g}"
+def drop_text(drop: float) -> str:
+    """A drop in words; a negative one is a gain."""
+    if drop == 0.0:
+        return "no drop"
+    return f"drop {drop:.6g}" if drop > 0.0 else f"gain {-drop:.6g}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    """`value` with null in place of numbers that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `caffe test` says of a net: the mean over the iterations of each output blob, by name."""
+    """What `caffe test` says of a net: the mean over the iterations of each output blob, by name.
+
+    `n_values` is how many numbers of one iteration each of them is a mean of; `loss_weights` has the weight of each
+    that is a loss.
+    """
 
     model: str
     scores: Mapping[str, float]
     n_values: Mapping[str, int]
-    loss_blobs: tuple[str, ...]
+    loss_weights: Mapping[str, float]
+    loss: float
     n_iterations: int
     batch: int
     int8_layers: tuple[str, ...]
@@ -100,4 +122,4 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+        return _json(asdict(self))

@@ -5,6 +5,9 @@ written, so that no rewrite stands between a score and its file.
 """
 
 import hashlib
+import math
+import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,14 +15,14 @@ from pathlib import Path
 
 from distcalib.caffe import caffe_pb2, net_text, resolve_sources, write_atomically
 from distcalib.engine.worker import NetSpec
-from distcalib.errors import OptionError, OutputError
+from distcalib.errors import EngineError, OptionError, OutputError, UnsupportedError
 from distcalib.measure import JobResult
 from distcalib.metrics import choose_score, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.quantize.ranges import merge_ranges
 from distcalib.quantize.scales import Calibration, Options, Quantizer
-from distcalib.report import CalibrationReport, CandidateRecord
+from distcalib.report import CalibrationReport, CandidateRecord, drop_text
 from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import (
@@ -36,6 +39,8 @@ from distcalib.run.session import (
 from distcalib.search import Measurement, make_strategy
 
 ALGORITHMS = ("DIRECT",)
+# A dot before it belongs to the name: the predecessor cut `resnet-1.5.prototxt` at the first one.
+_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
 
 
 @dataclass(frozen=True)
@@ -101,26 +106,39 @@ class Target:
     @property
     def prototxt(self) -> Path:
         """The quantized net."""
-        return self.folder / f"{self.model.stem}_quantized.prototxt"
+        name = self.model.name
+        stem = next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
+        return self.folder / f"{stem}_quantized.prototxt"
 
     @property
     def report(self) -> Path:
         """The report beside it."""
         return self.folder / "report.json"
 
-    def prepare(self) -> None:
-        """Make the folder, and raise OutputError now if nothing can be written there in the end."""
-        probe = self.folder / f".{self.model.stem}_quantized.probe"
+    def check(self) -> None:
+        """Raise OutputError now, not after hours, if the results cannot be written in the end; leaves no trace."""
+        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if os.path.lexists(folder))
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=there):
+                pass
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise OutputError(f"{self.folder}: cannot be written ({reason}); give another folder with --out") from None
+            raise self._refused(error) from None
         for path in (self.prototxt, self.report):
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
+
+    def write(self, prototxt: str, report: str) -> None:
+        """Write both files, in the folder made if it is not there.  Raises OutputError."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refused(error) from None
+        write_atomically(self.prototxt, prototxt)
+        write_atomically(self.report, report)
+
+    def _refused(self, error: OSError) -> OutputError:
+        reason = error.strerror or str(error)
+        return OutputError(f"{self.folder}: cannot be written to ({reason}); give another folder with --out")
 
 
 @dataclass
@@ -148,11 +166,12 @@ class _Run:
     def execute(self) -> CalibrationReport:
         begin = time.perf_counter()
         options = self.options
-        base = _without_params(open_net(self.model), self.target.folder)
+        base = _for_folder(open_net(self.model), self.target.folder)
         refuse_unrunnable(base)
-        metric = choose_score(base.test, options.blob_name)
+        _refuse_quantized(base)
+        metric = _metric(base, options.blob_name)
         quantizer = Quantizer(base.graph, Options(options.weights_channel, options.enable_1st_conv))
-        self.target.prepare()
+        self.target.check()
         with Session(
             base,
             self.weights,
@@ -167,19 +186,17 @@ class _Run:
                 winner = calibration.quantizer.space.all_int8
             else:
                 winner = measuring.search(calibration)
-            report = self._deliver(session, measuring, calibration, winner)
+        text = net_text(measuring.net_of(calibration, winner).full)
+        report = self._report(text, measuring, calibration, winner)
         report = replace(report, seconds=time.perf_counter() - begin)
-        write_atomically(self.target.report, report.to_json())
+        self.target.write(text, report.to_json())
         return report
 
-    def _deliver(
-        self, session: Session, measuring: "_Measuring", calibration: Calibration, winner: Candidate
+    def _report(
+        self, text: str, measuring: "_Measuring", calibration: Calibration, winner: Candidate
     ) -> CalibrationReport:
-        """Write the winner, check that the file is the net that was measured, and sum up."""
-        options = self.options
-        net = measuring.net_of(calibration, winner)
-        text = net_text(net.full)
-        write_atomically(self.target.prototxt, text)
+        """Sum up; `text` is the file to be delivered."""
+        options, session = self.options, measuring.session
         measured = measuring.measured.get(winner)
         first = next(iter(measuring.measured.values()), None)
         return CalibrationReport(
@@ -229,6 +246,7 @@ class _Measuring:
     options: CalibrationOptions
     cost: _Cost
     fp32_score: float | None = None
+    n_rounds: int = 0
     measured: dict[Candidate, Measurement] = field(default_factory=dict)
     without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
     images_per_second: dict[str, float] = field(default_factory=dict)
@@ -237,14 +255,21 @@ class _Measuring:
         """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
         n_sampled = min(self.options.sampling_iterations, self.options.iterations)
         taps = quantizer.observed
+        if not taps:
+            self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
         work = [(self.base.spec(taps), n_sampled)] if taps else []
         if not self.options.quantize_model:
             work.append((self.base.spec(), self.options.iterations))
-        results = self._timed("FP32 and ranges", work)
+        results = self._timed("ranges" if self.options.quantize_model else "FP32 and ranges", work) if work else []
         ranges = merge_ranges(taps, (row.ranges for row in rows(results[0]) if row.ranges is not None)) if taps else {}
         if not self.options.quantize_model:
             self.fp32_score = scores(rows(results[-1]))[self.metric]
             self.cost.passes += results[-1].run_seconds
+            if not math.isfinite(self.fp32_score):
+                raise EngineError(
+                    f"{self.base.name}: '{self.metric}' is {self.fp32_score} in FP32 already; "
+                    "correct the weights or the data, `distcalib evaluate` shows all scores"
+                )
             self.session.reporter.note(f"FP32: {self.metric} = {self.fp32_score:.6g}")
         return Calibration(quantizer, ranges, self.session.weights)
 
@@ -267,7 +292,9 @@ class _Measuring:
         if new:
             is_first = not self.measured
             nets = [self.net_of(calibration, candidate) for candidate in new]
-            phase = "all INT8" if is_first else f"{len(new)} candidates" if len(new) > 1 else "a candidate"
+            self.n_rounds += 1
+            counted = f"{len(new)} candidate{'s' if len(new) > 1 else ''}"
+            phase = "all INT8" if is_first else f"round {self.n_rounds - 1}, {counted}"
             results = self._timed(phase, [(net.spec(), self.options.iterations) for net in nets])
             for candidate, net, result in zip(new, nets, results, strict=True):
                 found = rows(result)
@@ -276,8 +303,7 @@ class _Measuring:
             if is_first:
                 self.cost.passes += results[0].run_seconds
             best = min((self.measured[candidate] for candidate in new), key=lambda m: m.drop)
-            fallen = ", ".join(best.candidate.fp32_layers) or "none"
-            self.session.reporter.note(f"{phase}: best {self.metric} = {best.score:.6g}, FP32 layers: {fallen}")
+            self.session.reporter.note(f"{phase}: {self.metric} = {best.score:.6g}, {_drop_and_layers(best)}")
         return [self.measured[candidate] for candidate in wanted]
 
     def _measurement(self, candidate: Candidate, score: float) -> Measurement:
@@ -307,14 +333,39 @@ class _Measuring:
         return results
 
 
-def _without_params(net: Net, folder: Path) -> Net:
-    """The FP32 net as it can be written to `folder`: paths beside the old prototxt are made absolute if that is
-    elsewhere.
-    """
+def _for_folder(net: Net, folder: Path) -> Net:
+    """The net as it can be written to `folder`: its relative paths are made absolute if that is not its own folder."""
+    if folder.resolve() == net.path.parent.resolve():
+        return net
     full = caffe_pb2.NetParameter()
     full.CopyFrom(net.full)
-    for layer in full.layer:
-        layer.ClearField("quantization_param")
-    if folder.resolve() != net.path.parent.resolve():
-        resolve_sources(full, net.path, beside_only=True)
+    resolve_sources(full, net.path)
     return make_net(net.path, full)
+
+
+def _refuse_quantized(net: Net) -> None:
+    """Raise UnsupportedError for a net that is quantized already: its scores would be taken for those of FP32."""
+    names = [layer.name for layer in net.full.layer if layer.HasField("quantization_param")]
+    if names:
+        shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+        raise UnsupportedError(
+            f"{net.name}: is quantized already ({len(names)} layers have a quantization_param: {shown}); "
+            "give the FP32 prototxt that it was made from"
+        )
+
+
+def _metric(net: Net, blob_name: str | None) -> str:
+    """The score to go by; what choose_score raises, with the file's name."""
+    try:
+        return choose_score(net.test, blob_name)
+    except OptionError as error:
+        raise OptionError(f"{net.name}: {error}") from None
+
+
+def _drop_and_layers(measurement: Measurement) -> str:
+    """The drop, and the layers in FP32 as far as a line has room for them."""
+    fallen = measurement.candidate.fp32_layers
+    if not fallen:
+        return f"{drop_text(measurement.drop)}, no layer in FP32"
+    names = ", ".join(fallen[:4]) + (", ..." if len(fallen) > 4 else "")
+    return f"{drop_text(measurement.drop)}, {len(fallen)} layer{'s' if len(fallen) > 1 else ''} in FP32: {names}"

@@ -16,7 +16,7 @@ from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.data import Index, open_source
 from distcalib.engine.builder import refuse_unconverted
 from distcalib.engine.worker import NetSpec, NetWorker, Row, Setting, data_nodes, refuse_host_feeding
-from distcalib.errors import OptionError, UnsupportedError
+from distcalib.errors import FormatError, OptionError, UnsupportedError
 from distcalib.measure import ActorPool, Job, JobResult, Placement, Progress
 from distcalib.metrics import HOST_TYPES, check_layer
 from distcalib.run.reporter import Reporter
@@ -46,8 +46,11 @@ class Net:
 
 
 def open_net(path: Path) -> Net:
-    """Read the prototxt `path`.  Raises FormatError, and UnsupportedError naming all that cannot be run."""
-    return make_net(path, read_net(path))
+    """Read the prototxt `path`.  Raises FormatError, also for a caffemodel, which is a binary net with blobs."""
+    full = read_net(path)
+    if any(layer.blobs for layer in full.layer):
+        raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
+    return make_net(path, full)
 
 
 def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
