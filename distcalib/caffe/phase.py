@@ -40,6 +40,9 @@ def test_net(
     result.layer.extend(kept)
     result.state.CopyFrom(state)
     upgrade_inputs(result)
+    for layer in result.layer:
+        if layer.type.endswith("Loss") and not layer.top:
+            layer.top.append(layer.name)  # Caffe makes up a top for a loss without one, "(automatic)"
     return result
 
 

@@ -8,6 +8,11 @@ from rich.console import Console
 from distcalib.errors import OptionError
 
 
+def example(*commands: str) -> str:
+    """The end of a help text: commands as they can be pasted, on the net that comes with the sources."""
+    return "\n".join(["example" if len(commands) == 1 else "examples", *(f"  {command}" for command in commands)])
+
+
 def add_model(parser: argparse.ArgumentParser, weights_required: bool = True) -> None:
     """-m as the predecessor has it, or the path alone; -w."""
     parser.add_argument(

@@ -2,11 +2,13 @@
 
 import argparse
 
-from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, model_of
+from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
 from distcalib.run.evaluation import evaluate
+
+EXAMPLE = "distcalib evaluate examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -14,7 +16,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "evaluate",
         help="the scores of a prototxt, quantized or not, as `caffe test` prints them",
-        epilog="example: distcalib evaluate net_quantized.prototxt -w net.caffemodel -i 100",
+        epilog=example(EXAMPLE),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_model(parser)
@@ -47,12 +50,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(result: Evaluation) -> list[str]:
-    """What the terminal shows: a line an output blob in the form of `caffe test`, then the rate."""
-    shown = []
+    """What the terminal shows: the loss and a line an output blob in the form of `caffe test`, then the rate."""
+    shown = [f"Loss: {result.loss:.6g}"]
     for name, score in result.scores.items():
         line = f"{name} = {score:.6g}"
-        if name in result.loss_blobs:
-            line += f" (* 1 = {score:.6g} loss)"
+        if name in result.loss_weights:
+            weight = result.loss_weights[name]
+            line += f" (* {weight:.6g} = {weight * score:.6g} loss)"
         shown.append(line)
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")

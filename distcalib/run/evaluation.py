@@ -2,6 +2,7 @@
 tool.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,11 +48,13 @@ def evaluate(
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
         int8 = running_int8(net)
+        means, weights_of = scores(found), loss_weights(net)
         return Evaluation(
             model=str(model),
-            scores=scores(found),
+            scores=means,
             n_values={name: partial.denominator for name, partial in found[0].scores.items()},
-            loss_blobs=tuple(n.tops[0].name for n in net.graph if n.type in LOSS_TYPES),
+            loss_weights=weights_of,
+            loss=math.fsum(weight * means[name] for name, weight in weights_of.items()),
             n_iterations=iterations,
             batch=session.batch,
             int8_layers=int8,
@@ -67,6 +70,13 @@ def evaluate(
 def scores(found: Sequence[Row]) -> Mapping[str, float]:
     """The mean over all iterations of each output blob, exact whatever actor measured which."""
     return {name: mean([row.scores[name] for row in found]) for name in found[0].scores}
+
+
+def loss_weights(net: Net) -> dict[str, float]:
+    """The weight of each loss that is one: 1 unless the layer says otherwise."""
+    losses = [node for node in net.graph if node.type in LOSS_TYPES]
+    weights = {n.tops[0].name: n.layer.loss_weight[0] if n.layer.loss_weight else 1.0 for n in losses}
+    return {name: weight for name, weight in weights.items() if weight != 0.0}
 
 
 def rate(result: JobResult, session: Session, wall_seconds: float) -> float:
