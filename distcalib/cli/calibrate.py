@@ -5,12 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, model_of
+from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
 from distcalib.run.calibration import CalibrationOptions, calibrate
 from distcalib.search import STRATEGIES
+
+EXAMPLE = (
+    "distcalib calibrate -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "
+    "-n accuracy-top1 -l 0.005 --out build/demo"
+)
 
 # Flags of the predecessor that have no meaning here yet: refused by name, because a flag that is silently ignored
 # gives a file that the user did not ask for.
@@ -48,7 +53,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "calibrate",
         help="quantize a net so that it loses at most -l, and write the file that was measured",
-        epilog="example: distcalib calibrate -m net.prototxt -w net.caffemodel -i 100 -n accuracy-top1 -l 0.01",
+        epilog=f"known and refused, not supported yet: {' '.join(f[0] for f, _, _ in NOT_YET)}\n\n{example(EXAMPLE)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_model(parser)
@@ -134,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         print(report.to_json(), end="")
     else:
         if report.fp32_layers:
-            console.print(f"FP32: {', '.join(report.fp32_layers)}", markup=False, highlight=False, soft_wrap=True)
+            line = f"in FP32 again: {', '.join(report.fp32_layers)}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
     return BELOW_FLOOR if report.met is False else OK

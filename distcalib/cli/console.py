@@ -4,7 +4,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
 PLAIN_SECONDS = 5.0
@@ -23,11 +23,12 @@ class ConsoleReporter:
         if console.is_terminal:
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
+                BarColumn(bar_width=None),
+                TextColumn("{task.completed}/{task.total} iterations"),
                 TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
                 console=console,
+                expand=True,
+                transient=True,  # what stays are the notes; the last line is the verdict
             )
 
     def __enter__(self) -> "ConsoleReporter":
@@ -62,13 +63,27 @@ class ConsoleReporter:
         if not done:
             elapsed, done = now - self._begin, n_done
         rate = done * self._batch / elapsed if elapsed > 0.0 else 0.0
+        left = (self._total - n_done) * self._batch / rate if rate else 0.0
+        told = f"{rate:,.0f} images/s" + (f", {duration(left)} left" if n_done < self._total else "")
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=n_done, rate=f"{rate:,.0f} images/s")
+            self._progress.update(self._task, completed=n_done, rate=told)
+            if n_done == self._total:  # else it would stand there while the next phase is prepared
+                self._progress.remove_task(self._task)
+                self._task = None
         elif now - self._said >= PLAIN_SECONDS or n_done == self._total:
             self._said = now
-            left = (self._total - n_done) * self._batch / rate if rate else 0.0
-            self.note(f"{self._name}: {n_done}/{self._total} iterations, {rate:,.0f} images/s, {left:.0f} s left")
+            self.note(f"{self._name}: {n_done}/{self._total} iterations, {told}")
 
     def note(self, text: str) -> None:
         """A line that stays."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 8 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -5,9 +5,11 @@ import json
 
 from rich.console import Console
 
-from distcalib.cli.arguments import add_model, add_output, console_of, model_of
+from distcalib.cli.arguments import add_model, add_output, console_of, example, model_of
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.run.inspection import Inspection, inspect
+
+EXAMPLE = "distcalib inspect examples/digits/digits.prototxt -w examples/digits/digits.caffemodel"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,7 +17,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "inspect",
         help="layers, shapes, scales, and all that cannot be run",
-        epilog="example: distcalib inspect net.prototxt -w net.caffemodel",
+        epilog=example(EXAMPLE),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_model(parser, weights_required=False)
@@ -35,10 +38,12 @@ def run(args: argparse.Namespace) -> int:
 
 def show(found: Inspection, console: Console) -> None:
     """The listing, then what is in the way, then a sentence."""
-    rows = [("layer", "type", "shape", "stored", "INT8")]
+    rows: list[tuple[str, ...]] = [("layer", "type", "shape", "stored", "INT8")]
     for layer in found.layers:
         shapes = ", ".join("?" if s is None else "×".join(map(str, s)) or "scalar" for s in layer.shapes)
         rows.append((layer.name, layer.type, shapes, layer.stored, layer.int8))
+    if not any(layer.stored for layer in found.layers):  # no layer is INT8: a column of nothing
+        rows = [(*row[:3], row[4]) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:  # no table of rich's: it folds names to the width of the terminal, and a listing is searched
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

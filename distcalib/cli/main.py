@@ -1,12 +1,14 @@
 """Arguments in, an exit code out; what each command does stands in the file of its name."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from distcalib.cli import calibrate, evaluate, inspect
+from distcalib.cli.arguments import example
 from distcalib.cli.exit_codes import ERROR, INTERRUPTED
 from distcalib.errors import DistcalibError, OptionError
 from distcalib.version import __version__
@@ -19,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence, and where to read more."""
-        raise OptionError(f"{self.prog}: {message}; see {self.prog} --help")
+        raise OptionError(f"{message}; see {self.prog} --help")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -27,7 +29,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="distcalib",
         description="INT8 calibration of Caffe models, with the accuracy measured on every core.",
-        epilog="example: distcalib calibrate -m net.prototxt -w net.caffemodel -i 100 -n accuracy-top1 -l 0.01",
+        epilog=example(calibrate.EXAMPLE),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"distcalib {__version__}")
@@ -48,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             traceback.print_exc()
         print(f"distcalib: {error}", file=sys.stderr)
+        return ERROR
+    except BrokenPipeError:  # `distcalib inspect net.prototxt | head`: nobody is left to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
         return ERROR
     except KeyboardInterrupt:
         print("distcalib: interrupted; nothing was written", file=sys.stderr)
