@@ -73,11 +73,13 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
     nodes: list[Node] = []
     problems: list[str] = []
     names: set[str] = set()
+    lacking = False
     for index, layer in enumerate(layers):
         if layer.name in names and layer.type not in _REPEATABLE:
             problems.append(f"layer name '{layer.name}' is used twice; give each layer its own")
         names.add(layer.name)
         missing = [b for b in layer.bottom if b not in current]
+        lacking = lacking or bool(missing)
         problems += [
             f"layer '{layer.name}' ({layer.type}) reads blob '{b}', which no layer before it makes" for b in missing
         ]
@@ -96,7 +98,8 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
         for blob in dict.fromkeys(bottoms):
             consumers.setdefault(blob, []).append(node)
     if problems:
-        raise FormatError(f"{where}: " + "; ".join(problems))
+        remedy = "; correct the name, or give the TEST phase a layer that makes it" if lacking else ""
+        raise FormatError(f"{where}: " + "; ".join(problems) + remedy)
     unread = [blob for blob in producer if blob not in consumers]
     outputs = tuple(sorted(unread))
     return Graph(tuple(nodes), producer, {b: tuple(n) for b, n in consumers.items()}, outputs)

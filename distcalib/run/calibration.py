@@ -14,31 +14,28 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2, net_text, resolve_sources, write_atomically
-from distcalib.engine.worker import NetSpec
+from distcalib.caffe.graph import Blob
+from distcalib.engine.spec import NetSpec, Sampling
 from distcalib.errors import EngineError, OptionError, OutputError, UnsupportedError
 from distcalib.measure import JobResult
 from distcalib.metrics import choose_score, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.fusion import QUANTIZABLE
-from distcalib.quantize.ranges import merge_ranges
+from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.quantize.thresholds import ALGORITHMS, NEED_VALUES
 from distcalib.report import CalibrationReport, CandidateRecord, drop_text
+from distcalib.run.checks import check_iterations, refuse_unrunnable
 from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
+from distcalib.run.net import Net, make_net, open_net
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.session import (
-    Net,
-    Session,
-    check_iterations,
-    make_net,
-    measured_isa,
-    open_net,
-    refuse_unrunnable,
-    rows,
-    versions,
-)
+from distcalib.run.session import Session, measured_isa, rows, versions
 from distcalib.search import Measurement, make_strategy
 
-ALGORITHMS = ("DIRECT",)
+# Rows of ranges that the driver holds at the most: its memory does not grow with -s.
+MAX_ROWS = 64
+# Values that one program hands out for an algorithm that looks at all of them: more are observed in several passes.
+MAX_TAP_BYTES = 512 * 2**20
 # A dot before it belongs to the name: the predecessor cut `resnet-1.5.prototxt` at the first one.
 _SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
 
@@ -67,7 +64,7 @@ class CalibrationOptions:
         if not 0.0 <= self.accuracy_loss <= 1.0:
             raise OptionError(f"-l {self.accuracy_loss:g}: is outside [0, 1]; 0.01 tolerates a loss of one point")
         if self.calibration_algos not in ALGORITHMS:
-            raise OptionError(f"-a {self.calibration_algos}: is no algorithm here yet; {', '.join(ALGORITHMS)} is")
+            raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {', '.join(ALGORITHMS)} are")
         make_strategy(self.strategy, self.accuracy_loss)
         Options(self.weights_channel, self.enable_1st_conv)
 
@@ -257,11 +254,15 @@ class _Measuring:
         taps = quantizer.observed
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
-        work = [(self.base.spec(taps), n_sampled)] if taps else []
+        work = [(self.base.spec(part), part.n_rows) for part in self._samplings(taps, n_sampled)]
+        n_parts = len(work)
         if not self.options.quantize_model:
             work.append((self.base.spec(), self.options.iterations))
         results = self._timed("ranges" if self.options.quantize_model else "FP32 and ranges", work) if work else []
-        ranges = merge_ranges(taps, (row.ranges for row in rows(results[0]) if row.ranges is not None)) if taps else {}
+        ranges: dict[Blob, Range] = {}
+        for (spec, _), result in zip(work[:n_parts], results, strict=False):
+            observed = spec.sampling.taps if spec.sampling is not None else ()
+            ranges.update(merge_ranges(observed, [row.ranges for row in rows(result)]))
         if not self.options.quantize_model:
             self.fp32_score = scores(rows(results[-1]))[self.metric]
             self.cost.passes += results[-1].run_seconds
@@ -271,7 +272,15 @@ class _Measuring:
                     "correct the weights or the data, `distcalib evaluate` shows all scores"
                 )
             self.session.reporter.note(f"FP32: {self.metric} = {self.fp32_score:.6g}")
-        return Calibration(quantizer, ranges, self.session.weights)
+        return Calibration(quantizer, ranges, self.session.weights, self.options.calibration_algos)
+
+    def _samplings(self, taps: Sequence[Blob], n_sampled: int) -> list[Sampling]:
+        """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
+        block = -(-n_sampled // MAX_ROWS)
+        if self.options.calibration_algos not in NEED_VALUES:
+            return [Sampling(tuple(taps), False, n_sampled, block)] if taps else []
+        parts = self.session.in_parts(taps, MAX_TAP_BYTES)
+        return [Sampling(part, True, n_sampled, block) for part in parts]
 
     def search(self, calibration: Calibration) -> Candidate:
         """Drive the strategy; it never sees anything but measurements."""
@@ -347,9 +356,10 @@ def _refuse_quantized(net: Net) -> None:
     """Raise UnsupportedError for a net that is quantized already: its scores would be taken for those of FP32."""
     names = [layer.name for layer in net.full.layer if layer.HasField("quantization_param")]
     if names:
-        shown = ", ".join(f"'{name}'" for name in names[:3]) + (", ..." if len(names) > 3 else "")
+        shown = ", ".join(f"'{name}'" for name in names[:3])
+        others = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise UnsupportedError(
-            f"{net.name}: is quantized already ({len(names)} layers have a quantization_param: {shown}); "
+            f"{net.name}: is quantized already (quantization_param in {shown}{others}); "
             "give the FP32 prototxt that it was made from"
         )
 

@@ -7,14 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from distcalib.engine.worker import Row
+from distcalib.engine.spec import Row
 from distcalib.measure import JobResult
 from distcalib.metrics import LOSS_TYPES, mean
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
+from distcalib.run.checks import check_iterations
+from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.session import Net, Session, check_iterations, measured_isa, open_net, rows, versions
+from distcalib.run.session import Session, measured_isa, rows, versions
 
 
 def evaluate(

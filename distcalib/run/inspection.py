@@ -1,20 +1,20 @@
 """`distcalib inspect`: what a net is made of, what of it can run INT8 or does, and all that cannot be run, at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2, read_weights
 from distcalib.caffe.graph import Blob, Node
 from distcalib.data import DATA_TYPES, open_source
-from distcalib.engine.builder import layer_shapes, unconverted
-from distcalib.engine.worker import data_nodes, refuse_host_feeding
-from distcalib.errors import DataError, DistcalibError
+from distcalib.engine.builder import layer_shapes
+from distcalib.engine.worker import data_nodes
+from distcalib.errors import DataError, DistcalibError, FormatError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
-from distcalib.metrics import HOST_TYPES, check_layer
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
-from distcalib.run.session import Net, open_net
+from distcalib.run.checks import net_problems
+from distcalib.run.net import Net, open_net
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,13 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
     net = open_net(Path(model))
-    problems: list[str] = unconverted(net.graph, net.name)
-    notes: list[str] = []
-    _collect(problems, lambda: refuse_host_feeding(net.graph, net.name))
-    for node in net.graph:
-        if node.type in HOST_TYPES:
-            _collect(problems, lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
+    problems, notes = net_problems(net), list[str]()
     shapes = _shapes(net, weights, problems, notes)
     quantizer = Quantizer(net.graph, Options())
-    params = params_of(net.graph)
+    try:
+        params = params_of(net.graph)
+    except FormatError:  # among the problems already
+        params = {}
     stored = storage(net.graph, quantizer.groups, params)
     int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
     layers = []
@@ -102,6 +100,7 @@ def _shapes(
     net: Net, weights: str | Path | None, problems: list[str], notes: list[str]
 ) -> Mapping[Blob, tuple[int, ...]]:
     """The shape of every value, as far as the data and the layers allow."""
+    blobs = _blobs(weights, problems)
     tops: dict[str, tuple[int, ...]] = {}
     for node in data_nodes(net.graph):
         try:
@@ -116,17 +115,25 @@ def _shapes(
             tops.update(source.shapes)
             source.close()
     if not tops:
-        problems.append(f"{net.name}: has no data layer in the TEST phase; add one (Data with an LMDB)")
         return {}
     known = {blob: tops[blob.name] for n in net.graph if n.type in DATA_TYPES for blob in n.tops}
     try:
-        blobs: Blobs = ZeroBlobs() if weights is None else FileBlobs(read_weights(Path(weights)), Path(weights).name)
-    except DistcalibError as error:
-        problems.append(str(error))
-        blobs = ZeroBlobs()
-    found, errors = layer_shapes(net.graph, blobs, tops, net.name)
+        found, errors = layer_shapes(net.graph, blobs, tops, net.name)
+    except FormatError:  # scales that are none; among the problems already
+        return known
     problems.extend(str(error) for error in errors if str(error) not in problems)
     return {**known, **found}
+
+
+def _blobs(weights: str | Path | None, problems: list[str]) -> Blobs:
+    """The caffemodel's blobs; zeros of the right shape where there is none or it cannot be read."""
+    if weights is None:
+        return ZeroBlobs()
+    try:
+        return FileBlobs(read_weights(weights), Path(weights).name)
+    except DistcalibError as error:
+        problems.append(str(error))
+        return ZeroBlobs()
 
 
 def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
@@ -137,10 +144,3 @@ def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
         return None
     channels = 1 if transform.force_gray or len(transform.mean_value) == 1 else 3
     return layer.data_param.batch_size, channels, height, width
-
-
-def _collect(problems: list[str], check: Callable[[], None]) -> None:
-    try:
-        check()
-    except DistcalibError as error:
-        problems.append(str(error))

@@ -1,80 +1,29 @@
 """What every run does first: open the net, its weights and its data, then start the actors.
 
-All that can be wrong with the input is found here, before any actor starts: a wrong path costs a second, not an hour.
+What can be wrong with the input is found here, before any actor starts: a wrong path costs a second, not an hour. Blobs
+that do not fit and records that cannot be decoded are met by the actors.
 """
 
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from types import TracebackType
 
-from distcalib.caffe import Weights, caffe_pb2, read_net, read_weights, resolve_sources, test_net
-from distcalib.caffe.graph import Blob, Graph, build_graph
+from distcalib.caffe import Weights, read_weights
+from distcalib.caffe.graph import Blob
 from distcalib.data import Index, open_source
-from distcalib.engine.builder import refuse_unconverted
-from distcalib.engine.worker import NetSpec, NetWorker, Row, Setting, data_nodes, refuse_host_feeding
-from distcalib.errors import FormatError, OptionError, UnsupportedError
+from distcalib.engine.builder import layer_shapes
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Job, JobResult, Placement, Progress
-from distcalib.metrics import HOST_TYPES, check_layer
+from distcalib.run.checks import refuse_no_numbers, refuse_unrunnable
+from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
 from distcalib.version import __version__
-
-
-@dataclass(frozen=True)
-class Net:
-    """A prototxt, read: all phases as they are written out again, and the TEST net as it is measured."""
-
-    path: Path
-    full: caffe_pb2.NetParameter
-    test: caffe_pb2.NetParameter
-    graph: Graph
-
-    @property
-    def name(self) -> str:
-        """The file's name, for messages."""
-        return self.path.name
-
-    def spec(self, taps: tuple[Blob, ...] = ()) -> NetSpec:
-        """The TEST net as a program to be compiled; its paths are absolute, since an actor has a folder of its own."""
-        net = caffe_pb2.NetParameter()
-        net.CopyFrom(self.test)
-        resolve_sources(net, self.path)
-        return NetSpec(net.SerializeToString(deterministic=True), self.name, taps)
-
-
-def open_net(path: Path) -> Net:
-    """Read the prototxt `path`.  Raises FormatError, also for a caffemodel, which is a binary net with blobs."""
-    full = read_net(path)
-    if any(layer.blobs for layer in full.layer):
-        raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
-    return make_net(path, full)
-
-
-def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
-    """A net from its layers; `path` is where its relative paths start and what messages call it."""
-    test = test_net(full)
-    graph = build_graph(test.layer, path.name)
-    return Net(path, full, test, graph)
-
-
-def refuse_unrunnable(net: Net) -> None:
-    """Raise UnsupportedError for layers that are not converted, and for what the host's layers cannot do."""
-    refuse_unconverted(net.graph, net.name)
-    refuse_host_feeding(net.graph, net.name)
-    for node in net.graph:
-        if node.type in HOST_TYPES:
-            check_layer(node.layer)
-    if not data_nodes(net.graph):
-        raise UnsupportedError(f"{net.name}: has no data layer in the TEST phase; add one (Data with an LMDB)")
-
-
-def check_iterations(n_iterations: int, flag: str = "-i") -> None:
-    """Raise OptionError for less than one iteration."""
-    if n_iterations < 1:
-        raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
 
 
 class Session:
@@ -95,8 +44,9 @@ class Session:
         self.net = net
         self.reporter = reporter
         self.weights: Weights = read_weights(weights)
+        refuse_no_numbers(self.weights, weights, net)
         self.cores_per_actor = cores_per_actor
-        self.batch, indexes = _open_data(net)
+        self.batch, indexes, self._data_shapes = _open_data(net)
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._pool = ActorPool(
@@ -105,6 +55,20 @@ class Session:
         self.n_actors = self._pool.n_actors
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
+
+    def in_parts(self, blobs: Sequence[Blob], n_bytes: int) -> list[tuple[Blob, ...]]:
+        """`blobs` in their order, in groups whose values take `n_bytes` a batch at the most, or are alone."""
+        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
+        parts: list[list[Blob]] = []
+        left = 0
+        for blob in blobs:
+            size = 4 * prod(shapes[blob])
+            if not parts or size > left:
+                parts.append([])
+                left = n_bytes
+            parts[-1].append(blob)
+            left -= size
+        return [tuple(part) for part in parts]
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many iterations; results in the order of `work`."""
@@ -139,18 +103,20 @@ def rows(result: JobResult) -> list[Row]:
     return [row for row in result.rows if isinstance(row, Row)]
 
 
-def _open_data(net: Net) -> tuple[int, Mapping[str, Index | None]]:
-    """Batch size and index of each data layer; everything wrong with the data that can be seen at once is raised
-    here.
+def _open_data(net: Net) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
+    """Batch size, index of each data layer and shapes of their tops; everything wrong with the data that can be seen
+    at once is raised here.
     """
     indexes: dict[str, Index | None] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     batch = 0
     for node in data_nodes(net.graph):
         source = open_source(node.layer, net.path)
         batch = batch or source.batch_size
         indexes[node.name] = source.index
+        shapes.update(source.shapes)
         source.close()
-    return batch, indexes
+    return batch, indexes, shapes
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,64 @@
+"""What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from distcalib.caffe import Weights
+from distcalib.engine.builder import unconverted
+from distcalib.engine.worker import data_nodes, refuse_host_feeding
+from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
+from distcalib.metrics import HOST_TYPES, check_layer
+from distcalib.quantize.storage import params_of
+from distcalib.run.net import Net
+
+
+def net_problems(net: Net) -> list[str]:
+    """A sentence for everything in the prototxt itself that keeps the net from being run."""
+    found = unconverted(net.graph, net.name)
+    found += _said(lambda: refuse_host_feeding(net.graph, net.name))
+    for node in net.graph:
+        if node.type in HOST_TYPES:
+            found += [f"{net.name}: {said}" for said in _said(lambda layer=node.layer: check_layer(layer))]  # type: ignore[misc]
+    found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
+    nodes = data_nodes(net.graph)
+    if not nodes:
+        found.append(f"{net.name}: has no data layer in the TEST phase; add one (Data with an LMDB)")
+    inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
+    if inputs:
+        found.append(
+            f"{net.name}: layer {inputs} (Input) waits for a program to feed it; "
+            "give a prototxt whose TEST phase reads data (Data with an LMDB)"
+        )
+    return found
+
+
+def refuse_unrunnable(net: Net) -> None:
+    """Raise UnsupportedError with all that net_problems says."""
+    found = net_problems(net)
+    if found:
+        raise UnsupportedError("; ".join(found))
+
+
+def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
+    """Raise WeightsError for blobs with NaN or infinity: a ReLU makes zeros of NaN, and no score would show it."""
+    names = [node.name for node in net.graph if not all(np.isfinite(blob).all() for blob in weights.get(node.name, ()))]
+    if names:
+        quoted = ", ".join(f"'{name}'" for name in names)
+        raise WeightsError(f"{path}: layer {quoted}: has weights that are NaN or infinite; train or copy it again")
+
+
+def check_iterations(n_iterations: int, flag: str = "-i") -> None:
+    """Raise OptionError for less than one iteration."""
+    if n_iterations < 1:
+        raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
+
+
+def _said(check: Callable[[], object]) -> list[str]:
+    """What `check` has to say."""
+    try:
+        check()
+    except DistcalibError as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,46 @@
+"""A prototxt as a run needs it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distcalib.caffe import caffe_pb2, read_net, resolve_sources, test_net
+from distcalib.caffe.graph import Graph, build_graph
+from distcalib.engine.spec import NetSpec, Sampling
+from distcalib.errors import FormatError
+
+
+@dataclass(frozen=True)
+class Net:
+    """A prototxt, read: all phases as they are written out again, and the TEST net as it is measured."""
+
+    path: Path
+    full: caffe_pb2.NetParameter
+    test: caffe_pb2.NetParameter
+    graph: Graph
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return self.path.name
+
+    def spec(self, sampling: Sampling | None = None) -> NetSpec:
+        """The TEST net as a program to be compiled; its paths are absolute, since an actor has a folder of its own."""
+        net = caffe_pb2.NetParameter()
+        net.CopyFrom(self.test)
+        resolve_sources(net, self.path)
+        return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling)
+
+
+def open_net(path: Path) -> Net:
+    """Read the prototxt `path`.  Raises FormatError, also for a caffemodel, which is a binary net with blobs."""
+    full = read_net(path)
+    if any(layer.blobs for layer in full.layer):
+        raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
+    return make_net(path, full)
+
+
+def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
+    """A net from its layers; `path` is where its relative paths start and what messages call it."""
+    test = test_net(full)
+    graph = build_graph(test.layer, path.name)
+    return Net(path, full, test, graph)
