@@ -22,16 +22,16 @@ EXAMPLE = (
 NOT_YET: tuple[tuple[tuple[str, ...], bool, str], ...] = (
     (("-r", "--root"), True, "a Caffe build as the engine is not supported yet; leave it out and OpenVINO measures"),
     (("-fu", "--first_conv_force_u8"), False, "is not supported yet; -1st quantizes the first convolution"),
-    (("-clx",), False, "goes with -fu, which is not supported yet"),
+    (("-clx",), False, "goes with -fu, which is not supported yet; leave it out"),
     (("-ss", "--sampling_single"), False, "is not supported yet; -s sets how many iterations are sampled"),
-    (("-p", "--performance_model"), False, "is not supported yet"),
-    (("-u", "--unsigned_range"), False, "is not supported yet"),
-    (("-t", "--concat_use_fp32"), False, "is not supported yet"),
-    (("-f", "--unify_concat_scales"), False, "is not supported yet"),
-    (("-uff", "--disable_force_fp32"), False, "is not supported yet"),
-    (("-ucac", "--disable_cac_unify"), False, "is not supported yet"),
-    (("-fc", "--fc_int8"), False, "is not supported yet; InnerProduct stays FP32"),
-    (("-wi", "--conv_algo"), False, "crashed in the predecessor's last release and is not supported"),
+    (("-p", "--performance_model"), False, "is not supported yet; leave it out"),
+    (("-u", "--unsigned_range"), False, "is not supported yet; leave it out"),
+    (("-t", "--concat_use_fp32"), False, "is not supported yet; leave it out"),
+    (("-f", "--unify_concat_scales"), False, "is not supported yet; leave it out"),
+    (("-uff", "--disable_force_fp32"), False, "is not supported yet; leave it out"),
+    (("-ucac", "--disable_cac_unify"), False, "is not supported yet; leave it out"),
+    (("-fc", "--fc_int8"), False, "is not supported yet; leave it out, and InnerProduct stays FP32"),
+    (("-wi", "--conv_algo"), False, "crashed in the predecessor's last release and is not supported; leave it out"),
 )
 
 
@@ -90,7 +90,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="iterations sampled for the ranges (default: 10)",
     )
     add(
-        "-a", "--calibration_algos", default=defaults.calibration_algos, help="DIRECT: the largest value seen (default)"
+        "-a",
+        "--calibration_algos",
+        default=defaults.calibration_algos,
+        help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its 99.995th percentile, KL and MSE the threshold of least divergence or error",
     )
     add("-q", "--quantize_model", action="store_true", help="write the quantized prototxt, measure nothing")
     add("-1st", "--enable_1st_conv", action="store_true", help="quantize the first convolution too, as s8 input")
@@ -118,7 +121,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     if args.detection != 0:
-        raise OptionError(f"-d {args.detection}: only 0, classification, is supported yet")
+        raise OptionError(f"-d {args.detection}: is not supported yet; -d 0, classification, is")
     options = CalibrationOptions(
         iterations=args.iterations,
         blob_name=args.blob_name,

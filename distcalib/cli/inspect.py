@@ -51,4 +51,6 @@ def show(found: Inspection, console: Console) -> None:
     for line in (*(f"note: {n}" for n in found.notes), *(f"cannot be run: {p}" for p in found.problems)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"
+    if found.problems:
+        summary += ", cannot be run as it is"
     console.print(f"{found.model}: {summary}", markup=False, highlight=False, soft_wrap=True)
