@@ -93,7 +93,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "-a",
         "--calibration_algos",
         default=defaults.calibration_algos,
-        help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its 99.995th percentile, KL and MSE the threshold of least divergence or error",
+        help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its "
+        "99.995th percentile, KL and MSE the threshold of least divergence or squared error",
     )
     add("-q", "--quantize_model", action="store_true", help="write the quantized prototxt, measure nothing")
     add("-1st", "--enable_1st_conv", action="store_true", help="quantize the first convolution too, as s8 input")

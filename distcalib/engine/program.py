@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.engine.builder import BuiltModel
+from distcalib.engine.spec import NetSpec
 from distcalib.errors import EngineError
 
 Array = NDArray[np.float32]
@@ -28,12 +29,9 @@ _MULTIPLIERS = frozenset({"Convolution", "FullyConnected", "MatMul"})
 
 @dataclass(frozen=True)
 class Header:
-    """What travels in front of the exported model: the net (binary NetParameter), its name for messages, what goes in
-    and out.
-    """
+    """What travels in front of the exported model: the spec it was made from, and what goes in and out."""
 
-    net: bytes
-    where: str
+    spec: NetSpec
     inputs: tuple[str, ...]
     outputs: tuple[Blob, ...]
     taps: tuple[Blob, ...]
@@ -49,16 +47,14 @@ def _config(n_threads: int) -> dict[str, Any]:
     }
 
 
-def compile_program(built: BuiltModel, net: bytes, where: str, n_threads: int) -> Bytes:
+def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
     """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
     try:
         compiled = ov.Core().compile_model(built.model, "CPU", _config(n_threads))
         exported = compiled.export_model().getbuffer()
     except RuntimeError as error:
-        raise EngineError(f"{where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
-    header = pickle.dumps(
-        Header(net, where, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers))
-    )
+        raise EngineError(f"{spec.where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
+    header = pickle.dumps(Header(spec, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
     header += bytes(-(len(header) + 8) % _ALIGNMENT)
     size = np.array([len(header)], np.int64).view(np.uint8)
     return np.concatenate([size, np.frombuffer(header, np.uint8), np.frombuffer(exported, np.uint8)])
@@ -76,7 +72,7 @@ class Program:
             self._request = ov.Core().import_model(exported, "CPU", _config(n_threads)).create_infer_request()
         except RuntimeError as error:
             raise EngineError(
-                f"{self.header.where}: OpenVINO cannot import the compiled net: {_first_line(error)}"
+                f"{self.header.spec.where}: OpenVINO cannot import the compiled net: {_first_line(error)}"
             ) from error
 
     def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
@@ -85,7 +81,7 @@ class Program:
         try:
             results = self._request.infer(feeds, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
-            raise EngineError(f"{self.header.where}: OpenVINO failed: {_first_line(error)}") from error
+            raise EngineError(f"{self.header.spec.where}: OpenVINO failed: {_first_line(error)}") from error
         outputs = {blob: np.array(results[position]) for position, blob in enumerate(self.header.outputs)}
         ranges = np.array(results[len(self.header.outputs)]) if self.header.taps else None
         return outputs, ranges

@@ -4,21 +4,23 @@ A row depends on the program and the iteration alone, never on the actor or on w
 rows from any actor, in any order, be merged into the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.caffe import Weights, caffe_pb2
-from distcalib.caffe.graph import Blob, Graph, Node, build_graph
+from distcalib.caffe import Weights
+from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, Source, open_source
 from distcalib.engine.builder import build_model
 from distcalib.engine.program import Program, compile_program
+from distcalib.engine.spec import NetSpec, Row, Sampling
 from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import HOST_TYPES, Partial, evaluate_layer
+from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
 
@@ -38,31 +40,6 @@ class Setting:
         return FileBlobs(self.weights, self.weights_name)
 
 
-@dataclass(frozen=True)
-class NetSpec:
-    """One program: the TEST net as bytes, quantized or not, and the values whose ranges are wanted."""
-
-    net: bytes
-    where: str
-    taps: tuple[Blob, ...] = ()
-
-    @property
-    def graph(self) -> Graph:
-        """The net's layers as values."""
-        return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One iteration: the partial score of each output blob, ranges (n_taps, 2) if asked for, and the kernels that
-    ran.
-    """
-
-    scores: Mapping[str, Partial]
-    ranges: Array | None
-    kernels: Mapping[str, str]
-
-
 class NetWorker:
     """Runs nets on the cores of one actor; the Worker of the pool."""
 
@@ -77,20 +54,32 @@ class NetWorker:
         graph = spec.graph
         refuse_host_feeding(graph, spec.where)
         shapes = {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
-        built = build_model(graph, self._setting.blobs, shapes, spec.where, taps=spec.taps)
-        return compile_program(built, spec.net, spec.where, self._n_threads)
+        blobs, sampling = self._setting.blobs, spec.sampling
+        if sampling is None:
+            built = build_model(graph, blobs, shapes, spec.where)
+        elif sampling.values:
+            built = build_model(graph, blobs, shapes, spec.where, keep=sampling.taps)
+        else:
+            built = build_model(graph, blobs, shapes, spec.where, keep=(), taps=sampling.taps)
+        return compile_program(built, spec, self._n_threads)
 
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
         """Import a program that some actor compiled."""
         program = Program(blob, self._n_threads)
-        spec = NetSpec(program.header.net, program.header.where)
-        self._loaded[key] = _Loaded(program, spec.graph)
+        self._loaded[key] = _Loaded(program, program.header.spec.graph)
 
     def run(self, key: str, iterations: range) -> list[Row]:
-        """One row an iteration."""
+        """One row an iteration; of a program that samples, one row a block of iterations."""
         loaded = self._loaded[key]
         sources = [self._source(node) for node in data_nodes(loaded.graph)]
-        return [loaded.row({k: v for s in sources for k, v in s.batch(i).items()}) for i in iterations]
+
+        def batch(iteration: int) -> dict[str, Array]:
+            return {name: values for source in sources for name, values in source.batch(iteration).items()}
+
+        sampling = loaded.program.header.spec.sampling
+        if sampling is None:
+            return [loaded.score(batch(i)) for i in iterations]
+        return [loaded.observe(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
 
     def drop(self, key: str) -> None:
         """Forget a program."""
@@ -110,8 +99,9 @@ class _Loaded:
     program: Program
     graph: Graph
 
-    def row(self, batch: Mapping[str, Array]) -> Row:
-        outputs, ranges = self.program.run(batch)
+    def score(self, batch: Mapping[str, Array]) -> Row:
+        """The partial scores of one iteration."""
+        outputs, _ = self.program.run(batch)
         values = {**{Blob(name, 0): array for name, array in batch.items()}, **outputs}
         scores: dict[str, Partial] = {}
         for node in self.graph:
@@ -120,7 +110,19 @@ class _Loaded:
         for blob in self.graph.outputs:
             if blob.name not in scores:
                 scores[blob.name] = _mean_of(values[blob])
-        return Row({name: scores[name] for name in sorted(scores)}, ranges, self.program.header.kernels)
+        return Row({name: scores[name] for name in sorted(scores)}, (), self.program.header.kernels)
+
+    def observe(self, sampling: Sampling, batches: Iterable[Mapping[str, Array]]) -> Row:
+        """The merged ranges of the taps over a block of iterations."""
+        parts: list[list[Range]] = []
+        for batch in batches:
+            outputs, ends = self.program.run(batch)
+            if ends is not None:
+                found = [observe_ends(float(low), float(high)) for low, high in ends]
+            else:
+                found = [observe(outputs[tap]) for tap in sampling.taps]
+            parts = [[a + b for a, b in zip(parts[0], found, strict=True)]] if parts else [found]
+        return Row({}, tuple(parts[0]), self.program.header.kernels)
 
 
 def _mean_of(values: Array) -> Partial:

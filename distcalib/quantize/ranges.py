@@ -1,33 +1,85 @@
-"""Ranges of values, streamed: the state of any number of iterations is two numbers a value."""
+"""What is observed of a value, streamed: its state is of one size for any number of values, and merges."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
+from distcalib.errors import OptionError
+from distcalib.quantize import thresholds
+from distcalib.quantize.histogram import Histogram, count
 
 
 @dataclass(frozen=True)
 class Range:
-    """Least and largest element seen."""
+    """Least and largest element seen; by iteration, in their order, the largest size and its percentile; a histogram.
+
+    What an algorithm does not need is left out: percentiles and histogram are there only where values were looked at.
+    """
 
     low: float
     high: float
+    maxima: tuple[float, ...] = ()
+    percentiles: tuple[float, ...] = ()
+    histogram: Histogram | None = None
 
     @property
     def max_abs(self) -> float:
         """The largest absolute value, from which DIRECT takes the scale; NaN if there was one."""
         return float(np.maximum(abs(self.low), abs(self.high)))  # max() of Python drops a NaN in second place
 
+    def __add__(self, later: "Range") -> "Range":
+        """The range over the iterations of this one and those of `later`, which follow them."""
+        if self.histogram is None or later.histogram is None:
+            histogram = None
+        else:
+            histogram = self.histogram + later.histogram
+        return Range(
+            float(np.minimum(self.low, later.low)),
+            float(np.maximum(self.high, later.high)),
+            self.maxima + later.maxima,
+            self.percentiles + later.percentiles,
+            histogram,
+        )
 
-def merge_ranges(blobs: Sequence[Blob], parts: Iterable[NDArray[np.float32]]) -> Mapping[Blob, Range]:
-    """Ranges of `blobs` over any number of parts (n_blobs, 2), each the least and largest of one iteration; any order
-    will do.
-    """
-    low = np.full(len(blobs), np.inf, np.float32)
-    high = np.full(len(blobs), -np.inf, np.float32)
-    for part in parts:
-        low, high = np.minimum(low, part[:, 0]), np.maximum(high, part[:, 1])
-    return {blob: Range(float(a), float(b)) for blob, a, b in zip(blobs, low, high, strict=True)}
+    def threshold(self, algorithm: str, n_levels: int) -> float:
+        """The absolute value that becomes the end of a grid of `n_levels` steps from 0 on: 128 for s8, 256 for u8.
+
+        A range that is not finite is its own threshold, whatever the algorithm.
+        """
+        if algorithm == "DIRECT" or not np.isfinite(self.max_abs):
+            return self.max_abs
+        if algorithm == "MA":
+            return thresholds.moving_average(self.maxima)
+        if algorithm == "MAXP":
+            return thresholds.mean_percentile(self.percentiles)
+        if self.histogram is None:
+            raise AssertionError(f"{algorithm} needs the values' histogram")
+        if algorithm == "KL":
+            return thresholds.kl(self.histogram, n_levels, self.max_abs)
+        if algorithm == "MSE":
+            return thresholds.mse(self.histogram, n_levels, self.max_abs)
+        raise OptionError(f"-a {algorithm}: is no algorithm; {', '.join(thresholds.ALGORITHMS)} are")
+
+
+def observe(values: NDArray[np.float32]) -> Range:
+    """The range of one iteration's values, with all that any algorithm needs."""
+    low, high = float(values.min()), float(values.max())
+    largest = float(np.maximum(abs(low), abs(high)))
+    if not np.isfinite(largest):
+        return Range(low, high, (largest,))
+    return Range(low, high, (largest,), (thresholds.percentile_of(values),), count(values))
+
+
+def observe_ends(low: float, high: float) -> Range:
+    """The range of one iteration of which only the ends are known: enough for DIRECT and MA."""
+    return Range(low, high, (float(np.maximum(abs(low), abs(high))),))
+
+
+def merge_ranges(blobs: Sequence[Blob], parts: Iterable[Sequence[Range]]) -> Mapping[Blob, Range]:
+    """Ranges of `blobs` over parts in iteration order, each with a range a blob."""
+    columns = list(zip(*parts, strict=True))
+    return {blob: reduce(Range.__add__, column) for blob, column in zip(blobs, columns, strict=True)}

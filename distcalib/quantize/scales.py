@@ -147,7 +147,9 @@ class Calibration:
     quantizer: Quantizer
     ranges: Mapping[Blob, Range]
     weights: Weights
+    algorithm: str = "DIRECT"
     _folded: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
+    _thresholds: dict[tuple[Blob, bool], float] = field(default_factory=dict, repr=False)
 
     def params(self, candidate: Candidate) -> dict[str, caffe_pb2.QuantizationParameter]:
         """The quantization_param of each INT8 layer of `candidate`, by layer name in net order."""
@@ -188,13 +190,16 @@ class Calibration:
         return param, target
 
     def _scale(self, blob: Blob, signed: bool) -> float:
-        """127/max for s8, 255/max for u8; 1 for a value that was zero in the whole sample."""
-        largest = self.ranges[blob].max_abs
+        """127/t for s8, 255/t for u8, t the algorithm's threshold; 1 for a value that was zero in the whole sample."""
+        end = S8_MAX if signed else U8_MAX
+        if (blob, signed) not in self._thresholds:
+            self._thresholds[blob, signed] = self.ranges[blob].threshold(self.algorithm, end + 1)
+        largest = self._thresholds[blob, signed]
         if not np.isfinite(largest):
             raise UnsupportedError(
                 f"blob '{blob.name}': is not finite in the FP32 pass; correct the weights or the data"
             )
-        return min((S8_MAX if signed else U8_MAX) / largest, _LARGEST_SCALE) if largest > 0.0 else 1.0
+        return min(end / largest, _LARGEST_SCALE) if largest > 0.0 else 1.0
 
     def _weight_scales(self, group: Fused, scale_in: float) -> NDArray[np.float64]:
         """127/max|w| of the folded weights, (1,) or (M,); 0 for an all-zero channel; lower where the bias would leave

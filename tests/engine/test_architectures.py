@@ -9,8 +9,9 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.engine.builder import BuiltModel, build_model
 from distcalib.engine.program import Program, compile_program
+from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
-from distcalib.quantize.ranges import merge_ranges
+from distcalib.quantize.ranges import merge_ranges, observe_ends
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from distcalib.quantize.storage import params_of, storage
 
@@ -204,7 +205,7 @@ def _f32(values: NDArray[np.float64]) -> Array:
 
 
 def program(built: BuiltModel) -> Program:
-    return Program(compile_program(built, b"", "net", 1), 1)
+    return Program(compile_program(built, NetSpec(b"", "net"), 1), 1)
 
 
 @pytest.fixture(params=FAMILIES, ids=[family.__name__ for family in FAMILIES])
@@ -225,7 +226,9 @@ def test_a_family_runs_int8_and_stays_close_to_fp32(family: tuple[str, caffe_pb2
     shapes = {"data": SHAPE}
     outputs, ranges = program(build_model(graph, blobs, shapes, name, taps=quantizer.observed)).run({"data": images})
     assert ranges is not None
-    calibration = Calibration(quantizer, merge_ranges(quantizer.observed, [ranges]), weights)
+    calibration = Calibration(
+        quantizer, merge_ranges(quantizer.observed, [[observe_ends(*ends) for ends in ranges.tolist()]]), weights
+    )
     candidate = quantizer.space.all_int8
     assert len(candidate.int8) >= 2
     for layer in parameter.layer:

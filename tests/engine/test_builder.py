@@ -9,6 +9,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, build_graph
 from distcalib.engine.builder import build_model, device_outputs, layer_shapes, refuse_unconverted
 from distcalib.engine.program import Program, compile_program
+from distcalib.engine.spec import NetSpec
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers import FileBlobs, RandomBlobs, ZeroBlobs
 
@@ -32,7 +33,7 @@ def run(parameter: caffe_pb2.NetParameter, x: Array, *keep: str, taps: tuple[Blo
     final = {top.name: top for node in graph for top in node.tops}
     wanted = [final[name] for name in keep]
     built = build_model(graph, RandomBlobs(3), SHAPES, "net", keep=wanted, taps=taps)
-    outputs, ranges = Program(compile_program(built, b"", "net", 1), 1).run({"data": x})
+    outputs, ranges = Program(compile_program(built, NetSpec(b"", "net"), 1), 1).run({"data": x})
     return [*(outputs[blob] for blob in wanted), *([] if ranges is None else [ranges])]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from distcalib.caffe import read_net, read_weights, test_net
 from distcalib.data import open_source
-from distcalib.engine.worker import NetSpec, NetWorker, Row, Setting, data_nodes
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import mean
 
 N_ITERATIONS = 100

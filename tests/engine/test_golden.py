@@ -9,6 +9,7 @@ from distcalib.caffe import read_net, read_weights, test_net
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.engine.builder import build_model
 from distcalib.engine.program import Program, compile_program
+from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
@@ -44,7 +45,7 @@ class Recorded:
         blobs = FileBlobs(read_weights(path.with_suffix(".caffemodel")), f"{name}.caffemodel")
         keep = [final[answer] for answer in self.answers]
         built = build_model(self.graph, blobs, {"x": arrays["x"].shape}, path.name, keep=keep)
-        program = Program(compile_program(built, net.SerializeToString(), path.name, 1), 1)
+        program = Program(compile_program(built, NetSpec(b"", path.name), 1), 1)
         self.kernels = program.header.kernels
         outputs, _ = program.run({"x": arrays["x"]})
         self.found: dict[Blob, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = outputs

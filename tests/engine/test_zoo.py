@@ -9,6 +9,7 @@ from distcalib.caffe import caffe_pb2, read_net, test_net
 from distcalib.caffe.graph import build_graph
 from distcalib.engine.builder import build_model, unconverted
 from distcalib.engine.program import Program, compile_program
+from distcalib.engine.spec import NetSpec
 from distcalib.layers import RandomBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
@@ -33,7 +34,7 @@ def test_build_model_runs_published_nets(golden: Path, name: str, size: int, n_i
     assert len(int8) == n_int8
     shapes = {"data": (2, 3, size, size), "label": (2,)}
     built = build_model(graph, RandomBlobs(1), shapes, name)
-    program = Program(compile_program(built, net.SerializeToString(), name, 1), 1)
+    program = Program(compile_program(built, NetSpec(b"", name), 1), 1)
     assert [layer for layer in int8 if not program.header.kernels[layer].endswith("I8")] == []
     images = np.random.default_rng(0).normal(size=shapes["data"]).astype(np.float32)
     outputs, _ = program.run({"data": images})

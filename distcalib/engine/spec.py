@@ -1,0 +1,57 @@
+"""What the driver asks of a worker, and what it gets back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, build_graph
+from distcalib.metrics import Partial
+from distcalib.quantize.ranges import Range
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which values are observed over the first `n_iterations`, `block` iterations a row.
+
+    A row holds the merged state of its block, and blocks depend on `n_iterations` alone: so the number of rows, and
+    with it the driver's memory, is bounded whatever the number of iterations, and the result is the same on any number
+    of actors.  `values` tells whether every value is looked at, or the least and the largest only, which the engine
+    finds without handing the values out.
+    """
+
+    taps: tuple[Blob, ...]
+    values: bool
+    n_iterations: int
+    block: int
+
+    @property
+    def n_rows(self) -> int:
+        """Blocks, the last of which may be short."""
+        return -(-self.n_iterations // self.block)
+
+    def iterations_of(self, row: int) -> range:
+        """The iterations of a row."""
+        return range(row * self.block, min((row + 1) * self.block, self.n_iterations))
+
+
+@dataclass(frozen=True)
+class NetSpec:
+    """One program: the TEST net as bytes, quantized or not; with `sampling` it observes in place of scoring."""
+
+    net: bytes
+    where: str
+    sampling: Sampling | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The net's layers as values."""
+        return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One iteration's partial score of each output blob, or a block's range of each tap; and the kernels that ran."""
+
+    scores: Mapping[str, Partial]
+    ranges: tuple[Range, ...]
+    kernels: Mapping[str, str]
