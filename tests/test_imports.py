@@ -39,6 +39,8 @@ CONFINED = {
     "openvino": {"layers", "engine", "cli"},
     "lmdb": {"data", "cli"},
     "cv2": {"data", "cli"},
+    "h5py": {"data", "cli"},
+    "cramjam": {"data", "cli"},
 }
 
 

@@ -1,6 +1,6 @@
 """Data layers: from a prototxt's data layer to float32 batches, an iteration at a time.
 
-lmdb and cv2 are imported here and nowhere else."""
+lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.source import Index, Source

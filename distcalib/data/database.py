@@ -9,7 +9,9 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import BadRecord, Pixels, parse_datum, times
-from distcalib.data.lmdb_records import LmdbRecords, Record, key_text
+from distcalib.data.leveldb_records import LevelDbRecords
+from distcalib.data.lmdb_records import LmdbRecords
+from distcalib.data.records import Record, Records, key_text
 from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
@@ -19,7 +21,7 @@ _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 
 class DatabaseSource:
-    """Images (N, C, H, W) and labels (N,) of an LMDB, transformed.
+    """Images (N, C, H, W) and labels (N,) of an LMDB or a LevelDB, transformed.
 
     The first record decides the shape, as in Caffe. Raises DataError for a database that cannot be used and for what
     the layer asks that is not done; `batch` names the key of a record that is at fault."""
@@ -35,12 +37,13 @@ class DatabaseSource:
         if param.force_encoded_color:
             transform_param.force_color = True
         self._transform = Transform(transform_param, where, prototxt)
-        self._records = LmdbRecords(resolve_path(param.source, prototxt), index)
+        backend = LmdbRecords if param.backend == param.LMDB else LevelDbRecords
+        self._records: Records = backend(resolve_path(param.source, prototxt), index)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
         try:
-            first, _ = self._decoded(self._records.read(0, 1)[0])
+            first, _ = self._decoded(self._records.first())
         except DataError:
             self._records.close()
             raise
@@ -91,10 +94,8 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
     faults = []
     if not 1 <= len(layer.top) <= 2:
         faults.append(f"has {len(layer.top)} tops; give one for the images and, if wanted, one for the labels")
-    if param.backend != param.LMDB:
-        faults.append("backend LEVELDB (the default) is not read yet; convert the database and write backend: LMDB")
     if not param.source:
-        faults.append("data_param has no source; name the folder of an LMDB")
+        faults.append("data_param has no source; name the folder of the database")
     if not param.batch_size:
         faults.append("data_param has no batch_size; give the number of records an iteration")
     if param.rand_skip:

@@ -1,9 +1,7 @@
 """Records of an LMDB, by number.
 
-An LMDB has no record numbers, only sorted keys. Finding record k·batch by stepping from the first one would make every
-actor walk the whole database, so a sparse index of keys (`Index`) is made by one keys-only pass and shipped: 100,000
-records of 3 kB are indexed in 0.03 s, for their values are on pages of their own, which the pass does not touch; with
-the index a shard is entered in 0.2 ms (scripts/bench_data.py).
+100,000 records of 3 kB are indexed in 0.03 s, for their values are on pages of their own, which the pass does not
+touch; with the index a shard is entered in 0.2 ms (scripts/bench_data.py).
 
 Opened for reading only and without a lock file, so that a database on a read-only file system works and many actors
 of a machine share its pages; nothing may write to it meanwhile."""
@@ -18,80 +16,37 @@ from weakref import WeakValueDictionary
 
 import lmdb
 
-from distcalib.data.source import Index
+from distcalib.data.records import SAME_DATA, Record, Records
+from distcalib.data.source import Index, KeyIndex
 from distcalib.errors import DataError
-
-Record = tuple[memoryview, memoryview]
-"""Key and value, views into the mapped file: valid until `close`."""
-
-_MAX_INDEX_KEYS = 4096
 
 # LMDB must not be opened twice in one process (the second close would drop the locks of the first, and the binding
 # refuses it): sources on the same database share the environment. Weak, so that the last one to go closes it.
 _ENVIRONMENTS: WeakValueDictionary[str, lmdb.Environment] = WeakValueDictionary()
 
 
-def key_text(key: bytes | memoryview) -> str:
-    """A record's key as it stands in messages: `'00000042'`, or hexadecimal when it is not printable text."""
-    raw = bytes(key)
-    text = raw.decode("utf-8", "replace")
-    return f"'{text}'" if text.isprintable() and "\ufffd" not in text else f"0x{raw.hex()}"
+class LmdbRecords(Records):
+    """The records of the LMDB at `path` (its folder, or the file in it); they are views into the mapped file.
 
-
-class LmdbRecords:
-    """The records of the LMDB at `path` (its folder, or the file in it), in key order.
-
-    `index`: that of the same database, from another process; without it, one is made when first needed.
     Raises DataError in one sentence when there is no usable database, or when it does not fit `index`."""
 
     def __init__(self, path: Path, index: Index | None = None) -> None:
-        self.path = path
+        super().__init__(path, index)
         self._transaction = _open(path).begin(buffers=True)
         self._cursor = self._transaction.cursor()
-        self._rest: Iterator[Record] = iter(())
-        self._position = -1  # number of the record that _rest gives next; -1: none
-        self.n_records: int = self._transaction.stat()["entries"]
-        if self.n_records == 0:
+        n_records: int = self._transaction.stat()["entries"]
+        if n_records == 0:
             self.close()
             raise DataError(f"{path}: the database is empty; write at least one record into it")
-        if index is not None and index.n_records != self.n_records:
+        if index is not None and index.n_records != n_records:
             self.close()
-            raise DataError(
-                f"{path}: has {self.n_records} records where {index.n_records} were counted before; "
-                "every machine must see the same database, and nothing may write to it during a run"
-            )
-        self._index = index
+            raise DataError(f"{path}: has {n_records} records where {index.n_records} were counted before; {SAME_DATA}")
+        self._n_records = n_records
 
     @property
-    def index(self) -> Index:
-        """Every step-th key; made by one pass over the keys unless it was given."""
-        if self._index is None:
-            step = -(-self.n_records // _MAX_INDEX_KEYS)
-            with self._transaction.cursor() as cursor:
-                keys = islice(cursor.iternext(keys=True, values=False), 0, None, step)
-                self._index = Index(self.n_records, step, tuple(bytes(key) for key in keys))
-        return self._index
-
-    def read(self, first: int, count: int) -> list[Record]:
-        """Key and value of `count` records from record `first` on; after the last record comes the first again.
-
-        Costs no seek when it continues where the previous call ended."""
-        records: list[Record] = []
-        position = first % self.n_records
-        while len(records) < count:
-            if position != self._position:
-                self._seek(position)
-            wanted = min(count - len(records), self.n_records - position)
-            chunk = list(islice(self._rest, wanted))
-            if len(chunk) < wanted:
-                raise DataError(
-                    f"{self.path}: ends after {position + len(chunk)} records although it counts {self.n_records}; "
-                    "the database is damaged: write it again"
-                )
-            records += chunk
-            self._position = position + wanted
-            position = self._position % self.n_records
-        return records
+    def n_records(self) -> int:
+        """How many there are, at least 1; LMDB counts them itself."""
+        return self._n_records
 
     def close(self) -> None:
         """Let go of the database; values read before must not be used any more."""
@@ -100,23 +55,15 @@ class LmdbRecords:
             self._transaction.abort()
             del self._rest, self._cursor, self._transaction  # they hold the environment open
 
-    def _seek(self, position: int) -> None:
-        """Place the cursor on record `position`: to the nearest indexed key at or before it, then step by step."""
-        if position == 0:
-            found = self._cursor.first()
-        else:
-            index = self.index
-            anchor, steps = divmod(position, index.step)
-            found = self._cursor.set_key(index.keys[anchor])
-            for _ in range(steps):
-                found = found and self._cursor.next()
-        if not found:
-            raise DataError(
-                f"{self.path}: record {position} is not where it was when the database was indexed; "
-                "every machine must see the same database, and nothing may write to it during a run"
-            )
-        self._rest = iter(self._cursor)
-        self._position = position
+    def _scan(self) -> KeyIndex:
+        step = -(-self.n_records // self.MAX_KEYS)
+        with self._transaction.cursor() as cursor:
+            keys = islice(cursor.iternext(keys=True, values=False), 0, None, step)
+            return KeyIndex(self.n_records, step, tuple(bytes(key) for key in keys))
+
+    def _from(self, key: bytes | None) -> Iterator[Record] | None:
+        found = self._cursor.first() if key is None else self._cursor.set_key(key)
+        return iter(self._cursor) if found else None
 
 
 def _open(path: Path) -> lmdb.Environment:
@@ -159,7 +106,7 @@ def _data_file(path: Path) -> Path:
             if "data.mdb" in names:
                 return path / "data.mdb"
             if "CURRENT" in names:
-                raise DataError(f"{path}: is a LevelDB, which is not read yet; convert it to an LMDB")
+                raise DataError(f"{path}: is a LevelDB; write backend: LEVELDB, or give the folder of an LMDB")
             raise DataError(f"{path}: is a folder without data.mdb; give the folder of an LMDB")
         path.stat()
     except FileNotFoundError as error:

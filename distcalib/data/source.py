@@ -18,14 +18,40 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Index:
-    """Every `step`-th key of a database in its order, beginning with the first: keys[i] is that of record i·step.
+    """What lets another process enter a shard of the data without scanning it; each kind of source has its own.
 
-    Made once, by the driver, and sent to the actors: they seek to the nearest key before a shard and step on from it.
-    Picklable, and of at most 4,096 keys whatever the size of the database: 168 kB for keys like ImageNet's."""
+    Made once, by the driver, and sent to the actors: picklable, and small whatever the size of the data."""
 
     n_records: int
+
+
+@dataclass(frozen=True)
+class KeyIndex(Index):
+    """Every `step`-th key of a database in its order, beginning with the first: keys[i] is that of record i·step.
+
+    Of at most 4,096 keys: 168 kB for keys like ImageNet's."""
+
     step: int
     keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class LineIndex(Index):
+    """Where every `step`-th line of an image list begins in its file of `size` bytes; at most 4,096 of them.
+
+    folder: what the list's relative names start from; an actor has a working directory of its own."""
+
+    step: int
+    offsets: tuple[int, ...]
+    size: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class RowIndex(Index):
+    """The files of an HDF5 list in its order, absolute, and the number of rows in each."""
+
+    files: tuple[tuple[str, int], ...]
 
 
 class Source(Protocol):

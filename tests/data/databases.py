@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,9 +25,66 @@ def write_lmdb(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> Path:
     return folder
 
 
-def write_datums(folder: Path, datums: Iterable[caffe_pb2.Datum], key: Callable[[int], str] = "{:08d}".format) -> Path:
-    """An LMDB of these datums under numbered keys."""
-    return write_lmdb(folder, ((key(i).encode(), datum.SerializeToString()) for i, datum in enumerate(datums)))
+LEVELDBS = Path(__file__).parent / "leveldbs"
+Contents = dict[bytes, bytes]
+
+
+def leveldb_contents(name: str) -> Contents:
+    """What scripts/make_leveldbs.py wrote into LEVELDBS / name."""
+    keys = (b"%08d_n01440764/a b_%d.JPEG" % (i, i % 7) for i in range(150))
+    contents = {key: (name.encode() + b" %d " % i) * (1 + i % 13) for i, key in enumerate(keys)}
+    if name == "caffe":
+        contents[b"00000007_long"] = bytes(range(256)) * 300  # over three blocks of the log
+    return dict(sorted(contents.items()))
+
+
+def write_leveldb(folder: Path, records: Iterable[tuple[bytes, bytes]]) -> Path:
+    """A LevelDB of these keys and values in its log, each a batch of its own; where plyvel is not to be had."""
+    folder.mkdir()
+    comparator = b"leveldb.BytewiseComparator"
+    edit = b"\x01" + varint(len(comparator)) + comparator + b"\x02" + varint(3) + b"\x03" + varint(4) + b"\x04\x00"
+    (folder / "CURRENT").write_text("MANIFEST-000002\n")
+    (folder / "MANIFEST-000002").write_bytes(log_of([edit]))
+    batches = (
+        struct.pack("<QIB", sequence, 1, 1) + varint(len(key)) + key + varint(len(value)) + value
+        for sequence, (key, value) in enumerate(records, 1)
+    )
+    (folder / "000003.log").write_bytes(log_of(batches))
+    return folder
+
+
+def log_of(records: Iterable[bytes]) -> bytes:
+    """These records as a log of LevelDB, without checksums, which are not read."""
+    log = bytearray()
+    for record in records:
+        at, first = 0, True
+        while first or at < len(record):
+            left = 32768 - len(log) % 32768
+            if left < 7:
+                log += bytes(left)
+                left = 32768
+            part = record[at : at + left - 7]
+            at += len(part)
+            kind = {(True, True): 1, (True, False): 2, (False, False): 3, (False, True): 4}[first, at == len(record)]
+            log += struct.pack("<IHB", 0, len(part), kind) + part
+            first = False
+    return bytes(log)
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf and LevelDB write it, seven bits a byte."""
+    parts = [value >> shift & 0x7F for shift in range(0, max(1, value.bit_length()), 7)]
+    return bytes([*(part | 0x80 for part in parts[:-1]), parts[-1]])
+
+
+def write_datums(
+    folder: Path,
+    datums: Iterable[caffe_pb2.Datum],
+    key: Callable[[int], str] = "{:08d}".format,
+    write: Callable[[Path, Iterable[tuple[bytes, bytes]]], Path] = write_lmdb,
+) -> Path:
+    """An LMDB, or what `write` writes, of these datums under numbered keys."""
+    return write(folder, ((key(i).encode(), datum.SerializeToString()) for i, datum in enumerate(datums)))
 
 
 def raw_datum(pixels: npt.NDArray[np.generic], label: int = 0) -> caffe_pb2.Datum:
@@ -61,9 +119,11 @@ def layer(text: str, type_: str = "Data") -> caffe_pb2.LayerParameter:
     return text_format.Parse(text, caffe_pb2.LayerParameter(name="data", type=type_))
 
 
-def data_layer(source: Path, batch: int = 1, transform: str = "", data: str = "") -> caffe_pb2.LayerParameter:
-    """A Data layer with the tops data and label on the LMDB `source`."""
+def data_layer(
+    source: Path, batch: int = 1, transform: str = "", data: str = "", backend: str = "LMDB"
+) -> caffe_pb2.LayerParameter:
+    """A Data layer with the tops data and label on the database `source`."""
     return layer(
         f'top: "data" top: "label" transform_param {{ {transform} }} '
-        f'data_param {{ source: "{source}" batch_size: {batch} backend: LMDB {data} }}'
+        f'data_param {{ source: "{source}" batch_size: {batch} backend: {backend} {data} }}'
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
-from distcalib.data import lmdb_records
 from distcalib.data.database import DatabaseSource
+from distcalib.data.records import Records
 from distcalib.errors import DataError
 from tests.data.databases import (
     PROTOTXT,
@@ -23,14 +23,20 @@ from tests.data.databases import (
     numbered,
     raw_datum,
     write_datums,
+    write_leveldb,
     write_lmdb,
 )
 
+#: Backend, and what makes a database of it.
+BACKENDS = (("LMDB", write_lmdb), ("LEVELDB", write_leveldb))
+Write = Callable[[Path, Iterable[tuple[bytes, bytes]]], Path]
 
-def opened(folder: Path, batch: int = 1, transform: str = "", data: str = "") -> DatabaseSource:
-    return DatabaseSource(data_layer(folder, batch, transform, data), PROTOTXT)
+
+def opened(folder: Path, batch: int = 1, transform: str = "", data: str = "", backend: str = "LMDB") -> DatabaseSource:
+    return DatabaseSource(data_layer(folder, batch, transform, data, backend), PROTOTXT)
 
 
+@pytest.mark.parametrize(("backend", "write"), BACKENDS, ids=["LMDB", "LevelDB"])
 @pytest.mark.parametrize(
     ("n", "batch", "iteration", "records"),
     [
@@ -47,9 +53,9 @@ def opened(folder: Path, batch: int = 1, transform: str = "", data: str = "") ->
     ],
 )
 def test_batch_wraps_around_at_the_end_of_the_data(
-    tmp_path: Path, n: int, batch: int, iteration: int, records: list[int]
+    tmp_path: Path, n: int, batch: int, iteration: int, records: list[int], backend: str, write: Write
 ) -> None:
-    source = opened(write_datums(tmp_path / "db", numbered(n)), batch)
+    source = opened(write_datums(tmp_path / "db", numbered(n), write=write), batch, backend=backend)
     got = source.batch(iteration)
     assert got["label"].dtype == np.float32
     assert got["label"].tolist() == records
@@ -64,13 +70,15 @@ def test_batch_wraps_around_at_the_end_of_the_data(
     )
 
 
+@pytest.mark.parametrize(("backend", "write"), BACKENDS, ids=["LMDB", "LevelDB"])
 @pytest.mark.parametrize("key", ["{:08d}", "{:05d}_a b/c.JPEG", "{:x}"])
 def test_batches_are_the_same_in_any_order_with_and_without_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, backend: str, write: Write
 ) -> None:
-    monkeypatch.setattr(lmdb_records, "_MAX_INDEX_KEYS", 4)
-    folder = write_datums(tmp_path / "db", [raw_datum(noise(3, 4, 4, seed=i), i) for i in range(23)], key.format)
-    made = data_layer(folder, batch=5, transform="scale: 0.1 mean_value: 100 crop_size: 2")
+    monkeypatch.setattr(Records, "MAX_KEYS", 4)
+    datums = [raw_datum(noise(3, 4, 4, seed=i), i) for i in range(23)]
+    folder = write_datums(tmp_path / "db", datums, key.format, write)
+    made = data_layer(folder, batch=5, transform="scale: 0.1 mean_value: 100 crop_size: 2", backend=backend)
     in_order = DatabaseSource(made, PROTOTXT)
     expected = [in_order.batch(k) for k in range(12)]
     index = pickle.loads(pickle.dumps(in_order.index))
@@ -146,6 +154,7 @@ def _bad_image() -> bytes:
     return caffe_pb2.Datum(data=b"\xff\xd8broken", encoded=True).SerializeToString()
 
 
+@pytest.mark.parametrize(("backend", "write"), BACKENDS, ids=["LMDB", "LevelDB"])
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
@@ -157,10 +166,12 @@ def _bad_image() -> bytes:
     ],
     ids=lambda value: value.__name__[1:] if callable(value) else "",
 )
-def test_bad_record_is_named_by_its_key(tmp_path: Path, record: Callable[[], bytes], sentence: str) -> None:
+def test_bad_record_is_named_by_its_key(
+    tmp_path: Path, record: Callable[[], bytes], sentence: str, backend: str, write: Write
+) -> None:
     good = raw_datum(noise(3, 4, 4)).SerializeToString()
-    folder = write_lmdb(tmp_path / "db", [(b"0", good), (b"1_cat/x.JPEG", record()), (b"2", good)])
-    source = opened(folder, batch=3)
+    folder = write(tmp_path / "db", [(b"0", good), (b"1_cat/x.JPEG", record()), (b"2", good)])
+    source = opened(folder, batch=3, backend=backend)
     with pytest.raises(DataError) as error:
         source.batch(0)
     assert str(error.value).startswith(f"{folder}: record '1_cat/x.JPEG' {sentence}")
@@ -176,12 +187,11 @@ def test_bad_first_record_is_named_when_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (
-            'top: "a" data_param { source: "db" batch_size: 1 }',
-            "backend LEVELDB (the default) is not read yet; convert",
-        ),
         ('top: "a" data_param { source: "db" backend: LMDB }', "data_param has no batch_size; give the number of"),
-        ('top: "a" data_param { batch_size: 1 backend: LMDB }', "data_param has no source; name the folder of an LMDB"),
+        (
+            'top: "a" data_param { batch_size: 1 backend: LMDB }',
+            "data_param has no source; name the folder of the database",
+        ),
         ('data_param { source: "db" batch_size: 1 backend: LMDB }', "has 0 tops; give one for the images and, if"),
         (
             'top: "a" data_param { source: "db" batch_size: 1 backend: LMDB rand_skip: 9 }',
@@ -198,11 +208,11 @@ def test_bad_first_record_is_named_when_opened(tmp_path: Path) -> None:
         ('top: "a" data_param { source: "db" batch_size: 1 backend: LMDB side: 7 }', "side is for labels of boxes"),
         (
             'top: "a" data_param { side: 7 }',
-            "backend LEVELDB (the default) is not read yet; convert the database and "
-            "write backend: LMDB; data_param has no source; name the folder of an LMDB; data_param has no batch_size",
+            "data_param has no source; name the folder of the database; data_param has no batch_size; give the "
+            "number of records an iteration; side is for labels of boxes",
         ),
     ],
-    ids=["LevelDB", "batch", "source", "tops", "rand_skip", "shuffle", "old format", "side", "all at once"],
+    ids=["batch", "source", "tops", "rand_skip", "shuffle", "old format", "side", "all at once"],
 )
 def test_layer_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(DataError) as error:
