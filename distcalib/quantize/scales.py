@@ -32,12 +32,24 @@ _LARGEST_SCALE = 1e15
 
 @dataclass(frozen=True)
 class Options:
-    """How scales are made: one weight scale a layer or one an output channel; whether the first convolution takes
-    part.
-    """
+    """How scales are made; each is the predecessor's flag of the same name."""
 
     weights_channel: str = "single"
+    """`single`: one weight scale a layer; `multiple`: one an output channel."""
     enable_1st_conv: bool = False
+    """Quantize the first convolution too."""
+    fc_int8: bool = False
+    """Quantize InnerProduct too."""
+    unsigned_range: bool = False
+    """255 in place of 127 in scale_out of convolutions without ReLU: finer steps, and half of the range clipped."""
+    concat_use_fp32: bool = False
+    """Convolutions that feed a Concat get FP32 output."""
+    unify_concat_scales: bool = False
+    """Convolutions that feed one Concat share the smallest scale_out."""
+    disable_force_fp32: bool = False
+    """INT8 output even where no INT8 consumer follows."""
+    disable_cac_unify: bool = False
+    """A convolution behind an average pooling takes its own range, not the scale of the convolution before."""
 
     def __post_init__(self) -> None:
         if self.weights_channel not in ("single", "multiple"):
@@ -59,6 +71,9 @@ class Quantizer:
         """Convolutions and inner products that stay FP32 whatever the search says, with the reason."""
         self.fp32_outputs: Mapping[str, str] = {}
         """Layers whose output is not stored as integers, by the Eltwise that Intel Caffe would compute wrongly."""
+        self._makers: dict[Blob, Fused | Node] = {top: node for node in graph for top in node.tops}
+        self._makers.update({group.output: group for group in self.groups.values()})
+        self._into_concat = self._fp32_into_concat()
         self.space = self._space()
         self.fp32_outputs = self._added_wrongly()
         if self.fp32_outputs:
@@ -75,7 +90,7 @@ class Quantizer:
         """Whether `blob`, stored as integers, is s8 (True) or u8; None if no choice of layers stores it as integers."""
         maker = self._makers.get(blob)
         if isinstance(maker, Fused):
-            if maker.name in self.refused or maker.name in self.fp32_outputs:
+            if maker.name in self.refused or not self.may_store_int8(maker):
                 return None
             return self.stored_signed(maker.residual) if maker.residual is not None else not maker.nonnegative
         if maker is None or maker.type not in ("ReLU", "Split", "Pooling", "Concat"):
@@ -83,12 +98,48 @@ class Quantizer:
         signs = {self.stored_signed(bottom) for bottom in maker.bottoms}
         return signs.pop() if len(signs) == 1 else None
 
+    def may_store_int8(self, group: Fused) -> bool:
+        """Whether the layer's output may be integers, if it runs INT8."""
+        return group.name not in self.fp32_outputs and group.name not in self._into_concat
+
+    def _fp32_into_concat(self) -> frozenset[str]:
+        """With -t, the layers that feed a Concat; a fused sum is stored as its residual is, whatever its file says."""
+        if not self.options.concat_use_fp32:
+            return frozenset()
+        feeders = frozenset().union(*self.concat_feeders())
+        return frozenset(name for name in feeders if self.groups[name].residual is None)
+
     def _origins(self, blob: Blob) -> frozenset[str]:
         """The layers that must all run INT8 for `blob` to be stored as integers, given that it can be."""
         maker = self._makers[blob]
         if isinstance(maker, Fused):
             return frozenset({maker.name})
         return frozenset().union(*(self._origins(bottom) for bottom in maker.bottoms))
+
+    def concat_feeders(self) -> list[frozenset[str]]:
+        """For each Concat the layers whose outputs it joins, directly or through layers that keep integers."""
+        return [
+            frozenset(name for bottom in node.bottoms for name in self._feeders(bottom))
+            for node in self.graph
+            if node.type == "Concat"
+        ]
+
+    def _feeders(self, blob: Blob) -> frozenset[str]:
+        maker = self._makers.get(blob)
+        if isinstance(maker, Fused):
+            return frozenset({maker.name})
+        if maker is None or maker.type not in ("ReLU", "Split", "Pooling"):
+            return frozenset()
+        return self._feeders(maker.bottoms[0])
+
+    def behind_average(self, blob: Blob) -> bool:
+        """Whether `blob` comes out of an average pooling."""
+        maker = self._makers.get(blob)
+        return (
+            isinstance(maker, Node)
+            and maker.type == "Pooling"
+            and maker.layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE
+        )
 
     def _added_wrongly(self) -> dict[str, str]:
         """The layers whose integers would meet in an Eltwise that is not fused, by its name.
@@ -106,8 +157,6 @@ class Quantizer:
         return found
 
     def _space(self) -> Space:
-        self._makers: dict[Blob, Fused | Node] = {top: node for node in self.graph for top in node.tops}
-        self._makers.update({group.output: group for group in self.groups.values()})
         first = next((name for name, group in self.groups.items() if group.node.type == "Convolution"), None)
         order: list[str] = []
         needs: dict[str, frozenset[str]] = {}
@@ -123,8 +172,8 @@ class Quantizer:
 
     def _why_fp32(self, group: Fused, is_first: bool) -> str | None:
         """Why a layer cannot be INT8; layers before it are decided already."""
-        if group.node.type == "InnerProduct":
-            return "InnerProduct"
+        if group.node.type == "InnerProduct" and not self.options.fc_int8:
+            return "InnerProduct, which -fc quantizes"
         if is_first and not self.options.enable_1st_conv:
             return "first convolution, which -1st quantizes"
         if group.residual is None:
@@ -171,9 +220,12 @@ class Calibration:
     def _layer_params(
         self, group: Fused, candidate: Candidate, stored: Mapping[Blob, Grid]
     ) -> tuple[caffe_pb2.QuantizationParameter, Grid | None]:
+        quantizer, options = self.quantizer, self.quantizer.options
         source = stored.get(group.input)
+        if source is not None and options.disable_cac_unify and quantizer.behind_average(group.input):
+            source = Grid(self._scale(group.input, source.signed), source.signed)
         if source is None:
-            signed = group.input not in self.quantizer._nonnegative
+            signed = group.input not in quantizer._nonnegative
             source = Grid(self._scale(group.input, signed), signed)
         param = caffe_pb2.QuantizationParameter(bw_layer_in=INT8, bw_params=INT8, scale_in=[source.scale])
         if source.signed:
@@ -182,12 +234,34 @@ class Calibration:
         if group.residual is not None:
             signed = stored[group.residual].signed
             target = Grid(self._scale(group.output, signed), signed)
-        elif group.name not in self.quantizer.fp32_outputs and self._wants_int8(group.output, candidate):
-            target = Grid(self._scale(group.output, not group.nonnegative), not group.nonnegative)
+        elif self._has_int8_output(group, candidate):
+            target = Grid(self._output_scale(group, candidate), not group.nonnegative)
         param.bw_layer_out = FP32 if target is None else INT8
         param.scale_out.append(1.0 if target is None else target.scale)
         param.scale_params.extend(self._weight_scales(group, param.scale_in[0]))
         return param, target
+
+    def _has_int8_output(self, group: Fused, candidate: Candidate) -> bool:
+        """Whether a layer without a fused sum stores integers."""
+        if not self.quantizer.may_store_int8(group):
+            return False
+        return self.quantizer.options.disable_force_fp32 or self._wants_int8(group.output, candidate)
+
+    def _output_scale(self, group: Fused, candidate: Candidate) -> float:
+        """scale_out of a layer without a fused sum: its own, or the smallest of those that feed the same Concat."""
+        quantizer, options = self.quantizer, self.quantizer.options
+        sharing = {group.name}
+        if options.unify_concat_scales:
+            for feeders in quantizer.concat_feeders():
+                if group.name in feeders:
+                    sharing |= feeders & candidate.int8
+        scales = []
+        for other in (quantizer.groups[name] for name in sorted(sharing)):
+            if other.nonnegative == group.nonnegative and other.residual is None:
+                scale = self._scale(other.output, signed=not other.nonnegative)
+                wide = options.unsigned_range and other.slope is None
+                scales.append(scale * U8_MAX / S8_MAX if wide else scale)
+        return min(scales)
 
     def _scale(self, blob: Blob, signed: bool) -> float:
         """127/t for s8, 255/t for u8, t the algorithm's threshold; 1 for a value that was zero in the whole sample."""
