@@ -116,7 +116,9 @@ class Call:
         self._collectors[task.job].add(task, outcome)
         self._dispatcher.done(task, outcome.seconds)
         if self._collectors[task.job].complete:
-            del self._specs[task.job], self._blobs[task.job]
+            # A load for an actor that wanted to help may come back after the last row; it finds nothing left.
+            self._specs.pop(task.job, None)
+            self._blobs.pop(task.job, None)
         if task.kind is Kind.RUN:
             self._n_done += len(task.iterations)
             if self._on_progress:

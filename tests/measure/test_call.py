@@ -1,0 +1,62 @@
+"""A call against a fleet without processes: whatever order results come back in."""
+
+import random
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from distcalib.measure import Job
+from distcalib.measure.actor import Outcome
+from distcalib.measure.call import Call
+from distcalib.measure.fleet import Fleet
+
+JOBS = [Job(key=key, spec=None, n_iterations=n, label=key) for key, n in (("a", 9), ("b", 4), ("c", 1))]
+
+
+class Shuffled:
+    """A cluster whose references are outcomes, returned in an order drawn from a seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+
+    def put(self, value: object) -> object:
+        return value
+
+    def get(self, ref: list[Outcome]) -> Outcome:
+        return ref[0]
+
+    def wait(self, refs: Sequence[Any]) -> list[Any]:
+        ready = list(refs)
+        self._rng.shuffle(ready)
+        return ready[: self._rng.randint(1, len(ready))]
+
+
+class Ref(list[Outcome]):
+    """Hashable by identity, as Ray's references are."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+class FakeFleet:
+    """Two actors that answer at once; a row is its iteration."""
+
+    def __init__(self, seed: int) -> None:
+        self.cluster = Shuffled(seed)
+
+    def __len__(self) -> int:
+        return 2
+
+    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
+        if method == "run":
+            return Ref([Outcome(rows=list(args[0]), run_seconds=1e-3 * len(args[0]))])
+        answer = Ref([Outcome(load_seconds=1e-4, compile_seconds=1e-4)])
+        return ("blob", answer) if n_returns == 2 else answer
+
+
+@pytest.mark.parametrize("first_seed", range(0, 500, 100))
+def test_call_gives_all_rows_in_any_order_of_completion(first_seed: int) -> None:
+    """A load that came back after its job's last row once ended the call with a KeyError."""
+    for seed in range(first_seed, first_seed + 100):
+        results = Call(cast(Fleet, FakeFleet(seed)), JOBS, None, None).run()
+        assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
