@@ -1,0 +1,60 @@
+"""What is said before any actor starts: all at once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.errors import UnsupportedError, WeightsError
+from distcalib.run.checks import net_problems, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.net import open_net
+from tests.run.tiny import Tiny, make_tiny
+
+INPUT = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 8 dim: 3 dim: 8 dim: 8 } } }
+layer { name: "label" type: "Input" top: "label" input_param { shape { dim: 8 } } }
+"""
+
+
+def with_input_layers(text: str) -> str:
+    return INPUT + text[text.index('layer { name: "conv1"') :]
+
+
+def test_net_problems_of_a_good_net_are_none(tiny: Tiny) -> None:
+    net = open_net(tiny.prototxt)
+    assert net_problems(net) == []
+    refuse_unrunnable(net)
+
+
+def test_refuse_unrunnable_names_everything_at_once(tmp_path: Path) -> None:
+    def spoil(text: str) -> str:
+        text = with_input_layers(text).replace('"InnerProduct"', '"Frobnicate"').replace("top_k: 2", "top_k: 0")
+        return text.replace('name: "conv2" type', 'name: "conv2" quantization_param { scale_in: 1 } type')
+
+    net = open_net(make_tiny(tmp_path, edit=spoil).prototxt)
+    with pytest.raises(UnsupportedError) as caught:
+        refuse_unrunnable(net)
+    for said in (
+        "net.prototxt: layer 'fc' (Frobnicate): is not a layer type",
+        "net.prototxt: layer 'top2' (Accuracy): top_k=0; it must be at least 1",
+        "net.prototxt: layer 'conv2': quantization_param has 0 scale_out; one positive number is needed",
+        "net.prototxt: layer 'data', 'label' (Input) waits for a program to feed it; give a prototxt whose TEST phase",
+    ):
+        assert said in str(caught.value)
+
+
+def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text('layer { name: "s" type: "Silence" }')
+    [said] = net_problems(open_net(file))
+    assert said == "net.prototxt: has no data layer in the TEST phase; add one (Data with an LMDB)"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_refuse_no_numbers_names_the_layers_of_the_net(tiny: Tiny, bad: float) -> None:
+    net = open_net(tiny.prototxt)
+    good = {"conv1": (np.ones(3, np.float32),)}
+    refuse_no_numbers({**good, "not in the net": (np.full(1, bad, np.float32),)}, Path("w.caffemodel"), net)
+    spoilt = {name: (np.array([1, bad], np.float32),) for name in ("fc", "conv2")}
+    with pytest.raises(WeightsError, match=r"w\.caffemodel: layer 'conv2', 'fc': has weights that are NaN or infinite"):
+        refuse_no_numbers({**good, **spoilt}, Path("w.caffemodel"), net)

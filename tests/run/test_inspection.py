@@ -1,0 +1,61 @@
+"""inspect(): layers, shapes and scales, and all that is in the way, without running anything."""
+
+from pathlib import Path
+
+from distcalib.run.inspection import inspect
+from tests.run.tiny import QUANTIZABLE, Tiny, make_tiny
+
+PARAM = "quantization_param { scale_in: 20 scale_out: 30 scale_params: 40 bw_layer_out: 8 } type"
+
+
+def test_inspect_lists_shapes_and_what_can_be_quantized(tiny: Tiny) -> None:
+    found = inspect(tiny.prototxt, tiny.weights)
+    assert (found.problems, found.notes) == ((), ())
+    layers = {layer.name: layer for layer in found.layers}
+    assert layers["data"].shapes == ((8, 3, 8, 8), (8,))
+    assert layers["conv4"].shapes == ((8, 8, 6, 6),)
+    assert layers["top1"].shapes == ((),)
+    assert found.quantizable == QUANTIZABLE
+    assert [layers[name].int8 for name in QUANTIZABLE] == ["quantizable"] * 3
+    assert layers["conv1"].int8 == "FP32: first convolution, which -1st quantizes"
+    assert found.int8_layers == ()
+
+
+def test_inspect_shows_scales_and_what_is_stored(tmp_path: Path) -> None:
+    net = make_tiny(tmp_path, edit=lambda text: text.replace('name: "conv2" type', f'name: "conv2" {PARAM}'))
+    found = inspect(net.prototxt)
+    layers = {layer.name: layer for layer in found.layers}
+    assert found.int8_layers == ("conv2",)
+    assert layers["conv2"].int8 == "INT8: in u8 20, weights 40, out 30"
+    assert layers["conv2_relu"].stored == "u8/30"
+
+
+def test_inspect_names_everything_at_once(tmp_path: Path) -> None:
+    def spoil(text: str) -> str:
+        text = text.replace('type: "Accuracy"', 'type: "LSTM"', 1).replace('"InnerProduct"', '"Frobnicate"')
+        return text.replace("num_output: 6 kernel_size: 3", "num_output: 7 kernel_size: 3")
+
+    net = make_tiny(tmp_path, edit=spoil)
+    said = "\n".join(inspect(net.prototxt, net.weights).problems)
+    assert "layer 'fc' (Frobnicate)" in said
+    assert "layer 'top1' (LSTM)" in said
+    assert "layer 'conv2': blob 0 has shape (6, 4, 3, 3) but the prototxt needs (7, 4, 3, 3)" in said
+
+
+def test_inspect_goes_on_without_data_weights_or_scales(tmp_path: Path) -> None:
+    text = 'name: "conv2" quantization_param { scale_in: -1 } type'
+    net = make_tiny(tmp_path, source="nowhere", edit=lambda whole: whole.replace('name: "conv2" type', text))
+    found = inspect(net.prototxt, tmp_path / "no.caffemodel")
+    assert len(found.layers) == 13
+    assert found.notes[0].startswith("nowhere: does not exist")
+    said = "\n".join(found.problems)
+    assert "no.caffemodel: no such file" in said
+    assert "scale_in -1" in said
+
+
+def test_inspect_guesses_the_shape_of_absent_data_from_its_crop(tmp_path: Path) -> None:
+    crop = "crop_size: 8 mean_value: 1 mean_value: 2 mean_value: 3"
+    net = make_tiny(tmp_path, source="nowhere", edit=lambda text: text.replace("mean_value: 127", crop))
+    found = inspect(net.prototxt)
+    assert found.layers[0].shapes == ((8, 3, 8, 8), (8,))
+    assert found.notes[0].endswith("shapes below assume (8, 3, 8, 8)")

@@ -1,0 +1,30 @@
+"""A prototxt opened for a run."""
+
+from pathlib import Path
+
+import pytest
+
+from distcalib.caffe import caffe_pb2
+from distcalib.errors import FormatError
+from distcalib.run.net import open_net
+from tests.run.tiny import Tiny, make_tiny
+
+
+def test_open_net_keeps_all_phases_and_runs_one(tmp_path: Path) -> None:
+    extra = 'layer { name: "train" type: "Silence" bottom: "fc" include { phase: TRAIN } }'
+    net = open_net(make_tiny(tmp_path, edit=lambda text: text + extra).prototxt)
+    assert net.name == "net.prototxt"
+    assert net.full.layer[-1].name == "train"
+    assert "train" not in {layer.name for layer in net.test.layer}
+
+
+def test_open_net_makes_paths_absolute_for_actors_only(tmp_path: Path) -> None:
+    net = open_net(make_tiny(tmp_path, source="db").prototxt)
+    sent = caffe_pb2.NetParameter.FromString(net.spec().net)
+    assert sent.layer[0].data_param.source == str(tmp_path / "db")
+    assert net.full.layer[0].data_param.source == "db"
+
+
+def test_open_net_tells_a_caffemodel(tiny: Tiny) -> None:
+    with pytest.raises(FormatError, match="is a caffemodel, not a prototxt; give the prototxt as -m"):
+        open_net(tiny.weights)
