@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import prod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,9 @@ import numpy.typing as npt
 from distcalib.caffe import caffe_pb2
 from distcalib.data.source import FloatArray, Index
 from distcalib.errors import DataError
+
+_NUMBERS = "biuf"
+"""Kinds of NumPy types that become float32: bool, integers, floats."""
 
 
 class FeedSource:
@@ -30,15 +32,8 @@ class FeedSource:
     ) -> None:
         self._where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         self.tops = tuple(layer.top)
-        shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
-        if len(shapes) == 1:
-            shapes *= len(self.tops)
-        if len(shapes) != len(self.tops) or any(not shape or prod(shape) < 1 for shape in shapes):
-            raise DataError(
-                f"{self._where}: gives the shapes {shapes} for {len(self.tops)} tops; give each one without zeros"
-            )
-        self.shapes: Mapping[str, tuple[int, ...]] = dict(zip(self.tops, shapes, strict=True))
-        self.batch_size = shapes[0][0]
+        self.shapes: Mapping[str, tuple[int, ...]] = input_shapes(layer, self._where)
+        self.batch_size = next(iter(self.shapes.values()))[0]
         self._arrays = None if arrays is None else self._checked(arrays)
 
     def batch(self, iteration: int) -> dict[str, FloatArray]:
@@ -59,13 +54,37 @@ class FeedSource:
         """Nothing to let go of."""
 
     def _checked(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> dict[str, npt.NDArray[np.generic]]:
-        faults = []
-        for top, shape in self.shapes.items():
-            array = arrays.get(top)
-            if array is None:
-                faults.append(f"top '{top}' has no array (there are: {', '.join(sorted(arrays)) or 'none'}); give one")
-            elif array.shape[1:] != shape[1:] or not array.shape or not len(array):
-                faults.append(f"the array of top '{top}' is {array.shape}; give one of (n, {str(shape[1:])[1:]}")
+        faults = array_faults(self.shapes, arrays, arrays)
         if faults:
             raise DataError(f"{self._where}: " + "; ".join(faults))
         return {top: arrays[top] for top in self.tops}
+
+
+def input_shapes(layer: caffe_pb2.LayerParameter, where: str) -> dict[str, tuple[int, ...]]:
+    """The shape of each top of an Input layer. Raises DataError."""
+    shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
+    n_tops = len(layer.top)
+    if len(shapes) == 1:
+        shapes *= n_tops
+    if not n_tops or len(shapes) != n_tops or any(not shape or min(shape) < 1 for shape in shapes):
+        raise DataError(f"{where}: gives the shapes {shapes} for {n_tops} tops; give each one without zeros")
+    return dict(zip(layer.top, shapes, strict=True))
+
+
+def array_faults(
+    shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, npt.NDArray[np.generic]], there: Iterable[str]
+) -> list[str]:
+    """What is wrong with arrays for tops of these shapes: numbers are wanted, with rows of the top's shape.
+
+    there: the names to be had where one is missing."""
+    faults = []
+    for top, shape in shapes.items():
+        array = arrays.get(top)
+        if array is None:
+            faults.append(f"top '{top}' has no array (there are: {', '.join(sorted(there)) or 'none'}); give one")
+            continue
+        if array.shape[1:] != shape[1:] or not array.shape or not len(array):
+            faults.append(f"the array of top '{top}' is {array.shape}; give one of (n, {str(shape[1:])[1:]}")
+        if array.dtype.kind not in _NUMBERS:
+            faults.append(f"the array of top '{top}' holds {array.dtype} values; give numbers")
+    return faults

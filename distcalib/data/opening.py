@@ -12,19 +12,19 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.database import DatabaseSource
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
+from distcalib.data.hdf5 import Hdf5Source
+from distcalib.data.images import ImageSource
 from distcalib.data.source import Index, Source
 from distcalib.errors import UnsupportedError
 
-DATA_TYPES = frozenset({"Data", "DummyData", "Input"})
+DATA_TYPES = frozenset({"Data", "DummyData", "HDF5Data", "ImageData", "Input"})
 """Layer types that `open_source` opens."""
 
 REFUSED_DATA: dict[str, str] = {
     "AnnotatedData": "is not read yet (detection); use a Data layer with an LMDB for a classifier",
-    "HDF5Data": "is not read yet; write the data into an LMDB and use a Data layer",
-    "ImageData": "is not read yet; write the images into an LMDB (convert_imageset) and use a Data layer",
-    "MemoryData": "gets its data from the program that runs the net; use a Data layer with an LMDB",
-    "VideoData": "is not read; write the frames into an LMDB and use a Data layer",
-    "WindowData": "is for training on image windows; use a Data layer with an LMDB for the test",
+    "MemoryData": "gets its data from the program that runs the net; use an Input layer and give its arrays in a .npz",
+    "VideoData": "reads a camera or a video; write the frames to files and use an ImageData layer",
+    "WindowData": "cuts windows at random for training; write the windows to files and use an ImageData layer",
 }
 """Known data layer types that are refused: what is, and what would do."""
 
@@ -42,6 +42,10 @@ def open_source(
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "Data":
         return DatabaseSource(layer, prototxt, index)
+    if layer.type == "ImageData":
+        return ImageSource(layer, prototxt, index)
+    if layer.type == "HDF5Data":
+        return Hdf5Source(layer, prototxt, index)
     if layer.type == "DummyData":
         return DummySource(layer, prototxt)
     if layer.type == "Input":

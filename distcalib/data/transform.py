@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Pixels, decode, planes, times
+from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixels, decode, planes, times
 from distcalib.data.resize import resize, resize_short_side
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
@@ -55,7 +55,10 @@ class Transform:
             if self._short_side or self._resized:
                 raise BadRecord("is raw, and only encoded images are resized; encode it, or take the resizing out")
             return self._centre(planes(datum))
-        image = decode(datum.data, self._flags)
+        return self.image(decode(datum.data, self._flags))
+
+    def image(self, image: Bytes) -> Pixels:
+        """A decoded image (H, W, C), resized and cropped: (C, H, W) u8. Raises BadRecord."""
         if self._short_side:
             limits = self._param.random_resize_param
             image = resize_short_side(image, limits.min_size, limits.resize_param)

@@ -47,8 +47,9 @@ def test_feed_takes_one_shape_for_all_tops() -> None:
         ({"x": X.T, "info": INFO}, ["the array of top 'x' is (3, 5); give one of (n, 3,)"]),
         ({"x": X[:0], "info": INFO}, ["the array of top 'x' is (0, 3)"]),
         ({"x": X, "info": np.float32(1)}, ["the array of top 'info' is ()"]),
+        ({"x": X.astype(str), "info": INFO}, ["the array of top 'x' holds <U32 values; give numbers"]),
     ],
-    ids=["missing", "other shape", "empty", "scalar"],
+    ids=["missing", "other shape", "empty", "scalar", "text"],
 )
 def test_feed_refuses_arrays_that_do_not_fit(arrays: dict[str, npt.NDArray[np.generic]], sentences: list[str]) -> None:
     with pytest.raises(DataError) as error:

@@ -2,18 +2,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import h5py
 import numpy as np
 import pytest
 
 from distcalib.data import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.errors import UnsupportedError
-from tests.data.databases import PROTOTXT, data_layer, layer, numbered, write_datums
+from tests.data.databases import PROTOTXT, data_layer, layer, noise, numbered, write_datums
+
+
+def _hdf5(folder: Path) -> Path:
+    with h5py.File(folder / "0.h5", "w") as file:
+        file["x"] = np.zeros((3, 2))
+    (folder / "files.txt").write_text(f"{folder}/0.h5\n")
+    return folder / "files.txt"
+
+
+def _images(folder: Path) -> Path:
+    cv2.imwrite(str(folder / "0.png"), noise(4, 4, 3))
+    (folder / "images.txt").write_text(f"{folder}/0.png 1\n")
+    return folder / "images.txt"
 
 
 def test_open_source_opens_each_type(tmp_path: Path) -> None:
     layers = {
         "Data": data_layer(write_datums(tmp_path / "db", numbered(3))),
         "DummyData": layer('top: "data" dummy_data_param { shape { dim: 2 } }', "DummyData"),
+        "HDF5Data": layer(f'top: "x" hdf5_data_param {{ source: "{_hdf5(tmp_path)}" batch_size: 2 }}', "HDF5Data"),
+        "ImageData": layer(f'top: "x" top: "y" image_data_param {{ source: "{_images(tmp_path)}" }}', "ImageData"),
         "Input": layer('top: "data" input_param { shape { dim: 2 } }', "Input"),
     }
     assert set(layers) == DATA_TYPES
@@ -46,5 +63,5 @@ def test_open_source_names_what_it_does_not_read(type_: str) -> None:
 
 
 def test_open_source_names_a_layer_that_is_no_data() -> None:
-    with pytest.raises(UnsupportedError, match=r"\(Pooling\) is no data layer; Data, DummyData, Input are"):
+    with pytest.raises(UnsupportedError, match=r"\(Pooling\) is no data layer; Data, DummyData, HDF5Data, "):
         open_source(layer("", "Pooling"), PROTOTXT)

@@ -1,0 +1,59 @@
+"""Arrays from a file for `Input` layers: a .npz with an array a top, or a .npy for the only one."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from distcalib.caffe import caffe_pb2
+from distcalib.data.feed import array_faults, input_shapes
+from distcalib.errors import DataError
+
+Array = npt.NDArray[np.generic]
+_NPY = b"\x93NUMPY"
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def load_arrays(path: Path, layers: Iterable[caffe_pb2.LayerParameter], prototxt: Path) -> Mapping[str, Array]:
+    """By top name, the arrays in `path` that the Input layers among `layers` feed, for `open_source(arrays=...)`.
+
+    A .npy is mapped into memory, not read. Raises DataError for a file that cannot be used, and for all arrays that are
+    missing or do not fit, at once."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in layers:
+        if layer.type == "Input":
+            shapes |= input_shapes(layer, f"{prototxt}: layer '{layer.name}' ({layer.type})")
+    tops = ", ".join(map(repr, shapes))
+    if not shapes:
+        raise DataError(f"{path}: is not wanted, since {prototxt} has no Input layer in the TEST phase; leave it out")
+    try:
+        arrays, there = _read(path, list(shapes))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; give a .npz with arrays {tops}") from error
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: is no .npy or .npz of numbers ({reason}); write it by numpy.savez with arrays {tops}"
+        ) from error
+    faults = array_faults(shapes, arrays, there)
+    if faults:
+        raise DataError(f"{path}: " + "; ".join(faults))
+    return arrays
+
+
+def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
+    """The arrays of the tops that the file has, and the names of all in it. Raises DataError, and what NumPy raises."""
+    with path.open("rb") as file:
+        if file.read(len(_NPY)) == _NPY:
+            if len(tops) > 1:
+                names = ", ".join(map(repr, tops))
+                raise DataError(f"{path}: is one array for {len(tops)} tops; give a .npz with arrays {names}")
+            return {tops[0]: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))}, tops
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name]) for name in arrays.files if name in tops}, arrays.files

@@ -1,0 +1,216 @@
+"""The `HDF5Data` layer: tops as datasets of HDF5 files, a row a record.
+
+The rows of all listed files follow one another, so a batch may begin in one file and end in the next, and after the
+last file comes the first. Caffe loads a file at a time into memory; here the rows of a batch are read, from files that
+are opened without HDF5's file lock, so that many actors, and a read-only disk, do."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import resolve_path
+from distcalib.data.datum import times
+from distcalib.data.records import SAME_DATA
+from distcalib.data.source import FloatArray, Index, RowIndex
+from distcalib.errors import DataError
+
+Shape = tuple[int, ...]
+Rows = npt.NDArray[np.generic]
+_CLASSES = (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
+
+
+class Hdf5Source:
+    """A top a dataset of that name, (rows, ...) of numbers -> (N, ...) float32.
+
+    Without `index` all files are opened once; raises DataError for all that is wrong with any of them. `batch` names
+    the file, the dataset and the row that cannot be read."""
+
+    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+        where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        faults = _faults(layer)
+        if faults:
+            raise DataError(f"{where}: " + "; ".join(faults))
+        if index is not None and not isinstance(index, RowIndex):
+            raise TypeError(f"{where}: an index of rows is wanted, not {type(index).__name__}")
+        param = layer.hdf5_data_param
+        self.tops = tuple(layer.top)
+        self.batch_size = int(param.batch_size)
+        self._source = resolve_path(param.source, prototxt)
+        self._open: tuple[str, h5py.File] | None = None
+        self.index = index if index is not None else self._scan(prototxt)
+        self._ends = list(accumulate(n for _, n in self.index.files))
+        first = self.index.files[0][0]
+        shapes, bad = _layout(self._file(first), self.tops)
+        if bad:
+            raise DataError(f"{first}: " + "; ".join(bad))
+        self.shapes: Mapping[str, Shape] = {top: (self.batch_size, *shape[1:]) for top, shape in shapes.items()}
+
+    def batch(self, iteration: int) -> dict[str, FloatArray]:
+        """Rows iteration·batch .. of all files in their order, wrapped around at the end of the last."""
+        tops = {top: np.empty(shape, np.float32) for top, shape in self.shapes.items()}
+        at = 0
+        for name, start, stop in self._spans(iteration * self.batch_size, self.batch_size):
+            file = self._file(name)
+            for top, values in tops.items():
+                with np.errstate(over="ignore"):  # beyond float32 is infinite, as HDF5 converts it for Caffe
+                    values[at : at + stop - start] = _read(name, file, top, start, stop)
+            at += stop - start
+        return tops
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+
+    def _spans(self, first: int, count: int) -> Iterator[tuple[str, int, int]]:
+        """File, start and stop of the pieces of rows that `count` records from `first` on are in."""
+        position = first % self.index.n_records
+        while count:
+            number = bisect_right(self._ends, position)
+            name, n_rows = self.index.files[number]
+            start = position - self._ends[number] + n_rows
+            taken = min(count, n_rows - start)
+            yield name, start, start + taken
+            count -= taken
+            position = (position + taken) % self.index.n_records
+
+    def _file(self, name: str) -> h5py.File:
+        """The file, kept open until another is wanted; batches go on where the last one ended. Raises DataError."""
+        if self._open is None or self._open[0] != name:
+            self.close()
+            self._open = name, _opened(Path(name))
+        return self._open[1]
+
+    def _scan(self, prototxt: Path) -> RowIndex:
+        """The rows of all files, once they are seen to be of one layout."""
+        files: list[tuple[str, int]] = []
+        faults: list[str] = []
+        known: tuple[str, dict[str, Shape]] | None = None
+        for name in _listed(self._source):
+            path = resolve_path(name, prototxt)
+            try:
+                with _opened(path) as file:
+                    shapes, bad = _layout(file, self.tops)
+            except DataError as error:
+                faults.append(str(error))
+                continue
+            if not bad and known is None:
+                known = str(path), shapes
+            if not bad and known is not None:
+                bad = [
+                    f"dataset '{top}' has rows of {_row(shape)} where {known[0]} has {_row(known[1][top])}"
+                    for top, shape in shapes.items()
+                    if shape[1:] != known[1][top][1:]
+                ]
+            faults += [f"{path}: {fault}; write it again or leave it out" for fault in bad]
+            files.append((str(path.absolute()), next(iter(shapes.values()), (0,))[0]))
+        if faults:
+            raise DataError(f"{self._source}: " + "; ".join(faults))
+        return RowIndex(sum(n for _, n in files), tuple(files))
+
+
+def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
+    """What the layer asks that is not done, each with its remedy."""
+    param = layer.hdf5_data_param
+    faults = []
+    if not layer.top:
+        faults.append("has no tops; name the datasets to be read")
+    if not param.source:
+        faults.append("hdf5_data_param has no source; name a list of HDF5 files")
+    if not param.batch_size:
+        faults.append("hdf5_data_param has no batch_size; give the number of rows an iteration")
+    if param.shuffle:
+        faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
+    if layer.HasField("transform_param"):
+        faults.append("transform_param is refused by Caffe for HDF5 data; write the values transformed")
+    return faults
+
+
+def _listed(source: Path) -> list[str]:
+    """The names in a list, as Caffe splits them: at blanks, too. Raises DataError."""
+    try:
+        names = source.read_text("utf-8", "surrogateescape").split()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{source}: does not exist; a relative source is looked up from the working directory, "
+            "then from the folder of the prototxt"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror}; give a list of HDF5 files") from error
+    if names and names[0].startswith("\udc89HDF"):
+        raise DataError(f"{source}: is an HDF5 file; give a text file that lists its name")
+    if not names:
+        raise DataError(f"{source}: the list is empty; give the name of an HDF5 file a line")
+    return names
+
+
+def _opened(path: Path) -> h5py.File:
+    """The file, for reading only. Raises DataError."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: does not exist; a relative name is looked up from the working directory, "
+            "then from the folder of the prototxt"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as an HDF5 file ({_reason(error)}); write it again") from error
+
+
+def _layout(file: h5py.File, tops: tuple[str, ...]) -> tuple[dict[str, Shape], list[str]]:
+    """The shape of each top's dataset, and what is wrong with them."""
+    shapes: dict[str, Shape] = {}
+    bad = []
+    for top in tops:
+        try:
+            dataset = file.get(top)
+        except (KeyError, OSError, RuntimeError) as error:
+            bad.append(f"dataset '{top}' cannot be read ({_reason(error)})")
+            continue
+        if not isinstance(dataset, h5py.Dataset):
+            bad.append(f"has no dataset '{top}' (there are: {', '.join(sorted(file)) or 'none'})")
+        elif dataset.id.get_type().get_class() not in _CLASSES:
+            bad.append(f"dataset '{top}' holds {dataset.dtype} values, not numbers")
+        elif not dataset.shape or 0 in dataset.shape:
+            bad.append(f"dataset '{top}' is of shape {dataset.shape}, without rows")
+        else:
+            shapes[top] = dataset.shape
+    if not bad and len({shape[0] for shape in shapes.values()}) > 1:
+        counts = ", ".join(f"'{top}' {shape[0]}" for top, shape in shapes.items())
+        bad.append(f"datasets have different numbers of rows ({counts})")
+    return shapes, bad
+
+
+def _read(name: str, file: h5py.File, top: str, start: int, stop: int) -> Rows:
+    """Rows start .. stop of a dataset. Raises DataError naming the first one that cannot be read."""
+    dataset = file[top]
+    if stop > len(dataset):
+        raise DataError(f"{name}: dataset '{top}' has {len(dataset)} rows, fewer than were counted before; {SAME_DATA}")
+    try:
+        rows: Rows = dataset[start:stop]
+    except OSError as error:
+        if stop - start > 1:
+            for row in range(start, stop):
+                _read(name, file, top, row, row + 1)
+        raise DataError(
+            f"{name}: row {start} of dataset '{top}' cannot be read ({_reason(error)}); write the file again"
+        ) from error
+    return rows
+
+
+def _row(shape: Shape) -> str:
+    return times(shape[1:]) or "one value"
+
+
+def _reason(error: Exception) -> str:
+    """What HDF5 says, in one line."""
+    return " ".join(str(error).strip("'\"").split())

@@ -1,0 +1,115 @@
+"""The list of an ImageData layer: a line an image, its path and its label, the last space between them.
+
+Paths may hold spaces. Caffe takes anything for a label (`atoi`: 0 where there is no number), so that a list with
+commas or tabs tests silently on wrong labels; here each such line is named."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from distcalib.caffe.paths import resolve_path
+from distcalib.data.records import SAME_DATA, Records
+from distcalib.data.source import Index, LineIndex
+from distcalib.errors import DataError
+
+_LINE = re.compile(rb"(.+) ([+-]?[0-9]+)\r?")
+_MOST_NAMED = 5
+
+
+class Line(NamedTuple):
+    """Line `number` (from 1) of a list: the image's file and its label."""
+
+    number: int
+    file: str
+    label: int
+
+
+class ImageList:
+    """The lines of the list at `path`; the names in it begin with `root`, as it is spelled.
+
+    A relative name starts from the working directory if the first image is found there, as in Caffe, else from the
+    folder of `prototxt`. Without `index` all lines are read once, and DataError names those that are none."""
+
+    def __init__(self, path: Path, root: str, prototxt: Path, index: Index | None = None) -> None:
+        if index is not None and not isinstance(index, LineIndex):
+            raise TypeError(f"{path}: an index of lines is wanted, not {type(index).__name__}")
+        self.path = path
+        self._root = root
+        self._place = (-1, 0)  # number of a record and the byte that its line begins at: where the last read ended
+        with self._opened() as file:
+            self.index = index if index is not None else self._scan(file, prototxt)
+            size = os.fstat(file.fileno()).st_size
+        if size != self.index.size:
+            raise DataError(f"{path}: has {size} bytes where it had {self.index.size} before; {SAME_DATA}")
+
+    def read(self, first: int, count: int) -> list[Line]:
+        """`count` lines from record `first` (from 0) on; after the last comes the first again."""
+        lines = []
+        with self._opened() as file:
+            position, offset = self._place
+            file.seek(offset)
+            for at in range(first, first + count):
+                if at % self.index.n_records != position:
+                    position = at % self.index.n_records
+                    self._seek(file, position)
+                lines.append(self._line(position, file.readline()))
+                position += 1
+            self._place = position, file.tell()
+        return lines
+
+    def _opened(self) -> BinaryIO:
+        """The file. Raises DataError."""
+        try:
+            return self.path.open("rb")
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{self.path}: does not exist; a relative source is looked up from the working directory, "
+                "then from the folder of the prototxt"
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"{self.path}: cannot be read: {error.strerror}; give a text file of paths and labels"
+            ) from error
+
+    def _scan(self, file: BinaryIO, prototxt: Path) -> LineIndex:
+        offsets, bad, at, first = [], [], 0, b""
+        for number, line in enumerate(file, 1):
+            offsets.append(at)
+            at += len(line)
+            parts = _LINE.fullmatch(line.removesuffix(b"\n"))
+            if parts is None:
+                bad.append(number)
+            first = first or (parts[1] if parts else b"")
+        if bad:
+            raise DataError(f"{self.path}: {_numbered(bad)} no path, a space and a whole number; correct the list")
+        if not offsets:
+            raise DataError(f"{self.path}: the list is empty; give a line 'path label' for each image")
+        step = -(-len(offsets) // Records.MAX_KEYS)
+        name = self._root + os.fsdecode(first)
+        here = resolve_path(name, prototxt) == Path(name)
+        folder = Path.cwd() if here else prototxt.parent.absolute()
+        return LineIndex(len(offsets), step, tuple(offsets[::step]), at, str(folder))
+
+    def _seek(self, file: BinaryIO, position: int) -> None:
+        anchor, steps = divmod(position, self.index.step)
+        file.seek(self.index.offsets[anchor])
+        for _ in range(steps):
+            file.readline()
+
+    def _line(self, position: int, line: bytes) -> Line:
+        parts = _LINE.fullmatch(line.removesuffix(b"\n"))
+        if parts is None:
+            raise DataError(
+                f"{self.path}: line {position + 1} is not what it was when the list was indexed; {SAME_DATA}"
+            )
+        return Line(position + 1, os.path.join(self.index.folder, self._root + os.fsdecode(parts[1])), int(parts[2]))
+
+
+def _numbered(lines: list[int]) -> str:
+    """`line 3 is`, `lines 3, 4 are`, with at most a few of them named."""
+    named = ", ".join(map(str, lines[:_MOST_NAMED]))
+    more = f" and {len(lines) - _MOST_NAMED} more" if len(lines) > _MOST_NAMED else ""
+    return f"line {named} is" if len(lines) == 1 else f"lines {named}{more} are"

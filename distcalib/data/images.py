@@ -1,0 +1,117 @@
+"""The `ImageData` layer: image files, named in a list.
+
+Decoded and resized by OpenCV with the flags of Caffe's ReadImageToCVMat, so the bytes are OpenCV's. As in a Data layer
+the EXIF orientation is ignored (see datum.py): one image is the same whichever way it is read. min_height and min_width
+are refused: Intel Caffe sizes the blob by them and then, built with OpenMP, reads the images without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import resolve_path
+from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, times
+from distcalib.data.image_list import ImageList, Line
+from distcalib.data.resize import resize
+from distcalib.data.source import FloatArray, Index
+from distcalib.data.transform import Transform
+from distcalib.errors import DataError
+
+# distcalib.caffe moves them when it reads a file; a layer made by hand may still have them.
+_MOVED = ("scale", "mean_file", "crop_size", "mirror")
+
+
+class ImageSource:
+    """Images (N, C, H, W) and labels (N,) of a list, resized and transformed.
+
+    The first image decides the shape, as in Caffe. Raises DataError for a list that cannot be used and for what the
+    layer asks that is not done; `batch` names the line and the file of an image that is at fault."""
+
+    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+        where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        param = layer.image_data_param
+        faults = _faults(layer)
+        if faults:
+            raise DataError(f"{where}: " + "; ".join(faults))
+        self._transform = Transform(layer.transform_param, where, prototxt)
+        self._flags = COLOR if param.is_color else GRAY
+        self._resize = caffe_pb2.ResizeParameter(height=param.new_height, width=param.new_width)
+        self._list = ImageList(resolve_path(param.source, prototxt), param.root_folder, prototxt, index)
+        self.tops = tuple(layer.top)
+        self.batch_size = int(param.batch_size)
+        self._image_shape: tuple[int, ...] = ()  # not known yet
+        self._image_shape = self._pixels(self._list.read(0, 1)[0]).shape
+        shapes = ((self.batch_size, *self._image_shape), (self.batch_size,))
+        self.shapes = dict(zip(self.tops, shapes, strict=True))
+
+    @property
+    def index(self) -> Index:
+        """Where lines of the list begin, and the folder that relative names start from."""
+        return self._list.index
+
+    def batch(self, iteration: int) -> dict[str, FloatArray]:
+        """Lines iteration·batch .. of the list, wrapped around at its end."""
+        lines = self._list.read(iteration * self.batch_size, self.batch_size)
+        images = np.empty((self.batch_size, *self._image_shape), np.uint8)
+        for row, line in enumerate(lines):
+            images[row] = self._pixels(line)
+        labels = np.array([line.label for line in lines], np.float32)
+        return dict(zip(self.tops, (self._transform.finish(images), labels), strict=True))
+
+    def close(self) -> None:
+        """Nothing to let go of: files are open while they are read."""
+
+    def _pixels(self, line: Line) -> Pixels:
+        """A line's image (C, H, W), before mean and scale. Raises DataError with line and file."""
+        try:
+            image = decode(_contents(line.file), self._flags)
+            if self._resize.height:
+                image = resize(image, self._resize)
+            pixels = self._transform.image(image)
+            if pixels.shape != self._image_shape and self._image_shape:
+                raise BadRecord(
+                    f"gives {times(pixels.shape)} values where the first image gives {times(self._image_shape)}; "
+                    "set new_height and new_width, or crop_size, to make sizes equal"
+                )
+        except BadRecord as error:
+            raise DataError(f"{self._list.path}: line {line.number}: image '{line.file}' {error}") from error
+        return pixels
+
+
+def _contents(file: str) -> bytes:
+    """The bytes of an image file. Raises BadRecord."""
+    try:
+        return Path(file).read_bytes()
+    except FileNotFoundError as error:
+        raise BadRecord("does not exist; correct the list or root_folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise BadRecord(f"cannot be read ({getattr(error, 'strerror', error)}); correct the list") from error
+
+
+def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
+    """What the layer asks that is not done, each with its remedy."""
+    param = layer.image_data_param
+    faults = []
+    if len(layer.top) != 2:
+        faults.append(f"has {len(layer.top)} tops; give two, for the images and for the labels")
+    if not param.source:
+        faults.append("image_data_param has no source; name a list of paths and labels")
+    if not param.batch_size:
+        faults.append("batch_size is 0; give the number of images an iteration")
+    if bool(param.new_height) != bool(param.new_width):
+        faults.append("new_height and new_width belong together; give both or none")
+    if param.min_height or param.min_width:
+        faults.append(
+            "min_height and min_width size the blob but not the images in Intel Caffe; use new_height and new_width"
+        )
+    if param.rand_skip:
+        faults.append(
+            f"rand_skip: {param.rand_skip} begins at a random image, so no score could be measured twice; take it out"
+        )
+    if param.shuffle:
+        faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
+    moved = [name for name in _MOVED if param.HasField(name)]
+    faults += [f"image_data_param.{name} is of an old format; write it in transform_param" for name in moved]
+    return faults
