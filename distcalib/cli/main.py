@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C."""
     verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
     try:
-        args = make_parser().parse_args(argv)
+        args, unknown = make_parser().parse_known_args(argv)
+        if unknown:
+            raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
         code: int = args.run(args)
         return code
     except DistcalibError as error:

@@ -114,8 +114,11 @@ def _forward(images: npt.NDArray[np.uint8], blobs: dict[str, tuple[Array, ...]])
     for layer, _, _, kernel, pad in _CONVS:
         weight, bias = blobs[layer]
         padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        windows: Any = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))  # type: ignore[call-overload, unused-ignore]  # numpy < 2.3
-        x = np.maximum(np.einsum("nchwij,ocij->nohw", windows, weight) + bias[:, None, None], 0)
+        n_rows, n_columns = (size - kernel + 1 for size in padded.shape[2:])
+        x = np.zeros((len(x), len(bias), n_rows, n_columns), np.float32) + bias[:, None, None]
+        for i, j in np.ndindex(kernel, kernel):
+            x += np.einsum("nchw,oc->nohw", padded[:, :, i : i + n_rows, j : j + n_columns], weight[:, :, i, j])
+        x = np.maximum(x, 0)
     weight, bias = blobs["fc"]
     scores: Array = x.reshape(len(x), -1) @ weight.T + bias
     return scores

@@ -1,0 +1,57 @@
+"""`distcalib calibrate`: exit codes, the last line, JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distcalib.cli.exit_codes import BELOW_FLOOR, OK
+from distcalib.cli.main import main
+from tests.run.tiny import ITERATIONS, Tiny
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+COUNTS = ["-i", str(ITERATIONS), "-s", "2"]
+
+
+def test_calibrate_ends_with_the_verdict(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", *tiny.args, *COUNTS, "-n", "accuracy-top1", "-l", "0.01", "--out", str(tmp_path)]) == OK
+    out, err = capsys.readouterr()
+    assert err == ""
+    *lines, listed, verdict = out.splitlines()
+    assert lines[0] == "net.prototxt: 13 layers, batch 8; starting actors"
+    assert "FP32: accuracy-top1 = 0.854167" in lines
+    assert listed == "in FP32 again: conv3"
+    assert verdict.startswith("Tolerance 0.01 met: accuracy-top1 ")
+    assert verdict.endswith(f"with 2 of 3 quantizable layers in INT8; wrote {tmp_path}/net_quantized.prototxt")
+
+
+def test_calibrate_exits_with_2_when_the_tolerance_is_not_met(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*tiny.args, *COUNTS, "--strategy", "none", "-l", "0", "--out", str(tmp_path)]
+    assert main(["calibrate", *args]) == BELOW_FLOOR == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Tolerance 0 NOT met: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"net_quantized.prototxt", "report.json"}
+
+
+def test_calibrate_json_is_alone_on_stdout(
+    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    args = [*tiny.args, *COUNTS, "--actors", "1", "-c", "multiple", "-1st", "--json", "--out", str(tmp_path)]
+    assert main(["calibrate", *args]) == OK
+    out, err = capfd.readouterr()
+    assert out == (tmp_path / "report.json").read_text()
+    found = json.loads(out)
+    assert found["weights_channel"] == "multiple"
+    assert "conv1" in found["int8_layers"] + found["fp32_layers"]
+    assert "starting actors" in err
+
+
+def test_calibrate_quantize_model_writes_without_measuring(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *tiny.args, "-q", "-s", "2", "--out", str(tmp_path)]) == OK
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"Quantized, not measured: 3 of 3 quantizable layers in INT8; wrote {tmp_path}/net_quantized.prototxt"
+    )

@@ -1,0 +1,280 @@
+"""Every mistake of a user is one sentence on stderr, exit code 1, and nothing is written."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.caffe import caffe_pb2, read_net, read_weights, write_weights
+from distcalib.cli import calibrate, inspect
+from distcalib.cli.exit_codes import ERROR, INTERRUPTED
+from distcalib.cli.main import main, make_parser
+from tests.conftest import ROOT
+from tests.data.databases import noise, raw_datum, write_datums, write_lmdb
+from tests.run.tiny import Tiny
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    """The sentence with which a command line is refused."""
+    assert main([str(arg) for arg in args]) == ERROR
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    assert err.startswith("distcalib: ")
+    assert err.count("\n") == 1, "one sentence"
+    return err.removeprefix("distcalib: ").rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        pytest.param("-i 0", "-i 0: is no number of iterations; give at least 1", id="no_iterations"),
+        pytest.param("-i -3", "-i -3: is no number of iterations; give at least 1", id="negative_iterations"),
+        pytest.param("-i x", "-i/--iterations: invalid int value: 'x'; see distcalib calibrate --help", id="no_number"),
+        pytest.param("-s 0", "-s 0: is no number of iterations; give at least 1", id="no_sampling"),
+        pytest.param("-l -0.1", "-l -0.1: is outside [0, 1]; 0.01 tolerates", id="negative_tolerance"),
+        pytest.param("-l 1.5", "-l 1.5: is outside [0, 1]; 0.01 tolerates", id="large_tolerance"),
+        pytest.param("-l nan", "-l nan: is outside [0, 1]; 0.01 tolerates", id="tolerance_nan"),
+        pytest.param("-n foo", "net.prototxt: 'foo' is no score of this net; name one of 'accuracy-top1'", id="blob"),
+        pytest.param("-c foo", "invalid choice: 'foo' (choose from", id="channel"),
+        pytest.param("-a FOO", "-a FOO: is no algorithm", id="algorithm"),
+        pytest.param("-d 1", "-d 1: is not supported yet; -d 0, classification, is", id="detection"),
+        pytest.param("--strategy foo", "invalid choice: 'foo' (choose from", id="strategy"),
+        pytest.param("--actors 0", "--actors 0: at least one actor must work; leave it out", id="no_actors"),
+        pytest.param("--cores-per-actor 99", "--cores-per-actor 99: this process may use", id="cores"),
+        pytest.param("--out /proc/none", "/proc/none: cannot be written to (", id="out_read_only"),
+        pytest.param("--frob", "unrecognized arguments: --frob; see distcalib calibrate --help", id="unknown_flag"),
+        pytest.param("--iter=3", "unrecognized arguments: --iter=3; see", id="abbreviated_flag"),
+    ],
+)
+def test_calibrate_refuses_a_flag(
+    tiny: Tiny, here: Path, capsys: pytest.CaptureFixture[str], args: str, said: str
+) -> None:
+    before = sorted(tiny.prototxt.parent.rglob("*"))
+    assert said in refusal(capsys, "calibrate", *tiny.args, *args.split())
+    assert list(here.iterdir()) == []
+    assert sorted(tiny.prototxt.parent.rglob("*")) == before
+
+
+# The table of the predecessor's flags that are not there yet.
+@pytest.mark.parametrize("flags", calibrate.NOT_YET, ids=[flags[0] for flags, *_ in calibrate.NOT_YET])
+def test_calibrate_refuses_by_name_what_the_predecessor_had(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], flags: tuple[tuple[str, ...], bool, str]
+) -> None:
+    names, takes_value, reason = flags
+    for name in names:
+        said = refusal(capsys, "calibrate", *tiny.args, name, *(["x"] if takes_value else []))
+        assert said == f"{name}: {reason}"
+        assert "leave it out" in said or ";" in said, "what would do"
+
+
+def test_calibrate_knows_every_flag_of_the_predecessor() -> None:
+    known = """-r --root -m --model -w --weights -i --iterations -n --blob_name -l --accuracy_loss -d --detection
+    -fu --first_conv_force_u8 -clx -c --weights_channel -s --sampling_iterations -ss --sampling_single -a
+    --calibration_algos -q --quantize_model -p --performance_model -u --unsigned_range -t --concat_use_fp32 -f
+    --unify_concat_scales -1st --enable_1st_conv -uff --disable_force_fp32 -ucac --disable_cac_unify -fc --fc_int8
+    -wi --conv_algo"""
+    parser = make_parser()
+    [commands] = [action for action in parser._actions if action.dest == "command"]
+    assert commands.choices is not None
+    options = dict(commands.choices)["calibrate"]._option_string_actions
+    assert [name for name in known.split() if name not in options] == []
+
+
+def cut(tiny: Tiny, folder: Path) -> list[object]:
+    (folder / "cut.caffemodel").write_bytes(tiny.weights.read_bytes()[:-100])
+    return ["-m", tiny.prototxt, "-w", "cut.caffemodel"]
+
+
+def hdf5(tiny: Tiny, folder: Path) -> list[object]:
+    (folder / "h5.caffemodel").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    return ["-m", tiny.prototxt, "-w", "h5.caffemodel"]
+
+
+def nan(tiny: Tiny, folder: Path) -> list[object]:
+    weights = dict(read_weights(tiny.weights))
+    weights["conv2"] = (weights["conv2"][0] * np.float32(np.nan), weights["conv2"][1])
+    write_weights("nan.caffemodel", "net", read_net(tiny.prototxt).layer, weights)
+    return ["-m", tiny.prototxt, "-w", "nan.caffemodel"]
+
+
+def edited(old: str, new: str) -> Callable[[Tiny, Path], list[object]]:
+    def make(tiny: Tiny, folder: Path) -> list[object]:
+        text = tiny.prototxt.read_text()
+        assert old in text
+        (folder / "my.prototxt").write_text(text.replace(old, new))
+        return ["-m", "my.prototxt", "-w", tiny.weights]
+
+    return make
+
+
+def on_database(make: Callable[[Path], object]) -> Callable[[Tiny, Path], list[object]]:
+    def with_source(tiny: Tiny, folder: Path) -> list[object]:
+        make(folder / "mine")
+        return edited(str(tiny.database), "mine")(tiny, folder)
+
+    return with_source
+
+
+MISUSE: list[tuple[str, Callable[[Tiny, Path], list[object]], str]] = [
+    ("no prototxt", lambda t, _: ["-m", "no.prototxt", "-w", t.weights], "no.prototxt: no such file; check the path"),
+    ("no caffemodel", lambda t, _: ["-m", t.prototxt, "-w", "no.caffemodel"], "no.caffemodel: no such file; check"),
+    ("swapped", lambda t, _: ["-m", t.weights, "-w", t.prototxt], "is a caffemodel, not a prototxt; give the prototxt"),
+    ("text as weights", lambda t, _: ["-m", t.prototxt, "-w", t.prototxt], "is text, not weights; give the binary"),
+    ("folder as model", lambda t, f: ["-m", f, "-w", t.weights], "is a folder; name the file inside it"),
+    ("folder as weights", lambda t, f: ["-m", t.prototxt, "-w", f], "is a folder; name the file inside it"),
+    ("no model", lambda t, _: ["-w", t.weights], "MODEL: give the prototxt once, as -m MODEL or alone"),
+    ("no weights", lambda t, _: ["-m", t.prototxt], "the following arguments are required: -w/--weights; see"),
+    ("truncated", cut, "cut.caffemodel: is cut off at byte "),
+    ("hdf5", hdf5, "h5.caffemodel: is a caffemodel in HDF5; only binary protobuf is read"),
+    ("nan", nan, "nan.caffemodel: layer 'conv2': has weights that are NaN or infinite; train or copy it again"),
+    ("no lmdb", edited('db"', 'nowhere"'), "nowhere: does not exist; "),
+    ("empty lmdb", on_database(lambda path: write_lmdb(path, [])), "mine: the database is empty; write at least"),
+    ("no data layer", edited("phase: TEST", "phase: TRAIN"), "reads blob 'data', which no layer before it makes; "),
+    ("no batch", edited("batch_size: 8", ""), "data_param has no batch_size; give"),
+    ("unknown type", edited('"InnerProduct"', '"Frob"'), "my.prototxt: layer 'fc' (Frob): is not a layer type"),
+    ("unknown field", edited("num_output: 5", "n_out: 5"), "my.prototxt: line 23: unknown field 'n_out'"),
+]
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate"])
+@pytest.mark.parametrize(("make", "said"), [case[1:] for case in MISUSE], ids=[case[0] for case in MISUSE])
+def test_misuse_is_told_before_actors_start(
+    tiny: Tiny,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    make: Callable[[Tiny, Path], list[object]],
+    said: str,
+) -> None:
+    args = make(tiny, here)
+    before = sorted(here.rglob("*"))
+    assert said in refusal(capsys, command, *args)
+    assert sorted(here.rglob("*")) == before
+
+
+def bad_image(path: Path) -> None:
+    datums = [raw_datum(noise(3, 8, 8, seed=i)) for i in range(20)]
+    datums[13] = caffe_pb2.Datum(data=b"no image", encoded=True)
+    write_datums(path, datums)
+
+
+def bad_label(path: Path) -> None:
+    write_datums(path, [raw_datum(noise(3, 8, 8), label=9) for _ in range(8)])
+
+
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        pytest.param(on_database(bad_image), "mine: record '00000013' is no image that can be decoded", id="image"),
+        pytest.param(on_database(bad_label), "labels lie outside the classes 0 to 4 (such as 9); correct", id="label"),
+        pytest.param(
+            edited("num_output: 8", "num_output: 9"), "has shape (8, 6, 3, 3) but the prototxt needs (9, 6", id="shape"
+        ),
+    ],
+)
+def test_misuse_that_actors_meet_is_told_alike(
+    tiny: Tiny,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    make: Callable[[Tiny, Path], list[object]],
+    said: str,
+) -> None:
+    assert said in refusal(capsys, "calibrate", *make(tiny, here), "-i", "6", "--out", "new")
+    assert not (here / "new").exists()
+
+
+def test_main_refuses_a_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "frob").startswith("argument COMMAND: invalid choice: 'frob'")
+    assert "required: COMMAND; see distcalib --help" in refusal(capsys)
+
+
+def test_main_verbose_shows_where_it_happened(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "no.prototxt", "-w", str(tiny.weights), "--verbose"]) == ERROR
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.endswith("distcalib: no.prototxt: no such file; check the path\n")
+
+
+def test_main_says_that_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, "inspect", interrupt)
+    assert main(["inspect", "net.prototxt"]) == INTERRUPTED
+    assert capsys.readouterr().err == "distcalib: interrupted; nothing was written\n"
+
+
+@pytest.mark.parametrize("command", ["", "calibrate", "evaluate", "inspect"])
+def test_help_ends_with_an_example_that_can_be_run(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "-h"])
+    assert ended.value.code == 0
+    program, *args = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert program == "distcalib"
+    assert args[0] == (command or "calibrate")
+    parsed = make_parser().parse_args(args)
+    monkeypatch.chdir(ROOT)
+    assert (parsed.model or parsed.model_path).is_file()
+    assert parsed.weights.is_file()
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("distcalib 0.")
+
+
+def processes_of_session(session: int) -> list[str]:
+    """Command lines of living processes of a session of the kernel."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, number = (folder / "stat").read_text().rpartition(") ")[2].split()[:4]
+            if int(number) == session and state != "Z":
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+@pytest.mark.parametrize("moment", ["actors start", "in the middle"])
+def test_ctrl_c_ends_a_run_at_once_and_leaves_nothing(tiny: Tiny, here: Path, moment: str) -> None:
+    command = [sys.executable, "-m", "distcalib", "calibrate", *tiny.args, "-i", "10000000", "--out", "new"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**env, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith("starting actors\n")
+        if moment == "in the middle":
+            assert process.stdout.readline().startswith("FP32 and ranges: ")
+        time.sleep(0.5)
+        begun = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        # Ray's start is waited for, and takes longer on a busy machine.
+        assert time.monotonic() - begun < (5.0 if moment == "in the middle" else 20.0)
+    assert process.returncode == INTERRUPTED
+    assert err == "distcalib: interrupted; nothing was written\n"
+    end = time.monotonic() + 5.0
+    while (left := processes_of_session(process.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert left == []
+    assert list(here.iterdir()) == []

@@ -1,0 +1,111 @@
+"""Reports as sentences and as JSON."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from distcalib.report import TIMING_KEYS, CalibrationReport, CandidateRecord, Evaluation, drop_text
+
+REPORT = CalibrationReport(
+    model="net.prototxt",
+    weights="net.caffemodel",
+    output="out/net_quantized.prototxt",
+    sha256="0" * 64,
+    metric="accuracy-top1",
+    lower_is_better=False,
+    tolerance=0.01,
+    met=True,
+    fp32_score=0.75,
+    all_int8_score=0.5,
+    score=0.745,
+    drop=0.005,
+    int8_layers=("conv2",),
+    fp32_layers=("conv3",),
+    refused_layers={"conv1": "first convolution"},
+    without_int8_kernel=(),
+    strategy="greedy",
+    weights_channel="single",
+    calibration_algo="DIRECT",
+    n_iterations=10,
+    n_sampled=2,
+    batch=8,
+    candidates=(CandidateRecord((), 2, 0.5, 0.25), CandidateRecord(("conv3",), 1, 0.745, 0.005)),
+    isa="avx2",
+    versions={"distcalib": "0"},
+    n_actors=2,
+    cores_per_actor=1,
+    seconds=1.5,
+    cost_passes=2.5,
+    images_per_second={"all INT8": 100.0},
+)
+EVALUATION = Evaluation(
+    model="net.prototxt",
+    scores={"accuracy": 0.5, "löss": float("nan")},
+    n_values={"accuracy": 8, "löss": 8},
+    loss_weights={"löss": 0.5},
+    loss=float("inf"),
+    n_iterations=10,
+    batch=8,
+    int8_layers=(),
+    without_int8_kernel=(),
+    isa="avx2",
+    versions={},
+    n_actors=1,
+    seconds=1.0,
+    images_per_second=80.0,
+)
+
+
+def test_report_is_json_in_the_order_of_its_fields() -> None:
+    text = REPORT.to_json()
+    assert text.endswith("}\n")
+    found = json.loads(text)
+    assert list(found) == list(REPORT.__dataclass_fields__)
+    assert found["candidates"][1] == {"fp32_layers": ["conv3"], "n_int8_layers": 1, "score": 0.745, "drop": 0.005}
+    assert set(TIMING_KEYS) < found.keys()
+
+
+def test_json_has_null_for_what_is_no_number() -> None:
+    broken = replace(REPORT, drop=float("inf"), candidates=(CandidateRecord((), 2, float("nan"), float("inf")),))
+    found = json.loads(broken.to_json(), parse_constant=pytest.fail)
+    assert found["drop"] is None
+    assert found["candidates"][0]["score"] is None
+    evaluation = json.loads(EVALUATION.to_json(), parse_constant=pytest.fail)
+    assert evaluation["scores"] == {"accuracy": 0.5, "löss": None}
+    assert evaluation["loss"] is None
+
+
+def test_json_keeps_every_digit() -> None:
+    assert json.loads(replace(REPORT, score=0.1 + 0.2).to_json())["score"] == 0.1 + 0.2
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        pytest.param(
+            {},
+            "Tolerance 0.01 met: accuracy-top1 0.745 against 0.75 in FP32 (drop 0.005) with 1 of 2 quantizable layers "
+            "in INT8; wrote out/net_quantized.prototxt",
+            id="met",
+        ),
+        pytest.param(
+            {"met": False, "score": 0.5, "drop": 0.25},
+            "Tolerance 0.01 NOT met: accuracy-top1 0.5 against 0.75 in FP32 (drop 0.25) with 1 of 2 quantizable layers "
+            "in INT8; wrote out/net_quantized.prototxt",
+            id="not_met",
+        ),
+        pytest.param(
+            {"met": None, "score": None, "drop": None, "fp32_score": None},
+            "Quantized, not measured: 1 of 2 quantizable layers in INT8; wrote out/net_quantized.prototxt",
+            id="not_measured",
+        ),
+    ],
+)
+def test_verdict_is_one_sentence(changes: dict[str, object], verdict: str) -> None:
+    assert replace(REPORT, **changes).verdict == verdict  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("drop", "text"), [(0.002, "drop 0.002"), (-0.5, "gain 0.5"), (0.0, "no drop")])
+def test_drop_text_tells_a_gain_from_a_loss(drop: float, text: str) -> None:
+    assert drop_text(drop) == text
