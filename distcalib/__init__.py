@@ -5,8 +5,9 @@ print(report.verdict)
 """
 
 from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
-from distcalib.run.calibration import CalibrationOptions, calibrate
+from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
+from distcalib.run.options import CalibrationOptions
 from distcalib.version import __version__
 
 __all__ = [

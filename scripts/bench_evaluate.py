@@ -26,10 +26,12 @@ from distcalib.caffe import read_weights
 from distcalib.data import open_source
 from distcalib.engine.program import Program
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.run.calibration import CalibrationOptions, calibrate
+from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import rate
+from distcalib.run.net import Net, open_net
+from distcalib.run.options import CalibrationOptions
 from distcalib.run.reporter import Silent
-from distcalib.run.session import Net, Session, open_net
+from distcalib.run.session import Session
 
 # Enough different batches that they do not all stay in the cache, as in a real pass.
 N_READY = 16

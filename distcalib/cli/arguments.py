@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distcalib.errors import OptionError
+from distcalib.run.isa import ISAS
 
 
 def example(*commands: str) -> str:
@@ -35,6 +36,13 @@ def add_actors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--actors", type=int, metavar="N", help="actors that measure (default: one a physical core)")
     parser.add_argument(
         "--cores-per-actor", type=int, default=1, metavar="N", help="physical cores of each (default: 1)"
+    )
+
+
+def add_isa(parser: argparse.ArgumentParser) -> None:
+    """Which CPU is measured for."""
+    parser.add_argument(
+        "--isa", choices=tuple(ISAS), default="native", help="measure with the kernels of this CPU (default: native)"
     )
 
 

@@ -2,14 +2,16 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_actors, add_isa, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
-from distcalib.run.calibration import CalibrationOptions, calibrate
+from distcalib.run.calibration import calibrate
+from distcalib.run.options import CalibrationOptions
 from distcalib.search import STRATEGIES
 
 EXAMPLE = (
@@ -23,15 +25,21 @@ NOT_YET: tuple[tuple[tuple[str, ...], bool, str], ...] = (
     (("-r", "--root"), True, "a Caffe build as the engine is not supported yet; leave it out and OpenVINO measures"),
     (("-fu", "--first_conv_force_u8"), False, "is not supported yet; -1st quantizes the first convolution"),
     (("-clx",), False, "goes with -fu, which is not supported yet; leave it out"),
-    (("-ss", "--sampling_single"), False, "is not supported yet; -s sets how many iterations are sampled"),
-    (("-p", "--performance_model"), False, "is not supported yet; leave it out"),
-    (("-u", "--unsigned_range"), False, "is not supported yet; leave it out"),
-    (("-t", "--concat_use_fp32"), False, "is not supported yet; leave it out"),
-    (("-f", "--unify_concat_scales"), False, "is not supported yet; leave it out"),
-    (("-uff", "--disable_force_fp32"), False, "is not supported yet; leave it out"),
-    (("-ucac", "--disable_cac_unify"), False, "is not supported yet; leave it out"),
-    (("-fc", "--fc_int8"), False, "is not supported yet; leave it out, and InnerProduct stays FP32"),
     (("-wi", "--conv_algo"), False, "crashed in the predecessor's last release and is not supported; leave it out"),
+)
+
+# Flags that are on or off; the long name is that of the option.
+SWITCHES: tuple[tuple[str, str, str], ...] = (
+    ("-ss", "sampling_single", "take the ranges from the last sampled iteration alone"),
+    ("-q", "quantize_model", "write the quantized prototxt, measure nothing"),
+    ("-p", "performance_model", "write MODEL_dummy.prototxt with all scales 1.0, for speed runs only"),
+    ("-u", "unsigned_range", "255 in place of 127 in scale_out of convolutions without ReLU"),
+    ("-t", "concat_use_fp32", "convolutions that feed a Concat get FP32 output"),
+    ("-f", "unify_concat_scales", "convolutions that feed one Concat share the smallest scale_out"),
+    ("-1st", "enable_1st_conv", "quantize the first convolution too, as s8 input"),
+    ("-uff", "disable_force_fp32", "INT8 output even where no INT8 consumer follows"),
+    ("-ucac", "disable_cac_unify", "no common scale across convolution, average pooling, convolution"),
+    ("-fc", "fc_int8", "quantize InnerProduct too"),
 )
 
 
@@ -96,8 +104,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its "
         "99.995th percentile, KL and MSE the threshold of least divergence or squared error",
     )
-    add("-q", "--quantize_model", action="store_true", help="write the quantized prototxt, measure nothing")
-    add("-1st", "--enable_1st_conv", action="store_true", help="quantize the first convolution too, as s8 input")
+    for short, name, text in SWITCHES:
+        add(short, f"--{name}", action="store_true", help=text)
     add(
         "--strategy",
         choices=tuple(STRATEGIES),
@@ -106,6 +114,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_actors(parser)
+    add_isa(parser)
     add_output(parser)
     for flags, takes_value, reason in NOT_YET:
         add(
@@ -123,20 +132,8 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     if args.detection != 0:
         raise OptionError(f"-d {args.detection}: is not supported yet; -d 0, classification, is")
-    options = CalibrationOptions(
-        iterations=args.iterations,
-        blob_name=args.blob_name,
-        accuracy_loss=args.accuracy_loss,
-        sampling_iterations=args.sampling_iterations,
-        weights_channel=args.weights_channel,
-        calibration_algos=args.calibration_algos,
-        enable_1st_conv=args.enable_1st_conv,
-        quantize_model=args.quantize_model,
-        strategy=args.strategy,
-        out=args.out,
-        n_actors=args.actors,
-        cores_per_actor=args.cores_per_actor,
-    )
+    given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
+    options = CalibrationOptions(**given, n_actors=args.actors)
     console = console_of(args)
     with ConsoleReporter(console) as reporter:
         report = calibrate(model_of(args), args.weights, options, reporter=reporter)

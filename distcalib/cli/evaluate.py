@@ -2,7 +2,7 @@
 
 import argparse
 
-from distcalib.cli.arguments import add_actors, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_actors, add_isa, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
@@ -25,6 +25,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "-i", "--iterations", type=int, default=10, help="test iterations: images / batch (default: 10)"
     )
     add_actors(parser)
+    add_isa(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
             args.iterations,
             n_actors=args.actors,
             cores_per_actor=args.cores_per_actor,
+            isa=args.isa,
             reporter=reporter,
         )
     if args.json:

@@ -11,9 +11,9 @@ from distcalib.quantize.ranges import Range
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which values are observed over the first `n_iterations`, `block` iterations a row.
+    """Which values are observed over the iterations from `first` to before `end`, `block` iterations a row.
 
-    A row holds the merged state of its block, and blocks depend on `n_iterations` alone: so the number of rows, and
+    A row holds the merged state of its block, and blocks depend on these numbers alone: so the number of rows, and
     with it the driver's memory, is bounded whatever the number of iterations, and the result is the same on any number
     of actors.  `values` tells whether every value is looked at, or the least and the largest only, which the engine
     finds without handing the values out.
@@ -21,17 +21,19 @@ class Sampling:
 
     taps: tuple[Blob, ...]
     values: bool
-    n_iterations: int
+    first: int
+    end: int
     block: int
 
     @property
     def n_rows(self) -> int:
         """Blocks, the last of which may be short."""
-        return -(-self.n_iterations // self.block)
+        return -(-(self.end - self.first) // self.block)
 
     def iterations_of(self, row: int) -> range:
         """The iterations of a row."""
-        return range(row * self.block, min((row + 1) * self.block, self.n_iterations))
+        begin = self.first + row * self.block
+        return range(begin, min(begin + self.block, self.end))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Window:
         """What Caffe divides each window's sum by (n_out,): its length after clipping at size + pad."""
         starts = np.arange(self.n_out) * self.stride - self.pad
         ends = np.minimum(starts + self.kernel, self.size + self.pad)
-        return (ends - starts).astype(np.float32)
+        return np.asarray(ends - starts, np.float32)
 
 
 @converts("Pooling")

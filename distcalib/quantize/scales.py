@@ -290,7 +290,8 @@ class Calibration:
             scales = np.where(largest > 0.0, S8_MAX / largest, 0.0)
             limits = np.where(bias_size != 0.0, _BIAS_LIMIT / (bias_size * scale_in), np.inf)
         scales = np.minimum(np.minimum(scales, _LARGEST_SCALE), limits)
-        return scales.min(keepdims=True) if self.quantizer.options.weights_channel == "single" else scales
+        single = self.quantizer.options.weights_channel == "single"
+        return np.asarray(scales.min(keepdims=True) if single else scales, np.float64)
 
     def _wants_int8(self, blob: Blob, candidate: Candidate) -> bool:
         """Whether an INT8 layer reads `blob` as integers: directly, as its residual, or through layers that keep

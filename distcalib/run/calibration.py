@@ -6,67 +6,37 @@ written, so that no rewrite stands between a score and its file.
 
 import hashlib
 import math
-import os
-import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from distcalib.caffe import caffe_pb2, net_text, resolve_sources, write_atomically
+from distcalib.caffe import caffe_pb2, net_text, read_weights, resolve_sources
 from distcalib.caffe.graph import Blob
 from distcalib.engine.spec import NetSpec, Sampling
-from distcalib.errors import EngineError, OptionError, OutputError, UnsupportedError
+from distcalib.errors import EngineError, OptionError, UnsupportedError
 from distcalib.measure import JobResult
 from distcalib.metrics import choose_score, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.quantize.ranges import Range, merge_ranges
-from distcalib.quantize.scales import Calibration, Options, Quantizer
-from distcalib.quantize.thresholds import ALGORITHMS, NEED_VALUES
+from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.thresholds import NEED_VALUES
 from distcalib.report import CalibrationReport, CandidateRecord, drop_text
-from distcalib.run.checks import check_iterations, refuse_unrunnable
+from distcalib.run.checks import refuse_unrunnable
 from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
+from distcalib.run.isa import isa_environment, measured_isa
 from distcalib.run.net import Net, make_net, open_net
+from distcalib.run.options import CalibrationOptions
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.session import Session, measured_isa, rows, versions
+from distcalib.run.session import Session, rows, versions
+from distcalib.run.target import Target
 from distcalib.search import Measurement, make_strategy
 
 # Rows of ranges that the driver holds at the most: its memory does not grow with -s.
 MAX_ROWS = 64
 # Values that one program hands out for an algorithm that looks at all of them: more are observed in several passes.
 MAX_TAP_BYTES = 512 * 2**20
-# A dot before it belongs to the name: the predecessor cut `resnet-1.5.prototxt` at the first one.
-_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    """What the flags of the same names say; see `distcalib calibrate --help`."""
-
-    iterations: int = 10
-    blob_name: str | None = None
-    accuracy_loss: float = 0.01
-    sampling_iterations: int = 10
-    weights_channel: str = "single"
-    calibration_algos: str = "DIRECT"
-    enable_1st_conv: bool = False
-    quantize_model: bool = False
-    strategy: str = "greedy"
-    out: Path | None = None
-    n_actors: int | None = None
-    cores_per_actor: int = 1
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        check_iterations(self.iterations)
-        check_iterations(self.sampling_iterations, "-s")
-        if not 0.0 <= self.accuracy_loss <= 1.0:
-            raise OptionError(f"-l {self.accuracy_loss:g}: is outside [0, 1]; 0.01 tolerates a loss of one point")
-        if self.calibration_algos not in ALGORITHMS:
-            raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {', '.join(ALGORITHMS)} are")
-        make_strategy(self.strategy, self.accuracy_loss)
-        Options(self.weights_channel, self.enable_1st_conv)
 
 
 def calibrate(
@@ -83,59 +53,9 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     model = Path(model)
-    target = Target(model, options.out)
+    target = Target(model, options.out, "dummy" if options.performance_model else "quantized")
     run = _Run(model, Path(weights), options, target, reporter or Silent())
     return run.execute()
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the results go."""
-
-    model: Path
-    out: Path | None
-
-    @property
-    def folder(self) -> Path:
-        """`--out`, or the model's own folder."""
-        return self.out if self.out is not None else self.model.parent
-
-    @property
-    def prototxt(self) -> Path:
-        """The quantized net."""
-        name = self.model.name
-        stem = next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
-        return self.folder / f"{stem}_quantized.prototxt"
-
-    @property
-    def report(self) -> Path:
-        """The report beside it."""
-        return self.folder / "report.json"
-
-    def check(self) -> None:
-        """Raise OutputError now, not after hours, if the results cannot be written in the end; leaves no trace."""
-        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if os.path.lexists(folder))
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise self._refused(error) from None
-        for path in (self.prototxt, self.report):
-            if path.is_dir():
-                raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
-
-    def write(self, prototxt: str, report: str) -> None:
-        """Write both files, in the folder made if it is not there.  Raises OutputError."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._refused(error) from None
-        write_atomically(self.prototxt, prototxt)
-        write_atomically(self.report, report)
-
-    def _refused(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(f"{self.folder}: cannot be written to ({reason}); give another folder with --out")
 
 
 @dataclass
@@ -167,14 +87,18 @@ class _Run:
         refuse_unrunnable(base)
         _refuse_quantized(base)
         metric = _metric(base, options.blob_name)
-        quantizer = Quantizer(base.graph, Options(options.weights_channel, options.enable_1st_conv))
+        quantizer = Quantizer(base.graph, options)
+        isa_environment(options.isa)
         self.target.check()
+        if options.performance_model:
+            return self._write_dummy(base, quantizer, metric)
         with Session(
             base,
             self.weights,
             self.reporter,
             n_actors=options.n_actors,
             cores_per_actor=options.cores_per_actor,
+            isa=options.isa,
             address=options.address,
         ) as session:
             measuring = _Measuring(session, base, metric, lower_is_better(base.test, metric), options, self.cost)
@@ -183,17 +107,31 @@ class _Run:
                 winner = calibration.quantizer.space.all_int8
             else:
                 winner = measuring.search(calibration)
-        text = net_text(measuring.net_of(calibration, winner).full)
-        report = self._report(text, measuring, calibration, winner)
-        report = replace(report, seconds=time.perf_counter() - begin)
+        text = net_text(with_params(base, calibration.params(winner)).full)
+        report = self._report(text, base, metric, quantizer, winner, measuring)
+        report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
+        self.target.write(text, report.to_json())
+        return report
+
+    def _write_dummy(self, base: Net, quantizer: Quantizer, metric: str) -> CalibrationReport:
+        """-p: every layer INT8 with all scales 1.0, for speed runs; nothing is sampled or measured."""
+        ends = {blob: Range(-1.0, 1.0) for blob in quantizer.observed}
+        calibration = Calibration(quantizer, ends, read_weights(self.weights))
+        winner = quantizer.space.all_int8
+        params = calibration.params(winner)
+        for param in params.values():
+            for scales in (param.scale_in, param.scale_out, param.scale_params):
+                scales[:] = [1.0] * len(scales)
+        text = net_text(with_params(base, params).full)
+        report = self._report(text, base, metric, quantizer, winner, _Results())
         self.target.write(text, report.to_json())
         return report
 
     def _report(
-        self, text: str, measuring: "_Measuring", calibration: Calibration, winner: Candidate
+        self, text: str, base: Net, metric: str, quantizer: Quantizer, winner: Candidate, measuring: "_Results"
     ) -> CalibrationReport:
         """Sum up; `text` is the file to be delivered."""
-        options, session = self.options, measuring.session
+        options = self.options
         measured = measuring.measured.get(winner)
         first = next(iter(measuring.measured.values()), None)
         return CalibrationReport(
@@ -201,8 +139,8 @@ class _Run:
             weights=str(self.weights),
             output=str(self.target.prototxt),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
-            metric=measuring.metric,
-            lower_is_better=measuring.lower_is_better,
+            metric=metric,
+            lower_is_better=lower_is_better(base.test, metric),
             tolerance=options.accuracy_loss,
             met=None if measured is None else measured.drop <= options.accuracy_loss,
             fp32_score=measuring.fp32_score,
@@ -211,20 +149,20 @@ class _Run:
             drop=None if measured is None else measured.drop,
             int8_layers=winner.int8_layers,
             fp32_layers=winner.fp32_layers,
-            refused_layers=calibration.quantizer.refused,
+            refused_layers=quantizer.refused,
             without_int8_kernel=measuring.without_int8_kernel.get(winner, ()),
             strategy=options.strategy,
             weights_channel=options.weights_channel,
             calibration_algo=options.calibration_algos,
             n_iterations=options.iterations,
             n_sampled=min(options.sampling_iterations, options.iterations),
-            batch=session.batch,
+            batch=0,
             candidates=tuple(
                 CandidateRecord(c.fp32_layers, len(c.int8), m.score, m.drop) for c, m in measuring.measured.items()
             ),
-            isa=measured_isa(),
+            isa=measured_isa(options.isa),
             versions=versions(),
-            n_actors=session.n_actors,
+            n_actors=0,
             cores_per_actor=options.cores_per_actor,
             seconds=0.0,
             cost_passes=self.cost.total / self.cost.passes if self.cost.passes else None,
@@ -232,9 +170,20 @@ class _Run:
         )
 
 
-@dataclass
-class _Measuring:
+@dataclass(kw_only=True)
+class _Results:
     """The measurements of one run, by candidate."""
+
+    fp32_score: float | None = None
+    n_rounds: int = 0
+    measured: dict[Candidate, Measurement] = field(default_factory=dict)
+    without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
+    images_per_second: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class _Measuring(_Results):
+    """Measures on the actors of a session."""
 
     session: Session
     base: Net
@@ -242,11 +191,6 @@ class _Measuring:
     lower_is_better: bool
     options: CalibrationOptions
     cost: _Cost
-    fp32_score: float | None = None
-    n_rounds: int = 0
-    measured: dict[Candidate, Measurement] = field(default_factory=dict)
-    without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
-    images_per_second: dict[str, float] = field(default_factory=dict)
 
     def observe(self, quantizer: Quantizer) -> Calibration:
         """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
@@ -276,11 +220,12 @@ class _Measuring:
 
     def _samplings(self, taps: Sequence[Blob], n_sampled: int) -> list[Sampling]:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
-        block = -(-n_sampled // MAX_ROWS)
+        first = n_sampled - 1 if self.options.sampling_single else 0
+        block = -(-(n_sampled - first) // MAX_ROWS)
         if self.options.calibration_algos not in NEED_VALUES:
-            return [Sampling(tuple(taps), False, n_sampled, block)] if taps else []
+            return [Sampling(tuple(taps), False, first, n_sampled, block)] if taps else []
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)
-        return [Sampling(part, True, n_sampled, block) for part in parts]
+        return [Sampling(part, True, first, n_sampled, block) for part in parts]
 
     def search(self, calibration: Calibration) -> Candidate:
         """Drive the strategy; it never sees anything but measurements."""
@@ -300,7 +245,7 @@ class _Measuring:
         new = [candidate for candidate in dict.fromkeys(wanted) if candidate not in self.measured]
         if new:
             is_first = not self.measured
-            nets = [self.net_of(calibration, candidate) for candidate in new]
+            nets = [with_params(self.base, calibration.params(candidate)) for candidate in new]
             self.n_rounds += 1
             counted = f"{len(new)} candidate{'s' if len(new) > 1 else ''}"
             phase = "all INT8" if is_first else f"round {self.n_rounds - 1}, {counted}"
@@ -322,16 +267,6 @@ class _Measuring:
         # Scores are fractions of a number of records; what differs below 1e-12 is the binary form of the decimals.
         drop = round(loss, 12)
         return Measurement(candidate, score, drop if drop == drop else float("inf"))
-
-    def net_of(self, calibration: Calibration, candidate: Candidate) -> Net:
-        """The net with the candidate's quantization_params: what is compiled, and what is written."""
-        full = caffe_pb2.NetParameter()
-        full.CopyFrom(self.base.full)
-        params = calibration.params(candidate)
-        for layer in full.layer:
-            if layer.name in params and layer.type in QUANTIZABLE:
-                layer.quantization_param.CopyFrom(params[layer.name])
-        return make_net(self.base.path, full)
 
     def _timed(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         begin = time.perf_counter()
@@ -379,3 +314,13 @@ def _drop_and_layers(measurement: Measurement) -> str:
         return f"{drop_text(measurement.drop)}, no layer in FP32"
     names = ", ".join(fallen[:4]) + (", ..." if len(fallen) > 4 else "")
     return f"{drop_text(measurement.drop)}, {len(fallen)} layer{'s' if len(fallen) > 1 else ''} in FP32: {names}"
+
+
+def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:
+    """The net with these quantization_params, by layer name: what is compiled, and what is written."""
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(base.full)
+    for layer in full.layer:
+        if layer.name in params and layer.type in QUANTIZABLE:
+            layer.quantization_param.CopyFrom(params[layer.name])
+    return make_net(base.path, full)

@@ -14,9 +14,10 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.run.checks import check_iterations
+from distcalib.run.isa import measured_isa
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.session import Session, measured_isa, rows, versions
+from distcalib.run.session import Session, rows, versions
 
 
 def evaluate(
@@ -26,6 +27,7 @@ def evaluate(
     *,
     n_actors: int | None = None,
     cores_per_actor: int = 1,
+    isa: str = "native",
     address: str | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
@@ -43,6 +45,7 @@ def evaluate(
         reporter or Silent(),
         n_actors=n_actors,
         cores_per_actor=cores_per_actor,
+        isa=isa,
         address=address,
     ) as session:
         started = time.perf_counter()
@@ -61,7 +64,7 @@ def evaluate(
             batch=session.batch,
             int8_layers=int8,
             without_int8_kernel=without_kernel(int8, found),
-            isa=measured_isa(),
+            isa=measured_isa(isa),
             versions=versions(),
             n_actors=session.n_actors,
             seconds=time.perf_counter() - begin,

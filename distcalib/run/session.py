@@ -4,7 +4,6 @@ What can be wrong with the input is found here, before any actor starts: a wrong
 that do not fit and records that cannot be decoded are met by the actors.
 """
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Job, JobResult, Placement, Progress
 from distcalib.run.checks import refuse_no_numbers, refuse_unrunnable
+from distcalib.run.isa import isa_environment
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
 from distcalib.version import __version__
@@ -37,6 +37,7 @@ class Session:
         *,
         n_actors: int | None = None,
         cores_per_actor: int = 1,
+        isa: str = "native",
         address: str | None = None,
     ) -> None:
         """Raises what reading the inputs and starting the actors raise."""
@@ -50,7 +51,12 @@ class Session:
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._pool = ActorPool(
-            make_worker, n_actors=n_actors, cores_per_actor=cores_per_actor, address=address, shared=setting
+            make_worker,
+            n_actors=n_actors,
+            cores_per_actor=cores_per_actor,
+            env=isa_environment(isa),
+            address=address,
+            shared=setting,
         )
         self.n_actors = self._pool.n_actors
         if self._pool.oversubscribed:
@@ -128,25 +134,3 @@ def versions() -> dict[str, str]:
         "numpy": version("numpy"),
         "python": platform.python_version(),
     }
-
-
-_ISA_LEVELS = (
-    ("avx512_core_amx", "amx_int8"),
-    ("avx512_core_vnni", "avx512_vnni"),
-    ("avx512_core", "avx512bw"),
-    ("avx2_vnni", "avx_vnni"),
-    ("avx2", "avx2"),
-)
-
-
-def measured_isa(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The widest instruction set that oneDNN uses here, by its own names; ONEDNN_MAX_CPU_ISA lowers it."""
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    flags = set(line.split())
-    names = [name for name, flag in _ISA_LEVELS if flag in flags]
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
-    known = [name for name, _ in _ISA_LEVELS]
-    if limit in known:
-        names = [name for name in names if known.index(name) >= known.index(limit)]
-    return names[0] if names else platform.machine()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from distcalib.caffe import caffe_pb2
@@ -66,7 +67,7 @@ def test_planes_refuse_a_wrong_count(datum: caffe_pb2.Datum, sentence: str) -> N
     ],
     ids=["colour", "gray", "with alpha", "gray forced to colour", "colour forced to gray"],
 )
-def test_decode_gives_row_column_channel(stored: np.ndarray, flags: int, channels: int) -> None:
+def test_decode_gives_row_column_channel(stored: npt.NDArray[np.uint8], flags: int, channels: int) -> None:
     got = decode(encoded_datum(stored).data, flags)
     assert got.shape == (4, 5, channels)
     if flags == AS_STORED:

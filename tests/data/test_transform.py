@@ -71,7 +71,7 @@ def test_transform_is_caffes_to_the_bit(
 ) -> None:
     pixels: npt.NDArray[np.generic] = noise(3, 7, 10)
     if floats:
-        pixels = (pixels / np.float32(3)).astype(np.float32)
+        pixels = np.asarray(pixels, np.float32) / np.float32(3)
     means = np.broadcast_to(np.array(mean, np.float32).reshape(3, 1, 1), pixels.shape)
     got = applied(f"{text} {crop}", raw_datum(pixels))
     assert got.dtype == np.float32
@@ -83,7 +83,7 @@ def test_transform_is_caffes_to_the_bit(
 def test_transform_crops_the_mean_image_where_it_crops_the_image(
     tmp_path: Path, legacy: bool, size: int | None
 ) -> None:
-    pixels, mean = noise(3, 7, 10), noise(3, 7, 10, seed=1) / np.float32(2)
+    pixels, mean = noise(3, 7, 10), np.asarray(noise(3, 7, 10, seed=1), np.float32) / np.float32(2)
     path = write_mean(tmp_path / "mean.binaryproto", mean, legacy)
     got = applied(f'mean_file: "{path}" scale: 0.3 crop_size: {size or 0}', raw_datum(pixels))
     np.testing.assert_array_equal(got, element_by_element(pixels, 0.3, mean, (size, size) if size else (7, 10)))

@@ -11,7 +11,9 @@ import distcalib
 from distcalib.caffe import read_net
 from distcalib.errors import EngineError, OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.report import TIMING_KEYS, CalibrationReport
-from distcalib.run.calibration import CalibrationOptions, Target, calibrate
+from distcalib.run.calibration import calibrate
+from distcalib.run.options import CalibrationOptions
+from distcalib.run.target import Target
 from tests.run.tiny import BATCH, ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

@@ -1,0 +1,61 @@
+"""The instruction set that a measurement is made with: part of what a score depends on.
+
+Without VNNI the INT8 kernels multiply u8·s8 pairs into saturating int16, as Intel Caffe does on Skylake; with it they
+are exact. oneDNN reads its limit once, when it is loaded, so actors get it in their environment before they import
+openvino.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+from distcalib.errors import OptionError
+
+# Name on the command line -> oneDNN's name; "native" sets no limit.
+ISAS = {
+    "native": "",
+    "skylake": "AVX512_CORE",
+    "cascadelake": "AVX512_CORE_VNNI",
+    "sapphirerapids": "AVX512_CORE_AMX",
+}
+VARIABLE = "ONEDNN_MAX_CPU_ISA"
+
+# oneDNN's names, widest first, and the CPU flag that tells them.
+_LEVELS = (
+    ("AVX512_CORE_AMX", "amx_int8"),
+    ("AVX512_CORE_VNNI", "avx512_vnni"),
+    ("AVX512_CORE", "avx512bw"),
+    ("AVX2_VNNI", "avx_vnni"),
+    ("AVX2", "avx2"),
+)
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def isa_environment(isa: str, cpuinfo: Path = _CPUINFO) -> dict[str, str]:
+    """The environment that holds an actor to `isa`.  OptionError for an unknown one and for one the CPU lacks."""
+    if isa not in ISAS:
+        raise OptionError(f"--isa {isa}: is none; {', '.join(ISAS)} are")
+    wanted = ISAS[isa]
+    if not wanted:
+        return {}
+    available = _available(cpuinfo)
+    if wanted not in available:
+        best = available[0].lower() if available else platform.machine()
+        raise OptionError(f"--isa {isa}: this CPU does not have {wanted.lower()}, {best} is its widest; leave it out")
+    return {VARIABLE: wanted}
+
+
+def measured_isa(isa: str = "native", cpuinfo: Path = _CPUINFO) -> str:
+    """The widest instruction set that oneDNN uses under `isa`, by its own name in small letters."""
+    limit = ISAS[isa] or os.environ.get(VARIABLE, "").upper()
+    names = _available(cpuinfo)
+    if limit in names:
+        names = names[names.index(limit) :]
+    return names[0].lower() if names else platform.machine()
+
+
+def _available(cpuinfo: Path) -> list[str]:
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    flags = set(line.split())
+    return [name for name, flag in _LEVELS if flag in flags]
