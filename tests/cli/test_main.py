@@ -253,7 +253,7 @@ def processes_of_session(session: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("moment", ["actors start", "in the middle"])
+@pytest.mark.parametrize("moment", [pytest.param("actors start", marks=pytest.mark.slow), "in the middle"])
 def test_ctrl_c_ends_a_run_at_once_and_leaves_nothing(tiny: Tiny, here: Path, moment: str) -> None:
     command = [sys.executable, "-m", "distcalib", "calibrate", *tiny.args, "-i", "10000000", "--out", "new"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
