@@ -91,7 +91,7 @@ class ImageList:
         name = self._root + os.fsdecode(first)
         here = resolve_path(name, prototxt) == Path(name)
         folder = Path.cwd() if here else prototxt.parent.absolute()
-        return LineIndex(len(offsets), step, tuple(offsets[::step]), at, str(folder))
+        return LineIndex(len(offsets), step, tuple(offsets[::step]), at, str(folder), self._root)
 
     def _seek(self, file: BinaryIO, position: int) -> None:
         anchor, steps = divmod(position, self.index.step)
@@ -105,7 +105,8 @@ class ImageList:
             raise DataError(
                 f"{self.path}: line {position + 1} is not what it was when the list was indexed; {SAME_DATA}"
             )
-        return Line(position + 1, os.path.join(self.index.folder, self._root + os.fsdecode(parts[1])), int(parts[2]))
+        file = os.path.join(self.index.folder, self.index.root + os.fsdecode(parts[1]))
+        return Line(position + 1, file, int(parts[2]))
 
 
 def _numbered(lines: list[int]) -> str:

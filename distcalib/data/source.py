@@ -39,12 +39,14 @@ class KeyIndex(Index):
 class LineIndex(Index):
     """Where every `step`-th line of an image list begins in its file of `size` bytes; at most 4,096 of them.
 
-    folder: what the list's relative names start from; an actor has a working directory of its own."""
+    An image is folder / (root + name). They are the driver's: an actor has a working directory of its own, and the
+    layer that it is sent has another root_folder, made absolute."""
 
     step: int
     offsets: tuple[int, ...]
     size: int
     folder: str
+    root: str
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def test_read_gives_lines_by_number_and_wraps_around(
 
 
 def test_index_of_a_million_lines_is_small() -> None:
-    index = LineIndex(1_200_000, 293, tuple(range(0, 1_200_000 * 40, 293 * 40)), 48_000_000, "/data")
+    index = LineIndex(1_200_000, 293, tuple(range(0, 1_200_000 * 40, 293 * 40)), 48_000_000, "/data", "")
     assert len(pickle.dumps(index)) < 30_000
 
 
@@ -82,7 +82,7 @@ def test_names_start_where_the_first_image_is(tmp_path: Path, monkeypatch: pytes
     (here / name).touch()
     assert files()[0][0] == f"{here}/{name}"
     monkeypatch.chdir("/")  # an actor has a working directory of its own
-    actors = ImageList(beside / "list.txt", root, beside / "net.prototxt", index)
+    actors = ImageList(beside / "list.txt", "/made/absolute", beside / "net.prototxt", index)
     assert [line.file for line in actors.read(0, 2)] == found
 
 
