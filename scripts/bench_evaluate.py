@@ -96,25 +96,31 @@ def compare(nets: Mapping[str, Net], weights: Path, n_iterations: int, n_rounds:
     allowed = os.sched_getaffinity(0)
     rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(n_rounds):
-        for name, loop in bare.items():
-            os.sched_setaffinity(0, {min(allowed)})
-            rates.setdefault((name, "bare"), []).append(loop.rate(n_iterations))
-            os.sched_setaffinity(0, allowed)
+        # The bare loop runs beside an idle actor on the same core, right before the actor does the same work.
         for n_actors in (1, 2):
             with Session(nets["FP32"], weights, Silent(), n_actors=n_actors) as session:
                 for name, net in nets.items():
+                    if n_actors == 1:
+                        os.sched_setaffinity(0, {min(allowed)})
+                        rates.setdefault((name, "bare"), []).append(bare[name].rate(n_iterations))
+                        os.sched_setaffinity(0, allowed)
                     found = evaluated(session, net, n_iterations)
                     rates.setdefault((name, f"{n_actors} actors"), []).append(found)
-    median = {key: statistics.median(values) for key, values in rates.items()}
     for (name, how), values in rates.items():
         spread = " ".join(f"{value:,.0f}" for value in values)
-        print(f"{name:9} {how:9} {median[name, how]:8,.0f} images/s   ({spread})")
+        print(f"{name:9} {how:9} {statistics.median(values):8,.0f} images/s   ({spread})")
+
+    def ratio(what: str, of: tuple[str, str], over: tuple[str, str]) -> None:
+        """Median of the rounds' ratios: each compares neighbours in time."""
+        found = [a / b for a, b in zip(rates[of], rates[over], strict=True)]
+        print(f"{what} = {statistics.median(found):.2f}   ({' '.join(f'{value:.2f}' for value in found)})")
+
     for name in nets:
-        print(f"{name}: evaluate / bare = {median[name, '1 actors'] / median[name, 'bare']:.3f}")
-        print(f"{name}: two actors / one = {median[name, '2 actors'] / median[name, '1 actors']:.2f}")
+        ratio(f"{name}: evaluate / bare", (name, "1 actors"), (name, "bare"))
+        ratio(f"{name}: two actors / one", (name, "2 actors"), (name, "1 actors"))
     for name in list(nets)[1:]:
-        gain = median[name, "1 actors"] / median["FP32", "1 actors"]
-        print(f"{name} / FP32, evaluate, one actor = {gain:.2f}")
+        ratio(f"{name} / FP32, bare", (name, "bare"), ("FP32", "bare"))
+        ratio(f"{name} / FP32, evaluate, one actor", (name, "1 actors"), ("FP32", "1 actors"))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ def model_of(args: argparse.Namespace) -> Path:
     return path
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """What feeds Input layers."""
+    parser.add_argument("--data", type=Path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy")
+
+
 def add_actors(parser: argparse.ArgumentParser) -> None:
     """How the work is spread."""
     parser.add_argument("--actors", type=int, metavar="N", help="actors that measure (default: one a physical core)")

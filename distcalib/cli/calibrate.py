@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from distcalib.cli.arguments import add_actors, add_isa, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_actors, add_data, add_isa, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
@@ -113,6 +113,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="how layers that must fall back are found (default: greedy)",
     )
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add_data(parser)
     add_actors(parser)
     add_isa(parser)
     add_output(parser)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from distcalib.cli.arguments import add_actors, add_isa, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_actors, add_data, add_isa, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
@@ -24,6 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "-i", "--iterations", type=int, default=10, help="test iterations: images / batch (default: 10)"
     )
+    add_data(parser)
     add_actors(parser)
     add_isa(parser)
     add_output(parser)
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
             n_actors=args.actors,
             cores_per_actor=args.cores_per_actor,
             isa=args.isa,
+            data=args.data,
             reporter=reporter,
         )
     if args.json:

@@ -33,6 +33,8 @@ class Setting:
     weights: Weights
     weights_name: str
     indexes: Mapping[str, Index | None]
+    arrays: Mapping[str, NDArray[np.generic]] | None = None
+    """What feeds Input layers, by top."""
 
     @property
     def blobs(self) -> Blobs:
@@ -90,7 +92,7 @@ class NetWorker:
         identity = node.layer.SerializeToString(deterministic=True)
         if identity not in self._sources:
             index = self._setting.indexes.get(node.name)
-            self._sources[identity] = open_source(node.layer, self._setting.prototxt, index)
+            self._sources[identity] = open_source(node.layer, self._setting.prototxt, index, self._setting.arrays)
         return self._sources[identity]
 
 

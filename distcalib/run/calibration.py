@@ -84,7 +84,7 @@ class _Run:
         begin = time.perf_counter()
         options = self.options
         base = _for_folder(open_net(self.model), self.target.folder)
-        refuse_unrunnable(base)
+        refuse_unrunnable(base, fed=options.data is not None)
         _refuse_quantized(base)
         metric = _metric(base, options.blob_name)
         quantizer = Quantizer(base.graph, options)
@@ -99,6 +99,7 @@ class _Run:
             n_actors=options.n_actors,
             cores_per_actor=options.cores_per_actor,
             isa=options.isa,
+            data=options.data,
             address=options.address,
         ) as session:
             measuring = _Measuring(session, base, metric, lower_is_better(base.test, metric), options, self.cost)

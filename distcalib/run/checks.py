@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from distcalib.caffe import Weights
+from distcalib.data import DATA_TYPES
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
@@ -13,9 +14,14 @@ from distcalib.metrics import HOST_TYPES, check_layer
 from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
+_KINDS = ", ".join(sorted(DATA_TYPES))
 
-def net_problems(net: Net) -> list[str]:
-    """A sentence for everything in the prototxt itself that keeps the net from being run."""
+
+def net_problems(net: Net, fed: bool = False) -> list[str]:
+    """A sentence for everything in the prototxt itself that keeps the net from being run.
+
+    `fed` tells that a file feeds the Input layers.
+    """
     found = unconverted(net.graph, net.name)
     found += _said(lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
@@ -24,19 +30,19 @@ def net_problems(net: Net) -> list[str]:
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     nodes = data_nodes(net.graph)
     if not nodes:
-        found.append(f"{net.name}: has no data layer in the TEST phase; add one (Data with an LMDB)")
+        found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
     inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
-    if inputs:
+    if inputs and not fed:
         found.append(
-            f"{net.name}: layer {inputs} (Input) waits for a program to feed it; "
-            "give a prototxt whose TEST phase reads data (Data with an LMDB)"
+            f"{net.name}: layer {inputs} (Input) has no data; give its arrays with --data FILE.npz, "
+            "or a prototxt whose TEST phase reads data"
         )
     return found
 
 
-def refuse_unrunnable(net: Net) -> None:
+def refuse_unrunnable(net: Net, fed: bool = False) -> None:
     """Raise UnsupportedError with all that net_problems says."""
-    found = net_problems(net)
+    found = net_problems(net, fed)
     if found:
         raise UnsupportedError("; ".join(found))
 

@@ -28,6 +28,7 @@ def evaluate(
     n_actors: int | None = None,
     cores_per_actor: int = 1,
     isa: str = "native",
+    data: str | Path | None = None,
     address: str | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
@@ -46,6 +47,7 @@ def evaluate(
         n_actors=n_actors,
         cores_per_actor=cores_per_actor,
         isa=isa,
+        data=None if data is None else Path(data),
         address=address,
     ) as session:
         started = time.perf_counter()

@@ -24,6 +24,7 @@ class CalibrationOptions(Options):
     performance_model: bool = False
     strategy: str = "greedy"
     isa: str = "native"
+    data: Path | None = None
     out: Path | None = None
     n_actors: int | None = None
     cores_per_actor: int = 1

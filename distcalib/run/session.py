@@ -11,9 +11,12 @@ from math import prod
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distcalib.caffe import Weights, read_weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Index, open_source
+from distcalib.data import Index, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
@@ -38,17 +41,20 @@ class Session:
         n_actors: int | None = None,
         cores_per_actor: int = 1,
         isa: str = "native",
+        data: Path | None = None,
         address: str | None = None,
     ) -> None:
         """Raises what reading the inputs and starting the actors raise."""
-        refuse_unrunnable(net)
+        refuse_unrunnable(net, fed=data is not None)
         self.net = net
         self.reporter = reporter
         self.weights: Weights = read_weights(weights)
         refuse_no_numbers(self.weights, weights, net)
         self.cores_per_actor = cores_per_actor
-        self.batch, indexes, self._data_shapes = _open_data(net)
-        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes)
+        layers = [node.layer for node in data_nodes(net.graph)]
+        arrays = None if data is None else load_arrays(data, layers, net.path)
+        self.batch, indexes, self._data_shapes = _open_data(net, arrays)
+        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._pool = ActorPool(
             make_worker,
@@ -109,7 +115,9 @@ def rows(result: JobResult) -> list[Row]:
     return [row for row in result.rows if isinstance(row, Row)]
 
 
-def _open_data(net: Net) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
+def _open_data(
+    net: Net, arrays: Mapping[str, NDArray[np.generic]] | None
+) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
     """Batch size, index of each data layer and shapes of their tops; everything wrong with the data that can be seen
     at once is raised here.
     """
@@ -117,7 +125,7 @@ def _open_data(net: Net) -> tuple[int, Mapping[str, Index | None], Mapping[str, 
     shapes: dict[str, tuple[int, ...]] = {}
     batch = 0
     for node in data_nodes(net.graph):
-        source = open_source(node.layer, net.path)
+        source = open_source(node.layer, net.path, arrays=arrays)
         batch = batch or source.batch_size
         indexes[node.name] = source.index
         shapes.update(source.shapes)

@@ -38,7 +38,7 @@ def test_refuse_unrunnable_names_everything_at_once(tmp_path: Path) -> None:
         "net.prototxt: layer 'fc' (Frobnicate): is not a layer type",
         "net.prototxt: layer 'top2' (Accuracy): top_k=0; it must be at least 1",
         "net.prototxt: layer 'conv2': quantization_param has 0 scale_out; one positive number is needed",
-        "net.prototxt: layer 'data', 'label' (Input) waits for a program to feed it; give a prototxt whose TEST phase",
+        "net.prototxt: layer 'data', 'label' (Input) has no data; give its arrays with --data FILE.npz",
     ):
         assert said in str(caught.value)
 
@@ -47,7 +47,10 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     file.write_text('layer { name: "s" type: "Silence" }')
     [said] = net_problems(open_net(file))
-    assert said == "net.prototxt: has no data layer in the TEST phase; add one (Data with an LMDB)"
+    assert (
+        said
+        == "net.prototxt: has no data layer in the TEST phase; add one (Data, DummyData, HDF5Data, ImageData, Input)"
+    )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from distcalib.caffe import caffe_pb2, read_net
+from distcalib.caffe import caffe_pb2, net_text, read_net
+from distcalib.data import open_source
+from distcalib.errors import UnsupportedError
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.isa import measured_isa
@@ -69,3 +73,22 @@ def test_isa_is_part_of_the_result(tiny: Tiny) -> None:
     skylake = evaluate(tiny.prototxt, tiny.weights, 1, n_actors=1, isa="skylake")
     assert skylake.isa == "avx512_core"
     assert here.scores == skylake.scores  # FP32: the same kernels
+
+
+def test_data_feeds_input_layers(tiny: Tiny, tmp_path: Path) -> None:
+    """The records of the database, as arrays: the same scores."""
+    net = read_net(tiny.prototxt)
+    source = open_source(net.layer[0], tiny.prototxt)
+    batches = [source.batch(i) for i in range(ITERATIONS)]
+    fed = caffe_pb2.LayerParameter(name="fed", type="Input", top=list(source.tops))
+    for top in source.tops:
+        fed.input_param.shape.add().dim.extend(source.shapes[top])
+    net.layer[0].CopyFrom(fed)
+    prototxt, data = tmp_path / "fed.prototxt", tmp_path / "data.npz"
+    prototxt.write_text(net_text(net))
+    arrays: dict[str, Any] = {top: np.concatenate([batch[top] for batch in batches]) for top in source.tops}
+    np.savez(data, **arrays)
+    here = evaluate(prototxt, tiny.weights, ITERATIONS, n_actors=1, data=data)
+    assert here.scores == evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=1).scores
+    with pytest.raises(UnsupportedError, match=r"layer 'fed' \(Input\) has no data; give its arrays with --data"):
+        evaluate(prototxt, tiny.weights, ITERATIONS)
