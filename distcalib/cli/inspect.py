@@ -48,7 +48,8 @@ def show(found: Inspection, console: Console) -> None:
     for row in rows:  # no table of rich's: it folds names to the width of the terminal, and a listing is searched
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for line in (*(f"note: {n}" for n in found.notes), *(f"cannot be run: {p}" for p in found.problems)):
+    said = {"note": found.notes, "in Intel Caffe": found.warnings, "cannot be run": found.problems}
+    for line in (f"{kind}: {sentence}" for kind, sentences in said.items() for sentence in sentences):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"
     if found.problems:

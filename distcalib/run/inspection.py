@@ -11,6 +11,7 @@ from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, DistcalibError, FormatError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
+from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.run.checks import net_problems
@@ -31,13 +32,17 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The net's layers, which of them calibrate would quantize, and every problem that is in the way of running it."""
+    """The net's layers, which of them calibrate would quantize, and every problem that is in the way of running it.
+
+    `warnings` tell where Intel Caffe itself would compute something else.
+    """
 
     model: str
     layers: tuple[LayerInfo, ...]
     quantizable: tuple[str, ...]
     int8_layers: tuple[str, ...]
     problems: tuple[str, ...]
+    warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -60,6 +65,7 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
         params = {}
     stored = storage(net.graph, quantizer.groups, params)
     int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
+    warnings = tuple(intel_faults(net.graph, quantizer.groups, stored))
     layers = []
     for node in net.graph:
         grids = [str(stored[top]) for top in node.tops if top in stored]
@@ -73,7 +79,7 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
                 ", ".join(grids),
             )
         )
-    return Inspection(str(model), tuple(layers), quantizer.space.order, int8, tuple(problems), tuple(notes))
+    return Inspection(str(model), tuple(layers), quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
 
 
 def _int8_text(
