@@ -87,7 +87,7 @@ $(VENV)/.dev: $(VENV)/.test
 
 $(VENV)/.examples: $(VENV)/.run
 	@echo "$(VENV): installing what training the example needs"
-	@$(PIP) --editable '.[examples]' --extra-index-url https://download.pytorch.org/whl/cpu
+	@$(PIP) --editable '.[examples]'
 	@touch $@
 
 # On its own: protoc 4.25 makes code that every later protobuf reads, but its package needs protobuf 4.

@@ -1,6 +1,6 @@
 """Train the net of examples/digits, and write it with its test set as Caffe files.
 
-    pip install -e '.[examples]' --extra-index-url https://download.pytorch.org/whl/cpu
+    pip install -e '.[examples]'
     python scripts/make_digits.py                  # about a minute on one core
 
 The images are scikit-learn's handwritten digits (1,797 real ones, part of the package): half train the net, half are
