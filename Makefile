@@ -15,15 +15,7 @@ DEMO := -m $(DIGITS)/digits.prototxt -w $(DIGITS)/digits.caffemodel -i 18 -n acc
 # The recorded nets are too large for the repository; without them the small example is timed.
 CIFAR10 := $(or $(DISTCALIB_GOLDEN),../shared)/cifar10
 ifneq ($(wildcard $(CIFAR10)/resnet20.prototxt),)
-BENCH_FP32    := $(CIFAR10)/resnet20.prototxt
-BENCH_INT8    := $(CIFAR10)/intel_quantized/resnet20_multiple_DIRECT_quantized.prototxt
-BENCH_WEIGHTS := $(CIFAR10)/resnet20.caffemodel
-BENCH_N       := 100
 else
-BENCH_FP32    := $(DIGITS)/digits.prototxt
-BENCH_INT8    := $(BUILD)/demo/digits_quantized.prototxt
-BENCH_WEIGHTS := $(DIGITS)/digits.caffemodel
-BENCH_N       := 180
 endif
 
 .DEFAULT_GOAL := help
@@ -50,8 +42,8 @@ check: $(VENV)/.dev  ## ruff and mypy --strict
 proto: $(VENV)-proto/.proto  ## make caffe_pb2 from caffe.proto
 	$(VENV)-proto/bin/python scripts/make_proto.py
 
-bench: demo  ## measure the costs that README and docstrings tell; wants an idle machine
-	$(BIN)/python scripts/bench_evaluate.py --fp32 $(BENCH_FP32) --int8 $(BENCH_INT8) -w $(BENCH_WEIGHTS) -i $(BENCH_N)
+bench: $(VENV)/.run  ## measure the costs that README and docstrings tell; wants an idle machine
+	$(BIN)/python scripts/bench_evaluate.py
 	$(BIN)/python scripts/bench_dispatch.py
 	$(BIN)/python -m scripts.bench_data
 

@@ -1,14 +1,22 @@
 """INT8 calibration of Caffe models, with the accuracy measured on real INT8 kernels.
 
-report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(iterations=100))
-print(report.verdict)
+    report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(iterations=100))
+    print(report.verdict)
+
+The names below are imported when they are first used: OpenVINO and Ray take a second, which `--help`, a wrong flag
+and an early Ctrl-C should not wait for.
 """
 
-from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
-from distcalib.run.calibration import calibrate
-from distcalib.run.evaluation import evaluate
-from distcalib.run.options import CalibrationOptions
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from distcalib.version import __version__
+
+if TYPE_CHECKING:
+    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
+    from distcalib.run.calibration import calibrate
+    from distcalib.run.evaluation import evaluate
+    from distcalib.run.options import CalibrationOptions
 
 __all__ = [
     "CalibrationOptions",
@@ -19,3 +27,18 @@ __all__ = [
     "calibrate",
     "evaluate",
 ]
+
+_WHERE = {
+    "CalibrationOptions": "distcalib.run.options",
+    "CalibrationReport": "distcalib.report",
+    "CandidateRecord": "distcalib.report",
+    "Evaluation": "distcalib.report",
+    "calibrate": "distcalib.run.calibration",
+    "evaluate": "distcalib.run.evaluation",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'distcalib' has no attribute '{name}'")
+    return getattr(import_module(_WHERE[name]), name)

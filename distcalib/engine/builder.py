@@ -150,6 +150,14 @@ class _Builder:
                     self.values[node.tops[0]] = self._group(group)
             except (UnsupportedError, WeightsError) as problem:
                 self.problems.append(problem)
+            except (
+                RuntimeError
+            ) as error:  # OpenVINO's own check of an operation, such as a kernel larger than its input
+                at = node if group is None else group.node
+                said = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+                self.problems.append(
+                    UnsupportedError(f"{self.where}: layer '{at.name}' ({at.type}): its shapes do not fit: {said}")
+                )
 
     def _data(self, node: Node) -> None:
         for blob in node.tops:

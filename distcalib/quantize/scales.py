@@ -276,8 +276,10 @@ class Calibration:
         return min(end / largest, _LARGEST_SCALE) if largest > 0.0 else 1.0
 
     def _weight_scales(self, group: Fused, scale_in: float) -> NDArray[np.float64]:
-        """127/max|w| of the folded weights, (1,) or (M,); 0 for an all-zero channel; lower where the bias would leave
-        s32.
+        """127/max|w| of the folded weights, (1,) or (M,); lower where the bias would leave s32.
+
+        A channel without weights gets 0 if it has no bias either: with scale 0 Intel Caffe rounds its bias to a whole
+        number (golden zero_channel), so one with a bias gets the scale of the widest channel, which keeps it.
         """
         if group.name not in self._folded:  # the same for all candidates of a search, and folding VGG-16 takes a second
             weight, bias = fold(group, self.weights)
@@ -285,13 +287,12 @@ class Calibration:
             self._folded[group.name] = largest, np.abs(bias).astype(np.float64)
         largest, bias_size = self._folded[group.name]
         if self.quantizer.options.weights_channel == "single":
-            largest = np.full_like(largest, largest.max())
+            largest, bias_size = largest.max(keepdims=True), bias_size.max(keepdims=True)
+        widest = S8_MAX / largest.max() if largest.any() else 1.0
         with np.errstate(divide="ignore"):
-            scales = np.where(largest > 0.0, S8_MAX / largest, 0.0)
-            limits = np.where(bias_size != 0.0, _BIAS_LIMIT / (bias_size * scale_in), np.inf)
-        scales = np.minimum(np.minimum(scales, _LARGEST_SCALE), limits)
-        single = self.quantizer.options.weights_channel == "single"
-        return np.asarray(scales.min(keepdims=True) if single else scales, np.float64)
+            scales = np.where(largest > 0.0, S8_MAX / largest, np.where(bias_size > 0.0, widest, 0.0))
+            limits = np.where(bias_size > 0.0, _BIAS_LIMIT / (bias_size * scale_in), np.inf)
+        return np.asarray(np.minimum(np.minimum(scales, _LARGEST_SCALE), limits), np.float64)
 
     def _wants_int8(self, blob: Blob, candidate: Candidate) -> bool:
         """Whether an INT8 layer reads `blob` as integers: directly, as its residual, or through layers that keep

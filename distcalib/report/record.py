@@ -1,6 +1,7 @@
 """The result of a calibration as data: what the API returns and what report.json holds.
 
-All of it but `timing` follows from the inputs alone: the same bytes on any number of actors.
+All of it but TIMING_KEYS follows from the inputs, the versions and the instruction set: the same bytes on any number of
+actors.
 """
 
 import json
@@ -45,6 +46,7 @@ class CalibrationReport:
     without_int8_kernel: tuple[str, ...]
     strategy: str
     weights_channel: str
+    flags: tuple[str, ...]
     calibration_algo: str
     n_iterations: int
     n_sampled: int

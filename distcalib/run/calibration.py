@@ -1,7 +1,7 @@
 """`distcalib calibrate`: from a Caffe model to an INT8 prototxt whose accuracy was measured.
 
-The candidate that is measured is the net of the file that is delivered: the same text is parsed, compiled and
-written, so that no rewrite stands between a score and its file.
+The candidate that is measured is the net that is delivered: nothing is rewritten between a score and its file, and
+before the file is written its text is read back and compared with what was measured.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, net_text, read_weights, resolve_sources
 from distcalib.caffe.graph import Blob
@@ -108,7 +110,10 @@ class _Run:
                 winner = calibration.quantizer.space.all_int8
             else:
                 winner = measuring.search(calibration)
-        text = net_text(with_params(base, calibration.params(winner)).full)
+        delivered = with_params(base, calibration.params(winner))
+        text = net_text(delivered.full)
+        if text_format.Parse(text, caffe_pb2.NetParameter()) != delivered.full:
+            raise AssertionError("the text to be written is not the net that was measured")
         report = self._report(text, base, metric, quantizer, winner, measuring)
         report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
         self.target.write(text, report.to_json())
@@ -154,6 +159,7 @@ class _Run:
             without_int8_kernel=measuring.without_int8_kernel.get(winner, ()),
             strategy=options.strategy,
             weights_channel=options.weights_channel,
+            flags=options.flags,
             calibration_algo=options.calibration_algos,
             n_iterations=options.iterations,
             n_sampled=min(options.sampling_iterations, options.iterations),

@@ -11,6 +11,7 @@ from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import HOST_TYPES, check_layer
+from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
@@ -28,6 +29,7 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
         if node.type in HOST_TYPES:
             found += [f"{net.name}: {said}" for said in _said(lambda layer=node.layer: check_layer(layer))]  # type: ignore[misc]
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
+    found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
     if not nodes:
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")

@@ -9,7 +9,7 @@ from distcalib.caffe.graph import Blob, Node
 from distcalib.data import DATA_TYPES, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
-from distcalib.errors import DataError, DistcalibError, FormatError
+from distcalib.errors import DataError, DistcalibError, FormatError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
@@ -57,8 +57,17 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     """
     net = open_net(Path(model))
     problems, notes = net_problems(net), list[str]()
+    try:
+        quantizer = Quantizer(net.graph, Options())
+    except (
+        UnsupportedError
+    ):  # among the problems already; without fused groups there is no more than the list of layers
+        bare = tuple(
+            LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
+            for node in net.graph
+        )
+        return Inspection(str(model), bare, (), (), tuple(problems), (), ())
     shapes = _shapes(net, weights, problems, notes)
-    quantizer = Quantizer(net.graph, Options())
     try:
         params = params_of(net.graph)
     except FormatError:  # among the problems already

@@ -1,6 +1,6 @@
 """What a calibration is asked for, checked before anything is opened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from distcalib.errors import OptionError
@@ -29,6 +29,11 @@ class CalibrationOptions(Options):
     n_actors: int | None = None
     cores_per_actor: int = 1
     address: str | None = None
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The switches that are on, by name."""
+        return tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -303,6 +303,22 @@ def test_scale_params_is_127_over_the_largest_weight(
     assert list(param.scale_params) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "weight", "expected"),
+    [
+        pytest.param(MULTIPLE, kernel(0, -4), [127 / 4, 127 / 4], id="multiple"),
+        pytest.param(MULTIPLE, kernel(0, 0), [1, 1], id="multiple_all_zero"),
+        pytest.param(FIRST, kernel(0, 0), [1], id="single_all_zero"),
+    ],
+)
+def test_scale_params_of_a_zero_channel_keeps_its_bias(
+    options: Options, weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]], expected: list[float]
+) -> None:
+    """With scale 0 Intel Caffe would make 0 of a bias of 0.4."""
+    weights = {"c": (weight, np.array([0.4, 0.4], np.float32))}
+    assert list(params(calibrate(C, options=options, weights=weights))["c"].scale_params) == expected
+
+
 def test_scale_params_is_of_the_folded_weights() -> None:
     ones = np.ones(2, np.float32)
     weights = {

@@ -25,6 +25,7 @@ REPORT = CalibrationReport(
     refused_layers={"conv1": "first convolution"},
     without_int8_kernel=(),
     strategy="greedy",
+    flags=(),
     weights_channel="single",
     calibration_algo="DIRECT",
     n_iterations=10,

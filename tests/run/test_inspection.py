@@ -59,3 +59,24 @@ def test_inspect_guesses_the_shape_of_absent_data_from_its_crop(tmp_path: Path) 
     found = inspect(net.prototxt)
     assert found.layers[0].shapes == ((8, 3, 8, 8), (8,))
     assert found.notes[0].endswith("shapes below assume (8, 3, 8, 8)")
+
+
+def test_inspect_names_a_kernel_larger_than_its_input(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path, edit=lambda text: text.replace("kernel_size: 3", "kernel_size: 99", 1))
+    [problem] = inspect(tiny.prototxt).problems
+    assert problem.startswith("net.prototxt: layer 'conv")
+    assert "(Convolution): its shapes do not fit" in problem
+
+
+def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -> None:
+    prototxt = tmp_path / "net.prototxt"
+    prototxt.write_text(
+        """layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" bottom: "x" top: "c" top: "d"
+          convolution_param { num_output: 1 kernel_size: 1 } }
+        layer { name: "p" type: "Python" bottom: "c" top: "p" }"""
+    )
+    found = inspect(prototxt)
+    assert [layer.name for layer in found.layers] == ["x", "c", "p"]
+    assert len(found.problems) == 2
+    assert all(problem.startswith("net.prototxt: layer '") for problem in found.problems)
