@@ -22,7 +22,7 @@ from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, convert, convolution, inner_product, quantized, refusal
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.metrics import HOST_TYPES
-from distcalib.quantize.fusion import Fused, find_fused, fold, own_relu
+from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
 
 Array = NDArray[np.float32]
@@ -129,16 +129,11 @@ class _Builder:
 
     def convert_all(self) -> None:
         """Convert what can be converted; `problems` says what cannot, but for what only depends on it."""
-        last = {group.last.index: group for group in self.groups.values()}
-        inside = {node.index for group in self.groups.values() for node in group.members}
-        for node in self.graph:
+        for node, group in in_run_order(self.graph, self.groups):
             if node.type in HOST_TYPES:
                 continue
             if node.type in DATA_TYPES:
                 self._data(node)
-                continue
-            group = last.get(node.index)
-            if group is None and node.index in inside:
                 continue
             reads = node.bottoms if group is None else (group.input, *((group.residual,) if group.residual else ()))
             if any(blob not in self.values for blob in reads):
@@ -150,9 +145,7 @@ class _Builder:
                     self.values[node.tops[0]] = self._group(group)
             except (UnsupportedError, WeightsError) as problem:
                 self.problems.append(problem)
-            except (
-                RuntimeError
-            ) as error:  # OpenVINO's own check of an operation, such as a kernel larger than its input
+            except RuntimeError as error:  # OpenVINO's own check, such as of a kernel larger than its input
                 at = node if group is None else group.node
                 said = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
                 self.problems.append(

@@ -14,7 +14,7 @@ from openvino import Output
 from distcalib.layers.blobs import FloatArray
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import along, constant, integers, shape_of
-from distcalib.quantize.fusion import batch_norm_affine
+from distcalib.quantize.fusion import batch_norm_affine, uses_global_stats
 
 
 @converts("BatchNorm")
@@ -25,9 +25,7 @@ def batch_norm(layer: Layer, x: Output) -> Output:
     layer.require(rank >= 1, "its input has no axes; at least one (N) is needed")
     n_channels = shape_of(x)[1] if rank > 1 else 1
     axis = 1 if rank > 1 else 0
-    # The TEST phase uses the stored statistics unless told otherwise; the layers of the TRAIN phase never come here.
-    stored = not p.HasField("use_global_stats") or p.use_global_stats
-    if stored:
+    if uses_global_stats(layer.proto):
         scale, shift = batch_norm_affine(layer.proto, stored_blobs(layer, n_channels))
         y = ops.multiply(x, along(scale.astype(np.float32), axis, rank)).output(0)
         y = ops.add(y, along(shift.astype(np.float32), axis, rank)).output(0)

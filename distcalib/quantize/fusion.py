@@ -7,7 +7,7 @@ agree on it: both read it here. `conv -> ReLU -> Eltwise` is not fused, though I
 relu(conv + residual). Source: intel-caffe.md, "Graph rewrites before running".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,17 @@ def find_fused(graph: Graph) -> dict[str, Fused]:
             found[name] = summed
             computed_at[summed.output] = summed.node.index
     return found
+
+
+def in_run_order(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[tuple[Node, Fused | None]]:
+    """Each layer with None, in net order; of a fused group its last layer alone, with the group, which runs there."""
+    last = {group.last.index: group for group in groups.values()}
+    inside = {node.index for group in groups.values() for node in group.members}
+    for node in graph:
+        if node.index in last:
+            yield node, last[node.index]
+        elif node.index not in inside:
+            yield node, None
 
 
 def _follow(graph: Graph, node: Node) -> Fused:

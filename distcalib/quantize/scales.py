@@ -16,7 +16,7 @@ from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.quantize.candidate import Candidate, Space
-from distcalib.quantize.fusion import Fused, find_fused, fold
+from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.signs import nonnegative_blobs
 from distcalib.quantize.storage import INT8, Grid, layer_grid
@@ -203,18 +203,16 @@ class Calibration:
     def params(self, candidate: Candidate) -> dict[str, caffe_pb2.QuantizationParameter]:
         """The quantization_param of each INT8 layer of `candidate`, by layer name in net order."""
         quantizer = self.quantizer
-        last = {group.last.index: group for group in quantizer.groups.values()}
-        inside = {node.index for group in quantizer.groups.values() for node in group.members}
         stored: dict[Blob, Grid] = {}
         made = {}
-        for node in quantizer.graph:
-            if node.index in last:
-                group = last[node.index]
-                if group.name in candidate.int8:
-                    made[group.name], grid = self._layer_params(group, candidate, stored)
-                    stored.update({group.output: grid} if grid is not None else {})
-            elif node.index not in inside and (plain := layer_grid(node, stored)) is not None:
-                stored.update((top, plain) for top in node.tops)
+        for node, group in in_run_order(quantizer.graph, quantizer.groups):
+            grid: Grid | None = None
+            if group is None:
+                grid = layer_grid(node, stored)
+            elif group.name in candidate.int8:
+                made[group.name], grid = self._layer_params(group, candidate, stored)
+            if grid is not None:
+                stored.update((top, grid) for top in node.tops)
         return {name: made[name] for name in candidate.int8_layers}
 
     def _layer_params(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import FormatError
-from distcalib.quantize.fusion import QUANTIZABLE, Fused
+from distcalib.quantize.fusion import QUANTIZABLE, Fused, in_run_order
 
 INT8 = 8
 Params = Mapping[str, caffe_pb2.QuantizationParameter]
@@ -91,15 +91,8 @@ def storage(graph: Graph, fused: Mapping[str, Fused], params: Params) -> dict[Bl
     Values inside a fused group are never stored and are not in it.
     """
     stored: dict[Blob, Grid] = {}
-    last = {group.last.index: group for group in fused.values()}
-    inside = {node.index for group in fused.values() for node in group.members}
-    for node in graph:
-        if node.index in last:
-            grid = _group_grid(last[node.index], params, stored)
-        elif node.index in inside:
-            continue
-        else:
-            grid = layer_grid(node, stored)
+    for node, group in in_run_order(graph, fused):
+        grid = layer_grid(node, stored) if group is None else _group_grid(group, params, stored)
         if grid is not None:
             stored.update((top, grid) for top in node.tops)
     return stored
