@@ -5,9 +5,7 @@ counted with twice the width from the start. Hence the state after any number of
 or on who counted which: it is that of one histogram over all values. Counts are integers; nothing is ever rescaled.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +62,3 @@ def count(values: NDArray[np.float32]) -> Histogram:
     exponent = max(int(np.frexp(largest)[1]), _LEAST_EXPONENT) - _LOG2_BINS
     bins = np.ldexp(sizes, -exponent).astype(np.int64)
     return Histogram(np.bincount(bins, minlength=N_BINS).astype(np.int64), exponent)
-
-
-def merge(histograms: Iterable[Histogram]) -> Histogram:
-    """The histogram of all values of all of them; there must be one."""
-    return reduce(Histogram.__add__, histograms)

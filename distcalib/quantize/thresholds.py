@@ -22,11 +22,6 @@ PERCENTILE = 0.99995
 """The part of an iteration's values that MAXP keeps below its threshold, as in the predecessor."""
 
 
-def direct(maxima: Sequence[float]) -> float:
-    """The largest absolute value of all iterations."""
-    return float(np.max(maxima))
-
-
 def moving_average(maxima: Sequence[float]) -> float:
     """m ← (m + max)/2 over the iterations' maxima in their order: recent iterations count most."""
     average = maxima[0]

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from distcalib.quantize.histogram import count
-from distcalib.quantize.thresholds import direct, kl, mean_percentile, moving_average, mse, percentile_of
+from distcalib.quantize.thresholds import kl, mean_percentile, moving_average, mse, percentile_of
 
 
 def heavy_tail(n: int = 200_000) -> NDArray[np.float32]:
@@ -19,10 +19,6 @@ def squared_error(x: NDArray[np.float32], threshold: float, n_levels: int) -> fl
     step = threshold / (n_levels - 1)
     q = np.clip(np.rint(np.abs(x) / step), 0, n_levels - 1) * step
     return float(np.mean((q - np.abs(x)) ** 2))
-
-
-def test_direct_is_the_largest() -> None:
-    assert direct([1.0, 3.0, 2.0]) == 3.0
 
 
 def test_moving_average_halves_the_past() -> None:
