@@ -7,7 +7,7 @@ own, because the actor is pinned already.
 
 import pickle
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
         exported = compiled.export_model().getbuffer()
     except RuntimeError as error:
         raise EngineError(f"{spec.where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
-    header = pickle.dumps(Header(spec, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
+    light = replace(spec, changed={})  # they are in the exported model
+    header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
     header += bytes(-(len(header) + 8) % _ALIGNMENT)
     size = np.array([len(header)], np.int64).view(np.uint8)
     return np.concatenate([size, np.frombuffer(header, np.uint8), np.frombuffer(exported, np.uint8)])

@@ -1,7 +1,10 @@
 """What the driver asks of a worker, and what it gets back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
@@ -38,11 +41,16 @@ class Sampling:
 
 @dataclass(frozen=True)
 class NetSpec:
-    """One program: the TEST net as bytes, quantized or not; with `sampling` it observes in place of scoring."""
+    """One program: the TEST net as bytes, quantized or not; with `sampling` it observes in place of scoring.
+
+    `changed` are blobs that replace those of the run's caffemodel, by layer: of layers whose weights depend on the
+    candidate.
+    """
 
     net: bytes
     where: str
     sampling: Sampling | None = None
+    changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict, compare=False)
 
     @property
     def graph(self) -> Graph:

@@ -36,10 +36,9 @@ class Setting:
     arrays: Mapping[str, NDArray[np.generic]] | None = None
     """What feeds Input layers, by top."""
 
-    @property
-    def blobs(self) -> Blobs:
-        """The weights as layers read them."""
-        return FileBlobs(self.weights, self.weights_name)
+    def blobs_of(self, spec: NetSpec) -> Blobs:
+        """The weights as the layers of `spec` read them."""
+        return FileBlobs({**self.weights, **spec.changed}, self.weights_name)
 
 
 class NetWorker:
@@ -56,7 +55,7 @@ class NetWorker:
         graph = spec.graph
         refuse_host_feeding(graph, spec.where)
         shapes = {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
-        blobs, sampling = self._setting.blobs, spec.sampling
+        blobs, sampling = self._setting.blobs_of(spec), spec.sampling
         if sampling is None:
             built = build_model(graph, blobs, shapes, spec.where)
         elif sampling.values:

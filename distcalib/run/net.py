@@ -1,7 +1,11 @@
 """A prototxt as a run needs it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2, read_net, resolve_sources, test_net
 from distcalib.caffe.graph import Graph, build_graph
@@ -23,12 +27,14 @@ class Net:
         """The file's name, for messages."""
         return self.path.name
 
-    def spec(self, sampling: Sampling | None = None) -> NetSpec:
+    def spec(
+        self, sampling: Sampling | None = None, changed: Mapping[str, tuple[NDArray[np.float32], ...]] | None = None
+    ) -> NetSpec:
         """The TEST net as a program to be compiled; its paths are absolute, since an actor has a folder of its own."""
         net = caffe_pb2.NetParameter()
         net.CopyFrom(self.test)
         resolve_sources(net, self.path)
-        return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling)
+        return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling, changed or {})
 
 
 def open_net(path: Path) -> Net:
