@@ -33,6 +33,11 @@ class Sampling:
         """Blocks, the last of which may be short."""
         return -(-(self.end - self.first) // self.block)
 
+    @property
+    def row_sizes(self) -> tuple[int, ...]:
+        """How many iterations each row is of."""
+        return tuple(len(self.iterations_of(row)) for row in range(self.n_rows))
+
     def iterations_of(self, row: int) -> range:
         """The iterations of a row."""
         begin = self.first + row * self.block

@@ -46,7 +46,7 @@ class Call:
         self._blobs: dict[int, Ref] = {}
         self._flying: list[deque[_Flying]] = [deque() for _ in range(len(fleet))]
         self._n_done = 0
-        self._n_total = sum(job.n_iterations for job in jobs)
+        self._n_total = sum(job.size for job in jobs)
 
     @property
     def seconds_per_iteration(self) -> float | None:
@@ -120,9 +120,10 @@ class Call:
             self._specs.pop(task.job, None)
             self._blobs.pop(task.job, None)
         if task.kind is Kind.RUN:
-            self._n_done += len(task.iterations)
+            job = self._jobs[task.job]
+            self._n_done += job.size_of(task.iterations)
             if self._on_progress:
-                self._on_progress(Progress(self._jobs[task.job].label, self._n_done, self._n_total))
+                self._on_progress(Progress(job.label, self._n_done, self._n_total))
 
 
 def _check_jobs(jobs: Sequence[Job]) -> None:
@@ -133,3 +134,10 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     empty = sorted(job.label for job in jobs if job.n_iterations < 1)
     if empty:
         raise MeasureError(f"{', '.join(empty)}: no iterations to run; a job needs at least one")
+    missized = [job.label for job in jobs if not _has_sizes(job)]
+    if missized:
+        raise MeasureError(f"{', '.join(missized)}: row_sizes must be a number >= 1 for each row")
+
+
+def _has_sizes(job: Job) -> bool:
+    return job.row_sizes is None or (len(job.row_sizes) == job.n_iterations and min(job.row_sizes) >= 1)

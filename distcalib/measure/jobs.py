@@ -49,20 +49,35 @@ Arrays inside `shared` are read-only views into the object store, one copy a mac
 
 @dataclass(frozen=True)
 class Job:
-    """`n_iterations` >= 1 rows of the program made from `spec`; `key` is unique among the jobs of one call."""
+    """`n_iterations` >= 1 rows of the program made from `spec`; `key` is unique among the jobs of one call.
+
+    `row_sizes`: where a row stands for a block of iterations, how many each is of, all >= 1; None: one each. Progress
+    counts them.
+    """
 
     key: str
     spec: object
     n_iterations: int
     label: str
+    row_sizes: tuple[int, ...] | None = None
+
+    def size_of(self, positions: Sequence[int]) -> int:
+        """The sum of the row sizes at `positions`."""
+        return len(positions) if self.row_sizes is None else sum(self.row_sizes[position] for position in positions)
+
+    @property
+    def size(self) -> int:
+        """The sum of all row sizes."""
+        return self.size_of(range(self.n_iterations))
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """All rows of a job in iteration order, and the actor-seconds spent on it, summed over actors."""
+    """All rows of a job in iteration order, the sum of their sizes, and the actor-seconds spent, summed over actors."""
 
     key: str
     rows: tuple[object, ...]
+    size: int
     run_seconds: float
     compile_seconds: float
     load_seconds: float
@@ -70,7 +85,7 @@ class JobResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """A shard of the job `label` was finished: `n_done` of `n_total` iterations of all jobs of the call are."""
+    """A shard of the job `label` was finished: `n_done` of `n_total` are, the sizes of the rows of all jobs."""
 
     label: str
     n_done: int

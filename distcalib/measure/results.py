@@ -47,6 +47,7 @@ class Collector:
         return JobResult(
             key=self._job.key,
             rows=tuple(self._rows[iteration] for iteration in wanted),
+            size=self._job.size,
             run_seconds=self._run_seconds,
             compile_seconds=self._compile_seconds,
             load_seconds=self._load_seconds,

@@ -89,7 +89,7 @@ def loss_weights(net: Net) -> dict[str, float]:
 def rate(result: JobResult, session: Session, wall_seconds: float) -> float:
     """Images/s of all actors together, from the wall time less compiling and importing the program."""
     busy = wall_seconds - result.compile_seconds - result.load_seconds / session.n_actors
-    return len(result.rows) * session.batch / max(busy, 1e-9)
+    return result.size * session.batch / max(busy, 1e-9)
 
 
 def running_int8(net: Net) -> tuple[str, ...]:

@@ -83,9 +83,10 @@ class Session:
         return [tuple(part) for part in parts]
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
-        """Run each program for so many iterations; results in the order of `work`."""
-        jobs = [Job(f"{phase}/{i}", spec, n, phase) for i, (spec, n) in enumerate(work)]
-        self.reporter.phase(phase, sum(n for _, n in work), self.batch)
+        """Run each program for so many rows; results in the order of `work`."""
+        sizes = [spec.sampling.row_sizes if spec.sampling else None for spec, _ in work]
+        jobs = [Job(f"{phase}/{i}", spec, n, phase, sizes[i]) for i, (spec, n) in enumerate(work)]
+        self.reporter.phase(phase, sum(job.size for job in jobs), self.batch)
 
         def advance(progress: Progress) -> None:
             self.reporter.advance(progress.n_done)

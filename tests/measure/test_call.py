@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from distcalib.measure import Job
+from distcalib.measure import Job, Progress
 from distcalib.measure.actor import Outcome
 from distcalib.measure.call import Call
 from distcalib.measure.fleet import Fleet
@@ -60,3 +60,11 @@ def test_call_gives_all_rows_in_any_order_of_completion(first_seed: int) -> None
     for seed in range(first_seed, first_seed + 100):
         results = Call(cast(Fleet, FakeFleet(seed)), JOBS, None, None).run()
         assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
+
+
+def test_call_reports_progress_in_row_sizes() -> None:
+    seen: list[Progress] = []
+    jobs = [Job("a", None, 3, "ranges", row_sizes=(16, 16, 5)), Job("b", None, 4, "FP32")]
+    Call(cast(Fleet, FakeFleet(0)), jobs, seen.append, None).run()
+    assert {progress.n_total for progress in seen} == {41}
+    assert seen[-1].n_done == 41

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +221,12 @@ def test_pool_refuses_counts_before_it_starts_anything(n_actors: int, cores: int
     [
         ([job("a", 1), job("a", 1)], "jobs key of a: given more than once"),
         ([job("a", 0), job("b", -1), job("c", 1)], "candidate a, candidate b: no iterations"),
+        (
+            [replace(job(f"{sizes}", 2), row_sizes=sizes) for sizes in [(), (1,), (1, 0), (1, 2)]],
+            r"^candidate \(\), candidate \(1,\), candidate \(1, 0\): row_sizes must be",
+        ),
     ],
-    ids=["same key", "no iterations"],
+    ids=["same key", "no iterations", "row sizes"],
 )
 def test_pool_refuses_jobs(pool: ActorPool, jobs: list[Job], said: str) -> None:
     with pytest.raises(MeasureError, match=said):

@@ -25,7 +25,13 @@ def test_collector_orders_rows_and_sums_seconds() -> None:
     table.add(Task(Kind.LOAD, 0), Outcome(load_seconds=0.25))
     table.add(run(0, 2), Outcome(rows=["a", "b"], run_seconds=3.0))
     assert [*complete, table.complete] == [False, True]
-    assert table.result() == JobResult("key", ("a", "b", "c", "d"), 4.0, 2.0, 0.75)
+    assert table.result() == JobResult("key", ("a", "b", "c", "d"), 4, 4.0, 2.0, 0.75)
+
+
+def test_collector_sums_the_sizes_of_the_rows() -> None:
+    table = Collector(Job("key", None, 3, "ranges", row_sizes=(16, 16, 5)))
+    table.add(run(0, 3), Outcome(rows=["a", "b", "c"]))
+    assert table.result().size == 37
 
 
 @pytest.mark.parametrize("rows", [[], ["a"], ["a", "b", "c"]], ids=["none", "too few", "too many"])

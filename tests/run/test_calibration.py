@@ -114,6 +114,17 @@ def test_calibrate_tells_its_phases_and_their_progress(greedy: CalibrationReport
     assert notes.notes[-1].endswith("1 layer in FP32: conv3")
 
 
+def test_calibrate_counts_iterations_where_a_row_is_of_several(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distcalib.run.measuring.MAX_ROWS", 2)
+    notes = Notes()
+    options = replace(OPTIONS, out=tmp_path, strategy="none", sampling_iterations=ITERATIONS)
+    calibrate(tiny.prototxt, tiny.weights, options, reporter=notes)
+    assert notes.phases[0] == ("FP32 and ranges", 2 * ITERATIONS, BATCH)
+    assert max(notes.done) == 2 * ITERATIONS
+
+
 def test_calibrate_gives_the_same_bytes_on_one_actor(
     greedy: CalibrationReport, tiny: Tiny, out: Path, tmp_path: Path
 ) -> None:
