@@ -3,6 +3,7 @@
 from distcalib.caffe.paths import resolve_path, resolve_sources
 from distcalib.caffe.phase import test_net
 from distcalib.caffe.reading import read_net
+from distcalib.caffe.sharing import share, shared_params
 from distcalib.caffe.weights import Weights, read_weights
 from distcalib.caffe.weights_writing import write_weights
 from distcalib.caffe.writing import net_text, write_atomically
@@ -14,6 +15,8 @@ __all__ = [
     "read_weights",
     "resolve_path",
     "resolve_sources",
+    "share",
+    "shared_params",
     "test_net",
     "write_atomically",
     "write_weights",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.caffe import Weights
+from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, Source, open_source
 from distcalib.engine.builder import build_model
@@ -31,6 +31,7 @@ class Setting:
 
     prototxt: Path
     weights: Weights
+    """As the net's layers see them: caffe.share."""
     weights_name: str
     indexes: Mapping[str, Index | None]
     arrays: Mapping[str, NDArray[np.generic]] | None = None
@@ -38,7 +39,8 @@ class Setting:
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
-        return FileBlobs({**self.weights, **spec.changed}, self.weights_name)
+        shared = shared_params([node.layer for node in spec.graph])
+        return FileBlobs({**self.weights, **spec.changed}, self.weights_name, shared)
 
 
 class NetWorker:

@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from distcalib.caffe.sharing import Place, Share
 from distcalib.errors import WeightsError
 
 FloatArray = npt.NDArray[np.float32]
@@ -51,10 +52,19 @@ class Blobs(Protocol):
 class FileBlobs:
     """The blobs of a caffemodel, checked against the shape that the layer asks for."""
 
-    def __init__(self, weights: Mapping[str, tuple[FloatArray, ...]], source: str) -> None:
-        """`weights` as caffe.read_weights returns them; `source` is the file's name for messages."""
+    def __init__(
+        self,
+        weights: Mapping[str, tuple[FloatArray, ...]],
+        source: str,
+        shared: Mapping[Place, Share] = MappingProxyType({}),
+    ) -> None:
+        """`weights` as caffe.share returns them for the net; `source` is the file's name for messages.
+
+        `shared` are the net's shared blobs, from caffe.shared_params.
+        """
         self._weights = weights
         self._source = source
+        self._shared = shared
 
     def count(self, layer: str) -> int:
         """The number of blobs that the caffemodel has for `layer`; 0 if it is not there."""
@@ -79,10 +89,15 @@ class FileBlobs:
         # Blobs written before Caffe had N-D shapes are always 4-D, left-padded with ones: a bias is (1, 1, 1, M).
         legacy = (1,) * (4 - len(shape)) + shape
         is_scalar = not shape and stored.size == 1
-        if not is_scalar and stored.shape not in (shape, legacy):
+        share = self._shared.get((layer, index))
+        as_many = share is not None and share.permissive and stored.size == math.prod(shape)
+        if not is_scalar and not as_many and stored.shape not in (shape, legacy):
+            other = share is not None and share.owner != (layer, index)
+            of_both = f", shared with layer '{share.owner[0]}' (param '{share.param}')," if share and other else ""
             raise WeightsError(
-                f"{self._source}: layer '{layer}': blob {index} has shape {_text(stored.shape)} but the prototxt needs "
-                f"{_text(shape)}; correct the layer's parameters or give the caffemodel that belongs to this prototxt"
+                f"{self._source}: layer '{layer}': blob {index}{of_both} has shape {_text(stored.shape)} but the "
+                f"prototxt needs {_text(shape)}; correct the layer's parameters or give the caffemodel that belongs "
+                "to this prototxt"
             )
         return stored.reshape(shape)
 

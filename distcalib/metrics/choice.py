@@ -10,7 +10,8 @@ from distcalib.metrics.host_layers import HOST_TYPES, LOSS_TYPES, check_layer
 def choose_score(net: NetParameter, blob: str | None = None) -> str:
     """The blob to be scored by in a TEST net: `blob` if it is one, else the top of the Accuracy with the least top_k.
 
-    The first of equals is taken, as the predecessor did. Raises OptionError naming all candidates if `blob` is none of
+    The last of equals is taken, as the predecessor did: GoogLeNet's main classifier stands behind its auxiliary ones,
+    loss1/top-1 and loss2/top-1. Raises OptionError naming all candidates if `blob` is none of
     them, or if none is given and the net has no Accuracy layer.
     """
     scores = _scores(net)
@@ -24,7 +25,7 @@ def choose_score(net: NetParameter, blob: str | None = None) -> str:
     accuracies = [name for name, layer in scores.items() if layer.type == "Accuracy"]
     if not accuracies:
         raise OptionError(f"the net has no Accuracy layer to be scored by; {remedy}")
-    best = min(accuracies, key=lambda name: scores[name].accuracy_param.top_k)
+    best = min(reversed(accuracies), key=lambda name: scores[name].accuracy_param.top_k)
     check_layer(scores[best])
     return best
 

@@ -204,7 +204,9 @@ def rows_first(layer: caffe_pb2.LayerParameter, weight: Array) -> Array:
     InnerProducts too.
     """
     if layer.type == "Convolution":
-        return weight
+        n_out = layer.convolution_param.num_output
+        # another layer's shape comes with blobs that are shared PERMISSIVE
+        return weight if len(weight) == n_out else weight.reshape(n_out, -1)
     n_out = layer.inner_product_param.num_output
     if layer.inner_product_param.transpose:
         return np.ascontiguousarray(weight.reshape(-1, n_out).T)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distcalib.caffe import caffe_pb2, read_weights, resolve_sources
+from distcalib.caffe import caffe_pb2, resolve_sources
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.metrics import choose_score, lower_is_better
 from distcalib.quantize.candidate import Candidate
@@ -93,7 +93,7 @@ class _Run:
     def _write_dummy(self, base: Net, quantizer: Quantizer, metric: str) -> CalibrationReport:
         """-p: every layer INT8 with all scales 1.0, for speed runs; nothing is sampled or measured."""
         ends = {blob: Range(-1.0, 1.0) for blob in quantizer.observed}
-        calibration = Calibration(quantizer, ends, read_weights(self.weights))
+        calibration = Calibration(quantizer, ends, base.weights(self.weights))
         winner = quantizer.space.all_int8
         params = calibration.params(winner)
         for param in params.values():

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distcalib.caffe import caffe_pb2, read_weights
+from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.graph import Blob, Node
 from distcalib.data import DATA_TYPES, open_source
 from distcalib.engine.builder import layer_shapes
@@ -115,7 +115,7 @@ def _shapes(
     net: Net, weights: str | Path | None, problems: list[str], notes: list[str]
 ) -> Mapping[Blob, tuple[int, ...]]:
     """The shape of every value, as far as the data and the layers allow."""
-    blobs = _blobs(weights, problems)
+    blobs = _blobs(net, weights, problems)
     tops: dict[str, tuple[int, ...]] = {}
     for node in data_nodes(net.graph):
         try:
@@ -140,12 +140,12 @@ def _shapes(
     return {**known, **found}
 
 
-def _blobs(weights: str | Path | None, problems: list[str]) -> Blobs:
+def _blobs(net: Net, weights: str | Path | None, problems: list[str]) -> Blobs:
     """The caffemodel's blobs; zeros of the right shape where there is none or it cannot be read."""
     if weights is None:
         return ZeroBlobs()
     try:
-        return FileBlobs(read_weights(weights), Path(weights).name)
+        return FileBlobs(net.weights(Path(weights)), Path(weights).name, shared_params(net.test.layer))
     except DistcalibError as error:
         problems.append(str(error))
         return ZeroBlobs()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.caffe import caffe_pb2, read_net, resolve_sources, test_net
+from distcalib.caffe import Weights, caffe_pb2, read_net, read_weights, resolve_sources, share, test_net
 from distcalib.caffe.graph import Graph, build_graph
 from distcalib.engine.spec import NetSpec, Sampling
 from distcalib.errors import FormatError
@@ -26,6 +26,10 @@ class Net:
     def name(self) -> str:
         """The file's name, for messages."""
         return self.path.name
+
+    def weights(self, path: Path) -> Weights:
+        """The blobs of the caffemodel `path` as this net's layers see them, shared ones included."""
+        return share(self.test.layer, read_weights(path), str(path))
 
     def spec(
         self, sampling: Sampling | None = None, changed: Mapping[str, tuple[NDArray[np.float32], ...]] | None = None

@@ -14,7 +14,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.caffe import Weights, read_weights
+from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
 from distcalib.data import Index, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes
@@ -48,7 +48,7 @@ class Session:
         refuse_unrunnable(net, fed=data is not None)
         self.net = net
         self.reporter = reporter
-        self.weights: Weights = read_weights(weights)
+        self.weights: Weights = net.weights(weights)
         refuse_no_numbers(self.weights, weights, net)
         self.cores_per_actor = cores_per_actor
         layers = [node.layer for node in data_nodes(net.graph)]

@@ -35,9 +35,7 @@ def test_calibrate_exits_with_2_when_the_tolerance_is_not_met(
     assert {path.name for path in tmp_path.iterdir()} == {"net_quantized.prototxt", "report.json"}
 
 
-def test_calibrate_json_is_alone_on_stdout(
-    tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_calibrate_json_is_alone_on_stdout(tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     args = [*tiny.args, *COUNTS, "--actors", "1", "-c", "multiple", "-1st", "--json", "--out", str(tmp_path)]
     assert main(["calibrate", *args]) == OK
     out, err = capfd.readouterr()

@@ -4,6 +4,7 @@ import numpy as np
 import openvino.opset13 as ops
 import pytest
 
+from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.errors import WeightsError
 from distcalib.layers import Blobs, FileBlobs, Layer, RandomBlobs, ZeroBlobs, convert
 from tests.layers.harness import make_layer
@@ -111,3 +112,30 @@ def test_stand_ins_serve_every_layer_with_blobs(text: str, blobs: Blobs) -> None
     x = ops.parameter([1, 3, 2, 2], np.float32).output(0)
     [y] = convert(Layer(make_layer(text).proto, blobs), [x])
     assert list(y.get_shape()) == [1, 3, 2, 2]
+
+
+def shared_blobs(mode: str) -> FileBlobs:
+    specs = [caffe_pb2.ParamSpec(name="w"), caffe_pb2.ParamSpec(name="w", share_mode=mode)]
+    layers = [caffe_pb2.LayerParameter(name=name, param=[spec]) for name, spec in zip("ab", specs, strict=True)]
+    blob = np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1)
+    return FileBlobs({"a": (blob,), "b": (blob,)}, "w.caffemodel", shared_params(layers))
+
+
+def test_file_blobs_shares_values_in_another_shape_where_the_net_permits_it() -> None:
+    assert shared_blobs("PERMISSIVE").get("b", 0, (3, 2, 1, 1)).tolist()[2] == [[[4.0]], [[5.0]]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "layer", "shape", "says"),
+    [
+        pytest.param("STRICT", "b", (3, 2, 1, 1), "layer 'b': blob 0, shared with layer 'a' (param 'w'), has", id="b"),
+        pytest.param("PERMISSIVE", "b", (3, 3, 1, 1), "shared with layer 'a' (param 'w'), has shape (2, 3", id="count"),
+        pytest.param("PERMISSIVE", "a", (3, 2, 1, 1), "layer 'a': blob 0 has shape (2, 3, 1, 1) but", id="owner"),
+    ],
+)
+def test_file_blobs_names_both_layers_of_a_shared_blob(
+    mode: str, layer: str, shape: tuple[int, ...], says: str
+) -> None:
+    with pytest.raises(WeightsError) as caught:
+        shared_blobs(mode).get(layer, 0, shape)
+    assert says in str(caught.value)

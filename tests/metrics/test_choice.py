@@ -22,7 +22,7 @@ def net(*layers: str) -> NetParameter:
         pytest.param([TOP1], "top1", id="one"),
         pytest.param([TOP5, TOP1, LOSS], "top1", id="least_k"),
         pytest.param([LOSS, TOP5], "top5", id="no_top1"),
-        pytest.param([TOP1, TOP1.replace("top1", "second")], "top1", id="first_of_equals"),
+        pytest.param([TOP1, TOP1.replace("top1", "second"), TOP5], "second", id="last_of_equals"),
     ],
 )
 def test_choose_score_takes_the_accuracy_of_least_k(layers: list[str], expected: str) -> None:
