@@ -62,20 +62,20 @@ class FileBlobs:
 
         `shared` are the net's shared blobs, from caffe.shared_params.
         """
-        self._weights = weights
+        self.weights = weights
         self._source = source
         self._shared = shared
 
     def count(self, layer: str) -> int:
         """The number of blobs that the caffemodel has for `layer`; 0 if it is not there."""
-        return len(self._weights.get(layer, ()))
+        return len(self.weights.get(layer, ()))
 
     def get(self, layer: str, index: int, shape: tuple[int, ...], role: Role = "") -> FloatArray:
         """The stored blob, reshaped to `shape` if it is stored in the legacy 4-D form (num, channels, height, width).
 
         Raises WeightsError if the layer or the blob is absent or the shapes differ (Blob::ShapeEquals of Caffe).
         """
-        blobs = self._weights.get(layer)
+        blobs = self.weights.get(layer)
         if not blobs:
             raise WeightsError(
                 f"{self._source}: {self._absent(layer)}; give the caffemodel that belongs to this prototxt"
@@ -102,9 +102,9 @@ class FileBlobs:
         return stored.reshape(shape)
 
     def _absent(self, layer: str) -> str:
-        if layer in self._weights:
+        if layer in self.weights:
             return f"layer '{layer}' has no blobs there but needs some"
-        alike = difflib.get_close_matches(layer, self._weights, n=1)
+        alike = difflib.get_close_matches(layer, self.weights, n=1)
         return f"layer '{layer}' is not there" + (f" ('{alike[0]}' is)" if alike else "")
 
 

@@ -67,14 +67,16 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
             for node in net.graph
         )
         return Inspection(str(model), bare, (), (), tuple(problems), (), ())
-    shapes = _shapes(net, weights, problems, notes)
+    blobs = _blobs(net, weights, problems)
+    shapes = _shapes(net, blobs, problems, notes)
     try:
         params = params_of(net.graph)
     except FormatError:  # among the problems already
         params = {}
     stored = storage(net.graph, quantizer.groups, params)
     int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
-    warnings = tuple(intel_faults(net.graph, quantizer.groups, stored))
+    read = blobs.weights if isinstance(blobs, FileBlobs) and shapes and not problems else None
+    warnings = tuple(intel_faults(net.graph, quantizer.groups, stored, params, read))
     layers = []
     for node in net.graph:
         grids = [str(stored[top]) for top in node.tops if top in stored]
@@ -111,11 +113,8 @@ def _int8_text(
     return "quantizable" if reason is None else f"FP32: {reason}"
 
 
-def _shapes(
-    net: Net, weights: str | Path | None, problems: list[str], notes: list[str]
-) -> Mapping[Blob, tuple[int, ...]]:
+def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Mapping[Blob, tuple[int, ...]]:
     """The shape of every value, as far as the data and the layers allow."""
-    blobs = _blobs(net, weights, problems)
     tops: dict[str, tuple[int, ...]] = {}
     for node in data_nodes(net.graph):
         try:

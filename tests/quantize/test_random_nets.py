@@ -16,49 +16,9 @@ from distcalib.quantize.fusion import Fused
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from distcalib.quantize.storage import Grid, input_grid, runs_int8, storage
-from tests.quantize.nets import conv, eltwise, layer, make_graph, relu, weights_of
+from tests.quantize.nets import make_graph, random_net, weights_of
 
 KEEP_INTEGERS = ("ReLU", "Split", "Pooling", "Concat")
-
-
-def random_net(rng: random.Random) -> list[str]:
-    """A net of about twenty layers; every kind of reader of every kind of value comes up over the seeds."""
-    layers: list[str] = []
-    blobs = ["x"]
-
-    def pick() -> str:
-        return rng.choice(blobs[-5:])
-
-    def add(text: str, *tops: str) -> None:
-        layers.append(text)
-        blobs.extend(tops)
-
-    for i in range(rng.randint(8, 24)):
-        top, kind = f"b{i}", rng.randrange(10)
-        if kind < 4:
-            add(conv(top, pick()), top)
-            if rng.random() < 0.3:
-                layers.append(layer("BatchNorm", f"{top}_bn", top, top))
-            if rng.random() < 0.5:
-                layers.append(relu(f"{top}_relu", top, rng.choice([0.0, 0.0, 0.1])))
-        elif kind < 7:
-            branch, shortcut = f"{top}_conv", pick()
-            layers.append(conv(branch, pick()))
-            if rng.random() < 0.2:
-                layers.append(relu(f"{branch}_relu", branch))
-            pair = [shortcut, branch]
-            rng.shuffle(pair)
-            third = f" {pick()}" if rng.random() < 0.15 else ""
-            add(eltwise(top, f"{pair[0]} {pair[1]}{third}", rng.choice(["", "", "", "operation: MAX"])), top)
-            if rng.random() < 0.7:
-                layers.append(relu(f"{top}_relu", top))
-        elif kind == 7:
-            add(layer("Concat", top, f"{pick()} {pick()}"), top)
-        elif kind == 8:
-            add(layer("Split", top, pick(), f"{top}a {top}b"), f"{top}a", f"{top}b")
-        else:
-            add(layer(rng.choice(["Pooling", "Pooling", "ReLU", "LRN"]), top, pick()), top)
-    return layers
 
 
 class Made:
