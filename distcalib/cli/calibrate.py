@@ -102,7 +102,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--calibration_algos",
         default=defaults.calibration_algos,
         help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its "
-        "99.995th percentile, KL and MSE the threshold of least divergence or squared error",
+        "99.995th percentile, KL and MSE the threshold of least divergence or squared error; auto chooses among them "
+        "for each blob, by the error at the net's output on the sampled iterations",
     )
     for short, name, text in SWITCHES:
         add(short, f"--{name}", action="store_true", help=text)

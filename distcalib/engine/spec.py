@@ -45,8 +45,22 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """Which values are handed out as they are, a row an iteration, from iteration `first` on.
+
+    Two programs compared on the same values tell what quantization did to them without a label or a score.  Whoever
+    asks holds every row: a batch of each value times the iterations.  A value inside a fused group is in no program.
+    """
+
+    blobs: tuple[Blob, ...]
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class NetSpec:
-    """One program: the TEST net as bytes, quantized or not; with `sampling` it observes in place of scoring.
+    """One program: the TEST net as bytes, quantized or not.
+
+    It scores; with `sampling` it observes instead, with `outputs` it hands values out instead.
 
     `changed` are blobs that replace those of the run's caffemodel, by layer: of layers whose weights depend on the
     candidate.
@@ -56,6 +70,7 @@ class NetSpec:
     where: str
     sampling: Sampling | None = None
     changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict, compare=False)
+    outputs: Outputs | None = None
 
     @property
     def graph(self) -> Graph:
@@ -65,8 +80,11 @@ class NetSpec:
 
 @dataclass(frozen=True)
 class Row:
-    """One iteration's partial score of each output blob, or a block's range of each tap; and the kernels that ran."""
+    """One iteration's partial score of each output blob, or its `values` where they are handed out, or a block's range
+    of each tap; and the kernels that ran.
+    """
 
     scores: Mapping[str, Partial]
     ranges: tuple[Range, ...]
     kernels: Mapping[str, str]
+    values: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What an actor does: compile a net, run iterations of it, and return a row of scores for each.
+"""What an actor does: compile a net, run iterations of it, and return a row of scores, ranges or values for each.
 
 A row depends on the program and the iteration alone, never on the actor or on what it ran before; that is what lets
 rows from any actor, in any order, be merged into the same bytes.
@@ -16,7 +16,7 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, Source, open_source
 from distcalib.engine.builder import build_model
 from distcalib.engine.program import Program, compile_program
-from distcalib.engine.spec import NetSpec, Row, Sampling
+from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import HOST_TYPES, Partial, evaluate_layer
@@ -58,7 +58,10 @@ class NetWorker:
         refuse_host_feeding(graph, spec.where)
         shapes = {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
         blobs, sampling = self._setting.blobs_of(spec), spec.sampling
-        if sampling is None:
+        if spec.outputs is not None:
+            made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]
+            built = build_model(graph, blobs, shapes, spec.where, keep=made)
+        elif sampling is None:
             built = build_model(graph, blobs, shapes, spec.where)
         elif sampling.values:
             built = build_model(graph, blobs, shapes, spec.where, keep=sampling.taps)
@@ -79,7 +82,10 @@ class NetWorker:
         def batch(iteration: int) -> dict[str, Array]:
             return {name: values for source in sources for name, values in source.batch(iteration).items()}
 
-        sampling = loaded.program.header.spec.sampling
+        spec = loaded.program.header.spec
+        sampling, outputs = spec.sampling, spec.outputs
+        if outputs is not None:
+            return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
         if sampling is None:
             return [loaded.score(batch(i)) for i in iterations]
         return [loaded.observe(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
@@ -104,8 +110,7 @@ class _Loaded:
 
     def score(self, batch: Mapping[str, Array]) -> Row:
         """The partial scores of one iteration."""
-        outputs, _ = self.program.run(batch)
-        values = {**{Blob(name, 0): array for name, array in batch.items()}, **outputs}
+        values = self._values(batch)
         scores: dict[str, Partial] = {}
         for node in self.graph:
             if node.type in HOST_TYPES:
@@ -114,6 +119,16 @@ class _Loaded:
             if blob.name not in scores:
                 scores[blob.name] = _mean_of(values[blob])
         return Row({name: scores[name] for name in sorted(scores)}, (), self.program.header.kernels)
+
+    def hand_out(self, outputs: Outputs, batch: Mapping[str, Array]) -> Row:
+        """The values of one iteration that were asked for."""
+        values = self._values(batch)
+        return Row({}, (), self.program.header.kernels, {blob: values[blob] for blob in outputs.blobs})
+
+    def _values(self, batch: Mapping[str, Array]) -> dict[Blob, Array]:
+        """What the data layers and the program make of one iteration."""
+        outputs, _ = self.program.run(batch)
+        return {**{Blob(name, 0): array for name, array in batch.items()}, **outputs}
 
     def observe(self, sampling: Sampling, batches: Iterable[Mapping[str, Array]]) -> Row:
         """The merged ranges of the taps over a block of iterations."""

@@ -7,7 +7,7 @@ and where Intel Caffe heeds it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.quantize.candidate import Candidate, Space
+from distcalib.quantize.choice import Choice
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.signs import nonnegative_blobs
@@ -196,9 +197,17 @@ class Calibration:
     quantizer: Quantizer
     ranges: Mapping[Blob, Range]
     weights: Weights
-    algorithm: str = "DIRECT"
+    choice: Choice = field(default_factory=Choice)
     _folded: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
-    _thresholds: dict[tuple[Blob, bool], float] = field(default_factory=dict, repr=False)
+    _thresholds: dict[tuple[Blob, bool, str], float] = field(default_factory=dict, repr=False)
+
+    def scaled(self, candidate: Candidate) -> tuple[Blob, ...]:
+        """The values whose thresholds the parameters of `candidate` are made from, in net order: fewer than are
+        observed, since a consumer takes over the scale in which its input is stored.
+        """
+        asked = replace(self, choice=Choice(), _thresholds={})
+        asked.params(candidate)
+        return tuple(dict.fromkeys(blob for blob, _, _ in asked._thresholds))
 
     def params(self, candidate: Candidate) -> dict[str, caffe_pb2.QuantizationParameter]:
         """The quantization_param of each INT8 layer of `candidate`, by layer name in net order."""
@@ -264,9 +273,11 @@ class Calibration:
     def _scale(self, blob: Blob, signed: bool) -> float:
         """127/t for s8, 255/t for u8, t the algorithm's threshold; 1 for a value that was zero in the whole sample."""
         end = S8_MAX if signed else U8_MAX
-        if (blob, signed) not in self._thresholds:
-            self._thresholds[blob, signed] = self.ranges[blob].threshold(self.algorithm, end + 1)
-        largest = self._thresholds[blob, signed]
+        algorithm = self.choice.algorithm(blob)
+        key = blob, signed, algorithm
+        if key not in self._thresholds:
+            self._thresholds[key] = self.ranges[blob].threshold(algorithm, end + 1)
+        largest = self._thresholds[key]
         if not np.isfinite(largest):
             raise UnsupportedError(
                 f"blob '{blob.name}': is not finite in the FP32 pass; correct the weights or the data"

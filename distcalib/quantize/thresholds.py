@@ -13,7 +13,10 @@ from distcalib.quantize.histogram import N_BINS, Histogram
 
 ALGORITHMS = ("DIRECT", "MA", "MAXP", "KL", "MSE")
 
-NEED_VALUES = frozenset({"MAXP", "KL", "MSE"})
+AUTO = "auto"
+"""Each value's own of them: choice.py."""
+
+NEED_VALUES = frozenset({"MAXP", "KL", "MSE", AUTO})
 """Those that look at every value; the others need the largest alone, which the engine finds without handing values
 out.
 """

@@ -48,6 +48,12 @@ class CalibrationReport:
     weights_channel: str
     flags: tuple[str, ...]
     calibration_algo: str
+    algorithms: Mapping[str, str]
+    """With `-a auto` the algorithm by blob, of those that scales are made from; else empty."""
+    output_errors: Mapping[str, float]
+    """With `-a auto` the error at the output on the sampled iterations: of each algorithm for all blobs, of the choice
+    as `auto`.
+    """
     n_iterations: int
     n_sampled: int
     batch: int

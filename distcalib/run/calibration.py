@@ -109,7 +109,7 @@ class _Run:
     ) -> CalibrationReport:
         """Sum up; `text` is the file to be delivered."""
         options = self.options
-        measured = measuring.measured.get(winner)
+        measured, chosen = measuring.measured.get(winner), measuring.chosen
         first = next(iter(measuring.measured.values()), None)
         return CalibrationReport(
             model=str(self.model),
@@ -132,6 +132,8 @@ class _Run:
             weights_channel=options.weights_channel,
             flags=options.flags,
             calibration_algo=options.calibration_algos,
+            algorithms={} if chosen is None else chosen.algorithms,
+            output_errors={} if chosen is None else chosen.errors,
             n_iterations=options.iterations,
             n_sampled=min(options.sampling_iterations, options.iterations),
             batch=0,

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2, net_text
-from distcalib.engine.spec import NetSpec, Sampling
+from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.quantize.scales import Calibration
@@ -25,9 +25,9 @@ class Deliverable:
     net: Net
     changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
 
-    def spec(self, sampling: Sampling | None = None) -> NetSpec:
+    def spec(self, outputs: Outputs | None = None) -> NetSpec:
         """It as a program to be compiled."""
-        return self.net.spec(sampling, self.changed)
+        return self.net.spec(changed=self.changed, outputs=outputs)
 
     def text(self) -> str:
         """The prototxt; it was read back and is the net that `spec` is made from."""

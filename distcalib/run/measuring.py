@@ -3,17 +3,19 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distcalib.caffe.graph import Blob
 from distcalib.engine.spec import NetSpec, Sampling
 from distcalib.errors import EngineError
 from distcalib.measure import JobResult
 from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.choice import Choice
 from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
-from distcalib.quantize.thresholds import NEED_VALUES
+from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.report import drop_text
+from distcalib.run.choosing import Chosen, choose
 from distcalib.run.deliverable import deliver
 from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
 from distcalib.run.net import Net
@@ -55,6 +57,8 @@ class Results:
     without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
     images_per_second: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    chosen: Chosen | None = None
+    """What `-a auto` chose."""
 
 
 @dataclass
@@ -69,11 +73,10 @@ class Measuring(Results):
 
     def observe(self, quantizer: Quantizer) -> Calibration:
         """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
-        n_sampled = min(self.options.sampling_iterations, self.options.iterations)
         taps = quantizer.observed
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
-        work = [(self.base.spec(part), part.n_rows) for part in self._samplings(taps, n_sampled)]
+        work = [(self.base.spec(part), part.n_rows) for part in self._samplings(taps)]
         n_parts = len(work)
         if not self.options.quantize_model:
             work.append((self.base.spec(), self.options.iterations))
@@ -91,16 +94,31 @@ class Measuring(Results):
                     "correct the weights or the data, `distcalib evaluate` shows all scores"
                 )
             self.session.reporter.note(f"FP32: {self.metric} = {self.fp32_score:.6g}")
-        return Calibration(quantizer, ranges, self.session.weights, self.options.calibration_algos)
+        return self._choose(Calibration(quantizer, ranges, self.session.weights))
 
-    def _samplings(self, taps: Sequence[Blob], n_sampled: int) -> list[Sampling]:
+    def _choose(self, calibration: Calibration) -> Calibration:
+        """`calibration` with the algorithm that was asked for, or with `-a auto` with those of least error."""
+        if self.options.calibration_algos != AUTO:
+            return replace(calibration, choice=Choice(self.options.calibration_algos))
+        sampled = self._sampled
+        self.chosen = choose(self.base, calibration, self.metric, sampled, self._timed)
+        self.session.reporter.note(str(self.chosen))
+        return replace(calibration, choice=self.chosen.choice)
+
+    @property
+    def _sampled(self) -> range:
+        """The iterations that ranges are taken from."""
+        end = min(self.options.sampling_iterations, self.options.iterations)
+        return range(end - 1 if self.options.sampling_single else 0, end)
+
+    def _samplings(self, taps: Sequence[Blob]) -> list[Sampling]:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
-        first = n_sampled - 1 if self.options.sampling_single else 0
-        block = -(-(n_sampled - first) // MAX_ROWS)
+        sampled = self._sampled
+        first, end, block = sampled.start, sampled.stop, -(-len(sampled) // MAX_ROWS)
         if self.options.calibration_algos not in NEED_VALUES:
-            return [Sampling(tuple(taps), False, first, n_sampled, block)] if taps else []
+            return [Sampling(tuple(taps), False, first, end, block)] if taps else []
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)
-        return [Sampling(part, True, first, n_sampled, block) for part in parts]
+        return [Sampling(part, True, first, end, block) for part in parts]
 
     def search(self, calibration: Calibration) -> Candidate:
         """Drive the strategy; it never sees anything but measurements."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distcalib.errors import OptionError
 from distcalib.quantize.scales import Options
-from distcalib.quantize.thresholds import ALGORITHMS
+from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.run.checks import check_iterations
 from distcalib.search import make_strategy
 
@@ -41,6 +41,9 @@ class CalibrationOptions(Options):
         check_iterations(self.sampling_iterations, "-s")
         if not 0.0 <= self.accuracy_loss <= 1.0:
             raise OptionError(f"-l {self.accuracy_loss:g}: is outside [0, 1]; 0.01 tolerates a loss of one point")
-        if self.calibration_algos not in ALGORITHMS:
-            raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {', '.join(ALGORITHMS)} are")
+        if self.calibration_algos not in (*ALGORITHMS, AUTO):
+            named = f"{', '.join(ALGORITHMS)} are, and {AUTO} chooses among them"
+            raise OptionError(
+                f"-a {self.calibration_algos}: is no algorithm; {named} are, and {AUTO} chooses among them"
+            )
         make_strategy(self.strategy, self.accuracy_loss)
