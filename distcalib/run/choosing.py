@@ -66,7 +66,8 @@ def choose(base: Net, calibration: Calibration, metric: str, sampled: range, mea
     try:
         asked = next(search)
         for n_round in range(1, 1000):
-            asked = search.send(errors.of(f"auto, round {n_round}, {len(asked)} choices", asked))
+            counted = f"{len(asked)} choice{'s' if len(asked) > 1 else ''}"
+            asked = search.send(errors.of(f"auto, round {n_round}, {counted}", asked))
         raise AssertionError("the search for algorithms does not end")
     except StopIteration as stop:
         choice: Choice = stop.value

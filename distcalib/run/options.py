@@ -43,7 +43,5 @@ class CalibrationOptions(Options):
             raise OptionError(f"-l {self.accuracy_loss:g}: is outside [0, 1]; 0.01 tolerates a loss of one point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):
             named = f"{', '.join(ALGORITHMS)} are, and {AUTO} chooses among them"
-            raise OptionError(
-                f"-a {self.calibration_algos}: is no algorithm; {named} are, and {AUTO} chooses among them"
-            )
+            raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {named}")
         make_strategy(self.strategy, self.accuracy_loss)

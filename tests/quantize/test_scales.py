@@ -1,11 +1,14 @@
 """The parameters that are written: every formula and rule of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from distcalib.caffe.caffe_pb2 import QuantizationParameter
 from distcalib.caffe.graph import Blob
 from distcalib.errors import OptionError, UnsupportedError
+from distcalib.quantize.choice import Choice
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from tests.quantize.nets import calibrate, conv, eltwise, layer, make_graph, relu, weights_of
@@ -393,3 +396,27 @@ def test_params_of_two_readers_of_one_blob_agree() -> None:
 def test_options_refuse_an_unknown_way_to_scale_weights() -> None:
     with pytest.raises(OptionError, match="--weights_channel both: is no way to scale weights; single and multiple"):
         Options("both")
+
+
+# which threshold
+
+
+def test_scaled_names_the_values_that_scales_are_made_from() -> None:
+    calibration = calibrate(C, relu("r", "c"), D, layer("Pooling", "p", "d"), conv("e", "p"), options=FIRST)
+    space = calibration.quantizer.space
+    assert [str(blob) for blob in calibration.quantizer.observed] == ["x", "c#1", "d", "p", "e"]
+    assert [str(blob) for blob in calibration.scaled(space.all_int8)] == ["x", "c#1", "d"]
+    assert [str(blob) for blob in calibration.scaled(space.all_int8.without("d"))] == ["x", "c#1", "p"]
+    assert [str(blob) for blob in calibration.scaled(space.all_int8.without("c", "d", "e"))] == []
+
+
+def test_each_value_gets_the_threshold_of_its_own_algorithm() -> None:
+    calibration = calibrate(C, D, options=FIRST)
+    ranges = {blob: Range(-8.0, 8.0, (8.0, 4.0)) for blob in calibration.ranges}
+    direct = replace(calibration, ranges=ranges)
+    average = replace(direct, choice=Choice("MA"))
+    mixed = replace(direct, choice=Choice.of("DIRECT", {Blob("c", 0): "MA"}))
+    assert [params(direct)[name].scale_in[0] for name in "cd"] == [f32(127 / 8), f32(127 / 8)]
+    assert [params(average)[name].scale_in[0] for name in "cd"] == [f32(127 / 6), f32(127 / 6)]
+    assert [params(mixed)[name].scale_in[0] for name in "cd"] == [f32(127 / 8), f32(127 / 6)]
+    assert params(mixed)["c"].scale_out[0] == f32(127 / 6)

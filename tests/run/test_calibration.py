@@ -235,6 +235,7 @@ def test_calibrate_without_a_layer_for_int8_says_so(tmp_path: Path) -> None:
         pytest.param({"calibration_algos": "MEDIAN"}, "-a MEDIAN", id="algorithm"),
         pytest.param({"weights_channel": "foo"}, "foo", id="channel"),
         pytest.param({"strategy": "magic"}, "--strategy magic", id="strategy"),
+        pytest.param({"calibration_algos": "AUTO"}, "-a AUTO: is no .*, KL, MSE are, and auto chooses", id="algorithm"),
     ],
 )
 def test_options_refuse_values_before_anything_is_read(options: dict[str, object], said: str) -> None:

@@ -1,0 +1,55 @@
+"""What an actor hands out, in this process. (Scores: test_cifar10; ranges: tests/run.)"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob
+from distcalib.engine.spec import NetSpec, Outputs, Row
+from distcalib.engine.worker import NetWorker, Setting
+
+_NET = """
+layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+layer { name: "square" type: "Power" bottom: "x" top: "y" power_param { power: 2 } }
+layer { name: "half" type: "Power" bottom: "y" top: "z" power_param { scale: 0.5 } }
+layer { name: "top1" type: "Accuracy" bottom: "z" bottom: "label" top: "top1" }
+"""
+X = np.arange(24, dtype=np.float32).reshape(8, 3)
+
+
+def run(outputs: Outputs | None, iterations: range) -> list[Row]:
+    net = text_format.Parse(_NET, caffe_pb2.NetParameter()).SerializeToString()
+    arrays = {"x": X, "label": np.full(8, 2, np.float32)}
+    worker = NetWorker(Setting(Path("net.prototxt"), {}, "net.caffemodel", {}, arrays), 1)
+    worker.load("net", worker.compile(NetSpec(net, "net.prototxt", outputs=outputs)))
+    return worker.run("net", iterations)
+
+
+@pytest.mark.parametrize(
+    ("first", "iterations"),
+    [
+        pytest.param(0, range(4), id="all"),
+        pytest.param(0, range(1, 3), id="a_shard"),
+        pytest.param(2, range(2), id="from_later_on"),
+    ],
+)
+def test_worker_hands_out_values_by_iteration(first: int, iterations: range) -> None:
+    x, y, z = (Blob(name, 0) for name in "xyz")
+    rows = run(Outputs((z, x, y), first), iterations)
+    assert len(rows) == len(iterations)
+    for row, iteration in zip(rows, iterations, strict=True):
+        batch = X[2 * (first + iteration) :][:2]
+        assert list(row.values) == [z, x, y]
+        assert np.array_equal(row.values[x], batch)
+        assert np.array_equal(row.values[y], batch**2)
+        assert np.array_equal(row.values[z], batch**2 / 2)
+        assert (row.scores, row.ranges) == ({}, ())
+
+
+def test_worker_that_scores_hands_out_nothing() -> None:
+    [row] = run(None, range(1))
+    assert row.scores["top1"].value == 1.0
+    assert row.values == {}
