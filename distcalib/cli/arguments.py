@@ -51,6 +51,17 @@ def add_isa(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """What measures."""
+    parser.add_argument(
+        "-r",
+        "--root",
+        type=Path,
+        metavar="ROOT",
+        help="build folder of Intel Caffe: measure with ROOT/tools/caffe (default: the embedded engine)",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """How results are told."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout, progress on stderr")

@@ -6,7 +6,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from distcalib.cli.arguments import add_actors, add_data, add_isa, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import (
+    add_actors,
+    add_data,
+    add_isa,
+    add_model,
+    add_output,
+    add_root,
+    console_of,
+    example,
+    model_of,
+)
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
@@ -22,7 +32,6 @@ EXAMPLE = (
 # Flags of the predecessor that have no meaning here yet: refused by name, because a flag that is silently ignored
 # gives a file that the user did not ask for.
 NOT_YET: tuple[tuple[tuple[str, ...], bool, str], ...] = (
-    (("-r", "--root"), True, "a Caffe build as the engine is not supported yet; leave it out and OpenVINO measures"),
     (("-fu", "--first_conv_force_u8"), False, "is not supported yet; -1st quantizes the first convolution"),
     (("-clx",), False, "goes with -fu, which is not supported yet; leave it out"),
     (("-wi", "--conv_algo"), False, "crashed in the predecessor's last release and is not supported; leave it out"),
@@ -117,6 +126,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_data(parser)
     add_actors(parser)
     add_isa(parser)
+    add_root(parser)
     add_output(parser)
     for flags, takes_value, reason in NOT_YET:
         add(

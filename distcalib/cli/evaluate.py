@@ -2,7 +2,17 @@
 
 import argparse
 
-from distcalib.cli.arguments import add_actors, add_data, add_isa, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import (
+    add_actors,
+    add_data,
+    add_isa,
+    add_model,
+    add_output,
+    add_root,
+    console_of,
+    example,
+    model_of,
+)
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
@@ -27,6 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_data(parser)
     add_actors(parser)
     add_isa(parser)
+    add_root(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -43,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             cores_per_actor=args.cores_per_actor,
             isa=args.isa,
             data=args.data,
+            root=args.root,
             reporter=reporter,
         )
     if args.json:

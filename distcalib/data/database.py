@@ -37,8 +37,7 @@ class DatabaseSource:
         if param.force_encoded_color:
             transform_param.force_color = True
         self._transform = Transform(transform_param, where, prototxt)
-        backend = LmdbRecords if param.backend == param.LMDB else LevelDbRecords
-        self._records: Records = backend(resolve_path(param.source, prototxt), index)
+        self._records = open_records(param, prototxt, index)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
@@ -86,6 +85,12 @@ class DatabaseSource:
         except BadRecord as error:
             raise DataError(f"{self._records.path}: record {key_text(key)} {error}") from error
         return pixels, datum.label
+
+
+def open_records(param: caffe_pb2.DataParameter, prototxt: Path, index: Index | None = None) -> Records:
+    """The database that `param` names. Raises DataError."""
+    backend = LmdbRecords if param.backend == param.LMDB else LevelDbRecords
+    return backend(resolve_path(param.source, prototxt), index)
 
 
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:

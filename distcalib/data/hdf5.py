@@ -48,7 +48,7 @@ class Hdf5Source:
         self.index = index if index is not None else self._scan(prototxt)
         self._ends = list(accumulate(n for _, n in self.index.files))
         first = self.index.files[0][0]
-        shapes, bad = _layout(self._file(first), self.tops)
+        shapes, bad = _layout(self.file(first), self.tops)
         if bad:
             raise DataError(f"{first}: " + "; ".join(bad))
         self.shapes: Mapping[str, Shape] = {top: (self.batch_size, *shape[1:]) for top, shape in shapes.items()}
@@ -57,11 +57,11 @@ class Hdf5Source:
         """Rows iteration·batch .. of all files in their order, wrapped around at the end of the last."""
         tops = {top: np.empty(shape, np.float32) for top, shape in self.shapes.items()}
         at = 0
-        for name, start, stop in self._spans(iteration * self.batch_size, self.batch_size):
-            file = self._file(name)
+        for name, start, stop in self.spans(iteration * self.batch_size, self.batch_size):
+            file = self.file(name)
             for top, values in tops.items():
                 with np.errstate(over="ignore"):  # beyond float32 is infinite, as HDF5 converts it for Caffe
-                    values[at : at + stop - start] = _read(name, file, top, start, stop)
+                    values[at : at + stop - start] = read_rows(name, file, top, start, stop)
             at += stop - start
         return tops
 
@@ -71,7 +71,7 @@ class Hdf5Source:
             self._open[1].close()
             self._open = None
 
-    def _spans(self, first: int, count: int) -> Iterator[tuple[str, int, int]]:
+    def spans(self, first: int, count: int) -> Iterator[tuple[str, int, int]]:
         """File, start and stop of the pieces of rows that `count` records from `first` on are in."""
         position = first % self.index.n_records
         while count:
@@ -83,7 +83,7 @@ class Hdf5Source:
             count -= taken
             position = (position + taken) % self.index.n_records
 
-    def _file(self, name: str) -> h5py.File:
+    def file(self, name: str) -> h5py.File:
         """The file, kept open until another is wanted; batches go on where the last one ended. Raises DataError."""
         if self._open is None or self._open[0] != name:
             self.close()
@@ -190,7 +190,7 @@ def _layout(file: h5py.File, tops: tuple[str, ...]) -> tuple[dict[str, Shape], l
     return shapes, bad
 
 
-def _read(name: str, file: h5py.File, top: str, start: int, stop: int) -> Rows:
+def read_rows(name: str, file: h5py.File, top: str, start: int, stop: int) -> Rows:
     """Rows start .. stop of a dataset. Raises DataError naming the first one that cannot be read."""
     dataset = file[top]
     if stop > len(dataset):
@@ -200,7 +200,7 @@ def _read(name: str, file: h5py.File, top: str, start: int, stop: int) -> Rows:
     except OSError as error:
         if stop - start > 1:
             for row in range(start, stop):
-                _read(name, file, top, row, row + 1)
+                read_rows(name, file, top, row, row + 1)
         raise DataError(
             f"{name}: row {start} of dataset '{top}' cannot be read ({_reason(error)}); write the file again"
         ) from error

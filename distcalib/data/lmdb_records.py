@@ -68,7 +68,7 @@ class LmdbRecords(Records):
 
 def _open(path: Path) -> lmdb.Environment:
     """The environment at `path`, shared within the process. Raises DataError."""
-    file = _data_file(path)
+    file = data_file(path)
     name = os.path.realpath(file)
     environment = _ENVIRONMENTS.get(name)
     if environment is not None:
@@ -83,7 +83,8 @@ def _open(path: Path) -> lmdb.Environment:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions and owner") from error
     except lmdb.Error as error:
         raise DataError(
-            f"{path}: is not an LMDB that can be read ({_reason(error)}); give the database that convert_imageset wrote"
+            f"{path}: is not an LMDB that can be read ({reason_of(error)}); "
+            "give the database that convert_imageset wrote"
         ) from error
     needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
     size = file.stat().st_size
@@ -98,7 +99,7 @@ def _open(path: Path) -> lmdb.Environment:
     return environment
 
 
-def _data_file(path: Path) -> Path:
+def data_file(path: Path) -> Path:
     """The file of the database that `path`, a folder or that file, names. Raises DataError where there is none."""
     try:
         if path.is_dir():
@@ -119,6 +120,6 @@ def _data_file(path: Path) -> Path:
     return path
 
 
-def _reason(error: lmdb.Error) -> str:
+def reason_of(error: lmdb.Error) -> str:
     """What LMDB says, without the path it begins with."""
     return str(error).rsplit(": ", 1)[-1]

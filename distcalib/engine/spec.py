@@ -73,6 +73,11 @@ class NetSpec:
     outputs: Outputs | None = None
 
     @property
+    def scores(self) -> bool:
+        """Whether it scores; what observes or hands out values only the embedded engine can run."""
+        return self.sampling is None and self.outputs is None
+
+    @property
     def graph(self) -> Graph:
         """The net's layers as values."""
         return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
@@ -81,10 +86,10 @@ class NetSpec:
 @dataclass(frozen=True)
 class Row:
     """One iteration's partial score of each output blob, or its `values` where they are handed out, or a block's range
-    of each tap; and the kernels that ran.
+    of each tap; and the kernels that ran, None where the engine does not tell.
     """
 
     scores: Mapping[str, Partial]
     ranges: tuple[Range, ...]
-    kernels: Mapping[str, str]
+    kernels: Mapping[str, str] | None
     values: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """One call of ActorPool.run: the loop between the dispatcher, which decides, and the fleet, which works.
 
-Each actor has at most two tasks in flight: one that runs and one that waits beside it, so that it never idles for the
-driver, and no more, so that work stays where it can still be balanced.
+Each actor has at most IN_FLIGHT tasks: one that runs and one that waits beside it, so that it never idles for the
+driver, and no more, so that work stays where it can still be balanced. Where an iteration takes seconds, one is right:
+a task that waits there is one that an idle actor could have.
 
 When an actor dies its tasks go to others and a new actor takes its place; the loop waits meanwhile, which costs the
 other actors nothing for as long as their second task lasts."""
@@ -35,11 +36,13 @@ class Call:
         jobs: Sequence[Job],
         on_progress: Callable[[Progress], None] | None,
         seconds_per_iteration: float | None,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
         _check_jobs(jobs)
         self._fleet = fleet
         self._jobs = jobs
         self._on_progress = on_progress
+        self._in_flight = in_flight
         self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration)
         self._collectors = [Collector(job) for job in jobs]
         self._specs: dict[int, Ref] = {}  # both by job and freed with it: a hundred programs would fill the store
@@ -77,7 +80,7 @@ class Call:
 
     def _feed(self) -> None:
         """Give each actor its next tasks, first to those that have none."""
-        for depth in range(IN_FLIGHT):
+        for depth in range(self._in_flight):
             for actor, flying in enumerate(self._flying):
                 task = self._dispatcher.next_task(actor) if len(flying) == depth else None
                 if task is not None:

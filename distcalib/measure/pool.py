@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from distcalib.errors import MeasureError
-from distcalib.measure.call import Call
+from distcalib.measure.call import IN_FLIGHT, Call
 from distcalib.measure.cluster import Cluster
 from distcalib.measure.fleet import Fleet
 from distcalib.measure.jobs import Job, JobResult, Progress, WorkerFactory
@@ -20,6 +20,7 @@ class ActorPool:
     `n_actors` None: one for every `cores_per_actor` usable physical cores. More than there are cores for share them,
     and `oversubscribed` says so. `env` is in each actor's environment before the factory is even imported there.
     `shared` is stored once for all actors; arrays in it arrive as read-only views.
+    `in_flight`: tasks that an actor is given at a time, see call.py.
     `address`: of a Ray cluster; None: the Ray already used in this process, else RAY_ADDRESS, else a local Ray, which
     `close` ends. Actors run on the driver's machine.
     Raises OptionError for counts that cannot be met, MeasureError when actors do not start, and what the factory
@@ -35,7 +36,9 @@ class ActorPool:
         env: Mapping[str, str] | None = None,
         address: str | None = None,
         shared: object = None,
+        in_flight: int = IN_FLIGHT,
     ) -> None:
+        self._in_flight = in_flight
         self.topology: Topology = read_topology()
         self.placements: tuple[Placement, ...] = place_actors(self.topology, n_actors, cores_per_actor)
         self._pace: float | None = None
@@ -66,7 +69,7 @@ class ActorPool:
         """
         if self._fleet is None:
             raise MeasureError("the actor pool is closed; make a new one")
-        call = Call(self._fleet, jobs, on_progress, self._pace)
+        call = Call(self._fleet, jobs, on_progress, self._pace, self._in_flight)
         try:
             results = self._run(self._fleet, call)
         except Exception:

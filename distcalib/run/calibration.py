@@ -16,6 +16,7 @@ from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord
+from distcalib.run.build import CaffeBuild, open_build
 from distcalib.run.checks import refuse_unrunnable
 from distcalib.run.deliverable import Deliverable, deliver, with_params
 from distcalib.run.isa import isa_environment, measured_isa
@@ -55,6 +56,7 @@ class _Run:
     options: CalibrationOptions
     target: Target
     reporter: Reporter
+    build: CaffeBuild | None = None
 
     def execute(self) -> CalibrationReport:
         begin = time.perf_counter()
@@ -65,6 +67,7 @@ class _Run:
         metric = _metric(base, options.blob_name)
         quantizer = Quantizer(base.graph, options)
         isa_environment(options.isa)
+        self.build = open_build(options.root, options.isa)
         self.target.check()
         if options.performance_model:
             return self._write_dummy(base, quantizer, metric)
@@ -76,6 +79,7 @@ class _Run:
             cores_per_actor=options.cores_per_actor,
             isa=options.isa,
             data=options.data,
+            build=self.build,
             address=options.address,
         ) as session:
             measuring = Measuring(session, base, metric, lower_is_better(base.test, metric), options)
@@ -140,8 +144,8 @@ class _Run:
             candidates=tuple(
                 CandidateRecord(c.fp32_layers, len(c.int8), m.score, m.drop) for c, m in measuring.measured.items()
             ),
-            isa=measured_isa(options.isa),
-            versions=versions(),
+            isa=measured_isa(options.isa) if self.build is None else self.build.isa,
+            versions=versions(self.build),
             n_actors=0,
             cores_per_actor=options.cores_per_actor,
             seconds=0.0,

@@ -13,6 +13,7 @@ from distcalib.metrics import LOSS_TYPES, mean
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
+from distcalib.run.build import open_build
 from distcalib.run.checks import check_iterations
 from distcalib.run.isa import measured_isa
 from distcalib.run.net import Net, open_net
@@ -29,16 +30,19 @@ def evaluate(
     cores_per_actor: int = 1,
     isa: str = "native",
     data: str | Path | None = None,
+    root: str | Path | None = None,
     address: str | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
 
-    Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores.  Raises
-    the errors of distcalib.errors.
+    Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores.  `root`:
+    a build folder of Intel Caffe, which measures in place of the embedded engine.  Raises the errors of
+    distcalib.errors.
     """
     begin = time.perf_counter()
     check_iterations(iterations)
+    build = open_build(root, isa)
     net = open_net(Path(model))
     with Session(
         net,
@@ -48,6 +52,7 @@ def evaluate(
         cores_per_actor=cores_per_actor,
         isa=isa,
         data=None if data is None else Path(data),
+        build=build,
         address=address,
     ) as session:
         started = time.perf_counter()
@@ -66,8 +71,8 @@ def evaluate(
             batch=session.batch,
             int8_layers=int8,
             without_int8_kernel=without_kernel(int8, found),
-            isa=measured_isa(isa),
-            versions=versions(),
+            isa=measured_isa(isa) if build is None else build.isa,
+            versions=versions(build),
             n_actors=session.n_actors,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
@@ -100,6 +105,10 @@ def running_int8(net: Net) -> tuple[str, ...]:
 
 
 def without_kernel(int8: Sequence[str], found: Sequence[Row]) -> tuple[str, ...]:
-    """INT8 layers for which the engine had no INT8 kernel here: same integers, but no faster than FP32."""
+    """INT8 layers for which the engine had no INT8 kernel here: same integers, but no faster than FP32.  None of them
+    where the engine does not tell.
+    """
     kernels = found[0].kernels
+    if kernels is None:
+        return ()
     return tuple(name for name in int8 if not kernels.get(name, "").endswith("I8"))

@@ -25,6 +25,7 @@ class CalibrationOptions(Options):
     strategy: str = "greedy"
     isa: str = "native"
     data: Path | None = None
+    root: Path | None = None
     out: Path | None = None
     n_actors: int | None = None
     cores_per_actor: int = 1
@@ -32,8 +33,9 @@ class CalibrationOptions(Options):
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The switches that are on, by name."""
-        return tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
+        """The switches that are on, by name, and `root` if a build of Caffe measures."""
+        on = tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
+        return on if self.root is None else (*on, "root")
 
     def __post_init__(self) -> None:
         super().__post_init__()

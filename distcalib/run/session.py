@@ -6,6 +6,8 @@ that do not fit and records that cannot be decoded are met by the actors.
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -18,10 +20,12 @@ from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
 from distcalib.data import Index, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes
+from distcalib.engine.intel_caffe import CaffeSetting, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Job, JobResult, Placement, Progress
+from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import refuse_no_numbers, refuse_unrunnable
 from distcalib.run.isa import isa_environment
 from distcalib.run.net import Net
@@ -42,10 +46,16 @@ class Session:
         cores_per_actor: int = 1,
         isa: str = "native",
         data: Path | None = None,
+        build: CaffeBuild | None = None,
         address: str | None = None,
     ) -> None:
-        """Raises what reading the inputs and starting the actors raise."""
+        """`build`: what scores in place of the embedded engine.
+
+        Raises what reading the inputs and starting the actors raise.
+        """
         refuse_unrunnable(net, fed=data is not None)
+        if build is not None:
+            refuse_for_caffe(net)
         self.net = net
         self.reporter = reporter
         self.weights: Weights = net.weights(weights)
@@ -56,14 +66,16 @@ class Session:
         self.batch, indexes, self._data_shapes = _open_data(net, arrays)
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
-        self._pool = ActorPool(
-            make_worker,
-            n_actors=n_actors,
-            cores_per_actor=cores_per_actor,
-            env=isa_environment(isa),
-            address=address,
-            shared=setting,
-        )
+        self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
+        start = partial(ActorPool, n_actors=n_actors, cores_per_actor=cores_per_actor, address=address)
+        try:
+            if build is None or self._caffe is None:
+                self._pool = start(make_worker, env=isa_environment(isa), shared=setting)
+            else:
+                self._pool = start(make_caffe_worker, env=build.environment, shared=self._caffe.setting, in_flight=1)
+        except BaseException:
+            self._remove_scratch()
+            raise
         self.n_actors = self._pool.n_actors
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
@@ -83,19 +95,32 @@ class Session:
         return [tuple(part) for part in parts]
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
-        """Run each program for so many rows; results in the order of `work`."""
-        sizes = [spec.sampling.row_sizes if spec.sampling else None for spec, _ in work]
-        jobs = [Job(f"{phase}/{i}", spec, n, phase, sizes[i]) for i, (spec, n) in enumerate(work)]
+        """Run each program for so many rows (those that score: iterations); results in the order of `work`."""
+        jobs = [self._job(f"{phase}/{i}", spec, n, phase) for i, (spec, n) in enumerate(work)]
         self.reporter.phase(phase, sum(job.size for job in jobs), self.batch)
 
         def advance(progress: Progress) -> None:
             self.reporter.advance(progress.n_done)
 
-        return self._pool.run(jobs, advance)
+        return [replace(result, rows=flat(result)) for result in self._pool.run(jobs, advance)]
 
     def close(self) -> None:
-        """Stop the actors."""
-        self._pool.close()
+        """Stop the actors and remove what only they needed."""
+        try:
+            self._pool.close()
+        finally:
+            self._remove_scratch()
+
+    def _job(self, key: str, spec: NetSpec, n_rows: int, phase: str) -> Job:
+        if spec.sampling is not None:
+            return Job(key, spec, n_rows, phase, spec.sampling.row_sizes)
+        if self._caffe is not None:
+            return self._caffe.job(key, spec, n_rows, phase, self.n_actors)
+        return Job(key, spec, n_rows, phase)
+
+    def _remove_scratch(self) -> None:
+        if self._caffe is not None:
+            self._caffe.close()
 
     def __enter__(self) -> "Session":
         return self
@@ -109,6 +134,11 @@ class Session:
 def make_worker(setting: Setting, placement: Placement) -> NetWorker:
     """The pool's factory."""
     return NetWorker(setting, placement.n_threads)
+
+
+def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:
+    """The pool's factory for -r."""
+    return CaffeWorker(setting, placement.n_threads)
 
 
 def rows(result: JobResult) -> list[Row]:
@@ -134,12 +164,14 @@ def _open_data(
     return batch, indexes, shapes
 
 
-def versions() -> dict[str, str]:
-    """What a score depends on beside its inputs."""
+def versions(build: CaffeBuild | None = None) -> dict[str, str]:
+    """What a score depends on beside its inputs; `intel_caffe` are the first digits of the hash of tools/caffe."""
+    caffe = {} if build is None else {"intel_caffe": build.version}
     return {
         "distcalib": __version__,
         "openvino": version("openvino"),
         "ray": version("ray"),
         "numpy": version("numpy"),
         "python": platform.python_version(),
+        **caffe,
     }

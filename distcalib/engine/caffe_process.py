@@ -1,0 +1,106 @@
+"""A build of Intel Caffe, and `caffe test` as a child process.
+
+A child is begun by a small Python process that becomes it: the kernel is to kill the child with its actor, which is
+killed itself on Ctrl-C, and only the child can ask for that (PR_SET_PDEATHSIG). `preexec_fn` would do it in a fork of
+the actor, whose dozens of threads may hold locks then."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from distcalib.errors import OptionError
+
+# Arguments: the parent's id, then the command. Python ignores SIGPIPE, and what is ignored stays so; no core dumps.
+_BECOME = """
+import ctypes, os, resource, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+parent, *command = sys.argv[1:]
+if os.getppid() == int(parent):
+    os.execv(command[0], command)
+"""
+
+# What would hide or change the log, or move threads to other cores than the actor's, to which the child is bound.
+_DROPPED = ("GLOG_", "GOOGLE_LOG", "GOOGLE_ALSOLOG", "OMP_", "KMP_AFFINITY", "KMP_HW_SUBSET", "GOMP_CPU_AFFINITY")
+
+
+def find_caffe(root: Path) -> Path:
+    """ROOT/tools/caffe.  Raises OptionError unless it is there and can be run."""
+    executable = Path("tools", "caffe")
+    found = (root / executable).absolute()
+    if not found.is_file():
+        if (root / "build" / executable).is_file():
+            raise OptionError(f"-r {root}: has no {executable}, but its folder build has; give -r {root / 'build'}")
+        raise OptionError(f"-r {root}: has no {executable}; give the build folder of Intel Caffe")
+    if not os.access(found, os.X_OK):
+        raise OptionError(f"-r {root}: {executable} is not executable; build Caffe again, or give another build folder")
+    return found
+
+
+def caffe_version(executable: Path) -> str:
+    """What tells one build from another: the first 12 digits of the file's SHA-256."""
+    with executable.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def run_caffe(
+    executable: Path, model: Path, weights: Path, n_iterations: int, n_threads: int, feed: Callable[[str], None]
+) -> int:
+    """`caffe test` in the folder of `model`, its log to `feed` line by line; the exit code, or minus a signal.
+
+    OSError if no process can be started.
+    """
+    command = [str(executable), "test", "-model", str(model), "-weights", str(weights)]
+    command += ["-iterations", str(n_iterations), "-engine", "MKLDNN"]
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *command],
+        cwd=model.parent,
+        env=_environment(os.environ, n_threads, model.parent),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    with child:
+        try:
+            assert child.stderr is not None
+            for line in child.stderr:
+                feed(line)
+            return child.wait()
+        except BaseException:
+            child.kill()
+            raise
+
+
+def describe_exit(code: int) -> str:
+    """An exit code of run_caffe in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _environment(inherited: Mapping[str, str], n_threads: int, folder: Path) -> dict[str, str]:
+    """With OMP_NUM_THREADS set Intel Caffe leaves its threads where they are, on the cores of the actor."""
+    kept = {name: value for name, value in inherited.items() if not name.startswith(_DROPPED)}
+    return {
+        **kept,
+        "OMP_NUM_THREADS": str(n_threads),
+        "GLOG_logtostderr": "1",  # and into no files, which would pile up in /tmp
+        "GLOG_log_dir": str(folder),
+        "GLOG_minloglevel": "0",
+        "GLOG_log_prefix": "1",
+    }
