@@ -112,11 +112,9 @@ class Session:
             self._remove_scratch()
 
     def _job(self, key: str, spec: NetSpec, n_rows: int, phase: str) -> Job:
-        if spec.sampling is not None:
-            return Job(key, spec, n_rows, phase, spec.sampling.row_sizes)
-        if self._caffe is not None:
+        if self._caffe is not None and spec.scores:
             return self._caffe.job(key, spec, n_rows, phase, self.n_actors)
-        return Job(key, spec, n_rows, phase)
+        return Job(key, spec, n_rows, phase, spec.sampling.row_sizes if spec.sampling else None)
 
     def _remove_scratch(self) -> None:
         if self._caffe is not None:

@@ -51,6 +51,8 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
         pytest.param("-c foo", "invalid choice: 'foo' (choose from", id="channel"),
         pytest.param("-a FOO", "-a FOO: is no algorithm", id="algorithm"),
         pytest.param("-d 1", "-d 1: is not supported yet; -d 0, classification, is", id="detection"),
+        pytest.param("-r none", "-r none: has no tools/caffe; give the build folder of Intel Caffe", id="no_caffe"),
+        pytest.param("-r none --isa skylake", "--isa skylake: with -r the kernels are those that", id="caffe_and_isa"),
         pytest.param("--strategy foo", "invalid choice: 'foo' (choose from", id="strategy"),
         pytest.param("--actors 0", "--actors 0: at least one actor must work; leave it out", id="no_actors"),
         pytest.param("--cores-per-actor 99", "--cores-per-actor 99: this process may use", id="cores"),

@@ -54,6 +54,37 @@ class FakeFleet:
         return ("blob", answer) if n_returns == 2 else answer
 
 
+class Counting(FakeFleet):
+    """Knows how many tasks each actor has."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.refs: list[list[Any]] = [[], []]
+        self.most = 0
+        take = self.cluster.get
+
+        def get(ref: list[Outcome]) -> Outcome:
+            for refs in self.refs:
+                refs[:] = [other for other in refs if other is not ref]
+            return take(ref)
+
+        self.cluster.get = get  # type: ignore[method-assign]
+
+    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
+        answer = super().call(actor, method, key, label, *args, n_returns=n_returns)
+        self.refs[actor].append(answer[1] if n_returns == 2 else answer)
+        self.most = max(self.most, *map(len, self.refs))
+        return answer
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_call_gives_an_actor_no_more_tasks_than_it_may_have(in_flight: int) -> None:
+    fleet = Counting(0)
+    results = Call(cast(Fleet, fleet), JOBS, None, None, in_flight).run()
+    assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
+    assert fleet.most == in_flight
+
+
 @pytest.mark.parametrize("first_seed", range(0, 500, 100))
 def test_call_gives_all_rows_in_any_order_of_completion(first_seed: int) -> None:
     """A load that came back after its job's last row once ended the call with a KeyError."""
