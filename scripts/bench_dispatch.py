@@ -17,6 +17,7 @@ while other work kept the load at 4 (start on the nearly idle machine: 3.3 s):
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class SleepWorker:
         """Read the seconds back."""
         self._seconds[key] = float(np.frombuffer(blob.tobytes(), np.float64)[0])
 
-    def run(self, key: str, iterations: range) -> list[object]:
+    def run(self, key: str, iterations: Sequence[int]) -> list[object]:
         """Sleep, and return nothing worth keeping."""
         if self._seconds[key]:
             time.sleep(self._seconds[key] * len(iterations))

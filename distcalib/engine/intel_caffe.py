@@ -100,7 +100,7 @@ class CaffeWorker:
         else:
             self._programs[key] = pickle.loads(blob[len(_MAGIC) :].tobytes())
 
-    def run(self, key: str, iterations: range) -> Sequence[object]:
+    def run(self, key: str, iterations: Sequence[int]) -> Sequence[object]:
         """A tuple of rows a slice, a row an iteration; or what the embedded engine gives."""
         program = self._programs.get(key)
         if program is None:

@@ -74,7 +74,7 @@ class NetWorker:
         program = Program(blob, self._n_threads)
         self._loaded[key] = _Loaded(program, program.header.spec.graph)
 
-    def run(self, key: str, iterations: range) -> list[Row]:
+    def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
         loaded = self._loaded[key]
         sources = [self._source(node) for node in data_nodes(loaded.graph)]

@@ -1,6 +1,6 @@
 """Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets."""
 
-from distcalib.measure.jobs import Blob, Job, JobResult, Progress, Worker, WorkerFactory
+from distcalib.measure.jobs import Blob, Enough, Job, JobResult, Progress, Worker, WorkerFactory
 from distcalib.measure.pool import ActorPool
 from distcalib.measure.topology import Core, Placement, Topology, place_actors, read_topology
 
@@ -8,6 +8,7 @@ __all__ = [
     "ActorPool",
     "Blob",
     "Core",
+    "Enough",
     "Job",
     "JobResult",
     "Placement",

@@ -17,8 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from distcalib.errors import DistcalibError, MeasureError
-from distcalib.measure.dispatcher import describe_iterations
-from distcalib.measure.jobs import Blob, Worker, WorkerFactory
+from distcalib.measure.jobs import Blob, Worker, WorkerFactory, describe_iterations
 from distcalib.measure.pinning import pin_process
 from distcalib.measure.topology import Placement
 
@@ -92,7 +91,7 @@ class ActorProcess:
 
         return _guarded(f"{label}: loading its program", load)
 
-    def run(self, key: str, label: str, iterations: range, drop: Sequence[str]) -> Outcome:
+    def run(self, key: str, label: str, iterations: Sequence[int], drop: Sequence[str]) -> Outcome:
         """The rows of `iterations`, in order."""
 
         def run() -> Outcome:

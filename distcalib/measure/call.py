@@ -1,29 +1,29 @@
 """One call of ActorPool.run: the loop between the dispatcher, which decides, and the fleet, which works.
 
-Each actor has at most IN_FLIGHT tasks: one that runs and one that waits beside it, so that it never idles for the
-driver, and no more, so that work stays where it can still be balanced. Where an iteration takes seconds, one is right:
-a task that waits there is one that an idle actor could have.
-
 When an actor dies its tasks go to others and a new actor takes its place; the loop waits meanwhile, which costs the
-other actors nothing for as long as their second task lasts."""
+other actors nothing for as long as their second task lasts.
+
+A call ends when nobody waits for a row any more, not when its last task does: what is in flight for jobs that were
+stopped, failed or are optional is left to its actor, and the next call starts with that actor busy. So nothing is
+killed, and a loaded program that is dropped comes after the task that uses it."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from distcalib.errors import MeasureError
+from distcalib.errors import DistcalibError, MeasureError
+from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import ActorLost, Ref
 from distcalib.measure.dispatcher import Dispatcher, Kind, Task
-from distcalib.measure.fleet import Fleet, check
-from distcalib.measure.jobs import Job, JobResult, Progress
+from distcalib.measure.feeding import IN_FLIGHT, Feeder
+from distcalib.measure.fleet import Fleet, error_of
+from distcalib.measure.jobs import Enough, Job, JobResult, Progress
 from distcalib.measure.results import Collector
-
-IN_FLIGHT = 2  # tasks an actor
 
 
 @dataclass(frozen=True)
 class _Flying:
-    task: Task
+    task: Task | None  # None: left by an earlier call
     outcome: Ref
 
 
@@ -34,22 +34,25 @@ class Call:
         self,
         fleet: Fleet,
         jobs: Sequence[Job],
-        on_progress: Callable[[Progress], None] | None,
-        seconds_per_iteration: float | None,
+        on_progress: Callable[[Progress], None] | None = None,
+        enough: Enough | None = None,
+        seconds_per_iteration: float | None = None,
         in_flight: int = IN_FLIGHT,
     ) -> None:
         _check_jobs(jobs)
         self._fleet = fleet
         self._jobs = jobs
         self._on_progress = on_progress
-        self._in_flight = in_flight
-        self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration)
+        self._enough = enough
+        self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration, stoppable=enough is not None)
         self._collectors = [Collector(job) for job in jobs]
+        self._ended_early: dict[int, DistcalibError | None] = {}  # jobs that were stopped (None) or failed
         self._specs: dict[int, Ref] = {}  # both by job and freed with it: a hundred programs would fill the store
         self._blobs: dict[int, Ref] = {}
-        self._flying: list[deque[_Flying]] = [deque() for _ in range(len(fleet))]
+        self._flying = [deque(_Flying(None, ref) for ref in fleet.take_left(actor)) for actor in range(len(fleet))]
+        self._feeder = Feeder(self._dispatcher, [len(flying) for flying in self._flying], in_flight)
         self._n_done = 0
-        self._n_total = sum(job.size for job in jobs)
+        self._n_total = sum(job.size for job in jobs if not job.optional)
 
     @property
     def seconds_per_iteration(self) -> float | None:
@@ -57,16 +60,22 @@ class Call:
         return self._dispatcher.seconds_per_iteration
 
     def run(self) -> list[JobResult]:
-        """Until all is done; results in the order of the jobs."""
+        """Until nobody waits for a row any more; results in the order of the jobs. Leaves the rest to the fleet."""
         while not self._dispatcher.finished:
-            self._feed()
+            for actor, task in self._feeder.feed():
+                self._flying[actor].append(_Flying(task, self._submit(actor, task)))
             # An actor answers in order, so the oldest task of each is all there is to wait for.
             oldest = {flying[0].outcome: actor for actor, flying in enumerate(self._flying) if flying}
             if not oldest:
                 raise MeasureError("the dispatcher has work left and gives none out; this is a fault of distcalib")
             for ref in self._fleet.cluster.wait(list(oldest)):
                 self._collect(oldest[ref])
-        return [collector.result() for collector in self._collectors]
+        for actor, flying in enumerate(self._flying):
+            self._fleet.leave(actor, [one.outcome for one in flying])
+        return [
+            collector.result(partial=job.optional or place in self._ended_early, error=self._ended_early.get(place))
+            for place, (job, collector) in enumerate(zip(self._jobs, self._collectors, strict=True))
+        ]
 
     def drain(self) -> None:
         """Wait for what is in flight and forget it; a shard is short, so this takes about a second."""
@@ -78,19 +87,11 @@ class Call:
                 flying.clear()
                 self._fleet.replace(actor)
 
-    def _feed(self) -> None:
-        """Give each actor its next tasks, first to those that have none."""
-        for depth in range(self._in_flight):
-            for actor, flying in enumerate(self._flying):
-                task = self._dispatcher.next_task(actor) if len(flying) == depth else None
-                if task is not None:
-                    flying.append(_Flying(task, self._submit(actor, task)))
-
     def _submit(self, actor: int, task: Task) -> Ref:
         job = self._jobs[task.job]
         drops = self._dispatcher.drops(actor)
         if task.kind is Kind.RUN:
-            return self._fleet.call(actor, "run", job.key, job.label, task.iterations, drops)
+            return self._fleet.call(actor, "run", job.key, job.label, job.iterations_at(task.positions), drops)
         if task.kind is Kind.LOAD:
             return self._fleet.call(actor, "load", job.key, job.label, self._blobs[task.job], drops)
         if task.job not in self._specs:
@@ -105,28 +106,75 @@ class Call:
         """Take the oldest result of an actor; if it died, give its tasks back and replace it."""
         flying = self._flying[actor]
         try:
-            outcome = check(self._fleet.cluster.get(flying[0].outcome))
+            outcome = self._fleet.cluster.get(flying[0].outcome)
         except ActorLost:
-            tasks = [one.task for one in flying]
-            flying.clear()
-            self._fleet.replace(actor)
-            self._dispatcher.lost(actor, tasks)
+            self._replace(actor)
             return
         except Exception:
             flying.popleft()
             raise
         task = flying.popleft().task
-        self._collectors[task.job].add(task, outcome)
+        self._feeder.freed(actor)
+        if task is None:
+            self._fleet.settle_one(outcome)
+        elif outcome.error is not None:
+            self._failed(task.job, error_of(outcome))
+        else:
+            self._succeeded(task, outcome)
+
+    def _replace(self, actor: int) -> None:
+        flying = self._flying[actor]
+        under_way = flying[0].task
+        tasks = [one.task for one in flying if one.task is not None]
+        flying.clear()
+        self._fleet.replace(actor)
+        error = self._dispatcher.lost(actor, tasks, blame=under_way is not None)
+        self._feeder.lost(actor)
+        if error is not None and under_way is not None:
+            self._failed(under_way.job, error)
+
+    def _failed(self, place: int, error: DistcalibError) -> None:
+        """Raise `error`, or set the job aside if it may fail; of a job that nobody waits for it is no news."""
+        if self._dispatcher.is_closed(place):
+            return
+        if not self._jobs[place].may_fail:
+            raise error
+        self._end(place, error)
+        self._tell(place)
+
+    def _succeeded(self, task: Task, outcome: Outcome) -> None:
+        job, collector = self._jobs[task.job], self._collectors[task.job]
+        collector.add(task, outcome)
+        was_closed = self._dispatcher.is_closed(task.job)
         self._dispatcher.done(task, outcome.seconds)
-        if self._collectors[task.job].complete:
-            # A load for an actor that wanted to help may come back after the last row; it finds nothing left.
-            self._specs.pop(task.job, None)
-            self._blobs.pop(task.job, None)
         if task.kind is Kind.RUN:
-            job = self._jobs[task.job]
-            self._n_done += job.size_of(task.iterations)
-            if self._on_progress:
-                self._on_progress(Progress(job.label, self._n_done, self._n_total))
+            size = job.size_of(task.positions)
+            self._n_done += size
+            if was_closed or job.optional:
+                self._n_total += size
+            if self._enough and not was_closed and self._enough(task.job, collector.rows):
+                self._end(task.job, None)
+            self._tell(task.job)
+        if self._dispatcher.is_closed(task.job):
+            self._free(task.job)
+
+    def _end(self, place: int, error: DistcalibError | None) -> None:
+        """Ask for nothing more of a job."""
+        job, collector = self._jobs[place], self._collectors[place]
+        self._ended_early[place] = error
+        self._dispatcher.close(place)
+        self._free(place)
+        if not job.optional:
+            self._n_total -= job.size - job.size_of(collector.rows)
+
+    def _free(self, place: int) -> None:
+        """A task of the job may still come back, as a load that found nothing left to help with."""
+        self._specs.pop(place, None)
+        self._blobs.pop(place, None)
+
+    def _tell(self, place: int) -> None:
+        if self._on_progress:
+            self._on_progress(Progress(self._jobs[place].label, self._n_done, self._n_total))
 
 
 def _check_jobs(jobs: Sequence[Job]) -> None:
@@ -137,6 +185,9 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     empty = sorted(job.label for job in jobs if job.n_iterations < 1)
     if empty:
         raise MeasureError(f"{', '.join(empty)}: no iterations to run; a job needs at least one")
+    disordered = [job.label for job in jobs if not _has_order(job)]
+    if disordered:
+        raise MeasureError(f"{', '.join(disordered)}: order must have n_iterations numbers, all different")
     missized = [job.label for job in jobs if not _has_sizes(job)]
     if missized:
         raise MeasureError(f"{', '.join(missized)}: row_sizes must be a number >= 1 for each row")
@@ -144,3 +195,7 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
 
 def _has_sizes(job: Job) -> bool:
     return job.row_sizes is None or (len(job.row_sizes) == job.n_iterations and min(job.row_sizes) >= 1)
+
+
+def _has_order(job: Job) -> bool:
+    return job.order is None or len(job.order) == len(set(job.order)) == job.n_iterations

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distcalib.errors import MeasureError
+from distcalib.errors import DistcalibError, MeasureError
 from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import Actor, ActorLost, Cluster, Ref
 from distcalib.measure.dispatcher import MAX_DEATHS
@@ -37,6 +37,8 @@ class Fleet:
         self._env = dict(env)
         self._factory = cluster.put(factory)
         self._shared = cluster.put(shared)
+        self._left: list[list[Ref]] = [[] for _ in placements]
+        self._abandoned_seconds = 0.0
         self._actors: list[Actor] = [cluster.start_actor() for _ in placements]
         try:
             for number, refs in enumerate([self._begin(number) for number in range(len(placements))]):
@@ -58,9 +60,38 @@ class Fleet:
         self._restart(number)
         self._finish(number, self._begin(number))
 
+    def leave(self, number: int, outcomes: Sequence[Ref]) -> None:
+        """Remember what actor `number` still works on, oldest first, though nobody waits for it."""
+        self._left[number].extend(outcomes)
+
+    def take_left(self, number: int) -> list[Ref]:
+        """What actor `number` still works on; each one that comes back goes to `settle_one`."""
+        left, self._left[number] = self._left[number], []
+        return left
+
+    def settle_one(self, outcome: Outcome) -> None:
+        """Count the seconds of a task that nobody waited for. Its error, if any, is nobody's business either."""
+        self._abandoned_seconds += outcome.seconds
+
+    def settle(self) -> float:
+        """Wait for all that is left; the seconds of all such tasks since this was last asked."""
+        for number in range(len(self)):
+            try:
+                for ref in self.take_left(number):
+                    self.settle_one(self.cluster.get(ref))
+            except ActorLost:
+                self.replace(number)
+        seconds, self._abandoned_seconds = self._abandoned_seconds, 0.0
+        return seconds
+
     def clear(self) -> None:
-        """Have every actor drop all its programs; an actor that dies over it is replaced."""
-        for number, ref in enumerate([self.call(number, "clear") for number in range(len(self))]):
+        """Have every actor drop all its programs; an actor that dies over it is replaced. One that still works on what
+        was left to it drops them afterwards: nothing is waited for."""
+        clearing = [self.call(number, "clear") for number in range(len(self))]
+        for number, ref in enumerate(clearing):
+            if self._left[number]:
+                self.leave(number, [ref])
+                continue
             try:
                 check(self.cluster.get(ref))
             except ActorLost:
@@ -104,5 +135,12 @@ class Fleet:
 def check(outcome: Outcome) -> Outcome:
     """The outcome, if it is none of an error; else raises that error, with the actor's traceback as its cause."""
     if outcome.error is not None:
-        raise outcome.error from RemoteTraceback(outcome.trace)
+        raise error_of(outcome)
     return outcome
+
+
+def error_of(outcome: Outcome) -> DistcalibError:
+    """The error of a failed outcome, with the actor's traceback as its cause."""
+    assert outcome.error is not None, "it did not fail"
+    outcome.error.__cause__ = RemoteTraceback(outcome.trace)
+    return outcome.error

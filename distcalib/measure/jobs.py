@@ -3,13 +3,14 @@
 A job knows nothing of nets: its `spec` means something to the Worker only. That keeps scheduling testable with workers
 that sleep, and lets the same dispatcher run behind a simulated clock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from distcalib.errors import DistcalibError
 from distcalib.measure.topology import Placement
 
 Blob = npt.NDArray[np.uint8]
@@ -33,8 +34,9 @@ class Worker(Protocol):
         """Make the program ready to run as `key`. `blob` may be a read-only view into the object store."""
         ...
 
-    def run(self, key: str, iterations: range) -> Sequence[object]:
-        """One row an iteration, in the order of `iterations`. A row depends on program and iteration alone."""
+    def run(self, key: str, iterations: Sequence[int]) -> Sequence[object]:
+        """One row an iteration, in the order of `iterations`, a range unless the job has an order of its own. A row
+        depends on program and iteration alone."""
         ...
 
     def drop(self, key: str) -> None:
@@ -53,6 +55,10 @@ class Job:
 
     `row_sizes`: where a row stands for a block of iterations, how many each is of, all >= 1; None: one each. Progress
     counts them.
+    `order`: the distinct iteration numbers that positions 0 to n_iterations-1 stand for; None: their own. It may be a
+    part of the data, as what a stopped call left missing, and rows come back in it.
+    `optional`: speculative. It is worked on by actors that have nothing else to do, and the call does not wait for it.
+    `may_fail`: an error of its worker, or MAX_DEATHS actors that die on the same task of it, end this job alone.
     """
 
     key: str
@@ -60,10 +66,17 @@ class Job:
     n_iterations: int
     label: str
     row_sizes: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
+    optional: bool = False
+    may_fail: bool = False
 
-    def size_of(self, positions: Sequence[int]) -> int:
+    def iterations_at(self, positions: range) -> Sequence[int]:
+        """The iteration numbers at `positions`."""
+        return positions if self.order is None else self.order[positions.start : positions.stop]
+
+    def size_of(self, positions: Iterable[int]) -> int:
         """The sum of the row sizes at `positions`."""
-        return len(positions) if self.row_sizes is None else sum(self.row_sizes[position] for position in positions)
+        return sum(1 if self.row_sizes is None else self.row_sizes[position] for position in positions)
 
     @property
     def size(self) -> int:
@@ -73,20 +86,48 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """All rows of a job in iteration order, the sum of their sizes, and the actor-seconds spent, summed over actors."""
+    """The rows of a job in the order of positions, and the actor-seconds spent on it, summed over actors.
+
+    Only a job that was stopped, failed or is optional may be not `complete`. Which rows it then has depends on timing;
+    what each of them is does not.
+    """
 
     key: str
     rows: tuple[object, ...]
     size: int
+    """The sum of the sizes of `rows`."""
+    iterations: Sequence[int]
+    """Those of `rows`, one each."""
+    complete: bool
     run_seconds: float
     compile_seconds: float
     load_seconds: float
+    error: DistcalibError | None = None
+    """Why a job that may fail did."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A shard of the job `label` was finished: `n_done` of `n_total` are, the sizes of the rows of all jobs."""
+    """A shard of the job `label` was finished: `n_done` of `n_total` are, the sizes of the rows of all jobs.
+
+    The total counts what is sure to be done: it falls when a job is stopped, and takes up what optional jobs did.
+    """
 
     label: str
     n_done: int
     n_total: int
+
+
+Enough = Callable[[int, Mapping[int, object]], bool]
+"""enough(place, rows): whether the job at `place` in the list of the call needs no more than `rows`, by position."""
+
+
+def describe_iterations(iterations: Iterable[int]) -> str:
+    """A non-empty choice of iterations in words: "iteration 3", "iterations 3-7", "iterations 9, 2, 4, 7, ... 5"."""
+    numbers = list(iterations)
+    if len(numbers) == 1:
+        return f"iteration {numbers[0]}"
+    if numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"iterations {numbers[0]}-{numbers[-1]}"
+    listed = numbers if len(numbers) <= 6 else [*numbers[:4], "...", numbers[-1]]
+    return f"iterations {', '.join(map(str, listed))}".replace("..., ", "... ")

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from distcalib.errors import MeasureError
-from distcalib.measure.call import IN_FLIGHT, Call
+from distcalib.measure.call import Call
 from distcalib.measure.cluster import Cluster
+from distcalib.measure.feeding import IN_FLIGHT
 from distcalib.measure.fleet import Fleet
-from distcalib.measure.jobs import Job, JobResult, Progress, WorkerFactory
+from distcalib.measure.jobs import Enough, Job, JobResult, Progress, WorkerFactory
 from distcalib.measure.topology import Placement, Topology, place_actors, read_topology
 
 
@@ -20,7 +21,7 @@ class ActorPool:
     `n_actors` None: one for every `cores_per_actor` usable physical cores. More than there are cores for share them,
     and `oversubscribed` says so. `env` is in each actor's environment before the factory is even imported there.
     `shared` is stored once for all actors; arrays in it arrive as read-only views.
-    `in_flight`: tasks that an actor is given at a time, see call.py.
+    `in_flight`: tasks that an actor is given at a time, see feeding.py.
     `address`: of a Ray cluster; None: the Ray already used in this process, else RAY_ADDRESS, else a local Ray, which
     `close` ends. Actors run on the driver's machine.
     Raises OptionError for counts that cannot be met, MeasureError when actors do not start, and what the factory
@@ -60,16 +61,26 @@ class ActorPool:
         """True when actors share cores or a CPU quota: results hold, times do not."""
         return sum(len(placement.cpus) for placement in self.placements) > self.topology.n_usable
 
-    def run(self, jobs: Sequence[Job], on_progress: Callable[[Progress], None] | None = None) -> list[JobResult]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        on_progress: Callable[[Progress], None] | None = None,
+        enough: Enough | None = None,
+    ) -> list[JobResult]:
         """Run all jobs, results in the order of `jobs`; the same rows for any number of actors.
 
-        `on_progress` is called in this thread whenever a shard is finished. A DistcalibError of a worker is raised here
+        `on_progress` and `enough` are called in this thread whenever a shard is finished. When `enough` says so, no
+        more of that job is handed out. The call ends when every job that is not optional is complete, stopped or set
+        aside; it does not wait for tasks of any other, and the rows of those that came in time are kept. So which rows
+        such a job has depends on timing and on the number of actors: `enough` must be content with any.
+
+        A DistcalibError of a worker is raised here
         as it was, any other of its exceptions as a MeasureError; the pool can be used again after either. What is no
         Exception (Ctrl-C) closes the pool at once.
         """
         if self._fleet is None:
             raise MeasureError("the actor pool is closed; make a new one")
-        call = Call(self._fleet, jobs, on_progress, self._pace, self._in_flight)
+        call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight)
         try:
             results = self._run(self._fleet, call)
         except Exception:
@@ -82,7 +93,7 @@ class ActorPool:
 
     @staticmethod
     def _run(fleet: Fleet, call: Call) -> list[JobResult]:
-        """Run the call and leave the actors without tasks and programs, whether it went well or not."""
+        """Run the call and have the actors drop their programs, whether it went well or not."""
         try:
             results = call.run()
         except Exception:
@@ -91,6 +102,11 @@ class ActorPool:
             raise
         fleet.clear()
         return results
+
+    def settle(self) -> float:
+        """Wait for the tasks that calls did not wait for; actor-seconds of all these since this was last asked, which
+        no JobResult has."""
+        return 0.0 if self._fleet is None else self._fleet.settle()
 
     def close(self) -> None:
         """Kill the actors, and end Ray if this pool started it; twice does no harm."""

@@ -1,11 +1,12 @@
-"""Put what actors return into iteration order, and trust nobody: a row too many or too few is an error, not a score."""
+"""Put what actors return into the order of positions, and trust nobody: a row too many or too few is an error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from distcalib.errors import MeasureError
+from distcalib.errors import DistcalibError, MeasureError
 from distcalib.measure.actor import Outcome
 from distcalib.measure.dispatcher import Task, describe
-from distcalib.measure.jobs import Job, JobResult
+from distcalib.measure.jobs import Job, JobResult, describe_iterations
 
 
 class Collector:
@@ -19,36 +20,49 @@ class Collector:
         self._load_seconds = 0.0
 
     def add(self, task: Task, outcome: Outcome) -> None:
-        """Take what `task` gave; raises MeasureError when there is not exactly one new row for each iteration."""
-        if len(outcome.rows) != len(task.iterations):
+        """Take what `task` gave; raises MeasureError when there is not exactly one new row for each position."""
+        if len(outcome.rows) != len(task.positions):
             raise MeasureError(
                 f"{describe(self._job, task)}: the worker returned {len(outcome.rows)} rows for "
-                f"{len(task.iterations)} iterations; it must return one for each"
+                f"{len(task.positions)} iterations; it must return one for each"
             )
-        repeated = [iteration for iteration in task.iterations if iteration in self._rows]
+        repeated = [position for position in task.positions if position in self._rows]
         if repeated:
-            raise MeasureError(f"{self._job.label}: iterations {repeated} came back twice: a fault of distcalib")
-        self._rows.update(zip(task.iterations, outcome.rows, strict=True))
+            raise MeasureError(f"{self._said(repeated)} came back twice: a fault of distcalib")
+        self._rows.update(zip(task.positions, outcome.rows, strict=True))
         self._run_seconds += outcome.run_seconds
         self._compile_seconds += outcome.compile_seconds
         self._load_seconds += outcome.load_seconds
+
+    @property
+    def rows(self) -> Mapping[int, object]:
+        """The rows so far, by position; a view that grows."""
+        return MappingProxyType(self._rows)
 
     @property
     def complete(self) -> bool:
         """True when every row is there."""
         return len(self._rows) == self._job.n_iterations
 
-    def result(self) -> JobResult:
-        """The job's result; raises MeasureError when a row is missing."""
-        wanted: Sequence[int] = range(self._job.n_iterations)
-        missing = [iteration for iteration in wanted if iteration not in self._rows]
-        if missing:
-            raise MeasureError(f"{self._job.label}: iterations {missing} did not come back: a fault of distcalib")
+    def result(self, partial: bool = False, error: DistcalibError | None = None) -> JobResult:
+        """The job's result; raises MeasureError when a row is missing, unless the job was ended early (`partial`)."""
+        missing = [position for position in range(self._job.n_iterations) if position not in self._rows]
+        if missing and not partial:
+            raise MeasureError(f"{self._said(missing)} did not come back: a fault of distcalib")
+        found = sorted(self._rows)
+        order = self._job.order
         return JobResult(
             key=self._job.key,
-            rows=tuple(self._rows[iteration] for iteration in wanted),
-            size=self._job.size,
+            rows=tuple(self._rows[position] for position in found),
+            size=self._job.size_of(found),
+            iterations=tuple(found if order is None else (order[position] for position in found)),
+            complete=self.complete,
             run_seconds=self._run_seconds,
             compile_seconds=self._compile_seconds,
             load_seconds=self._load_seconds,
+            error=error,
         )
+
+    def _said(self, positions: Sequence[int]) -> str:
+        order = self._job.order or range(self._job.n_iterations)
+        return f"{self._job.label}: {describe_iterations(order[position] for position in positions)}"

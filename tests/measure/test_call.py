@@ -47,6 +47,12 @@ class FakeFleet:
     def __len__(self) -> int:
         return 2
 
+    def take_left(self, actor: int) -> list[Any]:
+        return []
+
+    def leave(self, actor: int, outcomes: Sequence[Any]) -> None:
+        pass
+
     def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
         if method == "run":
             return Ref([Outcome(rows=list(args[0]), run_seconds=1e-3 * len(args[0]))])
@@ -80,7 +86,7 @@ class Counting(FakeFleet):
 @pytest.mark.parametrize("in_flight", [1, 2])
 def test_call_gives_an_actor_no_more_tasks_than_it_may_have(in_flight: int) -> None:
     fleet = Counting(0)
-    results = Call(cast(Fleet, fleet), JOBS, None, None, in_flight).run()
+    results = Call(cast(Fleet, fleet), JOBS, in_flight=in_flight).run()
     assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
     assert fleet.most == in_flight
 
@@ -89,13 +95,13 @@ def test_call_gives_an_actor_no_more_tasks_than_it_may_have(in_flight: int) -> N
 def test_call_gives_all_rows_in_any_order_of_completion(first_seed: int) -> None:
     """A load that came back after its job's last row once ended the call with a KeyError."""
     for seed in range(first_seed, first_seed + 100):
-        results = Call(cast(Fleet, FakeFleet(seed)), JOBS, None, None).run()
+        results = Call(cast(Fleet, FakeFleet(seed)), JOBS).run()
         assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
 
 
 def test_call_reports_progress_in_row_sizes() -> None:
     seen: list[Progress] = []
     jobs = [Job("a", None, 3, "ranges", row_sizes=(16, 16, 5)), Job("b", None, 4, "FP32")]
-    Call(cast(Fleet, FakeFleet(0)), jobs, seen.append, None).run()
+    Call(cast(Fleet, FakeFleet(0)), jobs, seen.append).run()
     assert {progress.n_total for progress in seen} == {41}
     assert seen[-1].n_done == 41

@@ -1,91 +1,24 @@
-"""The dispatcher behind a simulated clock: actors that take a known time for each task, deaths at chosen moments."""
+"""What the dispatcher hands out, and when: single decisions, then whole calls behind a simulated clock."""
 
-import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from distcalib.errors import MeasureError
-from distcalib.measure.call import IN_FLIGHT
-from distcalib.measure.dispatcher import MAX_DEATHS, TARGET_SECONDS, Dispatcher, Kind, Task, describe
+from distcalib.measure.dispatcher import (
+    LEAST_SECONDS,
+    MAX_DEATHS,
+    SHORT_SECONDS,
+    TARGET_SECONDS,
+    Dispatcher,
+    Kind,
+    Task,
+    describe,
+)
 from distcalib.measure.jobs import Job
-
-SECONDS = {Kind.COMPILE: 0.5, Kind.LOAD: 0.1}
-
-
-def jobs(*n_iterations: int) -> list[Job]:
-    return [Job(f"key{i}", spec=i, n_iterations=n, label=f"job {i}") for i, n in enumerate(n_iterations)]
-
-
-class Simulation:
-    """Drive a dispatcher as call.py does; `dies(actor, n-th task of that actor, task)` kills the actor on that task."""
-
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        n_actors: int,
-        seconds: float = 0.02,
-        dies: Callable[[int, int, Task], bool] = lambda actor, n, task: False,
-        slow: Mapping[int, float] | None = None,
-    ) -> None:
-        self.dispatcher = Dispatcher(jobs, n_actors)
-        self.jobs = jobs
-        self.n_actors = n_actors
-        self.seconds = seconds
-        self.dies = dies
-        self.slow = slow or {}
-        self.done: list[tuple[int, Task]] = []
-        self.programs: list[set[str]] = [set() for _ in range(n_actors)]
-        self.clock = 0.0
-
-    def run(self) -> "Simulation":
-        flying: list[deque[Task]] = [deque() for _ in range(self.n_actors)]
-        events: list[tuple[float, int]] = []
-        counts: Counter[int] = Counter()
-        while not self.dispatcher.finished:
-            for depth in range(IN_FLIGHT):
-                for actor, queue in enumerate(flying):
-                    task = self.dispatcher.next_task(actor) if len(queue) == depth else None
-                    if task is None:
-                        continue
-                    self.programs[actor] -= set(self.dispatcher.drops(actor))
-                    queue.append(task)
-                    if len(queue) == 1:
-                        heapq.heappush(events, (self.clock + self.duration(actor, task), actor))
-            assert events, "work left and nobody busy"
-            self.clock, actor = heapq.heappop(events)
-            task = flying[actor][0]
-            counts[actor] += 1
-            if self.dies(actor, counts[actor], task):
-                lost = list(flying[actor])
-                flying[actor].clear()
-                self.programs[actor].clear()
-                self.dispatcher.lost(actor, lost)
-                continue
-            flying[actor].popleft()
-            self.finish(actor, task)
-            if flying[actor]:
-                heapq.heappush(events, (self.clock + self.duration(actor, flying[actor][0]), actor))
-        return self
-
-    def finish(self, actor: int, task: Task) -> None:
-        key = self.jobs[task.job].key
-        if task.kind is Kind.RUN:
-            assert key in self.programs[actor], "runs a program that it does not have"
-        else:
-            self.programs[actor].add(key)
-        self.done.append((actor, task))
-        self.dispatcher.done(task, self.duration(actor, task))
-
-    def duration(self, actor: int, task: Task) -> float:
-        return SECONDS.get(task.kind, self.seconds * len(task.iterations)) * self.slow.get(actor, 1.0)
-
-    def count(self, kind: Kind) -> int:
-        return sum(task.kind is kind for _, task in self.done)
-
-    def iterations(self, job: int) -> list[int]:
-        return sorted(i for _, task in self.done if task.job == job for i in task.iterations)
+from tests.measure.simulation import SECONDS, Simulation, jobs
 
 
 @pytest.mark.parametrize("n_actors", [1, 2, 7, 64])
@@ -116,7 +49,7 @@ def test_dispatcher_runs_many_jobs_side_by_side() -> None:
 
 
 def test_dispatcher_starts_with_single_iterations_and_grows_to_the_target() -> None:
-    sizes = [len(task.iterations) for _, task in Simulation(jobs(2000), 1).run().done if task.kind is Kind.RUN]
+    sizes = [len(task.positions) for _, task in Simulation(jobs(2000), 1).run().done if task.kind is Kind.RUN]
     assert sizes[0] == 1
     assert max(sizes) == TARGET_SECONDS / 0.02
 
@@ -139,7 +72,7 @@ def test_dispatcher_gives_an_actor_the_same_stretch_in_every_job() -> None:
     again = Simulation(jobs(100), 2)
     again.run()
     assert simulation.done == again.done
-    mine = [i for actor, task in simulation.done if actor == 0 for i in task.iterations]
+    mine = [i for actor, task in simulation.done if actor == 0 for i in task.positions]
     assert sum(i < 50 for i in mine) / len(mine) > 0.9
 
 
@@ -213,3 +146,170 @@ def test_dispatcher_blames_only_the_task_under_way() -> None:
 )
 def test_describe_names_job_and_iterations(task: Task, said: str) -> None:
     assert describe(jobs(9)[0], task) == said
+
+
+def test_describe_names_iterations_in_the_order_of_the_job() -> None:
+    job = replace(jobs(4)[0], order=(70, 3, 4, 9))
+    assert describe(job, Task(Kind.RUN, 0, range(1, 3))) == "job 0, iterations 3-4"
+    assert describe(job, Task(Kind.RUN, 0, range(0, 4))) == "job 0, iterations 70, 3, 4, 9"
+
+
+def test_dispatcher_knows_the_pace_of_rows_of_several_iterations() -> None:
+    of_blocks = [replace(jobs(20)[0], row_sizes=(10,) * 20)]
+    dispatcher = Dispatcher(of_blocks, 1, seconds_per_iteration=0.025)
+    dispatcher.next_task(0)
+    shard = dispatcher.next_task(0)
+    assert shard == Task(Kind.RUN, 0, range(2)), "0.25 s a row"
+    dispatcher.done(shard, 1.0)
+    assert dispatcher.seconds_per_iteration == 0.05
+
+
+@pytest.mark.parametrize("optional", [False, True], ids=["stoppable", "optional"])
+def test_dispatcher_makes_shards_short_that_nobody_may_want(optional: bool) -> None:
+    long, other = jobs(2000, 1)
+    call = [replace(long, optional=True), other] if optional else [long]
+    slow = {0: 100.0} if optional else {}  # what the call waits for takes long
+    simulation = Simulation(
+        call, 2, seconds=0.005, slow=slow, enough=None if optional else lambda job, done: False
+    ).run()
+    longest = max(len(task.positions) for _, task in simulation.done if task.job == 0)
+    assert LEAST_SECONDS <= longest * 0.005 <= SHORT_SECONDS
+
+
+def test_dispatcher_spares_the_driver_of_many_actors() -> None:
+    dispatcher = Dispatcher(jobs(4_000_000), 2000, seconds_per_iteration=0.001)
+    dispatcher.next_task(0)
+    first = dispatcher.next_task(0)
+    assert first == Task(Kind.RUN, 0, range(500)), "a quarter of its stretch, 0.5 s; the driver could stand 2 s"
+
+
+def test_dispatcher_sends_no_more_helpers_than_there_is_work() -> None:
+    simulation = Simulation(jobs(100), 1000, seconds=0.5).run()
+    assert simulation.count(Kind.LOAD) <= 100
+
+
+def test_dispatcher_finds_an_actor_for_a_job_whose_actors_all_died() -> None:
+    dispatcher = Dispatcher(jobs(4, 1), 2, seconds_per_iteration=0.01)
+    compiling = dispatcher.next_task(0)
+    assert compiling is not None
+    dispatcher.done(compiling, 0.5)
+    assert dispatcher.next_task(1) == Task(Kind.COMPILE, 1)
+    dispatcher.done(Task(Kind.LOAD, 0), 100.0)
+    dispatcher.lost(0, [])
+    assert dispatcher.next_task(0) == Task(Kind.LOAD, 0), "loading costs more than the work, and yet"
+
+
+def test_dispatcher_closes_a_job_at_once() -> None:
+    dispatcher = Dispatcher(jobs(100, 7), 1)
+    compiling, shard = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert shard is not None
+    dispatcher.done(compiling, 0.5)
+    dispatcher.close(0)
+    dispatcher.close(0)
+    assert dispatcher.drops(0) == ("key0",)
+    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1)
+    assert dispatcher.lost(0, [shard, Task(Kind.COMPILE, 1)]) is None
+    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1), "the shard is not done again"
+    dispatcher.close(1)
+    assert dispatcher.finished
+
+
+def test_dispatcher_gives_optional_work_to_idle_actors_only() -> None:
+    wanted, speculative = jobs(8, 8)
+    dispatcher = Dispatcher([replace(speculative, optional=True), wanted], 2)
+    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1), "wanted first, wherever it stands"
+    assert dispatcher.next_task(1, idle=False) is None
+    assert dispatcher.next_task(1) == Task(Kind.COMPILE, 0)
+    dispatcher.done(Task(Kind.COMPILE, 0), 0.5)
+    dispatcher.done(Task(Kind.COMPILE, 1), 0.5)
+    assert dispatcher.next_task(1, idle=False) == Task(Kind.LOAD, 1), "helping comes before the optional job it holds"
+
+
+def test_dispatcher_of_optional_jobs_alone_has_nothing_to_wait_for() -> None:
+    assert Dispatcher([replace(jobs(8)[0], optional=True)], 2).finished
+
+
+def test_dispatcher_does_optional_work_beside_a_call_without_delaying_it() -> None:
+    alone = Simulation(jobs(400), 4).run()
+    beside = Simulation([*jobs(400), *(replace(job, key=job.label, optional=True) for job in jobs(400, 400))], 4).run()
+    assert beside.clock <= alone.clock + SECONDS[Kind.COMPILE] + SHORT_SECONDS
+    assert beside.iterations(0) == list(range(400))
+    two = Simulation([*jobs(1, 1), *(replace(job, key=job.label, optional=True) for job in jobs(0, 9)[1:])], 3)
+    assert two.run().clock < SECONDS[Kind.COMPILE] + 0.03
+
+
+@pytest.mark.parametrize("first_seed", range(0, 400, 50))
+def test_dispatcher_keeps_its_promises_whatever_happens(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 50):
+        check_promises(seed)
+
+
+def check_promises(seed: int) -> None:
+    """A random call with slow actors, deaths, failures and stops. That it ends without idle actors that have work left
+    and that nothing is done twice is asserted on the way, in the simulation."""
+    rng = random.Random(seed)
+    n_actors = rng.choice([1, 2, 3, 8, 33])
+    call = [random_job(rng, place) for place in range(rng.randint(1, 8))]
+    stops = {place: rng.randint(1, job.n_iterations) for place, job in enumerate(call) if rng.random() < 0.3}
+    failing = {place for place, job in enumerate(call) if job.may_fail and rng.random() < 0.5}
+    deadly = {place for place, job in enumerate(call) if job.may_fail and rng.random() < 0.2}
+    deaths = {(rng.randrange(n_actors), rng.randint(1, 12)) for _ in range(rng.randint(0, 2))}
+    simulation = Simulation(
+        call,
+        n_actors,
+        seconds=rng.choice([1e-4, 0.02, 0.7]),
+        slow={actor: rng.choice([1.0, 1.3, 5.0]) for actor in range(n_actors)},
+        dies=lambda actor, n, task: (actor, n) in deaths or (task.job in deadly and 0 in task.positions),
+        fails=lambda task: task.job in failing and call[task.job].n_iterations - 1 in task.positions,
+        enough=lambda place, done: len(done) >= stops.get(place, 10**9),
+    ).run()
+    for place, job in enumerate(call):
+        ended = place in simulation.stopped or place in simulation.failed
+        assert ended or job.optional or simulation.iterations(place) == list(range(job.n_iterations)), seed
+    handed_out = Counter((t.job, i) for _, _, t in simulation.given for i in t.positions)
+    lost = Counter((task.job, i) for task in simulation.lost for i in task.positions)
+    assert all(n <= 1 + lost[one] for one, n in handed_out.items()), seed
+    for clock, _, task in simulation.given:
+        ended_at = {**simulation.stopped, **simulation.failed}.get(task.job, clock)
+        assert clock <= ended_at, "handed out after its job was ended"
+
+
+def random_job(rng: random.Random, place: int) -> Job:
+    [job] = jobs(rng.choice([1, 2, 7, 40, 150]))
+    kind = {"optional": rng.random() < 0.25, "may_fail": rng.random() < 0.4}
+    return replace(job, key=f"key{place}", label=f"job {place}", optional=kind["optional"], may_fail=kind["may_fail"])
+
+
+def test_dispatcher_sets_aside_a_job_that_kills_its_actors() -> None:
+    call = jobs(60, 60)
+    call[1] = replace(call[1], may_fail=True)
+    simulation = Simulation(call, 2, dies=lambda actor, n, task: task.job == 1 and 30 in task.positions).run()
+    assert simulation.iterations(0) == list(range(60))
+    assert simulation.failed.keys() == {1}
+    under_way = Counter(task for task in simulation.lost if 30 in task.positions)
+    assert max(under_way.values()) == MAX_DEATHS
+
+
+def test_dispatcher_stays_fast_with_thousands_of_actors() -> None:
+    """53 x 1,000 rows on 4,096 actors: seconds, where a search through all actors for each shard took many minutes.
+
+    Counted, not timed: how often actors were asked for each task that was handed out."""
+    asked = 0
+
+    class Counting(Simulation):
+        def __init__(self) -> None:
+            super().__init__(jobs(*[1000] * 53), 4096, seconds=0.58)
+            next_task = self.dispatcher.next_task
+
+            def counted(actor: int, idle: bool = True) -> Task | None:
+                nonlocal asked
+                asked += 1
+                return next_task(actor, idle)
+
+            self.dispatcher.next_task = counted  # type: ignore[method-assign]
+
+    simulation = Counting().run()
+    assert sum(len(positions) for positions in simulation.positions) == 53_000
+    assert asked <= 3 * len(simulation.given) + 2 * 4096
+    assert simulation.clock <= 1.5 * (SECONDS[Kind.COMPILE] + SECONDS[Kind.LOAD] + 53_000 * 0.58 / 4096)

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class EchoWorker:
         note(self.shared, f"load {key} {'kept' if blob is self.last_compiled else 'shipped'} {blob.flags.writeable}")
         self.programs[key] = blob
 
-    def run(self, key: str, iterations: range) -> list[object]:
+    def run(self, key: str, iterations: Sequence[int]) -> list[object]:
         spec = eval(bytes(self.programs[key]).decode())
         time.sleep(spec.get("sleep", 0.0) * len(iterations))
         for iteration in set(spec.get("die_at", [])) & set(iterations):
@@ -323,13 +323,13 @@ def test_pool_keeps_at_most_two_tasks_in_flight(pool: ActorPool, monkeypatch: py
     from distcalib.measure.call import Call
 
     most = 0
-    feed = Call._feed
+    collect = Call._collect
 
-    def spy(call: Call) -> None:
+    def spy(call: Call, actor: int) -> None:
         nonlocal most
-        feed(call)
         most = max(most, *map(len, call._flying))
+        collect(call, actor)
 
-    monkeypatch.setattr(Call, "_feed", spy)
+    monkeypatch.setattr(Call, "_collect", spy)
     pool.run([job(f"{i}", 10, sleep=0.003) for i in range(4)])
     assert most == 2

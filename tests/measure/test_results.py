@@ -25,7 +25,7 @@ def test_collector_orders_rows_and_sums_seconds() -> None:
     table.add(Task(Kind.LOAD, 0), Outcome(load_seconds=0.25))
     table.add(run(0, 2), Outcome(rows=["a", "b"], run_seconds=3.0))
     assert [*complete, table.complete] == [False, True]
-    assert table.result() == JobResult("key", ("a", "b", "c", "d"), 4, 4.0, 2.0, 0.75)
+    assert table.result() == JobResult("key", ("a", "b", "c", "d"), 4, (0, 1, 2, 3), True, 4.0, 2.0, 0.75)
 
 
 def test_collector_sums_the_sizes_of_the_rows() -> None:
@@ -43,12 +43,12 @@ def test_collector_wants_a_row_for_each_iteration(rows: list[object]) -> None:
 def test_collector_refuses_a_row_twice() -> None:
     table = collector(4)
     table.add(run(0, 2), Outcome(rows=["a", "b"]))
-    with pytest.raises(MeasureError, match=r"^candidate: iterations \[1\] came back twice"):
+    with pytest.raises(MeasureError, match=r"^candidate: iteration 1 came back twice"):
         table.add(run(1, 3), Outcome(rows=["b", "c"]))
 
 
 def test_collector_refuses_a_result_with_holes() -> None:
     table = collector(4)
     table.add(run(1, 3), Outcome(rows=["b", "c"]))
-    with pytest.raises(MeasureError, match=r"^candidate: iterations \[0, 3\] did not come back"):
+    with pytest.raises(MeasureError, match=r"^candidate: iterations 0, 3 did not come back"):
         table.result()
