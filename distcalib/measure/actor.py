@@ -126,8 +126,9 @@ class ActorProcess:
 
     def _drop(self, keys: Sequence[str]) -> None:
         for key in keys:
-            self._loaded.discard(key)
-            self._live_worker.drop(key)
+            if key in self._loaded:  # the dispatcher does not know that compiling failed on this actor
+                self._loaded.remove(key)
+                self._live_worker.drop(key)
 
 
 def _timed(call: Callable[[], _T]) -> tuple[_T, float]:

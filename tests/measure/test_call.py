@@ -1,11 +1,12 @@
 """A call against a fleet without processes: whatever order results come back in."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
 
+from distcalib.errors import MeasureError
 from distcalib.measure import Job, Progress
 from distcalib.measure.actor import Outcome
 from distcalib.measure.call import Call
@@ -39,19 +40,25 @@ class Ref(list[Outcome]):
 
 
 class FakeFleet:
-    """Two actors that answer at once; a row is its iteration."""
+    """Two actors that answer at once; a row is its iteration. What is left to them is of an earlier call."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, left: Sequence[Any] = ()) -> None:
         self.cluster = Shuffled(seed)
+        self.left = list(left)
+        self.settled: list[Outcome] = []
 
     def __len__(self) -> int:
         return 2
 
     def take_left(self, actor: int) -> list[Any]:
-        return []
+        left, self.left = self.left, []
+        return left
 
     def leave(self, actor: int, outcomes: Sequence[Any]) -> None:
-        pass
+        self.left += outcomes
+
+    def settle_one(self, outcome: Outcome) -> None:
+        self.settled.append(outcome)
 
     def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
         if method == "run":
@@ -105,3 +112,43 @@ def test_call_reports_progress_in_row_sizes() -> None:
     Call(cast(Fleet, FakeFleet(0)), jobs, seen.append).run()
     assert {progress.n_total for progress in seen} == {41}
     assert seen[-1].n_done == 41
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_call_stops_a_job_and_leaves_what_is_in_flight(seed: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def enough(place: int, rows: Mapping[int, object]) -> bool:
+        asked.append((place, len(rows)))
+        return place == 0 and len(rows) >= 3
+
+    fleet = FakeFleet(seed)
+    jobs = [Job("a", None, 500, "a", order=tuple(range(1000, 500, -1))), Job("b", None, 5, "b")]
+    stopped, other = Call(cast(Fleet, fleet), jobs, enough=enough).run()
+    assert not stopped.complete
+    assert stopped.rows == tuple(stopped.iterations)
+    assert list(stopped.iterations) == sorted(stopped.iterations, reverse=True)
+    assert other.rows == (0, 1, 2, 3, 4)
+    assert sum(place == 0 and n >= 3 for place, n in asked) == 1, "not asked again"
+    assert len(fleet.left) <= 4
+
+
+def test_call_waits_for_an_actor_that_an_earlier_call_left_busy() -> None:
+    old = [Ref([Outcome(run_seconds=3.0)]), Ref([Outcome(error=MeasureError("nobody wants to know"))])]
+    fleet = FakeFleet(0, left=old)
+    [result] = Call(cast(Fleet, fleet), JOBS[:1]).run()
+    assert result.rows == tuple(range(9))
+    assert sum(outcome.run_seconds for outcome in fleet.settled) + 3.0 * (old[0] in fleet.left) == 3.0
+
+
+def test_call_hands_over_an_error_of_enough() -> None:
+    def fail(place: int, rows: Mapping[int, object]) -> bool:
+        raise OSError("disk is full")
+
+    with pytest.raises(OSError, match="disk"):
+        Call(cast(Fleet, FakeFleet(0)), JOBS, enough=fail).run()
+
+
+def test_call_of_optional_jobs_does_nothing() -> None:
+    [result] = Call(cast(Fleet, FakeFleet(0)), [Job("a", None, 4, "a", optional=True)]).run()
+    assert (result.rows, result.iterations, result.complete) == ((), (), False)

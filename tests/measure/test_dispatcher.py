@@ -292,14 +292,13 @@ def test_dispatcher_sets_aside_a_job_that_kills_its_actors() -> None:
 
 
 def test_dispatcher_stays_fast_with_thousands_of_actors() -> None:
-    """53 x 1,000 rows on 4,096 actors: seconds, where a search through all actors for each shard took many minutes.
-
-    Counted, not timed: how often actors were asked for each task that was handed out."""
+    """Counted, not timed: how often actors were asked for each task that was handed out. (With 53 jobs this takes
+    2.5 s; asking all actors whenever one is done, and each for the longest of all stretches, took many minutes.)"""
     asked = 0
 
     class Counting(Simulation):
         def __init__(self) -> None:
-            super().__init__(jobs(*[1000] * 53), 4096, seconds=0.58)
+            super().__init__(jobs(*[1000] * 13), 4096, seconds=0.58)
             next_task = self.dispatcher.next_task
 
             def counted(actor: int, idle: bool = True) -> Task | None:
@@ -310,6 +309,6 @@ def test_dispatcher_stays_fast_with_thousands_of_actors() -> None:
             self.dispatcher.next_task = counted  # type: ignore[method-assign]
 
     simulation = Counting().run()
-    assert sum(len(positions) for positions in simulation.positions) == 53_000
+    assert sum(len(positions) for positions in simulation.positions) == 13_000
     assert asked <= 3 * len(simulation.given) + 2 * 4096
-    assert simulation.clock <= 1.5 * (SECONDS[Kind.COMPILE] + SECONDS[Kind.LOAD] + 53_000 * 0.58 / 4096)
+    assert simulation.clock <= 1.5 * (SECONDS[Kind.COMPILE] + SECONDS[Kind.LOAD] + 13_000 * 0.58 / 4096)

@@ -2,10 +2,11 @@
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,8 +226,12 @@ def test_pool_refuses_counts_before_it_starts_anything(n_actors: int, cores: int
             [replace(job(f"{sizes}", 2), row_sizes=sizes) for sizes in [(), (1,), (1, 0), (1, 2)]],
             r"^candidate \(\), candidate \(1,\), candidate \(1, 0\): row_sizes must be",
         ),
+        (
+            [replace(job(f"{order}", 2), order=order) for order in [(), (1,), (5, 5), (5, 1)]],
+            r"^candidate \(\), candidate \(1,\), candidate \(5, 5\): order must have",
+        ),
     ],
-    ids=["same key", "no iterations", "row sizes"],
+    ids=["same key", "no iterations", "row sizes", "order"],
 )
 def test_pool_refuses_jobs(pool: ActorPool, jobs: list[Job], said: str) -> None:
     with pytest.raises(MeasureError, match=said):
@@ -333,3 +338,116 @@ def test_pool_keeps_at_most_two_tasks_in_flight(pool: ActorPool, monkeypatch: py
     monkeypatch.setattr(Call, "_collect", spy)
     pool.run([job(f"{i}", 10, sleep=0.003) for i in range(4)])
     assert most == 2
+
+
+def test_pool_runs_iterations_in_the_order_of_the_job(pool: ActorPool) -> None:
+    order = (70, 3, 4, 5, 12, 1)
+    [result] = pool.run([replace(job("a", 6, sleep=0.01), order=order)])
+    assert result.iterations == order
+    assert result.rows == tuple(("a", iteration) for iteration in order)
+    assert result.complete
+
+
+def test_pool_names_iterations_not_positions_in_errors(pool: ActorPool) -> None:
+    with pytest.raises(MeasureError, match=r"^candidate unexpected, iteration 70: KeyError"):
+        pool.run([replace(job("unexpected", 1, raise_at=[70]), order=(70,))])
+
+
+def test_pool_stops_a_job_that_has_enough(pool: ActorPool) -> None:
+    seen: list[Progress] = []
+
+    def enough(place: int, rows: Mapping[int, object]) -> bool:
+        assert all(row == ("ab"[place], position) for position, row in rows.items())
+        return place == 0 and len(rows) >= 10
+
+    stopped, other = pool.run([job("a", 3000, sleep=0.01), job("b", 30, sleep=0.01)], seen.append, enough)
+    assert not stopped.complete
+    assert stopped.error is None
+    assert 10 <= len(stopped.rows) == stopped.size < 60
+    assert stopped.rows == tuple(("a", iteration) for iteration in stopped.iterations)
+    assert other.rows == rows("b", 30)
+    assert other.complete
+    assert seen[-1].n_done == seen[-1].n_total == len(stopped.rows) + 30
+
+
+def test_pool_completes_in_a_later_call_what_was_stopped(pool: ActorPool) -> None:
+    [first] = pool.run([job("a", 60, sleep=0.01)], enough=lambda place, rows: len(rows) >= 7)
+    missing = tuple(sorted(set(range(60)) - set(first.iterations)))
+    assert missing
+    [second] = pool.run([replace(job("a", len(missing), sleep=0.01), order=missing)])
+    found = {
+        **dict(zip(first.iterations, first.rows, strict=True)),
+        **dict(zip(second.iterations, second.rows, strict=True)),
+    }
+    assert tuple(found[iteration] for iteration in range(60)) == rows("a", 60)
+
+
+def test_pool_does_not_wait_for_tasks_that_nobody_wants(pool: ActorPool, diary: Path) -> None:
+    """The speculative job sits in one long task when the call ends; the next call does without its actor until then,
+    though it uses the same keys."""
+    pool.settle()
+    speculative = replace(job("b", 2, sleep=4.0), optional=True)
+    begun = time.monotonic()
+    short, abandoned = pool.run([job("a", 3, sleep=0.1), speculative])
+    [again] = pool.run([replace(job("c", 20, sleep=0.01), key=speculative.key)])
+    assert time.monotonic() - begun < 3.5
+    assert short.rows == rows("a", 3)
+    assert (abandoned.rows, abandoned.complete) == ((), False)
+    assert again.rows == rows("c", 20)
+    assert pool.settle() > 3.0
+    assert pool.settle() == 0.0
+    lines = diary.read_text().splitlines()
+    assert sum(line.startswith("load") for line in lines) == sum(line.startswith("drop") for line in lines)
+
+
+def test_pool_keeps_what_optional_jobs_did_in_time(pool: ActorPool) -> None:
+    seen: list[Progress] = []
+    speculative = replace(job("b", 5000, sleep=0.01), optional=True)
+    # One row, so that the other actor cannot help.
+    wanted, beside = pool.run([job("a", 1, sleep=1.0), speculative], seen.append)
+    assert wanted.rows == rows("a", 1)
+    assert not beside.complete
+    assert 0 < len(beside.rows) < 200
+    assert beside.rows == tuple(("b", iteration) for iteration in beside.iterations)
+    assert seen[-1].n_done == seen[-1].n_total == len(beside.rows) + 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind", "said"),
+    [
+        (job("bad", 30, compile_raises=EngineError("net: no")), EngineError, "^net: no$"),
+        (job("bad", 30, sleep=0.005, raise_at=[17]), EngineError, "^layer 'pool5': refused; drop it$"),
+        (
+            job("unexpected", 30, raise_at=[17]),
+            MeasureError,
+            r"^candidate unexpected, iterations? .*: KeyError: 'pool5'",
+        ),
+        (job("always", 30, die_at=[4]), MeasureError, r"^candidate always, iterations? .*: 3 actors died on it"),
+    ],
+    ids=["compiling", "running", "unexpected", "deaths"],
+)
+def test_pool_sets_a_job_aside_that_may_fail(pool: ActorPool, bad: Job, kind: type[Exception], said: str) -> None:
+    before, failed, after = pool.run(
+        [job("before", 60, sleep=0.01), replace(bad, may_fail=True), job("after", 20, sleep=0.01)]
+    )
+    assert before.rows == rows("before", 60)
+    assert after.rows == rows("after", 20)
+    assert type(failed.error) is kind
+    assert re.search(said, str(failed.error))
+    assert not failed.complete
+    assert failed.rows == tuple((bad.spec["name"], iteration) for iteration in failed.iterations)  # type: ignore[index]
+    assert pool.run([job("b", 2)])[0].rows == rows("b", 2)
+
+
+def test_pool_gives_a_job_that_may_fail_another_chance_after_a_death(pool: ActorPool, diary: Path) -> None:
+    [result] = pool.run([replace(job("a", 30, sleep=0.005, die_at=[11], n_deaths=1), may_fail=True)])
+    assert result.rows == rows("a", 30)
+    assert result.error is None
+
+
+def test_pool_goes_on_where_an_actor_died_over_what_nobody_waited_for(pool: ActorPool) -> None:
+    doomed = replace(job("always", 1, sleep=1.0, die_at=[0]), optional=True)
+    for _ in range(2):
+        wanted, _ = pool.run([job("a", 2, sleep=0.05), doomed])
+        assert wanted.rows == rows("a", 2)
+    assert pool.run([job("b", 200, sleep=0.01)])[0].rows == rows("b", 200)
