@@ -16,8 +16,8 @@ IN_FLIGHT = 2  # tasks an actor
 
 
 class Feeder:
-    """Asks `dispatcher` on behalf of the actors; `n_flying`: tasks that each has already, of an earlier call; `in_flight`: how
-    many it may have."""
+    """Asks `dispatcher` on behalf of the actors; `n_flying`: tasks that each has already, of an earlier call;
+    `in_flight`: how many it may have."""
 
     def __init__(self, dispatcher: Dispatcher, n_flying: Sequence[int], in_flight: int = IN_FLIGHT) -> None:
         self._dispatcher = dispatcher

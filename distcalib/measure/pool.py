@@ -74,9 +74,9 @@ class ActorPool:
         aside; it does not wait for tasks of any other, and the rows of those that came in time are kept. So which rows
         such a job has depends on timing and on the number of actors: `enough` must be content with any.
 
-        A DistcalibError of a worker is raised here
-        as it was, any other of its exceptions as a MeasureError; the pool can be used again after either. What is no
-        Exception (Ctrl-C) closes the pool at once.
+        A DistcalibError of a worker is raised here as it was, any other of its exceptions as a MeasureError, unless
+        its job may fail; the pool can be used again after either. What is no Exception (Ctrl-C) closes the pool at
+        once.
         """
         if self._fleet is None:
             raise MeasureError("the actor pool is closed; make a new one")

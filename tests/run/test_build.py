@@ -184,4 +184,4 @@ def test_refuse_for_caffe_names_all_layers_that_cannot_be_sliced() -> None:
 
 
 def test_flat_puts_the_rows_of_slices_in_their_place() -> None:
-    assert flat(JobResult("a", ((1, 2), (3,), 4), 4, 0.0, 0.0, 0.0)) == (1, 2, 3, 4)
+    assert flat(JobResult("a", ((1, 2), (3,), 4), 4, (0, 1, 2), True, 0.0, 0.0, 0.0)) == (1, 2, 3, 4)
