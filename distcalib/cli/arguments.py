@@ -9,6 +9,13 @@ from distcalib.errors import OptionError
 from distcalib.run.isa import ISAS
 
 
+def a_path(text: str) -> Path:
+    """A path from the command line; Path("") would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file or folder")
+    return Path(text)
+
+
 def example(*commands: str) -> str:
     """The end of a help text: commands as they can be pasted, on the net that comes with the sources."""
     return "\n".join(["example" if len(commands) == 1 else "examples", *(f"  {command}" for command in commands)])
@@ -17,10 +24,10 @@ def example(*commands: str) -> str:
 def add_model(parser: argparse.ArgumentParser, weights_required: bool = True) -> None:
     """-m as the predecessor has it, or the path alone; -w."""
     parser.add_argument(
-        "model_path", nargs="?", type=Path, metavar="MODEL", help="the prototxt; -m MODEL does the same"
+        "model_path", nargs="?", type=a_path, metavar="MODEL", help="the prototxt; -m MODEL does the same"
     )
-    parser.add_argument("-m", "--model", type=Path, help="prototxt of the net")
-    parser.add_argument("-w", "--weights", type=Path, required=weights_required, help="FP32 caffemodel")
+    parser.add_argument("-m", "--model", type=a_path, help="prototxt of the net")
+    parser.add_argument("-w", "--weights", type=a_path, required=weights_required, help="FP32 caffemodel")
 
 
 def model_of(args: argparse.Namespace) -> Path:
@@ -33,7 +40,9 @@ def model_of(args: argparse.Namespace) -> Path:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """What feeds Input layers."""
-    parser.add_argument("--data", type=Path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy")
+    parser.add_argument(
+        "--data", type=a_path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy"
+    )
 
 
 def add_actors(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +65,7 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-r",
         "--root",
-        type=Path,
+        type=a_path,
         metavar="ROOT",
         help="build folder of Intel Caffe: measure with ROOT/tools/caffe (default: the embedded engine)",
     )

@@ -3,10 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from distcalib.cli.arguments import (
+    a_path,
     add_actors,
     add_data,
     add_isa,
@@ -122,7 +122,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=defaults.strategy,
         help="how layers that must fall back are found (default: greedy)",
     )
-    add("--out", type=Path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_data(parser)
     add_actors(parser)
     add_isa(parser)

@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from distcalib.cli import calibrate, evaluate, inspect
 from distcalib.cli.arguments import example
@@ -22,6 +22,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One sentence, and where to read more."""
         raise OptionError(f"{message}; see {self.prog} --help")
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """No abbreviations with one dash either: `-l -1` would be -l without a value and the start of -1st."""
+        found: list[Any] = super()._get_option_tuples(option_string)
+        return [each for each in found if each[-1] is not None]  # what is left is a value behind its flag: -i10
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -48,6 +48,12 @@ class FeedSource:
             n = self.shapes[top][0]
             rows = np.arange(iteration * n, (iteration + 1) * n) % len(array)
             batch[top] = array[rows].astype(np.float32)
+            lost = np.isnan(batch[top]).reshape(n, -1).any(axis=1)
+            if lost.any():
+                row = rows[int(np.argmax(lost))]
+                raise DataError(
+                    f"{self._where}: row {row} of the array of top '{top}' holds NaN; correct it or leave it out"
+                )
         return batch
 
     def close(self) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from distcalib.data import REFUSED_DATA
+
 _LATER = "is not converted yet"
 _DETECTION = "belongs to detection nets, which are not converted yet"
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _CODE = "runs code from outside the prototxt, which cannot be compiled"
 _TRAINING = "exists for training only; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _SEQUENCE = "is recurrent; only feed-forward nets are converted"
-_SOURCE = "is a data source that is not read yet"
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
@@ -39,10 +40,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "SoftmaxWithLossOHEM": _LOSS,
         # losses without a score of their own
         "ContrastiveLoss": _LOSS,
-        "HingeLoss": _LOSS,
         "InfogainLoss": _LOSS,
-        "MultinomialLogisticLoss": _LOSS,
-        "SigmoidCrossEntropyLoss": _LOSS,
         # recurrent
         "LSTM": _SEQUENCE,
         "LSTMUnit": _SEQUENCE,
@@ -62,10 +60,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "MnActivation": _TRAINING,
         "MnParamGradCompress": _TRAINING,
         # sources
-        "HDF5Data": _SOURCE,
-        "ImageData": _SOURCE,
-        "MemoryData": "is filled by the calling program; use Data or Input",
-        "VideoData": "reads a camera or a video; use Data",
-        "WindowData": _SOURCE,
+        "MemoryData": REFUSED_DATA["MemoryData"],
+        "VideoData": REFUSED_DATA["VideoData"],
+        "WindowData": REFUSED_DATA["WindowData"],
     }
 )

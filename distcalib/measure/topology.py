@@ -13,6 +13,8 @@ from pathlib import Path
 
 from distcalib.errors import OptionError
 
+MOST_A_CORE = 64  # actors: more would only wait, and each is a process of its own
+
 
 @dataclass(frozen=True)
 class Core:
@@ -100,6 +102,11 @@ def place_actors(topology: Topology, n_actors: int | None, cores_per_actor: int)
         )
     if n_actors is not None and n_actors < 1:
         raise OptionError(f"--actors {n_actors}: at least one actor must work; leave it out to use every core")
+    if n_actors is not None and n_actors > MOST_A_CORE * available:
+        raise OptionError(
+            f"--actors {n_actors}: is more than {MOST_A_CORE} for each of {available} physical core(s); leave it out "
+            "to use every core"
+        )
     n = n_actors or max(1, available // cores_per_actor)
     firsts = [core.cpus[0] for core in topology.cores]
     starts = [actor * cores_per_actor for actor in range(n)]

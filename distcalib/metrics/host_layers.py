@@ -1,8 +1,8 @@
 """Caffe's accuracy and loss layers on arrays: what they say of one iteration, as a Partial.
 
 They run on the host, not in the compiled net: a score must be exact and is a few thousand operations. The formulas are
-those of accuracy_layer.cpp, softmax_loss_layer.cpp and euclidean_loss_layer.cpp. loss_weight is not applied, since
-`caffe test` prints the unweighted value (and the weighted one beside it).
+those of the layers' .cpp files; sums are in float64, where Caffe's float32 wanders in the sixth digit. loss_weight is
+not applied, since `caffe test` prints the unweighted value (and the weighted one beside it).
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distcalib.caffe.caffe_pb2 import LayerParameter, LossParameter
+from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
 from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.partial import Partial
 
 Array = npt.NDArray[Any]
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
-"""Caffe's least probability in a loss: the smallest normal float32."""
+"""Caffe's least probability in a SoftmaxWithLoss: the smallest normal float32."""
+
+LOG_THRESHOLD = float(np.float32(1e-20))
+"""Its least probability in a MultinomialLogisticLoss."""
 
 
 def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
@@ -80,23 +83,48 @@ def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial
     n_all = len(labels)
     axis = layer.softmax_param.axis % scores.ndim
     rows, labels = _without_ignored(layer, rows, labels, p)
-    # float64 from here: Caffe's float32 sum wanders in the sixth digit, ours is to be the same in any order.
     with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN, as in Caffe
         exponentials = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
     chosen = exponentials[np.arange(len(labels)), labels] / exponentials.sum(axis=1)
     loss = float(-np.log(np.maximum(chosen, FLT_MIN)).sum())
-    mode = p.normalization
-    if not p.HasField("normalization") and p.HasField("normalize"):
-        mode = LossParameter.VALID if p.normalize else LossParameter.BATCH_SIZE
-    if mode == LossParameter.PRE_FIXED:
-        return Partial(loss / max(1.0, p.pre_fixed_normalizer), 1)
-    normalizers = {
-        LossParameter.FULL: n_all,
-        LossParameter.VALID: len(labels),
-        LossParameter.BATCH_SIZE: prod(scores.shape[:axis]),
-        LossParameter.NONE: 1,
-    }
-    return Partial(loss, max(1, normalizers[mode]))
+    return _normalized(p, loss, n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
+
+
+def sigmoid_cross_entropy_loss(layer: LayerParameter, x: Array, targets: Array) -> Partial:
+    """-Σ t·log(sigmoid(x)) + (1 - t)·log(1 - sigmoid(x)) / normalizer, over two bottoms of as many elements.
+
+    The normalizer is that of a SoftmaxWithLoss, but BATCH_SIZE (the first axis) by default.  Targets whose integer part
+    is ignore_label are left out.
+    """
+    p = layer.loss_param
+    if x.size != targets.size:
+        raise UnsupportedError(
+            f"{_where(layer)}: its bottoms have shapes {x.shape} and {targets.shape}; they must have as many elements"
+        )
+    values, wanted = x.astype(np.float64).ravel(), targets.astype(np.float64).ravel()
+    if p.HasField("ignore_label"):
+        counts = np.trunc(wanted) != p.ignore_label
+        values, wanted = values[counts], wanted[counts]
+    with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN
+        losses = np.log1p(np.exp(-np.abs(values))) - values * (wanted - (values >= 0.0))
+    return _normalized(p, float(losses.sum()), x.size, len(values), x.shape[0], LossParameter.BATCH_SIZE)
+
+
+def multinomial_logistic_loss(layer: LayerParameter, probabilities: Array, labels: Array) -> Partial:
+    """-Σ log(max(p[label], 1e-20)) / N:  probabilities (N, ...) as C a record, labels (N)."""
+    rows, labels = _records(layer, probabilities, labels)
+    chosen = np.maximum(rows[np.arange(len(labels)), labels].astype(np.float64), LOG_THRESHOLD)
+    return Partial(float(-np.log(chosen).sum()), len(labels))
+
+
+def hinge_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
+    """Σ max(0, 1 ± s) / N, minus at the label; of the squares with norm L2:  scores (N, ...) as C a record."""
+    rows, labels = _records(layer, scores, labels)
+    margins = rows.astype(np.float64)
+    margins[np.arange(len(labels)), labels] *= -1.0
+    margins = np.maximum(0.0, 1.0 + margins)
+    squared = layer.hinge_loss_param.norm == HingeLossParameter.L2
+    return Partial(float((margins**2 if squared else margins).sum()), len(labels))
 
 
 def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
@@ -111,13 +139,46 @@ _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
     "Accuracy": accuracy,
     "SoftmaxWithLoss": softmax_loss,
     "EuclideanLoss": euclidean_loss,
+    "HingeLoss": hinge_loss,
+    "MultinomialLogisticLoss": multinomial_logistic_loss,
+    "SigmoidCrossEntropyLoss": sigmoid_cross_entropy_loss,
 }
 
 HOST_TYPES = frozenset(_EVALUATORS)
 """The layer types that evaluate_layer takes; the engine leaves them out of the compiled net."""
 
-LOSS_TYPES = frozenset({"SoftmaxWithLoss", "EuclideanLoss"})
+LOSS_TYPES = HOST_TYPES - {"Accuracy"}
 """Those of them where a lower value is better."""
+
+
+def _normalized(
+    param: LossParameter,
+    loss: float,
+    n_all: int,
+    n_valid: int,
+    n_records: int,
+    default: int,
+) -> Partial:
+    """A sum of losses over what the layer divides it by: `default` where the prototxt does not say."""
+    mode: int = param.normalization if param.HasField("normalization") else default
+    if not param.HasField("normalization") and param.HasField("normalize"):
+        mode = LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
+    if mode == LossParameter.PRE_FIXED:
+        return Partial(loss / max(1.0, param.pre_fixed_normalizer), 1)
+    normalizers: dict[int, int] = {
+        LossParameter.FULL: n_all,
+        LossParameter.VALID: n_valid,
+        LossParameter.BATCH_SIZE: n_records,
+        LossParameter.NONE: 1,
+    }
+    return Partial(loss, max(1, normalizers[mode]))
+
+
+def _records(layer: LayerParameter, scores: Array, labels: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+    """All values of a record as its classes, with one label each, checked."""
+    rows, whole = _rows(layer, scores.reshape(scores.shape[0], -1), labels, 1)
+    _require_classes(layer, rows, whole)
+    return rows, whole
 
 
 def _rows(layer: LayerParameter, scores: Array, labels: Array, axis: int) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -142,6 +203,12 @@ def _without_ignored(
     if param.HasField("ignore_label"):
         counts = labels != param.ignore_label
         rows, labels = rows[counts], labels[counts]
+    _require_classes(layer, rows, labels)
+    return rows, labels
+
+
+def _require_classes(layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64]) -> None:
+    """DataError for labels that are no class."""
     n_classes = rows.shape[1]
     outside = labels[(labels < 0) | (labels >= n_classes)]
     if outside.size:
@@ -150,7 +217,6 @@ def _without_ignored(
             f"{_where(layer)}: {outside.size} of {labels.size} labels lie outside the classes 0 to {n_classes - 1} "
             f"(such as {shown}); correct the data set, or set ignore_label"
         )
-    return rows, labels
 
 
 def _where(layer: LayerParameter) -> str:

@@ -77,19 +77,28 @@ class CalibrationReport:
         if self.score is None or self.fp32_score is None or self.drop is None:
             return f"Quantized, not measured: {kept}; wrote {self.output}"
         word = "met" if self.met else "NOT met"
-        scores = f"{self.metric} {self.score:.6g} against {self.fp32_score:.6g} in FP32 ({drop_text(self.drop)})"
-        return f"Tolerance {self.tolerance:g} {word}: {scores} with {kept}; wrote {self.output}"
+        change = drop_text(self.drop, self.lower_is_better)
+        scores = (
+            f"{score_name(self.metric, self.lower_is_better)} {self.score:.6g} against {self.fp32_score:.6g} in FP32"
+        )
+        return f"Tolerance {self.tolerance:g} {word}: {scores} ({change}) with {kept}; wrote {self.output}"
 
 
 TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second")
 """The keys of report.json that depend on the machine and its mood."""
 
 
-def drop_text(drop: float) -> str:
-    """A drop in words; a negative one is a gain."""
+def score_name(metric: str, lower_is_better: bool) -> str:
+    """The score's blob, and which way is up where that is down."""
+    return f"{metric} (lower is better)" if lower_is_better else metric
+
+
+def drop_text(drop: float, lower_is_better: bool = False) -> str:
+    """What is lost, in words: an accuracy drops or gains, a loss rises or falls."""
+    worse, better = ("rise", "fall") if lower_is_better else ("drop", "gain")
     if drop == 0.0:
-        return "no drop"
-    return f"drop {drop:.6g}" if drop > 0.0 else f"gain {-drop:.6g}"
+        return f"no {worse}"
+    return f"{worse} {drop:.6g}" if drop > 0.0 else f"{better} {-drop:.6g}"
 
 
 def _json(value: object) -> str:

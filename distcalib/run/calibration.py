@@ -17,7 +17,7 @@ from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord
 from distcalib.run.build import CaffeBuild, open_build
-from distcalib.run.checks import refuse_unrunnable
+from distcalib.run.checks import net_problems
 from distcalib.run.deliverable import Deliverable, deliver, with_params
 from distcalib.run.isa import isa_environment, measured_isa
 from distcalib.run.measuring import Measuring, Results
@@ -62,9 +62,8 @@ class _Run:
         begin = time.perf_counter()
         options = self.options
         base = _for_folder(open_net(self.model), self.target.folder)
-        refuse_unrunnable(base, fed=options.data is not None)
         _refuse_quantized(base)
-        metric = _metric(base, options.blob_name)
+        metric = _checked(base, options)
         quantizer = Quantizer(base.graph, options)
         isa_environment(options.isa)
         self.build = open_build(options.root, options.isa)
@@ -82,7 +81,7 @@ class _Run:
             build=self.build,
             address=options.address,
         ) as session:
-            measuring = Measuring(session, base, metric, lower_is_better(base.test, metric), options)
+            measuring = Measuring(session, base, metric, _lower_is_better(base, metric), options)
             calibration = measuring.observe(quantizer)
             if options.quantize_model:
                 winner = calibration.quantizer.space.all_int8
@@ -121,7 +120,7 @@ class _Run:
             output=str(self.target.prototxt),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
             metric=metric,
-            lower_is_better=lower_is_better(base.test, metric),
+            lower_is_better=_lower_is_better(base, metric),
             tolerance=options.accuracy_loss,
             met=None if measured is None else measured.drop <= options.accuracy_loss,
             fp32_score=measuring.fp32_score,
@@ -139,7 +138,7 @@ class _Run:
             algorithms={} if chosen is None else chosen.algorithms,
             output_errors={} if chosen is None else chosen.errors,
             n_iterations=options.iterations,
-            n_sampled=min(options.sampling_iterations, options.iterations),
+            n_sampled=options.sampling_iterations,
             batch=0,
             candidates=tuple(
                 CandidateRecord(c.fp32_layers, len(c.int8), m.score, m.drop) for c, m in measuring.measured.items()
@@ -176,9 +175,42 @@ def _refuse_quantized(net: Net) -> None:
         )
 
 
-def _metric(net: Net, blob_name: str | None) -> str:
-    """The score to go by; what choose_score raises, with the file's name."""
+def _checked(net: Net, options: CalibrationOptions) -> str:
+    """The score to go by.  Raises UnsupportedError or OptionError with all that keeps the net from being run by it."""
+    # -p runs nothing, so that an Input layer needs no data.
+    found = net_problems(net, fed=options.data is not None or options.performance_model)
     try:
-        return choose_score(net.test, blob_name)
+        metric = _metric(net, options)
+    except (OptionError, UnsupportedError) as error:
+        if not found:
+            raise
+        if isinstance(error, OptionError):  # the other is among those found
+            found.append(str(error))
+        raise UnsupportedError("; ".join(found)) from None
+    if found:
+        raise UnsupportedError("; ".join(found))
+    return metric
+
+
+def _metric(net: Net, options: CalibrationOptions) -> str:
+    """The score to go by; what choose_score raises, with the file's name.
+
+    Where nothing is measured (-q, -p) a net needs no score: "" then.  Raises OptionError too for a tolerance of more
+    than an accuracy can lose.
+    """
+    try:
+        metric = choose_score(net.test, options.blob_name)
     except OptionError as error:
+        if options.blob_name is None and (options.quantize_model or options.performance_model):
+            return ""
         raise OptionError(f"{net.name}: {error}") from None
+    if options.accuracy_loss > 1.0 and not lower_is_better(net.test, metric):
+        raise OptionError(
+            f"-l {options.accuracy_loss:g}: is more than the accuracy '{metric}' can lose, which is at most 1; 0.01 "
+            "tolerates one point"
+        )
+    return metric
+
+
+def _lower_is_better(net: Net, metric: str) -> bool:
+    return metric != "" and lower_is_better(net.test, metric)

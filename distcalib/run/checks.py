@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from distcalib.caffe import Weights
-from distcalib.data import DATA_TYPES
+from distcalib.data import DATA_TYPES, REFUSED_DATA
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
@@ -15,6 +15,7 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
+MOST_ITERATIONS = 2**31 - 1
 _KINDS = ", ".join(sorted(DATA_TYPES))
 
 
@@ -31,7 +32,7 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
-    if not nodes:
+    if not nodes and not any(node.type in REFUSED_DATA for node in net.graph):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
     inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
     if inputs and not fed:
@@ -58,9 +59,11 @@ def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
 
 
 def check_iterations(n_iterations: int, flag: str = "-i") -> None:
-    """Raise OptionError for less than one iteration."""
+    """Raise OptionError for less than one iteration, and for more than Caffe itself can count."""
     if n_iterations < 1:
         raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
+    if n_iterations > MOST_ITERATIONS:
+        raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
 
 
 def _said(check: Callable[[], object]) -> list[str]:

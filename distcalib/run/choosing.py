@@ -114,12 +114,12 @@ class _Errors:
 
 
 def score_inputs(net: Net, metric: str) -> tuple[Blob, ...]:
-    """The values to compare: what the layer of the score `metric` reads first (logits, say), or, if that is data, all
-    that the net hands out.  Other outputs do not count: auxiliary heads are not what the user asks about.
+    """The values to compare: what the layer of the score `metric` reads first (logits, say), or, if that is data or
+    there is no score (""), all that the net hands out.  Other outputs do not count: auxiliary heads are not what the user asks about.
     """
-    node = next(node for node in net.graph if node.type in HOST_TYPES and node.tops[0].name == metric)
-    blob = node.bottoms[0]
-    return (blob,) if net.graph.producer[blob].type not in DATA_TYPES else device_outputs(net.graph)
+    read = [node.bottoms[0] for node in net.graph if node.type in HOST_TYPES and node.tops[0].name == metric]
+    blobs = tuple(blob for blob in read if net.graph.producer[blob].type not in DATA_TYPES)
+    return blobs or device_outputs(net.graph)
 
 
 def output_error(found: Values, expected: Values) -> float:

@@ -14,7 +14,7 @@ from distcalib.quantize.choice import Choice
 from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, NEED_VALUES
-from distcalib.report import drop_text
+from distcalib.report import drop_text, score_name
 from distcalib.run.choosing import Chosen, choose
 from distcalib.run.deliverable import deliver
 from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
@@ -93,7 +93,7 @@ class Measuring(Results):
                     f"{self.base.name}: '{self.metric}' is {self.fp32_score} in FP32 already; "
                     "correct the weights or the data, `distcalib evaluate` shows all scores"
                 )
-            self.session.reporter.note(f"FP32: {self.metric} = {self.fp32_score:.6g}")
+            self.session.reporter.note(f"FP32: {score_name(self.metric, self.lower_is_better)} = {self.fp32_score:.6g}")
         return self._choose(Calibration(quantizer, ranges, self.session.weights))
 
     def _choose(self, calibration: Calibration) -> Calibration:
@@ -108,7 +108,7 @@ class Measuring(Results):
     @property
     def _sampled(self) -> range:
         """The iterations that ranges are taken from."""
-        end = min(self.options.sampling_iterations, self.options.iterations)
+        end = self.options.sampling_iterations
         return range(end - 1 if self.options.sampling_single else 0, end)
 
     def _samplings(self, taps: Sequence[Blob]) -> list[Sampling]:
@@ -150,7 +150,7 @@ class Measuring(Results):
             if is_first:
                 self.cost.unavoidable += results[0].run_seconds
             best = min((self.measured[candidate] for candidate in new), key=lambda m: m.drop)
-            self.session.reporter.note(f"{phase}: {self.metric} = {best.score:.6g}, {_drop_and_layers(best)}")
+            self.session.reporter.note(f"{phase}: {self.metric} = {best.score:.6g}, {self._drop_and_layers(best)}")
         return [self.measured[candidate] for candidate in wanted]
 
     def _measurement(self, candidate: Candidate, score: float) -> Measurement:
@@ -169,11 +169,10 @@ class Measuring(Results):
             self.images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
         return results
 
-
-def _drop_and_layers(measurement: Measurement) -> str:
-    """The drop, and the layers in FP32 as far as a line has room for them."""
-    fallen = measurement.candidate.fp32_layers
-    if not fallen:
-        return f"{drop_text(measurement.drop)}, no layer in FP32"
-    names = ", ".join(fallen[:4]) + (", ..." if len(fallen) > 4 else "")
-    return f"{drop_text(measurement.drop)}, {len(fallen)} layer{'s' if len(fallen) > 1 else ''} in FP32: {names}"
+    def _drop_and_layers(self, measurement: Measurement) -> str:
+        """The drop, and the layers in FP32 as far as a line has room for them."""
+        fallen, drop = measurement.candidate.fp32_layers, drop_text(measurement.drop, self.lower_is_better)
+        if not fallen:
+            return f"{drop}, no layer in FP32"
+        names = ", ".join(fallen[:4]) + (", ..." if len(fallen) > 4 else "")
+        return f"{drop}, {len(fallen)} layer{'s' if len(fallen) > 1 else ''} in FP32: {names}"

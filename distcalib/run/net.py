@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2, read_net, read_weights, resolve_sources, share, test_net
 from distcalib.caffe.graph import Graph, build_graph
+from distcalib.data import DATA_TYPES
 from distcalib.engine.spec import NetSpec, Outputs, Sampling
-from distcalib.errors import FormatError
+from distcalib.errors import FormatError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -55,5 +56,21 @@ def open_net(path: Path) -> Net:
 def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
     test = test_net(full)
+    _refuse_without_source(full, test, path.name)
     graph = build_graph(test.layer, path.name)
     return Net(path, full, test, graph)
+
+
+def _refuse_without_source(full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where: str) -> None:
+    """Raise UnsupportedError for a TEST net in which nothing makes what its layers read, naming what is to be added."""
+    made = {top for layer in test.layer for top in layer.top}
+    lacking = dict.fromkeys(bottom for layer in test.layer for bottom in layer.bottom if bottom not in made)
+    if not lacking or any(not layer.bottom for layer in test.layer):
+        return
+    blobs = " and ".join(f"'{blob}'" for blob in lacking)
+    others = [layer.name for layer in full.layer if layer.type in DATA_TYPES and lacking.keys() & set(layer.top)]
+    reason = f", for '{others[0]}' is not in it" if others else ""
+    raise UnsupportedError(
+        f"{where}: has no data layer in the TEST phase{reason}; add one that makes {blobs} from the test set "
+        f"({', '.join(sorted(DATA_TYPES))}; Input takes --data FILE)"
+    )

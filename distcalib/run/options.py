@@ -1,5 +1,6 @@
 """What a calibration is asked for, checked before anything is opened."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -41,9 +42,11 @@ class CalibrationOptions(Options):
         super().__post_init__()
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
-        if not 0.0 <= self.accuracy_loss <= 1.0:
-            raise OptionError(f"-l {self.accuracy_loss:g}: is outside [0, 1]; 0.01 tolerates a loss of one point")
+        if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
+            raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):
             named = f"{', '.join(ALGORITHMS)} are, and {AUTO} chooses among them"
             raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {named}")
+        if self.quantize_model and self.performance_model:
+            raise OptionError("-p and -q: one writes scales of 1.0 and one the measured ones; give one of them")
         make_strategy(self.strategy, self.accuracy_loss)

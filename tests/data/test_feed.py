@@ -23,6 +23,18 @@ def test_feed_cuts_the_leading_axis_and_wraps_around(iteration: int, rows: list[
     np.testing.assert_array_equal(batch["info"], INFO)
 
 
+def test_feed_names_the_row_that_holds_nan() -> None:
+    spoilt = X.copy()
+    spoilt[4, 1] = np.nan
+    source = FeedSource(INPUT, PROTOTXT, {"x": spoilt, "info": INFO})
+    source.batch(1)
+    with pytest.raises(DataError) as error:
+        source.batch(2)
+    assert str(error.value) == (
+        "net.prototxt: layer 'data' (Input): row 4 of the array of top 'x' holds NaN; correct it or leave it out"
+    )
+
+
 def test_feed_has_shapes_without_data() -> None:
     source = FeedSource(INPUT, PROTOTXT)
     assert source.tops == ("x", "info")

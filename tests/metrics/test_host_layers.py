@@ -203,7 +203,7 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
         pytest.param(
             'type: "SoftmaxWithLoss" loss_param { label_smoothing: 0.1 }', "label_smoothing=0.1 is not", id="smoothing"
         ),
-        pytest.param('type: "HingeLoss"', "is no layer with a score; Accuracy, EuclideanLoss", id="type"),
+        pytest.param('type: "InfogainLoss"', "is no layer with a score; Accuracy, EuclideanLoss", id="type"),
     ],
 )
 def test_evaluate_layer_refuses(text: str, says: str) -> None:
@@ -221,3 +221,78 @@ def test_check_layer_accepts_every_host_type() -> None:
     assert LOSS_TYPES < HOST_TYPES
     for kind in HOST_TYPES:
         check_layer(make(f'type: "{kind}" top: "y"'))
+
+
+@pytest.mark.parametrize(("norm", "power"), [("", 1), ("norm: L1", 1), ("norm: L2", 2)])
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 2, 2)], ids=str)
+def test_hinge_loss_is_caffes(norm: str, power: int, shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.standard_normal(shape).astype(np.float32)
+    labels = rng.integers(0, math.prod(shape[1:]), shape[0]).astype(np.float32)
+    total = 0.0
+    for row, label in zip(scores.reshape(shape[0], -1), labels, strict=True):
+        for j, value in enumerate(row):
+            total += max(0.0, 1.0 + float(-value if j == label else value)) ** power
+    partial = evaluate_layer(make(f'type: "HingeLoss" hinge_loss_param {{ {norm} }}'), [scores, labels])
+    assert partial.denominator == shape[0]
+    assert partial.value == pytest.approx(total / shape[0], rel=1e-12)
+
+
+def test_multinomial_logistic_loss_is_caffes() -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((6, 5, 1, 1)).astype(np.float32)
+    labels = rng.integers(0, 5, 6).astype(np.float32)
+    probabilities[2, int(labels[2])] = 0.0
+    total = sum(
+        -math.log(max(float(row[int(label), 0, 0]), 1e-20)) for row, label in zip(probabilities, labels, strict=True)
+    )
+    partial = evaluate_layer(make('type: "MultinomialLogisticLoss"'), [probabilities, labels])
+    assert partial.value == pytest.approx(total / 6, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "divisor"),
+    [
+        pytest.param("", 6, id="default_batch_size"),
+        pytest.param("normalization: FULL", 30, id="full"),
+        pytest.param("normalization: VALID", 30, id="valid"),
+        pytest.param("normalization: VALID ignore_label: 1", None, id="valid_ignored"),
+        pytest.param("ignore_label: 1", 6, id="ignored"),
+        pytest.param("normalization: BATCH_SIZE", 6, id="batch_size"),
+        pytest.param("normalization: NONE", 1, id="none"),
+        pytest.param("normalize: true", 30, id="normalize"),
+        pytest.param("normalize: false", 6, id="not_normalize"),
+    ],
+)
+def test_sigmoid_cross_entropy_loss_is_caffes(fields: str, divisor: int | None) -> None:
+    rng = np.random.default_rng(0)
+    x = (5 * rng.standard_normal((6, 5))).astype(np.float32)
+    targets = rng.choice([0.0, 0.25, 1.0], (6, 5)).astype(np.float32)
+    total, n_valid = 0.0, 0
+    for value, target in zip(x.ravel().tolist(), targets.ravel().tolist(), strict=True):
+        if "ignore_label: 1" in fields and int(target) == 1:
+            continue
+        sigmoid = 1.0 / (1.0 + math.exp(-value))
+        total -= target * math.log(sigmoid) + (1.0 - target) * math.log(1.0 - sigmoid)
+        n_valid += 1
+    layer = make(f'type: "SigmoidCrossEntropyLoss" loss_param {{ {fields} }}')
+    assert evaluate_layer(layer, [x, targets]).value == pytest.approx(total / (divisor or n_valid), rel=1e-9)
+
+
+def test_sigmoid_cross_entropy_loss_stays_finite_for_large_scores() -> None:
+    x, targets = np.array([[1000.0, -1000.0]], np.float32), np.array([[0.0, 1.0]], np.float32)
+    assert evaluate_layer(make('type: "SigmoidCrossEntropyLoss"'), [x, targets]).value == 2000.0
+
+
+@pytest.mark.parametrize("kind", ["HingeLoss", "MultinomialLogisticLoss"])
+def test_losses_of_classes_refuse_labels_that_are_none(kind: str) -> None:
+    scores = np.ones((3, 2), np.float32)
+    with pytest.raises(DataError, match=r"1 of 3 labels lie outside the classes 0 to 1 \(such as 2\)"):
+        evaluate_layer(make(f'type: "{kind}"'), [scores, np.array([0, 1, 2], np.float32)])
+    with pytest.raises(UnsupportedError, match="2 labels for predictions"):
+        evaluate_layer(make(f'type: "{kind}"'), [scores, np.zeros(2, np.float32)])
+
+
+def test_sigmoid_cross_entropy_loss_refuses_targets_of_another_number() -> None:
+    with pytest.raises(UnsupportedError, match=r"shapes \(3, 2\) and \(3,\); they must have as many elements"):
+        evaluate_layer(make('type: "SigmoidCrossEntropyLoss"'), [np.ones((3, 2)), np.ones(3)])

@@ -103,12 +103,22 @@ def test_json_keeps_every_digit() -> None:
             "Quantized, not measured: 1 of 2 quantizable layers in INT8; wrote out/net_quantized.prototxt",
             id="not_measured",
         ),
+        pytest.param(
+            {"metric": "loss", "lower_is_better": True, "score": 1.5, "fp32_score": 1.25, "drop": 0.25, "met": False},
+            "Tolerance 0.01 NOT met: loss (lower is better) 1.5 against 1.25 in FP32 (rise 0.25) with 1 of 2 "
+            "quantizable layers in INT8; wrote out/net_quantized.prototxt",
+            id="loss",
+        ),
     ],
 )
 def test_verdict_is_one_sentence(changes: dict[str, object], verdict: str) -> None:
     assert replace(REPORT, **changes).verdict == verdict  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("drop", "text"), [(0.002, "drop 0.002"), (-0.5, "gain 0.5"), (0.0, "no drop")])
-def test_drop_text_tells_a_gain_from_a_loss(drop: float, text: str) -> None:
-    assert drop_text(drop) == text
+@pytest.mark.parametrize(
+    ("drop", "accuracy", "loss"),
+    [(0.002, "drop 0.002", "rise 0.002"), (-0.5, "gain 0.5", "fall 0.5"), (0.0, "no drop", "no rise")],
+)
+def test_drop_text_tells_better_from_worse(drop: float, accuracy: str, loss: str) -> None:
+    assert drop_text(drop) == accuracy
+    assert drop_text(drop, lower_is_better=True) == loss

@@ -164,7 +164,12 @@ def test_calibrate_takes_a_gain_for_no_loss(tmp_path: Path) -> None:
 
 
 def test_calibrate_by_a_loss_takes_lower_for_better(tiny: Tiny, tmp_path: Path) -> None:
-    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, blob_name="loss"))
+    notes = Notes()
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, blob_name="loss"), reporter=notes)
+    assert report.met
+    assert any(line.startswith("FP32: loss (lower is better) = ") for line in notes.notes)
+    assert any(line.startswith("all INT8: loss = ") and ", rise " in line for line in notes.notes)
+    assert "loss (lower is better)" in report.verdict
     assert report.lower_is_better
     assert report.score is not None
     assert report.fp32_score is not None
@@ -172,6 +177,30 @@ def test_calibrate_by_a_loss_takes_lower_for_better(tiny: Tiny, tmp_path: Path) 
     assert report.all_int8_score > report.fp32_score
     assert report.drop == pytest.approx(report.score - report.fp32_score)
     assert "conv3" in report.fp32_layers
+
+
+def test_calibrate_by_a_loss_tolerates_more_than_1(tiny: Tiny, tmp_path: Path) -> None:
+    options = replace(OPTIONS, out=tmp_path, blob_name="loss", accuracy_loss=100.0)
+    report = calibrate(tiny.prototxt, tiny.weights, options)
+    assert report.met
+    assert report.fp32_layers == ()
+
+
+def test_calibrate_refuses_a_tolerance_that_no_accuracy_can_lose(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"-l 1\.5: is more than the accuracy 'accuracy-top1' can lose, which is at"):
+        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, accuracy_loss=1.5))
+
+
+@pytest.mark.parametrize("flag", ["quantize_model", "performance_model"])
+def test_calibrate_without_measuring_needs_no_score(tmp_path: Path, flag: str) -> None:
+    def without_scores(text: str) -> str:
+        return text[: text.index('layer { name: "top1"')]
+
+    net = make_tiny(tmp_path, edit=without_scores)
+    report = calibrate(net.prototxt, net.weights, replace(OPTIONS, **{flag: True}))  # type: ignore[arg-type]
+    assert (report.metric, report.lower_is_better, report.int8_layers) == ("", False, QUANTIZABLE)
+    with pytest.raises(OptionError, match="no Accuracy layer to be scored by; add an Accuracy layer to its TEST phase"):
+        calibrate(net.prototxt, net.weights, OPTIONS)
 
 
 def test_calibrate_quantize_model_measures_nothing(tiny: Tiny, tmp_path: Path) -> None:
@@ -230,8 +259,9 @@ def test_calibrate_without_a_layer_for_int8_says_so(tmp_path: Path) -> None:
     [
         pytest.param({"iterations": 0}, "-i 0", id="iterations"),
         pytest.param({"sampling_iterations": 0}, "-s 0", id="sampling"),
-        pytest.param({"accuracy_loss": -0.1}, "-l -0.1: is outside", id="negative_tolerance"),
-        pytest.param({"accuracy_loss": float("nan")}, "-l nan: is outside", id="tolerance_nan"),
+        pytest.param({"accuracy_loss": -0.1}, "-l -0.1: is no tolerance", id="negative_tolerance"),
+        pytest.param({"accuracy_loss": float("nan")}, "-l nan: is no tolerance", id="tolerance_nan"),
+        pytest.param({"accuracy_loss": float("inf")}, "-l inf: is no tolerance", id="tolerance_inf"),
         pytest.param({"calibration_algos": "MEDIAN"}, "-a MEDIAN", id="algorithm"),
         pytest.param({"weights_channel": "foo"}, "foo", id="channel"),
         pytest.param({"strategy": "magic"}, "--strategy magic", id="strategy"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distcalib.data import REFUSED_DATA
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.run.checks import net_problems, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.net import open_net
@@ -61,3 +62,11 @@ def test_refuse_no_numbers_names_the_layers_of_the_net(tiny: Tiny, bad: float) -
     spoilt = {name: (np.array([1, bad], np.float32),) for name in ("fc", "conv2")}
     with pytest.raises(WeightsError, match=r"w\.caffemodel: layer 'conv2', 'fc': has weights that are NaN or infinite"):
         refuse_no_numbers({**good, **spoilt}, Path("w.caffemodel"), net)
+
+
+@pytest.mark.parametrize(("kind", "said"), sorted(REFUSED_DATA.items()))
+def test_net_problems_refuse_other_data_layers_by_name(tmp_path: Path, kind: str, said: str) -> None:
+    net = open_net(make_tiny(tmp_path, edit=lambda text: text.replace('type: "Data"', f'type: "{kind}"')).prototxt)
+    problems = net_problems(net)
+    assert f"net.prototxt: layer 'data' ({kind}): {said if kind != 'AnnotatedData' else ''}" in problems[0]
+    assert len(problems) == 1

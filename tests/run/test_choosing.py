@@ -19,7 +19,7 @@ from distcalib.run.choosing import output_error, score_inputs
 from distcalib.run.net import open_net
 from distcalib.run.options import CalibrationOptions
 from tests.run.test_calibration import Notes
-from tests.run.tiny import Tiny
+from tests.run.tiny import Tiny, make_tiny
 
 Array = NDArray[np.float32]
 
@@ -169,3 +169,8 @@ def test_output_error_is_relative_and_squared(
 @pytest.mark.parametrize(("metric", "blob"), [("accuracy-top1", "fc"), ("loss", "fc")])
 def test_score_inputs_are_what_the_score_reads(tiny: Tiny, metric: str, blob: str) -> None:
     assert score_inputs(open_net(tiny.prototxt), metric) == (Blob(blob, 0),)
+
+
+def test_score_inputs_without_a_score_are_all_outputs(tmp_path: Path) -> None:
+    net = make_tiny(tmp_path, edit=lambda text: text[: text.index('layer { name: "top1"')])
+    assert score_inputs(open_net(net.prototxt), "") == (Blob("fc", 0),)
