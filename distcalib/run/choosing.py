@@ -115,7 +115,8 @@ class _Errors:
 
 def score_inputs(net: Net, metric: str) -> tuple[Blob, ...]:
     """The values to compare: what the layer of the score `metric` reads first (logits, say), or, if that is data or
-    there is no score (""), all that the net hands out.  Other outputs do not count: auxiliary heads are not what the user asks about.
+    there is no score (""), all that the net hands out.  Other outputs do not count: auxiliary heads are not what the
+    user asks about.
     """
     read = [node.bottoms[0] for node in net.graph if node.type in HOST_TYPES and node.tops[0].name == metric]
     blobs = tuple(blob for blob in read if net.graph.producer[blob].type not in DATA_TYPES)
