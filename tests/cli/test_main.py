@@ -159,7 +159,11 @@ MISUSE: list[tuple[str, Callable[[Tiny, Path], list[object]], str]] = [
     ("nan", nan, "nan.caffemodel: layer 'conv2': has weights that are NaN or infinite; train or copy it again"),
     ("no lmdb", edited('db"', 'nowhere"'), "nowhere: does not exist; "),
     ("empty lmdb", on_database(lambda path: write_lmdb(path, [])), "mine: the database is empty; write at least"),
-    ("no data layer", edited("phase: TEST", "phase: TRAIN"), "reads blob 'data', which no layer before it makes; "),
+    (
+        "no data layer",
+        edited("phase: TEST", "phase: TRAIN"),
+        "has no data layer in the TEST phase, for 'data' is not in it; add one that makes 'data' and",
+    ),
     ("no batch", edited("batch_size: 8", ""), "data_param has no batch_size; give"),
     ("unknown type", edited('"InnerProduct"', '"Frob"'), "my.prototxt: layer 'fc' (Frob): is not a layer type"),
     ("unknown field", edited("num_output: 5", "n_out: 5"), "my.prototxt: line 23: unknown field 'n_out'"),
