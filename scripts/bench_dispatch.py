@@ -17,7 +17,7 @@ while other work kept the load at 4 (start on the nearly idle machine: 3.3 s):
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -56,16 +56,17 @@ def run_timed(pool: ActorPool, n_iterations: int, seconds: float, n_jobs: int = 
     return time.perf_counter() - begun
 
 
-def single_iteration_shards(single: bool, defaults: tuple[float, float]) -> None:
+def single_iteration_shards(single: bool, defaults: Mapping[str, float]) -> None:
     """Make every shard one iteration, or as long as the dispatcher would have it."""
-    dispatcher.TARGET_SECONDS, dispatcher.LEAST_SECONDS = (0.0, 0.0) if single else defaults
+    for name, seconds in defaults.items():
+        setattr(dispatcher, name, 0.0 if single else seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actors", type=int, default=2)
     n_actors = parser.parse_args().actors
-    defaults = (dispatcher.TARGET_SECONDS, dispatcher.LEAST_SECONDS)
+    defaults = {name: getattr(dispatcher, name) for name in ("TARGET_SECONDS", "LEAST_SECONDS", "DRIVER_SECONDS")}
 
     begun = time.perf_counter()
     with ActorPool(SleepWorker, n_actors=n_actors) as pool:
