@@ -120,8 +120,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--strategy",
         choices=tuple(STRATEGIES),
         default=defaults.strategy,
-        help="how layers that must fall back are found (default: greedy)",
+        help="how layers that must fall back are found (default: ranked)",
     )
+    add(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="let a candidate that is not delivered be decided once its verdict is this sure, such as 0.999 (default: "
+        "when it is certain)",
+    )
+    add("--keep-int8", action="append", default=[], metavar="LAYER", help="never return these layers (a glob) to FP32")
+    add("--keep-fp32", action="append", default=[], metavar="LAYER", help="leave these layers (a glob) in FP32")
+    add("--max-candidates", type=int, metavar="N", help="decide about N candidates at the most, then deliver the best")
+    add("--max-time", type=float, metavar="SECONDS", help="begin no more candidates after this time of searching")
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_data(parser)
     add_actors(parser)
@@ -144,6 +155,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     if args.detection != 0:
         raise OptionError(f"-d {args.detection}: is not supported yet; -d 0, classification, is")
+    args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
     options = CalibrationOptions(**given, n_actors=args.actors)
     console = console_of(args)

@@ -54,9 +54,10 @@ class ConsoleReporter:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(name, total=n_iterations, rate="compiling")
 
-    def advance(self, n_done: int) -> None:
-        """Show that `n_done` iterations of the phase are done."""
+    def advance(self, n_done: int, n_total: int) -> None:
+        """Show that `n_done` iterations of the phase are done, of `n_total` that it turned out to need."""
         now = time.monotonic()
+        self._total = n_total
         if not self._first:  # the rate counts from the first result on, so that compiling does not spoil it
             self._first, self._first_done = now, n_done
         elapsed, done = now - self._first, n_done - self._first_done
@@ -66,7 +67,7 @@ class ConsoleReporter:
         left = (self._total - n_done) * self._batch / rate if rate else 0.0
         told = f"{rate:,.0f} images/s" + (f", {duration(left)} left" if n_done < self._total else "")
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=n_done, rate=told)
+            self._progress.update(self._task, completed=n_done, total=n_total, rate=told)
             if n_done == self._total:  # else it would stand there while the next phase is prepared
                 self._progress.remove_task(self._task)
                 self._task = None

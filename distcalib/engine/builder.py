@@ -8,6 +8,7 @@ left to OpenVINO's fusion.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import openvino as ov
@@ -19,10 +20,10 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, convert, convolution, inner_product, quantized, refusal
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, quantized, refusal
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.metrics import HOST_TYPES
-from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu
+from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
 
 Array = NDArray[np.float32]
@@ -77,22 +78,38 @@ def build_model(
     *,
     taps: Sequence[Blob] = (),
     keep: Iterable[Blob] | None = None,
+    given: Mapping[Blob, tuple[int, ...]] | None = None,
 ) -> BuiltModel:
     """Convert `graph`; quantization_params in its layers decide what runs INT8.
 
     `shapes` are those of the data layers' tops.  The results are `keep` (default: `device_outputs`), then, if there are
-    `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each.  Raises UnsupportedError and
-    WeightsError.
+    `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each.  With `given`, values with their
+    shapes, a part of the net is made: what leads from these to the results; they go in, f32, under `str(blob)`.
+    Raises UnsupportedError and WeightsError.
     """
     refuse_unconverted(graph, where)
     outputs = tuple(keep) if keep is not None else device_outputs(graph)
     builder = _Builder(graph, blobs, shapes, where)
+    if given is not None:
+        builder.begin_at(given, outputs)
     builder.run()
     results = [builder.values[blob] for blob in outputs]
     if taps:
         results.append(_ranges([builder.values[blob] for blob in taps]))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
     return BuiltModel(model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups))
+
+
+def needed_for(
+    graph: Graph, groups: Mapping[str, Fused], outputs: Iterable[Blob], given: Iterable[Blob] = ()
+) -> frozenset[Blob]:
+    """The values that must be computed for `outputs` where `given` are there already."""
+    there, needed = set(given), set(outputs)
+    needed -= there
+    for node, group in reversed(list(in_run_order(graph, groups))):
+        if not needed.isdisjoint(node.tops):
+            needed.update(blob for blob in reads_of(node, group) if blob not in there)
+    return frozenset(needed)
 
 
 def layer_shapes(
@@ -109,6 +126,16 @@ def layer_shapes(
     return found, builder.problems
 
 
+def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
+    """Multiply-adds of one image in a Convolution (outputs·C/group·KH·KW) or InnerProduct (inputs·outputs)."""
+    top, bottom = shapes[node.tops[0]], shapes[node.bottoms[0]]
+    if node.type == "InnerProduct":
+        return prod(bottom[1:]) * node.layer.inner_product_param.num_output
+    layer = Layer(node.layer, ZeroBlobs(), "")
+    weight = convolution.weight_shape(layer, bottom[1])
+    return prod(top[1:]) * prod(weight[1:])
+
+
 class _Builder:
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
@@ -118,6 +145,15 @@ class _Builder:
         self.values: dict[Blob, Output] = {}
         self.parameters: dict[str, ov.op.Parameter] = {}
         self.problems: list[DistcalibError] = []
+        self.needed: frozenset[Blob] | None = None
+
+    def begin_at(self, given: Mapping[Blob, tuple[int, ...]], outputs: Iterable[Blob]) -> None:
+        """Take `given` as inputs and convert no more than `outputs` need then."""
+        for blob, shape in given.items():
+            parameter = ops.parameter(list(shape), np.float32, str(blob))
+            self.parameters[str(blob)] = parameter
+            self.values[blob] = parameter.output(0)
+        self.needed = needed_for(self.graph, self.groups, outputs, given)
 
     def run(self) -> None:
         """Convert all layers, or raise one error that names everything that cannot be converted."""
@@ -130,13 +166,12 @@ class _Builder:
     def convert_all(self) -> None:
         """Convert what can be converted; `problems` says what cannot, but for what only depends on it."""
         for node, group in in_run_order(self.graph, self.groups):
-            if node.type in HOST_TYPES:
+            if node.type in HOST_TYPES or (self.needed is not None and self.needed.isdisjoint(node.tops)):
                 continue
             if node.type in DATA_TYPES:
                 self._data(node)
                 continue
-            reads = node.bottoms if group is None else (group.input, *((group.residual,) if group.residual else ()))
-            if any(blob not in self.values for blob in reads):
+            if any(blob not in self.values for blob in reads_of(node, group)):
                 continue
             try:
                 if group is None:

@@ -6,7 +6,7 @@ own, because the actor is pinned already.
 """
 
 import pickle
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,16 +49,27 @@ def _config(n_threads: int) -> dict[str, Any]:
 
 def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
     """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
-    try:
-        compiled = ov.Core().compile_model(built.model, "CPU", _config(n_threads))
-        exported = compiled.export_model().getbuffer()
-    except RuntimeError as error:
-        raise EngineError(f"{spec.where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
+    compiled = _compile(built, spec.where, n_threads)
+    exported = compiled.export_model().getbuffer()
     light = replace(spec, changed={})  # they are in the exported model
     header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
     header += bytes(-(len(header) + 8) % _ALIGNMENT)
     size = np.array([len(header)], np.int64).view(np.uint8)
     return np.concatenate([size, np.frombuffer(header, np.uint8), np.frombuffer(exported, np.uint8)])
+
+
+class LocalProgram:
+    """A model that is run where it was compiled and by nobody else: it need not be exported and imported."""
+
+    def __init__(self, built: BuiltModel, where: str, n_threads: int) -> None:
+        self._where = where
+        self._inputs, self._outputs = built.inputs, built.outputs
+        self._request = _compile(built, where, n_threads).create_infer_request()
+
+    def run(self, batch: Mapping[str, Array]) -> dict[Blob, Array]:
+        """Inputs by name in, outputs (own copies) out."""
+        results = _infer(self._request, self._inputs, batch, self._where)
+        return {blob: np.array(results[position]) for position, blob in enumerate(self._outputs)}
 
 
 class Program:
@@ -78,14 +89,26 @@ class Program:
 
     def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
         """One batch in, the outputs (own copies) and, if there are taps, their (n_taps, 2) least and largest values."""
-        feeds = {position: batch[name] for position, name in enumerate(self.header.inputs)}
-        try:
-            results = self._request.infer(feeds, share_inputs=True, share_outputs=True)
-        except RuntimeError as error:
-            raise EngineError(f"{self.header.spec.where}: OpenVINO failed: {_first_line(error)}") from error
+        results = _infer(self._request, self.header.inputs, batch, self.header.spec.where)
         outputs = {blob: np.array(results[position]) for position, blob in enumerate(self.header.outputs)}
         ranges = np.array(results[len(self.header.outputs)]) if self.header.taps else None
         return outputs, ranges
+
+
+def _compile(built: BuiltModel, where: str, n_threads: int) -> ov.CompiledModel:
+    try:
+        return ov.Core().compile_model(built.model, "CPU", _config(n_threads))
+    except RuntimeError as error:
+        raise EngineError(f"{where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
+
+
+def _infer(request: ov.InferRequest, inputs: Sequence[str], batch: Mapping[str, Array], where: str) -> Any:
+    """The results by position; views, until the next call."""
+    feeds = {position: batch[name] for position, name in enumerate(inputs)}
+    try:
+        return request.infer(feeds, share_inputs=True, share_outputs=True)
+    except RuntimeError as error:
+        raise EngineError(f"{where}: OpenVINO failed: {_first_line(error)}") from error
 
 
 def _kernels(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[str, str]:

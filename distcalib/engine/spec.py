@@ -93,3 +93,5 @@ class Row:
     ranges: tuple[Range, ...]
     kernels: Mapping[str, str] | None
     values: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+    """Of a ranking, in place of all else: by candidate the mean squared distance of the output from FP32's."""

@@ -4,7 +4,8 @@ A row depends on the program and the iteration alone, never on the actor or on w
 rows from any actor, in any order, be merged into the same bytes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, Source, open_source
 from distcalib.engine.builder import build_model
 from distcalib.engine.program import Program, compile_program
+from distcalib.engine.ranking import RankSpec, rank
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
@@ -23,6 +25,7 @@ from distcalib.metrics import HOST_TYPES, Partial, evaluate_layer
 from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
+_RANKING = bytes(8)  # a program begins with the size of its header, which is never 0
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,15 @@ class NetWorker:
         self._n_threads = n_threads
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
+        self._rankings: dict[str, RankSpec] = {}
 
-    def compile(self, spec: NetSpec) -> NDArray[np.uint8]:
-        """The program of `spec` as bytes."""
+    def compile(self, spec: NetSpec | RankSpec) -> NDArray[np.uint8]:
+        """The program of `spec` as bytes; a ranking travels as it is, and is compiled where it runs."""
+        if isinstance(spec, RankSpec):
+            return np.frombuffer(_RANKING + pickle.dumps(spec), np.uint8)
         graph = spec.graph
         refuse_host_feeding(graph, spec.where)
-        shapes = {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
+        shapes = self._shapes(graph)
         blobs, sampling = self._setting.blobs_of(spec), spec.sampling
         if spec.outputs is not None:
             made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]
@@ -71,17 +77,18 @@ class NetWorker:
 
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
         """Import a program that some actor compiled."""
+        if blob[: len(_RANKING)].tobytes() == _RANKING:
+            self._rankings[key] = pickle.loads(blob[len(_RANKING) :].tobytes())
+            return
         program = Program(blob, self._n_threads)
         self._loaded[key] = _Loaded(program, program.header.spec.graph)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
-        """One row an iteration; of a program that samples, one row a block of iterations."""
+        """One row an iteration; of a program that samples, one row a block of iterations; of a ranking one in all."""
+        if key in self._rankings:
+            return [self._rank(self._rankings[key])]
         loaded = self._loaded[key]
-        sources = [self._source(node) for node in data_nodes(loaded.graph)]
-
-        def batch(iteration: int) -> dict[str, Array]:
-            return {name: values for source in sources for name, values in source.batch(iteration).items()}
-
+        batch = self._batches(loaded.graph)
         spec = loaded.program.header.spec
         sampling, outputs = spec.sampling, spec.outputs
         if outputs is not None:
@@ -93,6 +100,21 @@ class NetWorker:
     def drop(self, key: str) -> None:
         """Forget a program."""
         self._loaded.pop(key, None)
+        self._rankings.pop(key, None)
+
+    def _rank(self, spec: RankSpec) -> Row:
+        graph = next(iter(spec.candidates.values())).graph
+        found = rank(spec, self._setting.blobs_of, self._shapes(graph), self._batches(graph), self._n_threads)
+        return Row({}, (), {}, distances=found)
+
+    def _shapes(self, graph: Graph) -> Mapping[str, tuple[int, ...]]:
+        """The shapes of the data layers' tops."""
+        return {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
+
+    def _batches(self, graph: Graph) -> Callable[[int], dict[str, Array]]:
+        """What the data layers give, by iteration."""
+        sources = [self._source(node) for node in data_nodes(graph)]
+        return lambda iteration: {top: values for source in sources for top, values in source.batch(iteration).items()}
 
     def _source(self, node: Node) -> Source:
         """The data layer's source, opened once for all programs that read it."""

@@ -11,10 +11,14 @@ from functools import cached_property
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """All layers that can run INT8, in net order, and what each of them needs to be INT8 beside itself."""
+    """All layers that can run INT8, in net order, and what each of them needs to be INT8 beside itself.
+
+    `pinned` are those that a search must leave INT8.
+    """
 
     order: tuple[str, ...]
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    pinned: frozenset[str] = frozenset()
 
     def candidate(self, layers: Iterable[str]) -> "Candidate":
         """The largest candidate inside `layers` that really runs: without those that lack what they need."""
@@ -45,6 +49,18 @@ class Candidate:
     def int8_layers(self) -> tuple[str, ...]:
         """The INT8 layers in net order."""
         return tuple(name for name in self.space.order if name in self.int8)
+
+    @cached_property
+    def movable(self) -> tuple[str, ...]:
+        """The INT8 layers that a search may return to FP32, in net order: those that take no pinned one along."""
+        pinned = self.space.pinned & self.int8
+        return tuple(name for name in self.int8_layers if not pinned or pinned <= self.without(name).int8)
+
+    @cached_property
+    def returns(self) -> dict[str, "Candidate"]:
+        """By FP32 layer the candidate with it INT8 again, in net order, of those that have all that they need."""
+        found = {name: self.space.candidate(self.int8 | {name}) for name in self.fp32_layers}
+        return {name: candidate for name, candidate in found.items() if name in candidate.int8}
 
     @cached_property
     def fp32_layers(self) -> tuple[str, ...]:

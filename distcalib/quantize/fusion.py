@@ -116,6 +116,13 @@ def in_run_order(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[tuple[No
             yield node, None
 
 
+def reads_of(node: Node, group: Fused | None) -> tuple[Blob, ...]:
+    """What a layer, or the fused group that runs at it, reads."""
+    if group is None:
+        return node.bottoms
+    return (group.input,) if group.residual is None else (group.input, group.residual)
+
+
 def _follow(graph: Graph, node: Node) -> Fused:
     batch_norm = scale = relu = None
     end = node.tops[0]

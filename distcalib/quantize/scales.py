@@ -6,7 +6,8 @@ residual is stored s8 and gets 127/max even after a ReLU; bw_layer_out 32 stands
 and where Intel Caffe heeds it.
 """
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -52,6 +53,11 @@ class Options:
     disable_cac_unify: bool = False
     """A convolution behind an average pooling takes its own range, not the scale of the convolution before."""
 
+    keep_int8: tuple[str, ...] = ()
+    """Globs of layers that a search must not return to FP32."""
+    keep_fp32: tuple[str, ...] = ()
+    """Globs of layers that stay FP32."""
+
     def __post_init__(self) -> None:
         if self.weights_channel not in ("single", "multiple"):
             raise OptionError(
@@ -75,11 +81,13 @@ class Quantizer:
         self._makers: dict[Blob, Fused | Node] = {top: node for node in graph for top in node.tops}
         self._makers.update({group.output: group for group in self.groups.values()})
         self._into_concat = self._fp32_into_concat()
+        self._kept_fp32 = self._named("--keep-fp32", options.keep_fp32)
         self.space = self._space()
         self.fp32_outputs = self._added_wrongly()
         if self.fp32_outputs:
             self.refused.clear()
             self.space = self._space()
+        self._refuse_impossible()
 
     @property
     def observed(self) -> tuple[Blob, ...]:
@@ -169,10 +177,33 @@ class Quantizer:
             order.append(name)
             if group.residual is not None:
                 needs[name] = self._origins(group.residual)
-        return Space(tuple(order), needs)
+        return Space(tuple(order), needs, self._named("--keep-int8", self.options.keep_int8))
+
+    def _named(self, flag: str, globs: Sequence[str]) -> frozenset[str]:
+        """The layers that `globs` name.  Raises OptionError for a glob that names none."""
+        found = {glob: fnmatch.filter(self.groups, glob) for glob in globs}
+        empty = [glob for glob, names in found.items() if not names]
+        if empty:
+            raise OptionError(
+                f"{flag} {', '.join(empty)}: no convolution or inner product has such a name; `distcalib inspect` "
+                "lists them"
+            )
+        return frozenset(name for names in found.values() for name in names)
+
+    def _refuse_impossible(self) -> None:
+        """Raise OptionError for layers that --keep-int8 names and that cannot be INT8."""
+        reasons = [
+            f"layer '{name}' cannot be INT8: {self.refused[name]}"
+            for name in sorted(self.space.pinned)
+            if name in self.refused
+        ]
+        if reasons:
+            raise OptionError(f"--keep-int8: {'; '.join(reasons)}; name other layers")
 
     def _why_fp32(self, group: Fused, is_first: bool) -> str | None:
         """Why a layer cannot be INT8; layers before it are decided already."""
+        if group.name in self._kept_fp32:
+            return "--keep-fp32 names it"
         if group.node.type == "InnerProduct" and not self.options.fc_int8:
             return "InnerProduct, which -fc quantizes"
         if is_first and not self.options.enable_1st_conv:

@@ -12,12 +12,17 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """One measured candidate."""
+    """One candidate that the result follows from; score and drop are None where a verdict was enough.
+
+    `failed`: why it could not be run.
+    """
 
     fp32_layers: tuple[str, ...]
     n_int8_layers: int
-    score: float
-    drop: float
+    meets: bool
+    score: float | None
+    drop: float | None
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class CalibrationReport:
     refused_layers: Mapping[str, str]
     without_int8_kernel: tuple[str, ...]
     strategy: str
+    confidence: float | None
+    minimal: bool
+    stopped_by: str | None
     weights_channel: str
     flags: tuple[str, ...]
     calibration_algo: str
@@ -81,7 +89,8 @@ class CalibrationReport:
         scores = (
             f"{score_name(self.metric, self.lower_is_better)} {self.score:.6g} against {self.fp32_score:.6g} in FP32"
         )
-        return f"Tolerance {self.tolerance:g} {word}: {scores} ({change}) with {kept}; wrote {self.output}"
+        early = "" if self.stopped_by is None else f", search ended by {self.stopped_by}"
+        return f"Tolerance {self.tolerance:g} {word}: {scores} ({change}) with {kept}{early}; wrote {self.output}"
 
 
 TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second")

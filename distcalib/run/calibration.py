@@ -24,8 +24,10 @@ from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.reporter import Reporter, Silent
+from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
 from distcalib.run.target import Target
+from distcalib.search import Measurement, Verdict
 
 
 def calibrate(
@@ -86,7 +88,7 @@ class _Run:
             if options.quantize_model:
                 winner = calibration.quantizer.space.all_int8
             else:
-                winner = measuring.search(calibration)
+                winner = Searching(measuring, calibration).run()
         text = deliver(base, calibration, winner).text()
         report = self._report(text, base, metric, quantizer, winner, measuring)
         report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
@@ -112,8 +114,8 @@ class _Run:
     ) -> CalibrationReport:
         """Sum up; `text` is the file to be delivered."""
         options = self.options
-        measured, chosen = measuring.measured.get(winner), measuring.chosen
-        first = next(iter(measuring.measured.values()), None)
+        measured, first = measuring.measured(winner), measuring.measured(quantizer.space.all_int8)
+        chosen = measuring.chosen
         return CalibrationReport(
             model=str(self.model),
             weights=str(self.weights),
@@ -132,6 +134,9 @@ class _Run:
             refused_layers=quantizer.refused,
             without_int8_kernel=measuring.without_int8_kernel.get(winner, ()),
             strategy=options.strategy,
+            confidence=options.confidence,
+            minimal=measuring.is_minimal(winner, options.accuracy_loss),
+            stopped_by=measuring.stopped_by,
             weights_channel=options.weights_channel,
             flags=options.flags,
             calibration_algo=options.calibration_algos,
@@ -141,7 +146,8 @@ class _Run:
             n_sampled=options.sampling_iterations,
             batch=0,
             candidates=tuple(
-                CandidateRecord(c.fp32_layers, len(c.int8), m.score, m.drop) for c, m in measuring.measured.items()
+                _record(said, options.accuracy_loss, measuring.failed.get(candidate))
+                for candidate, said in measuring.answered.items()
             ),
             isa=measured_isa(options.isa) if self.build is None else self.build.isa,
             versions=versions(self.build),
@@ -151,6 +157,15 @@ class _Run:
             cost_passes=measuring.cost.passes,
             images_per_second=measuring.images_per_second,
         )
+
+
+def _record(said: Measurement | Verdict, tolerance: float, failed: str | None) -> CandidateRecord:
+    """What the report says of a candidate."""
+    candidate = said.candidate
+    if isinstance(said, Verdict):
+        return CandidateRecord(candidate.fp32_layers, len(candidate.int8), said.meets, None, None, failed)
+    meets = said.drop <= tolerance
+    return CandidateRecord(candidate.fp32_layers, len(candidate.int8), meets, said.score, said.drop, failed)
 
 
 def _for_folder(net: Net, folder: Path) -> Net:

@@ -2,26 +2,27 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.spec import NetSpec, Sampling
+from distcalib.engine.spec import NetSpec, Row, Sampling
 from distcalib.errors import EngineError
-from distcalib.measure import JobResult
+from distcalib.measure import Enough, Job, JobResult
+from distcalib.metrics import Partial, mean
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.choice import Choice
 from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, NEED_VALUES
-from distcalib.report import drop_text, score_name
+from distcalib.report import score_name
+from distcalib.run.build import flat
 from distcalib.run.choosing import Chosen, choose
-from distcalib.run.deliverable import deliver
-from distcalib.run.evaluation import rate, running_int8, scores, without_kernel
+from distcalib.run.evaluation import rate
 from distcalib.run.net import Net
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.session import Session, rows
-from distcalib.search import Measurement, make_strategy
+from distcalib.search import Measurement, Verdict
 
 # Rows of ranges that the driver holds at the most: its memory does not grow with -s.
 MAX_ROWS = 64
@@ -52,13 +53,35 @@ class Results:
     """The measurements of one run, by candidate."""
 
     fp32_score: float | None = None
-    n_rounds: int = 0
-    measured: dict[Candidate, Measurement] = field(default_factory=dict)
+    fp32_values: Sequence[Partial] = ()
+    """By iteration."""
+    answered: dict[Candidate, Measurement | Verdict] = field(default_factory=dict)
+    """What the strategy was told, in its order: the winner follows from it."""
+    failed: dict[Candidate, str] = field(default_factory=dict)
+    """Candidates that could not be run, with the reason."""
+    stopped_by: str | None = None
+    """The flag that ended the search before its time."""
     without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
     images_per_second: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     chosen: Chosen | None = None
     """What `-a auto` chose."""
+
+    def measured(self, candidate: Candidate) -> Measurement | None:
+        """The score of a candidate that was measured over all iterations."""
+        said = self.answered.get(candidate)
+        return said if isinstance(said, Measurement) else None
+
+    def loses_too_much(self, candidate: Candidate, tolerance: float) -> bool:
+        """Whether it is known that the candidate does not meet the tolerance."""
+        said = self.answered.get(candidate)
+        return not said.meets if isinstance(said, Verdict) else said is not None and said.drop > tolerance
+
+    def is_minimal(self, winner: Candidate, tolerance: float) -> bool:
+        """Whether it was checked that none of the FP32 layers of a winner that meets the tolerance can be INT8."""
+        measured = self.measured(winner)
+        met = measured is not None and measured.drop <= tolerance
+        return met and all(self.loses_too_much(candidate, tolerance) for candidate in winner.returns.values())
 
 
 @dataclass
@@ -80,13 +103,14 @@ class Measuring(Results):
         n_parts = len(work)
         if not self.options.quantize_model:
             work.append((self.base.spec(), self.options.iterations))
-        results = self._timed("ranges" if self.options.quantize_model else "FP32 and ranges", work) if work else []
+        results = self.measure("ranges" if self.options.quantize_model else "FP32 and ranges", work) if work else []
         ranges: dict[Blob, Range] = {}
         for (spec, _), result in zip(work[:n_parts], results, strict=False):
             observed = spec.sampling.taps if spec.sampling is not None else ()
             ranges.update(merge_ranges(observed, [row.ranges for row in rows(result)]))
         if not self.options.quantize_model:
-            self.fp32_score = scores(rows(results[-1]))[self.metric]
+            self.fp32_values = [row.scores[self.metric] for row in rows(results[-1])]
+            self.fp32_score = mean(self.fp32_values)
             self.cost.unavoidable += results[-1].run_seconds
             if not math.isfinite(self.fp32_score):
                 raise EngineError(
@@ -101,7 +125,7 @@ class Measuring(Results):
         if self.options.calibration_algos != AUTO:
             return replace(calibration, choice=Choice(self.options.calibration_algos))
         sampled = self._sampled
-        self.chosen = choose(self.base, calibration, self.metric, sampled, self._timed)
+        self.chosen = choose(self.base, calibration, self.metric, sampled, self.measure)
         self.session.reporter.note(str(self.chosen))
         return replace(calibration, choice=self.chosen.choice)
 
@@ -120,59 +144,20 @@ class Measuring(Results):
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)
         return [Sampling(part, True, first, end, block) for part in parts]
 
-    def search(self, calibration: Calibration) -> Candidate:
-        """Drive the strategy; it never sees anything but measurements."""
-        start = calibration.quantizer.space.all_int8
-        search = make_strategy(self.options.strategy, self.options.accuracy_loss).search(start)
-        try:
-            wanted = next(search)
-            while True:
-                wanted = search.send(self._measure(calibration, wanted))
-        except StopIteration as stop:
-            winner: Candidate = stop.value
-        if winner not in self.measured:
-            self._measure(calibration, [winner])
-        return winner
+    def partials(self, found: Mapping[int, object]) -> dict[int, Partial]:
+        """What rows say of the score, by iteration."""
+        return {i: row.scores[self.metric] for i, row in found.items() if isinstance(row, Row)}
 
-    def _measure(self, calibration: Calibration, wanted: Sequence[Candidate]) -> list[Measurement]:
-        new = [candidate for candidate in dict.fromkeys(wanted) if candidate not in self.measured]
-        if new:
-            is_first = not self.measured
-            files = [deliver(self.base, calibration, candidate) for candidate in new]
-            self.n_rounds += 1
-            counted = f"{len(new)} candidate{'s' if len(new) > 1 else ''}"
-            phase = "all INT8" if is_first else f"round {self.n_rounds - 1}, {counted}"
-            results = self._timed(phase, [(made.spec(), self.options.iterations) for made in files])
-            for candidate, made, result in zip(new, files, results, strict=True):
-                found = rows(result)
-                self.without_int8_kernel[candidate] = without_kernel(running_int8(made.net), found)
-                self.measured[candidate] = self._measurement(candidate, scores(found)[self.metric])
-            if is_first:
-                self.cost.unavoidable += results[0].run_seconds
-            best = min((self.measured[candidate] for candidate in new), key=lambda m: m.drop)
-            self.session.reporter.note(f"{phase}: {self.metric} = {best.score:.6g}, {self._drop_and_layers(best)}")
-        return [self.measured[candidate] for candidate in wanted]
+    def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
+        """Run each program for so many rows, and count what it costs."""
+        results = self.timed(phase, self.session.jobs(phase, work))
+        return [replace(result, rows=flat(result)) for result in results]
 
-    def _measurement(self, candidate: Candidate, score: float) -> Measurement:
-        if self.fp32_score is None:
-            raise AssertionError("a candidate is measured after FP32 only")
-        loss = score - self.fp32_score if self.lower_is_better else self.fp32_score - score
-        # Scores are fractions of a number of records; what differs below 1e-12 is the binary form of the decimals.
-        drop = round(loss, 12)
-        return Measurement(candidate, score, drop if drop == drop else float("inf"))
-
-    def _timed(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
+    def timed(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
+        """Run jobs, and count what they cost."""
         begin = time.perf_counter()
-        results = self.session.measure(phase, work)
+        results = self.session.run(phase, jobs, enough)
         self.cost.add(results)
-        if len(results) == 1 and results[0].rows:
+        if len(results) == 1 and results[0].rows and enough is None:
             self.images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
         return results
-
-    def _drop_and_layers(self, measurement: Measurement) -> str:
-        """The drop, and the layers in FP32 as far as a line has room for them."""
-        fallen, drop = measurement.candidate.fp32_layers, drop_text(measurement.drop, self.lower_is_better)
-        if not fallen:
-            return f"{drop}, no layer in FP32"
-        names = ", ".join(fallen[:4]) + (", ..." if len(fallen) > 4 else "")
-        return f"{drop}, {len(fallen)} layer{'s' if len(fallen) > 1 else ''} in FP32: {names}"

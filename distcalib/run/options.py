@@ -23,7 +23,10 @@ class CalibrationOptions(Options):
     calibration_algos: str = "DIRECT"
     quantize_model: bool = False
     performance_model: bool = False
-    strategy: str = "greedy"
+    strategy: str = "ranked"
+    confidence: float | None = None
+    max_candidates: int | None = None
+    max_time: float | None = None
     isa: str = "native"
     data: Path | None = None
     root: Path | None = None
@@ -50,3 +53,9 @@ class CalibrationOptions(Options):
         if self.quantize_model and self.performance_model:
             raise OptionError("-p and -q: one writes scales of 1.0 and one the measured ones; give one of them")
         make_strategy(self.strategy, self.accuracy_loss)
+        if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
+            raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")
+        if self.max_candidates is not None and self.max_candidates < 1:
+            raise OptionError(f"--max-candidates {self.max_candidates}: is less than 1, the all-INT8 net; give more")
+        if self.max_time is not None and not 0.0 < self.max_time < math.inf:
+            raise OptionError(f"--max-time {self.max_time:g}: is no time; give seconds")

@@ -10,8 +10,8 @@ class Reporter(Protocol):
         """A phase of `n_iterations` batches begins; the one before it has ended."""
         ...
 
-    def advance(self, n_done: int) -> None:
-        """So many iterations of the phase are done."""
+    def advance(self, n_done: int, n_total: int) -> None:
+        """So many iterations of the phase are done, of what it turned out to need."""
         ...
 
     def note(self, text: str) -> None:
@@ -25,7 +25,7 @@ class Silent:
     def phase(self, name: str, n_iterations: int, batch: int) -> None:
         """Ignore it."""
 
-    def advance(self, n_done: int) -> None:
+    def advance(self, n_done: int, n_total: int) -> None:
         """Ignore it."""
 
     def note(self, text: str) -> None:

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
 from distcalib.data import Index, load_arrays, open_source
-from distcalib.engine.builder import layer_shapes
-from distcalib.engine.intel_caffe import CaffeSetting, CaffeWorker
+from distcalib.engine.builder import layer_shapes, multiply_adds
+from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.layers import ZeroBlobs
-from distcalib.measure import ActorPool, Job, JobResult, Placement, Progress
+from distcalib.measure import ActorPool, Enough, Job, JobResult, Placement, Progress
+from distcalib.quantize.fusion import find_fused
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import refuse_no_numbers, refuse_unrunnable
 from distcalib.run.isa import isa_environment
@@ -96,13 +97,56 @@ class Session:
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many rows (those that score: iterations); results in the order of `work`."""
-        jobs = [self._job(f"{phase}/{i}", spec, n, phase) for i, (spec, n) in enumerate(work)]
+        return [replace(result, rows=flat(result)) for result in self.run(phase, self.jobs(phase, work))]
+
+    def jobs(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[Job]:
+        """A job for each program, of so many rows."""
+        return [self._job(f"{phase}/{i}", spec, n, phase) for i, (spec, n) in enumerate(work)]
+
+    def scoring(self, key: str, spec: NetSpec, n_iterations: int, wanted: Sequence[int], phase: str) -> Job:
+        """A job that scores the iterations `wanted` of `n_iterations`, in that order; it may fail by itself.
+
+        An engine that works slice by slice scores all slices that have one of them.
+        """
+        if self._caffe is None:
+            return Job(key, spec, len(wanted), phase, order=tuple(wanted), may_fail=True)
+        job = self._caffe.job(key, spec, n_iterations, phase, self.n_actors)
+        parts, missing = self._slices(job), set(wanted)
+        order = tuple(i for i, part in enumerate(parts) if not missing.isdisjoint(part))
+        sizes = tuple(len(parts[i]) for i in order)
+        return replace(job, n_iterations=len(order), order=order, row_sizes=sizes, may_fail=True)
+
+    def by_iteration(self, job: Job, found: Mapping[int, object]) -> dict[int, Row]:
+        """The rows of a scoring job by iteration, from those by the numbers that stand in its `order`."""
+        if self._caffe is None:
+            return {i: row for i, row in found.items() if isinstance(row, Row)}
+        parts = self._slices(job)
+        pairs = [(parts[i], unit) for i, unit in found.items() if isinstance(unit, tuple)]
+        return {i: row for part, unit in pairs for i, row in zip(part, unit, strict=True)}
+
+    @staticmethod
+    def _slices(job: Job) -> Sequence[range]:
+        assert isinstance(job.spec, CaffeSpec), "a scoring job of Caffe is made of slices"
+        return job.spec.slices.parts
+
+    def run(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
+        """Run jobs, showing how far they are; results in their order."""
         self.reporter.phase(phase, sum(job.size for job in jobs), self.batch)
 
         def advance(progress: Progress) -> None:
-            self.reporter.advance(progress.n_done)
+            self.reporter.advance(progress.n_done, progress.n_total)
 
-        return [replace(result, rows=flat(result)) for result in self._pool.run(jobs, advance)]
+        return self._pool.run(jobs, advance, enough)
+
+    def settle(self) -> float:
+        """Wait for what stopped jobs left under way; the actor-seconds of it, which no result has."""
+        return self._pool.settle()
+
+    def work(self, layers: Sequence[str]) -> dict[str, int]:
+        """The multiply-adds of one image in each of `layers`."""
+        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
+        groups = find_fused(self.net.graph)
+        return {name: multiply_adds(groups[name].node, shapes) for name in layers}
 
     def close(self) -> None:
         """Stop the actors and remove what only they needed."""

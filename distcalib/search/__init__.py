@@ -1,6 +1,32 @@
 """Strategies that find the layers which must fall back to FP32; pure generators over candidates."""
 
 from distcalib.search.fallback import STRATEGIES, make_strategy
-from distcalib.search.strategy import Measurement, Search, Strategy
+from distcalib.search.strategy import (
+    Answer,
+    Ask,
+    Decide,
+    Measure,
+    Measurement,
+    Rank,
+    Ranking,
+    Request,
+    Search,
+    Strategy,
+    Verdict,
+)
 
-__all__ = ["STRATEGIES", "Measurement", "Search", "Strategy", "make_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "Answer",
+    "Ask",
+    "Decide",
+    "Measure",
+    "Measurement",
+    "Rank",
+    "Ranking",
+    "Request",
+    "Search",
+    "Strategy",
+    "Verdict",
+    "make_strategy",
+]

@@ -1,8 +1,11 @@
 """The exact strategies: each measures whole candidates, and decides on nothing else."""
 
+from collections.abc import Callable
+
 from distcalib.errors import OptionError
 from distcalib.quantize.candidate import Candidate
-from distcalib.search.strategy import Measurement, Search, Strategy
+from distcalib.search.ranked import RankedFallback
+from distcalib.search.strategy import Measurement, Search, Strategy, measure
 
 
 class NoFallback:
@@ -13,7 +16,7 @@ class NoFallback:
 
     def search(self, start: Candidate) -> Search:
         """One candidate."""
-        yield [start]
+        yield from measure([start])
         return start
 
 
@@ -27,9 +30,9 @@ class TopologicalFallback:
 
     def search(self, start: Candidate) -> Search:
         """One candidate a round."""
-        [best] = yield [start]
-        while best.drop > self._tolerance and best.candidate.int8:
-            [best] = yield [best.candidate.without(best.candidate.int8_layers[0])]
+        [best] = yield from measure([start])
+        while best.drop > self._tolerance and best.candidate.movable:
+            [best] = yield from measure([best.candidate.without(best.candidate.movable[0])])
         return best.candidate
 
 
@@ -41,9 +44,9 @@ class GreedyFallback:
 
     def search(self, start: Candidate) -> Search:
         """As many candidates a round as there are INT8 layers left, all measured in parallel."""
-        [best] = yield [start]
-        while best.drop > self._tolerance and best.candidate.int8:
-            tried = yield [best.candidate.without(layer) for layer in best.candidate.int8_layers]
+        [best] = yield from measure([start])
+        while best.drop > self._tolerance and best.candidate.movable:
+            tried = yield from measure([best.candidate.without(layer) for layer in best.candidate.movable])
             best = min(tried, key=_preference)
         return best.candidate
 
@@ -54,7 +57,8 @@ def _preference(measurement: Measurement) -> tuple[float, int, tuple[str, ...]]:
     return measurement.drop, -len(candidate.int8), candidate.fp32_layers
 
 
-STRATEGIES: dict[str, type[NoFallback] | type[TopologicalFallback] | type[GreedyFallback]] = {
+STRATEGIES: dict[str, Callable[[float], Strategy]] = {
+    "ranked": RankedFallback,
     "greedy": GreedyFallback,
     "topological": TopologicalFallback,
     "none": NoFallback,

@@ -1,34 +1,115 @@
-"""What a search is: a generator that yields candidates, receives their measurements, and returns the winner.
+"""What a search is: a generator that asks about candidates, receives the answers, and returns the winner.
 
 It has no clock, no unseeded randomness and no knowledge of actors, so its result cannot depend on the number of
-actors, on the order of completion or on a crash in between: a resumed run replays the same measurements into the same
-generator.
+actors, on the order of completion or on a crash in between: a resumed run replays the same answers into the same
+generator.  What it will probably want to know next it names as `maybe`: the driver may look into that with actors that
+would be idle, and the search goes the same way whether it did or not.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from distcalib.quantize.candidate import Candidate
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What does the candidate score over all iterations?  Answered by a Measurement."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Decide:
+    """Does the candidate meet the tolerance?  Answered by a Verdict, as soon as the rest cannot change it."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What does each of `layers`, alone back in FP32, do to `base` on a small sample?  Answered by a Ranking."""
+
+    base: Candidate
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Measurement:
-    """The score of a candidate over all iterations, and its drop against FP32: positive is worse, for a loss too."""
+    """The score of a candidate over all iterations, and its drop against FP32: positive is worse, for a loss too.
+
+    A candidate that cannot be run has an infinite drop.
+    """
 
     candidate: Candidate
     score: float
     drop: float
 
 
-Search = Generator[Sequence[Candidate], Sequence[Measurement], Candidate]
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the drop of a candidate is at most the tolerance; False too for one that cannot be run."""
+
+    candidate: Candidate
+    meets: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The distance of the net's output from FP32's: that of the base, and by layer that of the base without it.
+
+    `work`: by layer the multiply-adds of one image, the measure of what FP32 costs there.
+    """
+
+    base: float
+    alone: Mapping[str, float]
+    work: Mapping[str, int]
+
+
+Request = Measure | Decide | Rank
+Answer = Measurement | Verdict | Ranking
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Requests that may be worked on in parallel, answered in their order; and those that the next may be among.
+
+    `maybe` is in the order of likelihood and gets no answer of its own.
+    """
+
+    wanted: Sequence[Request]
+    maybe: Sequence[Decide] = ()
+
+
+Search = Generator[Ask, Sequence[Answer], Candidate]
+_T = TypeVar("_T")
+Answered = Generator[Ask, Sequence[Answer], _T]
 
 
 class Strategy(Protocol):
     """One way to find the layers that must fall back."""
 
     def search(self, start: Candidate) -> Search:
-        """Begin with `start`, all INT8.  Each yield is a batch that may be measured in parallel, answered in its
-        order.
-        """
+        """Begin with `start`, all INT8; return a candidate that was measured."""
         ...
+
+
+def measure(candidates: Sequence[Candidate]) -> Answered[list[Measurement]]:
+    """Ask what each of `candidates` scores over all iterations."""
+    answers = yield Ask([Measure(candidate) for candidate in candidates])
+    return [cast(Measurement, answer) for answer in answers]
+
+
+def decide(candidates: Sequence[Candidate], maybe: Sequence[Candidate] = ()) -> Answered[list[bool]]:
+    """Ask which of `candidates` meet the tolerance."""
+    asked = set(candidates)
+    later = [Decide(candidate) for candidate in dict.fromkeys(maybe) if candidate not in asked]
+    answers = yield Ask([Decide(candidate) for candidate in candidates], later)
+    return [cast(Verdict, answer).meets for answer in answers]
+
+
+def rank(base: Candidate, layers: Sequence[str]) -> Answered[Ranking]:
+    """Ask what each of `layers` does alone."""
+    [answer] = yield Ask([Rank(base, tuple(layers))])
+    return cast(Ranking, answer)

@@ -31,7 +31,7 @@ def test_console_reporter_writes_plain_lines_now_and_then(clock: Clock) -> None:
         reporter.phase("all INT8", 100, 50)
         for n_done in range(1, 101):
             clock.now += 0.125
-            reporter.advance(n_done)
+            reporter.advance(n_done, 100)
         reporter.note("a [note] that is longer than the console is wide")
     lines = file.getvalue().splitlines()
     assert lines[0] == "all INT8: 100 iterations of 50 images"
@@ -41,6 +41,17 @@ def test_console_reporter_writes_plain_lines_now_and_then(clock: Clock) -> None:
     assert len(lines) == 5
 
 
+def test_console_reporter_ends_where_less_was_needed(clock: Clock) -> None:
+    file = io.StringIO()
+    with ConsoleReporter(Console(file=file)) as reporter:
+        reporter.phase("round 1", 100, 50)
+        clock.now += 1.0
+        reporter.advance(10, 100)
+        clock.now += 1.0
+        reporter.advance(30, 30)
+    assert file.getvalue().splitlines()[-1] == "round 1: 30/30 iterations, 1,000 images/s"
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_console_reporter_fits_the_terminal(clock: Clock, width: int) -> None:
     file = io.StringIO()
@@ -48,12 +59,12 @@ def test_console_reporter_fits_the_terminal(clock: Clock, width: int) -> None:
     with ConsoleReporter(console) as reporter:
         reporter.phase("round 12, 123 candidates", 123_000, 50)
         clock.now += 30.0
-        reporter.advance(10)
+        reporter.advance(10, 123_000)
         clock.now += 10.0
-        reporter.advance(4_010)
+        reporter.advance(4_010, 123_000)
         assert reporter._progress is not None
         reporter._progress.refresh()
-        reporter.advance(123_000)
+        reporter.advance(123_000, 123_000)
         reporter.note("done")
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).replace("\r", "\n").splitlines()
     [line] = {line for line in shown if "4010/123000 iterations" in line}

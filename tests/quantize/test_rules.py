@@ -15,7 +15,7 @@ from distcalib.quantize.scales import Calibration, Options, Quantizer
 from tests.quantize.nets import conv, eltwise, layer, make_graph, random_joined_net, random_net, relu, weights_of
 from tests.quantize.rules import File, Flags, violations
 
-SWITCHES = [field.name for field in fields(Options) if field.name != "weights_channel"]
+SWITCHES = [field.name for field in fields(Options) if isinstance(field.default, bool)]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -25,6 +25,9 @@ REPORT = CalibrationReport(
     refused_layers={"conv1": "first convolution"},
     without_int8_kernel=(),
     strategy="greedy",
+    confidence=None,
+    minimal=True,
+    stopped_by=None,
     flags=(),
     weights_channel="single",
     calibration_algo="auto",
@@ -33,7 +36,7 @@ REPORT = CalibrationReport(
     n_iterations=10,
     n_sampled=2,
     batch=8,
-    candidates=(CandidateRecord((), 2, 0.5, 0.25), CandidateRecord(("conv3",), 1, 0.745, 0.005)),
+    candidates=(CandidateRecord((), 2, False, 0.5, 0.25), CandidateRecord(("conv3",), 1, True, 0.745, 0.005)),
     isa="avx2",
     versions={"distcalib": "0"},
     n_actors=2,
@@ -65,12 +68,19 @@ def test_report_is_json_in_the_order_of_its_fields() -> None:
     assert text.endswith("}\n")
     found = json.loads(text)
     assert list(found) == list(REPORT.__dataclass_fields__)
-    assert found["candidates"][1] == {"fp32_layers": ["conv3"], "n_int8_layers": 1, "score": 0.745, "drop": 0.005}
+    assert found["candidates"][1] == {
+        "fp32_layers": ["conv3"],
+        "n_int8_layers": 1,
+        "meets": True,
+        "score": 0.745,
+        "drop": 0.005,
+        "failed": None,
+    }
     assert set(TIMING_KEYS) < found.keys()
 
 
 def test_json_has_null_for_what_is_no_number() -> None:
-    broken = replace(REPORT, drop=float("inf"), candidates=(CandidateRecord((), 2, float("nan"), float("inf")),))
+    broken = replace(REPORT, drop=float("inf"), candidates=(CandidateRecord((), 2, False, float("nan"), float("inf")),))
     found = json.loads(broken.to_json(), parse_constant=pytest.fail)
     assert found["drop"] is None
     assert found["candidates"][0]["score"] is None

@@ -18,7 +18,7 @@ from tests.run.tiny import BATCH, ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, strategy="greedy")
 
 REQUIRED = {  # by the users of report.json
     *("fp32_score", "score", "metric", "tolerance", "met", "int8_layers", "fp32_layers", "n_iterations", "batch"),
@@ -37,7 +37,7 @@ class Notes:
     def phase(self, name: str, n_iterations: int, batch: int) -> None:
         self.phases.append((name, n_iterations, batch))
 
-    def advance(self, n_done: int) -> None:
+    def advance(self, n_done: int, n_total: int) -> None:
         self.done.append(n_done)
 
     def note(self, text: str) -> None:
@@ -292,7 +292,7 @@ def test_calibrate_makes_no_folder_when_it_fails(tiny: Tiny, tmp_path: Path) -> 
 
 def test_calibrate_refuses_a_score_that_fp32_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = make_tiny(tmp_path)
-    monkeypatch.setattr("distcalib.run.measuring.scores", lambda rows: {"accuracy-top1": float("nan")})
+    monkeypatch.setattr("distcalib.run.measuring.mean", lambda values: float("nan"))
     with pytest.raises(EngineError, match=r"net\.prototxt: 'accuracy-top1' is nan in FP32 already; correct"):
         calibrate(net.prototxt, net.weights, replace(OPTIONS, n_actors=1))
 

@@ -5,12 +5,25 @@ A new strategy in STRATEGIES runs through all of this without a line here.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from distcalib.quantize.candidate import Candidate, Space
-from distcalib.search import STRATEGIES, Measurement, Search, make_strategy
+from distcalib.search import (
+    STRATEGIES,
+    Answer,
+    Ask,
+    Decide,
+    Measure,
+    Measurement,
+    Rank,
+    Ranking,
+    Request,
+    Search,
+    Verdict,
+    make_strategy,
+)
 
 Score = Callable[[Candidate], float]
 
@@ -35,6 +48,11 @@ class Case:
     drop: Score
     tolerance: float
     space: Space = SPACE
+    distance: Score = lambda candidate: 1.0  # a ranking that tells nothing
+
+    def ranked_by(self, distance: Score) -> "Case":
+        """The same, with another ranking."""
+        return replace(self, distance=distance)
 
 
 CASES = {
@@ -56,41 +74,77 @@ CASES = {
 
 @dataclass
 class Run:
-    """All rounds of a search, and what it returned."""
+    """All that a search asked, round by round, and what it returned."""
 
-    rounds: list[list[Candidate]]
+    asks: list[Ask]
     winner: Candidate
 
     @property
+    def requests(self) -> list[Request]:
+        """Each request once: what was asked in an earlier round the driver knows."""
+        return list(dict.fromkeys(request for ask in self.asks for request in ask.wanted))
+
+    @property
+    def rounds(self) -> list[list[Candidate]]:
+        """The candidates asked about, by round, without rankings."""
+        found = [[r.candidate for r in ask.wanted if not isinstance(r, Rank)] for ask in self.asks]
+        return [candidates for candidates in found if candidates]
+
+    @property
     def measured(self) -> list[Candidate]:
-        """Each candidate once: what was measured in an earlier round the driver knows."""
-        return list(dict.fromkeys(candidate for asked in self.rounds for candidate in asked))
+        """The candidates whose scores were asked for."""
+        return [request.candidate for request in self.requests if isinstance(request, Measure)]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All candidates asked about, each once."""
+        return list(dict.fromkeys(candidate for round_ in self.rounds for candidate in round_))
 
 
-def answer(asked: Sequence[Candidate], drop: Score) -> list[Measurement]:
-    return [Measurement(candidate, 0.75 - drop(candidate), drop(candidate)) for candidate in asked]
+def answer(request: Request, case: Case) -> Answer:
+    if isinstance(request, Measure):
+        return Measurement(request.candidate, 0.75 - case.drop(request.candidate), case.drop(request.candidate))
+    if isinstance(request, Decide):
+        return Verdict(request.candidate, case.drop(request.candidate) <= case.tolerance)
+    base = request.base
+    alone = {layer: case.distance(base.without(layer)) for layer in request.layers}
+    work = {layer: len(base.int8) - len(base.without(layer).int8) for layer in request.layers}
+    return Ranking(case.distance(base), alone, work)
 
 
-def drive(search: Search, measure: Callable[[Sequence[Candidate]], Sequence[Measurement]]) -> Run:
-    rounds: list[list[Candidate]] = []
+def drive(search: Search, answers: Callable[[Sequence[Request]], Sequence[Answer]]) -> Run:
+    asks: list[Ask] = []
     try:
-        asked = next(search)
+        ask = next(search)
         for _ in range(1000):
-            rounds.append(list(asked))
-            asked = search.send(measure(asked))
+            asks.append(Ask(list(ask.wanted), list(ask.maybe)))
+            ask = search.send(answers(ask.wanted))
     except StopIteration as stop:
-        return Run(rounds, stop.value)
+        return Run(asks, stop.value)
     raise AssertionError("the search does not end")
 
 
 def run(strategy: str, case: Case) -> Run:
     search = make_strategy(strategy, case.tolerance).search(case.space.all_int8)
-    return drive(search, lambda asked: answer(asked, case.drop))
+    return drive(search, lambda asked: [answer(request, case) for request in asked])
 
 
-@pytest.fixture(params=CASES)
+def upside_down(case: Case) -> Score:
+    """A ranking that is wrong throughout."""
+    return lambda candidate: 2.0 - min(case.drop(candidate), 2.0)
+
+
+RANKINGS: dict[str, Callable[[Case], Score]] = {
+    "true": lambda case: case.drop,
+    "silent": lambda case: case.distance,
+    "upside_down": upside_down,
+}
+
+
+@pytest.fixture(params=itertools.product(CASES, RANKINGS), ids="-".join)
 def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]
+    name, ranking = request.param
+    return CASES[name].ranked_by(RANKINGS[ranking](CASES[name]))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -98,27 +152,29 @@ class TestEveryStrategy:
     """What the driver, the journal and the user rely on."""
 
     def test_begins_with_all_int8_alone(self, strategy: str, case: Case) -> None:
-        assert run(strategy, case).rounds[0] == [case.space.all_int8]
+        assert run(strategy, case).asks[0] == Ask([Measure(case.space.all_int8)], [])
 
     def test_asks_for_what_really_runs(self, strategy: str, case: Case) -> None:
-        for candidate in run(strategy, case).measured:
+        for candidate in run(strategy, case).candidates:
             assert candidate == case.space.candidate(candidate.int8)
 
     def test_never_asks_for_nothing(self, strategy: str, case: Case) -> None:
-        assert all(run(strategy, case).rounds)
+        assert all(ask.wanted for ask in run(strategy, case).asks)
 
     def test_never_asks_twice_in_a_round(self, strategy: str, case: Case) -> None:
-        assert all(len(asked) == len(set(asked)) for asked in run(strategy, case).rounds)
+        for ask in run(strategy, case).asks:
+            asked = [*ask.wanted, *ask.maybe]
+            assert len(asked) == len(set(asked))
 
     def test_learns_something_in_every_round(self, strategy: str, case: Case) -> None:
-        seen: set[Candidate] = set()
-        for asked in run(strategy, case).rounds:
-            assert not seen.issuperset(asked)
-            seen.update(asked)
+        seen: set[Request] = set()
+        for ask in run(strategy, case).asks:
+            assert not seen.issuperset(ask.wanted)
+            seen.update(ask.wanted)
 
-    def test_returns_a_measured_candidate_or_fp32(self, strategy: str, case: Case) -> None:
+    def test_returns_a_measured_candidate(self, strategy: str, case: Case) -> None:
         done = run(strategy, case)
-        assert done.winner in done.measured or not done.winner.int8
+        assert done.winner in done.measured
 
     def test_meets_the_tolerance_if_it_can(self, strategy: str, case: Case) -> None:
         only_measures = strategy == "none"
@@ -130,6 +186,12 @@ class TestEveryStrategy:
             assert done.rounds == [[case.space.all_int8]]
             assert done.winner == case.space.all_int8
 
+    @pytest.mark.parametrize("pinned", ["c", "bf", NAMES])
+    def test_leaves_pinned_layers_int8(self, strategy: str, case: Case, pinned: str) -> None:
+        space = replace(case.space, pinned=frozenset(pinned) & frozenset(case.space.order))
+        done = run(strategy, replace(case, space=space))
+        assert all(space.pinned <= candidate.int8 for candidate in [*done.candidates, done.winner])
+
     def test_gives_the_same_each_time(self, strategy: str, case: Case) -> None:
         assert run(strategy, case) == run(strategy, case)
 
@@ -137,49 +199,49 @@ class TestEveryStrategy:
         """One object serves two interleaved searches: nothing is kept in `self`."""
         made = make_strategy(strategy, case.tolerance)
 
-        def rounds() -> Iterator[list[Candidate]]:
+        def asks() -> Iterator[object]:
             search = made.search(case.space.all_int8)
             try:
-                asked = next(search)
+                ask = next(search)
                 while True:
-                    yield list(asked)
-                    asked = search.send(answer(asked, case.drop))
+                    yield list(ask.wanted)
+                    ask = search.send([answer(request, case) for request in ask.wanted])
             except StopIteration as stop:
-                yield [stop.value]
+                yield stop.value
 
         expected = run(strategy, case)
-        for pair in itertools.zip_longest(rounds(), rounds()):
+        for pair in itertools.zip_longest(asks(), asks()):
             assert pair[0] == pair[1]
-        assert list(rounds()) == [*expected.rounds, [expected.winner]]
+        assert list(asks()) == [*(ask.wanted for ask in expected.asks), expected.winner]
 
     def test_does_not_depend_on_the_order_of_completion(self, strategy: str, case: Case) -> None:
-        """Measured last first, as actors may: the answers stand in the order of the questions all the same."""
+        """Answered last first, as actors may: the answers stand in the order of the questions all the same."""
 
-        def backwards(asked: Sequence[Candidate]) -> Sequence[Measurement]:
-            done = {m.candidate: m for m in answer(list(reversed(asked)), case.drop)}
-            return tuple(done[candidate] for candidate in asked)
+        def backwards(asked: Sequence[Request]) -> Sequence[Answer]:
+            done = {request: answer(request, case) for request in reversed(asked)}
+            return tuple(done[request] for request in asked)
 
         search = make_strategy(strategy, case.tolerance).search(case.space.all_int8)
         assert drive(search, backwards) == run(strategy, case)
 
-    def test_resumes_by_replay_after_any_measurement(self, strategy: str, case: Case) -> None:
-        """Killed after each number of measurements, and started again with those in a journal: the same in the end,
-        and nothing is measured twice.
+    def test_resumes_by_replay_after_any_answer(self, strategy: str, case: Case) -> None:
+        """Killed after each number of answers, and started again with those in a journal: the same in the end, and
+        nothing is asked twice.
         """
         expected = run(strategy, case)
-        for n_kept in range(len(expected.measured) + 1):
-            journal = {m.candidate: m for m in answer(expected.measured[:n_kept], case.drop)}
-            fresh: list[Candidate] = []
+        for n_kept in range(len(expected.requests) + 1):
+            journal = {request: answer(request, case) for request in expected.requests[:n_kept]}
+            fresh: list[Request] = []
 
-            def measure(
-                asked: Sequence[Candidate],
-                journal: dict[Candidate, Measurement] = journal,
-                fresh: list[Candidate] = fresh,
-            ) -> list[Measurement]:
-                new = [candidate for candidate in asked if candidate not in journal]
+            def answers(
+                asked: Sequence[Request],
+                journal: dict[Request, Answer] = journal,
+                fresh: list[Request] = fresh,
+            ) -> list[Answer]:
+                new = [request for request in asked if request not in journal]
                 fresh.extend(new)
-                journal.update((m.candidate, m) for m in answer(new, case.drop))
-                return [journal[candidate] for candidate in asked]
+                journal.update((request, answer(request, case)) for request in new)
+                return [journal[request] for request in asked]
 
-            assert drive(make_strategy(strategy, case.tolerance).search(case.space.all_int8), measure) == expected
-            assert fresh == expected.measured[n_kept:]
+            assert drive(make_strategy(strategy, case.tolerance).search(case.space.all_int8), answers) == expected
+            assert fresh == expected.requests[n_kept:]

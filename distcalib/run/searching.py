@@ -1,0 +1,307 @@
+"""Answers what a strategy asks, on the actors of a session: scores, verdicts and rankings.
+
+Iterations that were measured once are kept, by candidate: a verdict that stopped early is continued when the score is
+wanted.  What the strategy will probably ask next is looked into as well where that costs less time than asking later;
+the strategy never learns of it, so that the result is the same on any number of actors.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, inf, nan
+
+from distcalib.engine.ranking import RankSpec, in_chunks
+from distcalib.engine.spec import Outputs
+from distcalib.errors import DistcalibError
+from distcalib.measure import Job, JobResult
+from distcalib.metrics import Decider, Partial, mean
+from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.scales import Calibration
+from distcalib.report import drop_text
+from distcalib.run.choosing import score_inputs
+from distcalib.run.deliverable import Deliverable, deliver
+from distcalib.run.evaluation import running_int8, without_kernel
+from distcalib.run.measuring import Measuring
+from distcalib.run.session import rows
+from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, Verdict, make_strategy
+
+# Images that a ranking looks at, in at least two iterations: on resnet20 300 of 10,000 images rank as all of them do.
+RANKED_IMAGES = 256
+# The chance that a candidate named as likely is asked for, and that of the next one if it is.
+LIKELY = 0.8
+
+
+@dataclass(frozen=True)
+class Switches:
+    """Parts of the search that can be left out, to see what each is worth; the result is the same."""
+
+    share_prefixes: bool = True
+    stop_early: bool = True
+    look_ahead: bool = True
+
+
+@dataclass
+class _Known:
+    """What was measured of a candidate."""
+
+    files: Deliverable
+    values: dict[int, Partial] = field(default_factory=dict)
+    error: DistcalibError | None = None
+
+
+@dataclass
+class Searching:
+    """One search."""
+
+    measuring: Measuring
+    calibration: Calibration
+    switches: Switches = Switches()
+    _known: dict[Candidate, _Known] = field(default_factory=dict)
+    _rankings: dict[Rank, Ranking] = field(init=False, default_factory=dict)
+    _decider: Decider = field(init=False)
+    _begin: float = field(init=False, default_factory=time.perf_counter)
+    _n_rounds: int = field(init=False, default=0)
+    _compile_seconds: float = field(init=False, default=0.0)
+    _pass_seconds: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        options = self.measuring.options
+        self._decider = Decider(
+            self.measuring.fp32_values,
+            options.accuracy_loss,
+            upper=None if self.measuring.lower_is_better else 1,
+            confidence=options.confidence,
+        )
+
+    def run(self) -> Candidate:
+        """The winner, measured over all iterations."""
+        options = self.measuring.options
+        start = self.calibration.quantizer.space.all_int8
+        search = make_strategy(options.strategy, options.accuracy_loss).search(start)
+        try:
+            ask = next(search)
+            while True:
+                ask = search.send([self._answer(request) for request in self._prepared(ask)])
+        except StopIteration as stop:
+            winner: Candidate = stop.value
+        except _BudgetSpent as spent:
+            self.measuring.stopped_by = str(spent)
+            winner = self._best()
+            final = Measure(winner)
+            if not self._is_known(final):
+                self._work([final])
+            self._answer(final)
+        self.measuring.cost.total += self.measuring.session.settle()
+        return winner
+
+    def measurement(self, candidate: Candidate) -> Measurement:
+        """The score over all iterations, and its drop."""
+        known = self._known[candidate]
+        if known.error is not None:
+            return Measurement(candidate, nan, inf)
+        values = [known.values[i] for i in range(len(self._decider.reference))]
+        return Measurement(candidate, mean(values), self._decider.drop(values))
+
+    def _prepared(self, ask: Ask) -> Sequence[Request]:
+        """Do what is needed to answer `ask`."""
+        for request in ask.wanted:
+            if isinstance(request, Rank):
+                self._rankings[request] = self._rank(request)
+        wanted = [r for r in ask.wanted if not isinstance(r, Rank) and not self._is_known(r)]
+        if wanted:
+            self._check_budget()
+            ahead = [request for request in ask.maybe if not self._is_known(request)]
+            self._work([*wanted, *ahead[: self._n_ahead(len(wanted))]])
+        return ask.wanted
+
+    def _answer(self, request: Request) -> Answer:
+        if isinstance(request, Rank):
+            return self._rankings[request]
+        candidate, known = request.candidate, self._known[request.candidate]
+        if known.error is not None:
+            self.measuring.failed[candidate] = str(known.error)
+        found: Measurement | Verdict
+        if isinstance(request, Measure):
+            found = self.measurement(candidate)
+        else:
+            found = Verdict(candidate, bool(known.error is None and self._decider.decide(known.values)))
+        if not isinstance(self.measuring.answered.get(candidate), Measurement):
+            self.measuring.answered[candidate] = found
+        return found
+
+    def _is_known(self, request: Measure | Decide) -> bool:
+        known = self._known.get(request.candidate)
+        if known is None or known.error is not None:
+            return known is not None
+        if isinstance(request, Decide):
+            return self._decider.decide(known.values) is not None
+        return len(known.values) == len(self._decider.reference)
+
+    def _work(self, requests: Sequence[Measure | Decide]) -> None:
+        """Measure what is missing, all at once."""
+        calibration, base, session = self.calibration, self.measuring.base, self.measuring.session
+        jobs, is_first = [], not self._known
+        for i, request in enumerate(requests):
+            candidate = request.candidate
+            known = self._known.setdefault(candidate, _Known(deliver(base, calibration, candidate)))
+            order = self._decider.order or range(len(self._decider.reference))
+            missing = tuple(iteration for iteration in order if iteration not in known.values)
+            n_iterations, key = len(self._decider.reference), f"{self._n_rounds}/{i}"
+            jobs.append(session.scoring(key, known.files.spec(), n_iterations, missing, self._phase(requests)))
+
+        def enough(place: int, found: Mapping[int, object]) -> bool:
+            request, order = requests[place], jobs[place].order or ()
+            if isinstance(request, Measure) or not self.switches.stop_early:
+                return False
+            new = session.by_iteration(jobs[place], {order[position]: row for position, row in found.items()})
+            values = {**self._known[request.candidate].values, **self.measuring.partials(new)}
+            return self._decider.decide(values) is not None
+
+        results = self.measuring.timed(self._phase(requests), jobs, enough)
+        for request, job, result in zip(requests, jobs, results, strict=True):
+            self._take(request.candidate, job, result)
+        if is_first:
+            self.measuring.cost.unavoidable += results[0].run_seconds
+            self._pass_seconds = results[0].run_seconds
+            self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
+        self._tell(requests)
+        self._n_rounds += 1
+
+    def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
+        known = self._known[candidate]
+        known.error = result.error
+        found = self.measuring.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
+        known.values.update(self.measuring.partials(found))
+        if found:
+            missing = without_kernel(running_int8(known.files.net), list(found.values()))
+            self.measuring.without_int8_kernel.setdefault(candidate, missing)
+
+    def _rank(self, request: Rank) -> Ranking:
+        """One look at every layer, on a few iterations spread over the data."""
+        measuring, base = self.measuring, self.measuring.base
+        outputs = score_inputs(base, measuring.metric)
+        iterations = ranked_iterations(measuring.options.iterations, measuring.session.batch)
+        fp32 = base.spec(outputs=Outputs(outputs))
+        phase = f"ranking {len(request.layers)} layers"
+        [found] = measuring.timed("ranking, FP32", [Job("fp32", fp32, len(iterations), phase, order=iterations)])
+        reference = {
+            i: tuple(row.values[blob] for blob in outputs) for i, row in zip(iterations, rows(found), strict=True)
+        }
+        start = deliver(base, self.calibration, request.base).spec()
+        specs = {"": start}
+        for layer in request.layers:
+            specs[layer] = deliver(base, self.calibration, request.base.without(layer)).spec()
+        chunks = in_chunks(start, specs, self.switches.share_prefixes)
+        jobs = [
+            Job(
+                f"rank/{i}",
+                RankSpec(chunk, outputs, iterations, reference, begin),
+                1,
+                phase,
+                may_fail=True,
+                row_sizes=(len(chunk) * len(iterations),),
+            )
+            for i, (begin, chunk) in enumerate(chunks)
+        ]
+        distances = dict.fromkeys(specs, inf)
+        for result in measuring.timed(phase, jobs):
+            for row in rows(result):
+                distances.update(row.distances)
+        alone = {layer: distances[layer] for layer in request.layers}
+        best = min(alone, key=lambda layer: alone[layer])
+        measuring.session.reporter.note(f"{phase}: '{best}' alone brings the output nearest to FP32's")
+        return Ranking(distances[""], alone, measuring.session.work(request.layers))
+
+    @property
+    def _n_actors(self) -> int:
+        return self.measuring.session.n_actors
+
+    def _n_ahead(self, n_wanted: int) -> int:
+        """How many likely candidates are worth measuring together with those that are wanted."""
+        if not self.switches.look_ahead or not self._pass_seconds:
+            return 0
+        n_iterations = len(self._decider.reference)
+        return n_ahead(n_wanted, self._n_actors, n_iterations, self._pass_seconds / n_iterations, self._compile_seconds)
+
+    def _check_budget(self) -> None:
+        """Raise _BudgetSpent; at least the all-INT8 candidate is always measured."""
+        options = self.measuring.options
+        if not self.measuring.answered:
+            return
+        if options.max_candidates is not None and len(self.measuring.answered) >= options.max_candidates:
+            raise _BudgetSpent(f"--max-candidates {options.max_candidates}")
+        if options.max_time is not None and time.perf_counter() - self._begin >= options.max_time:
+            raise _BudgetSpent(f"--max-time {options.max_time:g}")
+
+    def _best(self) -> Candidate:
+        """Of what was measured or decided: what meets the tolerance with most INT8 layers, else what loses least."""
+
+        def preference(candidate: Candidate) -> tuple[bool, float, int, tuple[str, ...]]:
+            said = self.measuring.answered[candidate]
+            if isinstance(said, Verdict):
+                meets, drop = said.meets, inf
+            else:
+                meets, drop = said.drop <= self._decider.tolerance, said.drop
+            return not meets, 0.0 if meets else drop, -len(candidate.int8), candidate.fp32_layers
+
+        return min(self.measuring.answered, key=preference)
+
+    def _phase(self, requests: Sequence[Measure | Decide]) -> str:
+        if self._n_rounds == 0:
+            return "all INT8"
+        n = len(requests)
+        return f"round {self._n_rounds}, {n} candidate{'s' if n > 1 else ''}"
+
+    def _tell(self, requests: Sequence[Measure | Decide]) -> None:
+        """A line on the best of a round."""
+        measured = [self.measurement(r.candidate) for r in requests if isinstance(r, Measure)]
+        note = self.measuring.session.reporter.note
+        for request in requests:
+            if self._known[request.candidate].error is not None:
+                note(f"set aside: {self._known[request.candidate].error}")
+        if measured:
+            best = min(measured, key=lambda m: m.drop)
+            fallen = fp32_text(best.candidate)
+            told = f"{self.measuring.metric} = {best.score:.6g}, {drop_text(best.drop, self.measuring.lower_is_better)}"
+            note(f"{self._phase(requests)}: {told}, {fallen}")
+        else:
+            for request in requests:
+                known = self._known[request.candidate]
+                share = len(known.values) / len(self._decider.reference)
+                word = "meets the tolerance" if self._decider.decide(known.values) else "loses too much"
+                note(f"{fp32_text(request.candidate)}: {word} (after {share:.0%} of the data)")
+
+
+class _BudgetSpent(Exception):
+    """The run may not measure any more; the text is the flag that says so."""
+
+
+def ranked_iterations(n_iterations: int, batch: int) -> tuple[int, ...]:
+    """The iterations that a ranking looks at, spread evenly over the data, which may be sorted by class."""
+    n = min(n_iterations, max(2, ceil(RANKED_IMAGES / batch)))
+    return tuple(i * n_iterations // n for i in range(n))
+
+
+def n_ahead(n_wanted: int, n_actors: int, n_iterations: int, iteration_seconds: float, compile_seconds: float) -> int:
+    """The number of further candidates that makes the time for each one that will have been of use least.
+
+    While a program is compiled by one actor the others wait, and where there are more actors than iterations some
+    have nothing to do: with several candidates at once they have.
+    """
+
+    def seconds_each(n_more: int) -> float:
+        shards = ceil((n_wanted + n_more) * n_iterations / n_actors)
+        n_useful = n_wanted + sum(LIKELY ** (i + 1) for i in range(n_more))
+        compiled_each = ceil((n_wanted + n_more) / n_actors)
+        return (compiled_each * compile_seconds + shards * iteration_seconds) / n_useful
+
+    return min(range(16), key=lambda n: (seconds_each(n), n))
+
+
+def fp32_text(candidate: Candidate) -> str:
+    """The layers in FP32 as far as a line has room for them."""
+    fallen = candidate.fp32_layers
+    if not fallen:
+        return "no layer in FP32"
+    names = ", ".join(fallen[:4]) + (", ..." if len(fallen) > 4 else "")
+    return f"{len(fallen)} layer{'s' if len(fallen) > 1 else ''} in FP32: {names}"

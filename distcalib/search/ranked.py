@@ -1,0 +1,189 @@
+"""The default strategy: rank once on a small sample, search the length of the list, prune back.
+
+The ranking only decides what is tried first.  What is returned was measured, and no single layer of its FP32 set can be
+returned to INT8: that was tried for each, on all the data.  So a ranking that is wrong costs time, not accuracy.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from distcalib.quantize.candidate import Candidate
+from distcalib.search.strategy import Answered, Ranking, Search, decide, measure, rank
+
+LOOK_AHEAD = 8
+"""Candidates named as likely next; more would be wrong guesses, and cost actors that others could use."""
+
+
+FARTHEST = 1e30
+"""The distance of an output that is not finite; others are far below it."""
+
+
+class RankedFallback:
+    """Find a 1-minimal set of FP32 layers: without any one of them the drop would be above the tolerance."""
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+
+    def search(self, start: Candidate) -> Search:
+        """All INT8, a ranking, then candidates that need to be decided only, and the winner in full."""
+        [first] = yield from measure([start])
+        if first.drop <= self._tolerance or not start.movable:
+            return start
+        ranking = yield from rank(start, start.movable)
+        known = _Known(start)
+        prefixes = _prefixes(start, ranking)
+        guess = _guess(ranking, prefixes, self._tolerance / first.drop)
+        while True:
+            length = yield from _shortest(known, [prefix.candidate for prefix in prefixes], guess)
+            if length is None:
+                winner = prefixes[-1].candidate  # all that may fall back has: the best there is
+            else:
+                winner = yield from _pruned(known, prefixes[length - 1].candidate, ranking.work)
+            [final] = yield from measure([winner])
+            if length is None or final.drop <= self._tolerance:
+                return winner
+            known.correct(winner)  # decided on a part of the data, and wrongly
+
+
+class _Known:
+    """The verdicts so far; FP32 altogether loses nothing."""
+
+    def __init__(self, start: Candidate) -> None:
+        self._meets: dict[Candidate, bool] = {start: False}
+
+    def __contains__(self, candidate: Candidate) -> bool:
+        return candidate in self._meets or not candidate.int8
+
+    def __getitem__(self, candidate: Candidate) -> bool:
+        return not candidate.int8 or self._meets[candidate]
+
+    def verdict(self, candidate: Candidate) -> bool | None:
+        """The verdict; None if there is none."""
+        return True if not candidate.int8 else self._meets.get(candidate)
+
+    def correct(self, candidate: Candidate) -> None:
+        """It was taken to meet the tolerance, and does not."""
+        self._meets[candidate] = False
+
+    def ask(self, wanted: Sequence[Candidate], maybe: Sequence[Candidate] = ()) -> Answered[None]:
+        """Learn about each of `wanted`."""
+        new = [candidate for candidate in dict.fromkeys(wanted) if candidate not in self]
+        if new:
+            likely = [candidate for candidate in maybe if candidate not in self]
+            answers = yield from decide(new, likely[:LOOK_AHEAD])
+            self._meets.update(zip(new, answers, strict=True))
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """A beginning of the ranked list: the candidate with these layers in FP32, and the gain expected of the last."""
+
+    candidate: Candidate
+    gain: float
+
+
+def _prefixes(start: Candidate, ranking: Ranking) -> list[_Prefix]:
+    """The ranked list: that layer next which gains most a layer that goes to FP32, those included that it pulls along.
+
+    Of equals the one with less work.
+    """
+    own = _own_gains(start, ranking)
+    place = {layer: i for i, layer in enumerate(start.movable)}
+    found: list[_Prefix] = []
+    last, left = start, list(place)
+    while left:
+        fallen = {layer: last.int8 - last.without(layer).int8 for layer in left}
+        gains = {layer: fsum(own.get(name, 0.0) for name in sorted(fallen[layer])) for layer in left}
+
+        def order(layer: str, fallen: Mapping[str, frozenset[str]], gains: Mapping[str, float]) -> tuple[float, ...]:
+            return -gains[layer] / len(fallen[layer]), ranking.work[layer], place[layer]
+
+        best = min(left, key=lambda layer: order(layer, fallen, gains))
+        last = last.without(best)
+        found.append(_Prefix(last, gains[best]))
+        left = [layer for layer in left if layer in last.int8]
+    return found
+
+
+def _own_gains(start: Candidate, ranking: Ranking) -> dict[str, float]:
+    """What each layer gains by itself: what it was seen to gain, less what one that it pulls along gains already."""
+    base = _finite(ranking.base)
+    gains = {layer: base - _finite(distance) for layer, distance in ranking.alone.items()}
+    pulled = {layer: start.int8 - start.without(layer).int8 - {layer} for layer in gains}
+    return {
+        layer: gain - max((gains[other] for other in pulled[layer] if other in gains), default=0.0)
+        for layer, gain in gains.items()
+    }
+
+
+def _finite(distance: float) -> float:
+    """A number to reckon with where a net gave none."""
+    return min(distance, FARTHEST) if distance == distance else FARTHEST
+
+
+def _guess(ranking: Ranking, prefixes: Sequence[_Prefix], allowed: float) -> int:
+    """The length at which the distance that is left should be the `allowed` part, if distances add up; at least 1.
+
+    To add up is what independent errors do in the square; it is a first guess, and costs nothing but time if wrong.
+    """
+    left = base = _finite(ranking.base)
+    for length, prefix in enumerate(prefixes, 1):
+        left -= max(prefix.gain, 0.0)
+        if left <= allowed * base:
+            return length
+    return max(1, len(prefixes) // 2)
+
+
+def _shortest(known: _Known, prefixes: Sequence[Candidate], guess: int) -> Answered[int | None]:
+    """The length of a prefix that meets the tolerance where the one shorter by 1 does not; None if there is none.
+
+    From the guess outwards in steps that double, then by bisection.  If a longer prefix failed where a shorter one
+    met, lengths tell nothing about each other: then all shorter ones are tried, and the shortest that meets is taken.
+    """
+    low, high = 0, len(prefixes) + 1  # low fails, high meets, as far as is known
+
+    def meets(length: int, step: int) -> Answered[bool]:
+        candidate = prefixes[length - 1]
+        likely = [prefixes[n - 1] for n in (length - 1, length + step, length - 1 - step) if low < n < high]
+        yield from known.ask([candidate], [*likely[:1], *candidate.returns.values(), *likely[1:]])
+        return known[candidate]
+
+    step, length = 1, guess
+    while high - low > 1:
+        length = min(max(length, low + 1), high - 1)
+        if (yield from meets(length, step)):
+            high = length
+            length = high - step if low == 0 else (low + high) // 2
+        else:
+            low = length
+            length = low + step if high > len(prefixes) else (low + high) // 2
+        step *= 2
+    if high > len(prefixes):
+        return None
+    if any(known.verdict(candidate) is False for candidate in prefixes[high:]):
+        yield from known.ask(prefixes[: high - 1])
+        high = next(n for n, candidate in enumerate(prefixes, 1) if known.verdict(candidate))
+    return high
+
+
+def _pruned(known: _Known, candidate: Candidate, work: Mapping[str, int]) -> Answered[Candidate]:
+    """Return layers to INT8, those with most work first, until no single one can be: each was tried on the last set.
+
+    One that failed on a larger set will most likely fail again, so it is tried again when all others were.
+    """
+    failed: set[str] = set()  # on the set as it is now
+    failed_before: set[str] = set()
+    while True:
+        returns = candidate.returns
+        left = sorted(returns.keys() - failed, key=lambda name: (name in failed_before, -work.get(name, 0), name))
+        if not left:
+            return candidate
+        layer, *others = left
+        yield from known.ask([returns[layer]], [returns[other] for other in others])
+        if known[returns[layer]]:
+            candidate = returns[layer]
+            failed.clear()
+        else:
+            failed.add(layer)
+            failed_before.add(layer)

@@ -1,0 +1,110 @@
+"""A ranking is of the candidates' own outputs, whatever they share; it needs no actors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.caffe.graph import Blob
+from distcalib.data import DATA_TYPES
+from distcalib.engine.ranking import RankSpec, distance, in_chunks, live_values
+from distcalib.engine.spec import NetSpec, Outputs
+from distcalib.engine.worker import NetWorker, Setting
+from distcalib.quantize.fusion import find_fused, in_run_order
+from distcalib.quantize.ranges import Range
+from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.run.deliverable import deliver
+from distcalib.run.net import Net, open_net
+from tests.run.tiny import make_tiny
+
+LOGITS = (Blob("fc", 0),)
+ITERATIONS = (0, 3, 4)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Net, NetWorker, dict[str, NetSpec]]:
+    """The tiny net, a worker, and by name its all-INT8 candidate "" and each with one layer in FP32."""
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    net = open_net(made.prototxt)
+    weights = net.weights(made.weights)
+    quantizer = Quantizer(net.graph, Options())
+    ranges = {blob: Range(-2.0, 2.0 + i) for i, blob in enumerate(quantizer.observed)}
+    calibration = Calibration(quantizer, ranges, weights)
+    start = quantizer.space.all_int8
+    specs = {layer: deliver(net, calibration, start.without(layer)).spec() for layer in start.int8_layers}
+    specs[""] = deliver(net, calibration, start).spec()
+    worker = NetWorker(Setting(made.prototxt, weights, "net.caffemodel", {}), 1)
+    return net, worker, specs
+
+
+def outputs(worker: NetWorker, net: Net, spec: NetSpec) -> dict[int, tuple[np.ndarray, ...]]:
+    """The logits by the way that values are handed out."""
+    whole = NetSpec(spec.net, spec.where, changed=spec.changed, outputs=Outputs(LOGITS))
+    worker.load("whole", worker.compile(whole))
+    return {i: (row.values[LOGITS[0]],) for i, row in zip(ITERATIONS, worker.run("whole", ITERATIONS), strict=True)}
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_ranking_is_the_distance_of_each_candidates_outputs(
+    net: tuple[Net, NetWorker, dict[str, NetSpec]], share: bool
+) -> None:
+    base, worker, specs = net
+    reference = outputs(worker, base, base.spec())
+    found: dict[str, float] = {}
+    chunks = in_chunks(specs[""], specs, share)
+    for begin, chunk in chunks:
+        worker.load("rank", worker.compile(RankSpec(chunk, LOGITS, ITERATIONS, reference, begin)))
+        [row] = worker.run("rank", [0])
+        assert not found.keys() & row.distances.keys()
+        found.update(row.distances)
+        worker.drop("rank")
+    assert found.keys() == specs.keys()
+    for name, spec in specs.items():
+        whole = outputs(worker, base, spec)
+        expected = np.mean([distance(whole[i], reference[i]) for i in ITERATIONS])
+        assert found[name] == pytest.approx(expected, rel=1e-3)
+    assert found["conv3"] < found[""] / 2
+
+
+def test_in_chunks_puts_neighbours_together_and_begins_at_their_first_difference(
+    net: tuple[Net, NetWorker, dict[str, NetSpec]],
+) -> None:
+    base, _, specs = net
+    chunks = in_chunks(specs[""], specs)
+    assert sorted(name for _, chunk in chunks for name in chunk) == sorted(specs)
+    begins = [begin for begin, _ in chunks]
+    assert begins == sorted(begins)
+    order = list(in_run_order(base.graph, find_fused(base.graph)))
+    # conv4 in FP32 changes what conv3 stores: that is where its candidate begins to differ.
+    last = next(begin for begin, chunk in chunks if "conv4" in chunk)
+    assert order[last][0].name <= "conv3_relu"
+
+
+def test_in_chunks_without_sharing_begins_at_the_data(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
+    _, _, specs = net
+    assert [(begin, len(chunk)) for begin, chunk in in_chunks(specs[""], specs, share=False)] == [(0, 1)] * len(specs)
+
+
+def test_live_values_at_every_cut_are_what_the_rest_reads(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
+    base, _, _ = net
+    order = list(in_run_order(base.graph, find_fused(base.graph)))
+    assert live_values(base.graph, LOGITS, 0) == ()
+    for begin in range(1, len(order) + 1):
+        names = [blob.name for blob in live_values(base.graph, LOGITS, begin)]
+        last = [node for node, _ in order[:begin] if node.type not in DATA_TYPES]
+        made = [node for node in last if LOGITS[0] not in node.bottoms]
+        assert names == ([made[-1].tops[0].name] if made else [])
+
+
+def test_distance_of_what_is_not_finite_is_infinite() -> None:
+    good, bad = np.zeros(3, np.float32), np.array([0, np.inf, np.nan], np.float32)
+    assert distance([bad], [good]) == float("inf")
+    assert distance([good + 2], [good]) == 4.0
+    assert distance([good + 2, good], [good, good + 1]) == 5.0
+
+
+def test_ranking_refuses_nothing_that_whole_nets_do_not(tmp_path: Path) -> None:
+    """A blob that the data layers give is no part of the cut."""
+    made = make_tiny(tmp_path)
+    net = open_net(made.prototxt)
+    assert live_values(net.graph, (Blob("label", 0), *LOGITS), 1) == ()
