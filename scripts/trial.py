@@ -1,0 +1,81 @@
+"""Measure candidates in this process: for scripts and tests that need scores of many candidates and no actors.
+
+What is compiled and run is what an actor compiles and runs, so that scores are those that `calibrate` finds; only the
+pool is left out, which takes seconds to start."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from distcalib.caffe import Weights
+from distcalib.engine.spec import NetSpec, Row, Sampling
+from distcalib.engine.worker import NetWorker, Setting
+from distcalib.metrics import choose_score
+from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.ranges import merge_ranges
+from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.run.deliverable import deliver
+from distcalib.run.evaluation import scores
+from distcalib.run.net import Net
+
+N_SAMPLED = 10  # as -s by default
+
+
+class Trial:
+    """A net with weights, to be quantized as `options` say and measured over `n_iterations`."""
+
+    def __init__(self, net: Net, weights: Weights, options: Options, n_iterations: int, n_threads: int = 1) -> None:
+        self._net, self._weights, self._n_iterations = net, weights, n_iterations
+        self._worker = NetWorker(Setting(net.path.resolve(), weights, "weights", {}), n_threads)
+        self._metric = choose_score(net.test, None)
+        self._found: dict[Candidate, float] = {}
+        self.quantizer = Quantizer(net.graph, options)
+
+    @property
+    def all_int8(self) -> Candidate:
+        """Every layer INT8 that can be."""
+        return self.quantizer.space.all_int8
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """From the ranges over the first iterations."""
+        n_sampled = min(N_SAMPLED, self._n_iterations)
+        sampling = Sampling(self.quantizer.observed, False, 0, n_sampled, n_sampled)
+        found = self._run(self._net.spec(sampling), 1)
+        ranges = merge_ranges(self.quantizer.observed, [row.ranges for row in found])
+        return Calibration(self.quantizer, ranges, self._weights)
+
+    @cached_property
+    def fp32_scores(self) -> Mapping[str, float]:
+        """Every score of the FP32 net, by blob."""
+        return scores(self._run(self._net.spec(), self._n_iterations))
+
+    @property
+    def fp32_score(self) -> float:
+        """The score of the FP32 net."""
+        return self.fp32_scores[self._metric]
+
+    def score(self, candidate: Candidate) -> float:
+        """The score of `candidate`; measured once."""
+        if candidate not in self._found:
+            spec = deliver(self._net, self.calibration, candidate).spec()
+            self._found[candidate] = scores(self._run(spec, self._n_iterations))[self._metric]
+        return self._found[candidate]
+
+    def drop(self, *fp32: str) -> float:
+        """What is lost against FP32 with the layers `fp32`, and what they pull along, in FP32."""
+        return round(self.fp32_score - self.score(self.all_int8.without(*fp32)), 12)
+
+    def cure_and_gap(self, layers: Iterable[str]) -> tuple[float, float]:
+        """Drop with all of `layers` in FP32, and the least drop with one of them in INT8 again.
+
+        A tolerance in between needs all of them.
+        """
+        cure = self.all_int8.without(*layers)
+        back = {self.all_int8.without(*(set(layers) - {name})) for name in layers} - {cure}
+        return self.drop(*layers), min(round(self.fp32_score - self.score(c), 12) for c in back)
+
+    def _run(self, spec: NetSpec, n_rows: int) -> list[Row]:
+        self._worker.load("trial", self._worker.compile(spec))
+        found = self._worker.run("trial", range(n_rows))
+        self._worker.drop("trial")
+        return found
