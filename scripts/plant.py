@@ -32,11 +32,12 @@ from distcalib.caffe import (
     net_text,
     read_weights,
     resolve_sources,
+    shared_params,
     write_atomically,
     write_weights,
 )
 from distcalib.caffe.graph import Graph, Node
-from distcalib.errors import DistcalibError, OptionError
+from distcalib.errors import DistcalibError, OptionError, WeightsError
 from distcalib.quantize.candidate import Space
 from distcalib.quantize.fusion import QUANTIZABLE, Fused, find_fused, rows_first
 from distcalib.quantize.scales import Options, Quantizer
@@ -84,7 +85,7 @@ def find_sites(graph: Graph) -> dict[str, Site]:
     blobs another one shares.
     """
     sites = {}
-    shared = _shared(graph)
+    shared = {name for name, _ in shared_params([node.layer for node in graph])}
     for group in find_fused(graph).values():
         reader = _only_reader(graph, group)
         if reader is not None and not shared & {node.name for node in (*group.members, reader)}:
@@ -128,15 +129,19 @@ def plant(
 ) -> Planting:
     """`weights` with `layers` made hard; channels and exponents follow from `seed` and the layer's place in the net.
 
-    Raises OptionError for layers that cannot be planted.
+    Raises OptionError for layers that cannot be planted, WeightsError if `weights` lacks what they need.
     """
     sites = find_sites(graph)
     wrong = sorted(set(layers) - set(sites))
     if wrong:
         raise OptionError(f"{', '.join(wrong)}: cannot be planted; {', '.join(sites) or 'no layer'} can be")
+    names = [name for name in sites if name in layers]
+    used = [node for name in names for node in (*sites[name].producer.members, sites[name].reader)]
+    lacking = {node.name: None for node in used if node.type != "ReLU" and node.name not in weights}
+    if lacking:
+        raise WeightsError(f"{', '.join(lacking)}: not in the caffemodel; give the one that belongs to the net")
     changed = dict(weights)
     exponents: dict[str, dict[int, int]] = {}
-    names = [name for name in sites if name in layers]
     for name in names:
         site = sites[name]
         random = np.random.RandomState([seed, site.reader.index])
@@ -147,16 +152,6 @@ def plant(
         _scale_output(site.producer, changed, factors)
         _divide_input(site.reader, changed, factors)
     return Planting(changed, tuple(names), exponents, {name: sites[name].producer.name for name in names})
-
-
-def _shared(graph: Graph) -> frozenset[str]:
-    """The layers that share a blob with another one by its name."""
-    users: dict[str, set[str]] = {}
-    for node in graph:
-        for param in node.layer.param:
-            if param.name:
-                users.setdefault(param.name, set()).add(node.name)
-    return frozenset(name for names in users.values() if len(names) > 1 for name in names)
 
 
 def _only_reader(graph: Graph, group: Fused) -> Node | None:

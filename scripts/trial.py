@@ -6,7 +6,7 @@ pool is left out, which takes seconds to start."""
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
-from distcalib.caffe import Weights
+from distcalib.caffe import Weights, share
 from distcalib.engine.spec import NetSpec, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.metrics import choose_score
@@ -24,8 +24,9 @@ class Trial:
     """A net with weights, to be quantized as `options` say and measured over `n_iterations`."""
 
     def __init__(self, net: Net, weights: Weights, options: Options, n_iterations: int, n_threads: int = 1) -> None:
-        self._net, self._weights, self._n_iterations = net, weights, n_iterations
-        self._worker = NetWorker(Setting(net.path.resolve(), weights, "weights", {}), n_threads)
+        self._net, self._n_iterations = net, n_iterations
+        self._weights = share(net.test.layer, weights, net.name)
+        self._worker = NetWorker(Setting(net.path.resolve(), self._weights, "weights", {}), n_threads)
         self._metric = choose_score(net.test, None)
         self._found: dict[Candidate, float] = {}
         self.quantizer = Quantizer(net.graph, options)

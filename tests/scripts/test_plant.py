@@ -13,7 +13,7 @@ from distcalib.caffe.graph import Graph
 from distcalib.engine.builder import build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
-from distcalib.errors import OptionError
+from distcalib.errors import OptionError, WeightsError
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.scales import Options, Quantizer
@@ -164,6 +164,14 @@ def test_plant_refuses_other_layers() -> None:
         plant(make_graph(C, D), {}, ["c", "d", "e"], 0)
 
 
+def test_plant_names_what_the_weights_lack() -> None:
+    graph = make_graph(C, BN, SCALE, D)
+    weights = blobs_of(graph)
+    del weights["s"], weights["d"]
+    with pytest.raises(WeightsError, match=r"^s, d: not in the caffemodel; give the one that belongs to the net$"):
+        plant(graph, weights, ["d"], 0)
+
+
 def test_plant_treats_a_layer_the_same_with_any_others() -> None:
     graph, weights = open_net(DIGITS).graph, read_weights(DIGITS.with_suffix(".caffemodel"))
     alone, many = (plant(graph, weights, names, 3).exponents for names in (["conv3_pw"], ["conv2_pw", "conv3_pw"]))
@@ -204,8 +212,8 @@ def test_main_leaves_the_digits_net_in_fp32(tmp_path: Path) -> None:
 def test_plant_makes_the_layer_hard_and_no_other(name: str) -> None:
     """Depthwise and dense: of all single layers, the named one in FP32 is what helps."""
     net, weights = open_net(DIGITS), read_weights(DIGITS.with_suffix(".caffemodel"))
-    trial = Trial(net, plant(net.graph, weights, [name], 0).weights, MULTIPLE, ITERATIONS)
-    given = Trial(net, weights, MULTIPLE, ITERATIONS)
+    trial = Trial(net, plant(net.graph, weights, [name], 0).weights, MULTIPLE, 6)
+    given = Trial(net, weights, MULTIPLE, 6)
     assert trial.drop(name) == given.drop(name)  # nothing else became worse
     assert min(trial.drop(other) for other in trial.all_int8.int8 - {name}) > trial.drop(name) + 0.05
 
