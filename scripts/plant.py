@@ -1,9 +1,10 @@
 """Plant layers that INT8 ruins into a net whose FP32 function stays what it was.
 
-    python -m scripts.plant -m MODEL -w WEIGHTS --layers 3 --seed 0 --out DIR [--strength 5] [-c multiple] [-1st] [-fc]
+    python -m scripts.plant -m MODEL -w WEIGHTS --layers 3 --seed 0 --out DIR [--strength 6] [-1st] [-fc]
 
 writes DIR/MODEL.prototxt, DIR/WEIGHTS.caffemodel and DIR/planted.json.  A search that is given a tolerance between
-the drops of the cure and of the cure without one of its layers must return exactly the planted layers.
+the drops of the cure and of the cure without one of its layers must return exactly the planted layers; with
+`-c multiple`, under which all of them are clean (scripts/bench_plant.py).
 
 Some output channels of a layer are multiplied by 2^k through its folded Scale, and the weights of the only layer that
 reads them are divided by it: between the two stand layers with f(a·x) = a·f(x) only, so what follows is the same to
@@ -11,9 +12,8 @@ the last bit.  The hard layer is the reader, which has weights and input that no
 neither, and the producer then writes FP32.  The producer in FP32 cures nothing, since the reader still rounds.
 
 A dense reader gets few channels scaled *down*: its weights for them grow and take the resolution from all others,
-whatever -c says, while the producer loses no more than these few rows, with `-c single`.  Scaled up, they would ruin
-the producer's other rows too, and two layers would be needed for one.  A depthwise reader has a weight scale for
-each channel with `-c multiple`, so nothing but its input can be ruined, and its channels are scaled up; with
+while the producer loses no more than these few rows, and these with `-c single` only.  A depthwise reader has a weight
+scale for each channel with `-c multiple`, so nothing but its input can be ruined, and its channels are scaled up; with
 `-c single` the producer then needs FP32 too.
 """
 
