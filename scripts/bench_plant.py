@@ -36,9 +36,8 @@ def main() -> None:
     weights = read_weights(args.weights or args.model.with_suffix(".caffemodel"))
     options = Options(weights_channel=args.weights_channel, enable_1st_conv=args.enable_1st_conv)
     given = Trial(net, weights, options, args.iterations)
-    print(
-        f"{net.name}, {options}, strength {args.strength:g}: FP32 {given.fp32_score:.4f}, all INT8 {given.drop():.4f}"
-    )
+    flags = f"-c {args.weights_channel}{' -1st' if args.enable_1st_conv else ''} --strength {args.strength:g}"
+    print(f"{net.name} {flags}: FP32 {given.fp32_score:.4f}, all INT8 loses {given.drop():.4f}")
     print(ROW.format("n", "seed", "FP32", "all INT8", "not planted", "cure", "one missing", "layers"))
     for n in args.n:
         for seed in range(args.seeds):
