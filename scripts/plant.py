@@ -45,8 +45,8 @@ from distcalib.run.net import Net, open_net
 
 Array = NDArray[np.float32]
 
-# Bits of resolution that a planted layer loses: in resnet20 one layer costs 1 to 30 points (5 bits: 0.2 to 3), in
-# examples/digits up to 80 (5 bits: 15 to 75).  scripts/bench_plant.py measures it.
+# Bits of resolution that a planted layer loses. With `-c multiple`, one layer alone costs resnet20 1 to 30 points (7
+# bits: 7 to 62), and examples/digits 50 to 90.  scripts/bench_plant.py measures it.
 STRENGTH = 6.0
 # A depthwise layer whose input alone is ruined bears this much more: its weights keep all their bits.
 DEPTHWISE_EXTRA = 1.5
