@@ -47,7 +47,7 @@ class DatabaseSource:
             self._records.close()
             raise
         self._image_shape = first.shape
-        shapes = ((self.batch_size, *self._image_shape), (self.batch_size,))
+        shapes = ((self.batch_size, *self._transform.shape(self._image_shape)), (self.batch_size,))
         self.shapes = dict(zip(self.tops, shapes, strict=False))
 
     @property

@@ -43,7 +43,7 @@ class ImageSource:
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
         self._image_shape = self._pixels(self._list.read(0, 1)[0]).shape
-        shapes = ((self.batch_size, *self._image_shape), (self.batch_size,))
+        shapes = ((self.batch_size, *self._transform.shape(self._image_shape)), (self.batch_size,))
         self.shapes = dict(zip(self.tops, shapes, strict=True))
 
     @property

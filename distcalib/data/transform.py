@@ -5,7 +5,8 @@ bytes first and converted at once, with the same two float32 operations in the s
 bits.
 
 The order is that of Intel Caffe's data_transformer.cpp: decode, random_resize_param, resize_param, crop at the centre,
-mean, scale. distort_param, expand_param, emit_constraint and flow are ignored, since a Data layer ignores them there.
+mean, scale, pad. `pad` is what a convolution on u8 input has in place of its own: the frame is 128, the u8 that stands
+for zero there (docs/decisions/007-a-first-convolution-on-u8.md). distort_param, expand_param, emit_constraint and flow are ignored, since a Data layer ignores them there.
 What differs, on purpose:
 - `mirror` is not applied. Caffe draws it at random for each image in TEST too, and then no score comes twice.
 - `resize_param` with a crop crops the resized image, as SSD does, where the code is from; Intel's places the window by
@@ -28,6 +29,10 @@ from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
 
 
+ZERO_POINT = 128
+"""The u8 that stands for zero in the input of a convolution with force_u8_input."""
+
+
 class Transform:
     """One layer's transform_param; `where` begins its errors: "net.prototxt: layer 'data' (Data)".
 
@@ -43,6 +48,7 @@ class Transform:
         self._crop = (param.crop_size, param.crop_size) if param.crop_size else (param.crop_h, param.crop_w)
         self._flags = COLOR if param.force_color else GRAY if param.force_gray else AS_STORED
         self._scale = np.float32(param.scale)
+        self._pad = int(param.pad)
         self._mean_value = np.array(param.mean_value, np.float32)
         self._mean_image = _read_mean(resolve_path(param.mean_file, prototxt), where) if param.mean_file else None
         # The cores of an actor belong to the inference engine, and OpenCV would start a thread for each core it sees.
@@ -66,8 +72,12 @@ class Transform:
             image = resize(image, self._param.resize_param)
         return self._centre(image.transpose(2, 0, 1))
 
+    def shape(self, pixels: tuple[int, ...]) -> tuple[int, int, int]:
+        """The (C, H, W) that `finish` makes of an image whose `pixels` have this shape."""
+        return pixels[0], pixels[1] + 2 * self._pad, pixels[2] + 2 * self._pad
+
     def finish(self, batch: Pixels) -> FloatArray:
-        """(N, C, H, W) of `pixels` -> (value - mean) * scale, float32, a new array."""
+        """(N, C, H, W) of `pixels` -> (value - mean) * scale in a frame of ZERO_POINT, float32, a new array."""
         values = batch.astype(np.float32)
         if self._mean_image is not None:
             values -= _window(self._mean_image, values.shape[2:])  # where the image of that size was cut, too
@@ -75,7 +85,11 @@ class Transform:
             values -= self._mean_value.reshape(1, -1, 1, 1)
         if self._scale != 1:
             values *= self._scale
-        return values
+        if not self._pad:
+            return values
+        padded = np.full((len(batch), *self.shape(batch.shape[1:])), ZERO_POINT, np.float32)
+        padded[:, :, self._pad : -self._pad, self._pad : -self._pad] = values
+        return padded
 
     def _centre(self, image: Pixels) -> Pixels:
         """The crop of (C, H, W), once its size is seen to suit mean and crop."""
@@ -105,8 +119,6 @@ def _faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
         yield "force_color and force_gray exclude each other; keep one"
     if not param.crop_size and bool(param.crop_h) != bool(param.crop_w):
         yield "crop_h and crop_w belong together; give both, or crop_size"
-    if param.pad:
-        yield f"pad: {param.pad} is not done yet; take it out and pad in the first convolution"
     if param.bgr2rgb:
         yield "bgr2rgb is not done; swap the channels of the images or of the first convolution"
     if param.HasField("noise_param"):

@@ -89,6 +89,22 @@ def test_transform_crops_the_mean_image_where_it_crops_the_image(
     np.testing.assert_array_equal(got, element_by_element(pixels, 0.3, mean, (size, size) if size else (7, 10)))
 
 
+@pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
+@pytest.mark.parametrize("text", ["", "crop_size: 4", "scale: 0.5 mean_value: 7"], ids=["whole", "crop", "mean and scale"])
+@pytest.mark.parametrize("pad", [1, 3])
+def test_transform_pads_what_it_made_with_128(text: str, pad: int, floats: bool) -> None:
+    pixels = np.asarray(noise(3, 7, 10), np.float32 if floats else np.uint8)
+    inner = applied(text, raw_datum(pixels))
+    made = transform(f"{text} pad: {pad}")
+    got = made.finish(made.pixels(raw_datum(pixels))[None])[0]
+    assert got.shape == made.shape(made.pixels(raw_datum(pixels)).shape)
+    assert got.dtype == np.float32
+    height, width = inner.shape[1:]
+    for c, h, w in np.ndindex(3, height + 2 * pad, width + 2 * pad):
+        inside = 0 <= h - pad < height and 0 <= w - pad < width
+        assert got[c, h, w] == (inner[c, h - pad, w - pad] if inside else 128.0)
+
+
 def test_transform_finds_the_mean_image_beside_the_prototxt(tmp_path: Path) -> None:
     write_mean(tmp_path / "mean.binaryproto", np.ones((1, 2, 2), np.float32))
     param = caffe_pb2.TransformationParameter(mean_file="mean.binaryproto")
@@ -150,7 +166,6 @@ def test_transform_ignores_what_a_data_layer_ignores(text: str) -> None:
         ('mean_file: "m" mean_value: 1', "mean_file and mean_value exclude each other; keep one"),
         ("force_color: true force_gray: true", "force_color and force_gray exclude each other; keep one"),
         ("crop_h: 3", "crop_h and crop_w belong together; give both, or crop_size"),
-        ("pad: 3", "pad: 3 is not done yet; take it out"),
         ("bgr2rgb: true", "bgr2rgb is not done; swap the channels"),
         ("noise_param {}", "noise_param would change the test images; take it out"),
         (
@@ -177,8 +192,8 @@ def test_transform_refuses(text: str, sentence: str) -> None:
 
 
 def test_transform_refuses_all_at_once() -> None:
-    with pytest.raises(DataError, match=r"pad: 3 .*; bgr2rgb is .*; noise_param would"):
-        transform("pad: 3 bgr2rgb: true noise_param {}")
+    with pytest.raises(DataError, match=r"crop_h and crop_w .*; bgr2rgb is .*; noise_param would"):
+        transform("crop_w: 3 bgr2rgb: true noise_param {}")
 
 
 @pytest.mark.parametrize(
