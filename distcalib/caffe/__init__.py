@@ -5,7 +5,7 @@ from distcalib.caffe.phase import test_net
 from distcalib.caffe.reading import read_net
 from distcalib.caffe.sharing import share, shared_params
 from distcalib.caffe.weights import Weights, read_weights
-from distcalib.caffe.weights_writing import write_weights
+from distcalib.caffe.weights_writing import write_net_weights, write_weights
 from distcalib.caffe.writing import net_text, write_atomically
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "shared_params",
     "test_net",
     "write_atomically",
+    "write_net_weights",
     "write_weights",
 ]

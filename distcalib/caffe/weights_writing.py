@@ -37,6 +37,18 @@ def write_weights(
     write_atomically(path, _pieces(net_name, layers, weights))
 
 
+def write_net_weights(path: str | os.PathLike[str], net: caffe_pb2.NetParameter, weights: Weights) -> None:
+    """Write the caffemodel of `net`: its layers, with those blobs of `weights` that are theirs.
+
+    The layers have no quantization_param, as those of an FP32 net: Caffe folds layers by what the caffemodel says of
+    them. Raises OutputError."""
+    layers = [caffe_pb2.LayerParameter.FromString(layer.SerializeToString()) for layer in net.layer]
+    for layer in layers:
+        layer.ClearField("quantization_param")
+    names = {layer.name for layer in layers}
+    write_weights(path, net.name, layers, {name: blobs for name, blobs in weights.items() if name in names})
+
+
 def _pieces(net_name: str, layers: Sequence[caffe_pb2.LayerParameter], weights: Weights) -> Iterator[Buffer]:
     name = net_name.encode()
     yield header(_NAME, len(name)) + name

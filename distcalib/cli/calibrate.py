@@ -32,8 +32,6 @@ EXAMPLE = (
 # Flags of the predecessor that have no meaning here yet: refused by name, because a flag that is silently ignored
 # gives a file that the user did not ask for.
 NOT_YET: tuple[tuple[tuple[str, ...], bool, str], ...] = (
-    (("-fu", "--first_conv_force_u8"), False, "is not supported yet; -1st quantizes the first convolution"),
-    (("-clx",), False, "goes with -fu, which is not supported yet; leave it out"),
     (("-wi", "--conv_algo"), False, "crashed in the predecessor's last release and is not supported; leave it out"),
 )
 
@@ -46,6 +44,8 @@ SWITCHES: tuple[tuple[str, str, str], ...] = (
     ("-t", "concat_use_fp32", "convolutions that feed a Concat get FP32 output"),
     ("-f", "unify_concat_scales", "convolutions that feed one Concat share the smallest scale_out"),
     ("-1st", "enable_1st_conv", "quantize the first convolution too, as s8 input"),
+    ("-fu", "first_conv_force_u8", "quantize the first convolution on u8 input instead; writes a new caffemodel, too"),
+    ("-clx", "clx", "with -fu: the target has VNNI, so its weights keep their full scale"),
     ("-uff", "disable_force_fp32", "INT8 output even where no INT8 consumer follows"),
     ("-ucac", "disable_cac_unify", "no common scale across convolution, average pooling, convolution"),
     ("-fc", "fc_int8", "quantize InnerProduct too"),

@@ -6,7 +6,8 @@ bits.
 
 The order is that of Intel Caffe's data_transformer.cpp: decode, random_resize_param, resize_param, crop at the centre,
 mean, scale, pad. `pad` is what a convolution on u8 input has in place of its own: the frame is 128, the u8 that stands
-for zero there (docs/decisions/007-a-first-convolution-on-u8.md). distort_param, expand_param, emit_constraint and flow are ignored, since a Data layer ignores them there.
+for zero there (docs/decisions/007-a-first-convolution-on-u8.md). distort_param, expand_param, emit_constraint and flow
+are ignored, since a Data layer ignores them there.
 What differs, on purpose:
 - `mirror` is not applied. Caffe draws it at random for each image in TEST too, and then no score comes twice.
 - `resize_param` with a crop crops the resized image, as SSD does, where the code is from; Intel's places the window by
@@ -27,10 +28,7 @@ from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixel
 from distcalib.data.resize import resize, resize_short_side
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
-
-
-ZERO_POINT = 128
-"""The u8 that stands for zero in the input of a convolution with force_u8_input."""
+from distcalib.quantize.storage import ZERO_POINT
 
 
 class Transform:

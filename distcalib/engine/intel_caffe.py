@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
-from distcalib.caffe import caffe_pb2, net_text, write_weights
+from distcalib.caffe import caffe_pb2, net_text, write_net_weights
 from distcalib.data import DATA_TYPES
 from distcalib.data.slices import sliced
 from distcalib.engine.caffe_process import describe_exit, run_caffe
@@ -156,10 +156,7 @@ class CaffeWorker:
         return Partial(output.total, output.n)
 
     def _weights(self, spec: NetSpec, net: caffe_pb2.NetParameter) -> Path:
-        """The caffemodel of `spec`: the run's, or one with the changed blobs, written once for all equal ones.
-
-        Caffe folds layers by what the caffemodel says of them, so it repeats them as the FP32 net has them.
-        """
+        """The caffemodel of `spec`: the run's, or one with the changed blobs, written once for all equal ones."""
         if not spec.changed:
             return self._setting.weights
         digest = hashlib.sha256()
@@ -169,11 +166,7 @@ class CaffeWorker:
                 digest.update(np.ascontiguousarray(blob).tobytes())
         path = self._setting.scratch / f"{digest.hexdigest()[:32]}.caffemodel"
         if not path.exists():
-            for layer in net.layer:
-                layer.ClearField("quantization_param")
-            names = {layer.name for layer in net.layer}
-            weights = {**self._setting.embedded.weights, **spec.changed}
-            write_weights(path, net.name, net.layer, {name: w for name, w in weights.items() if name in names})
+            write_net_weights(path, net, {**self._setting.embedded.weights, **spec.changed})
         return path
 
 

@@ -11,7 +11,7 @@ import openvino.opset13 as ops
 from numpy.typing import NDArray
 from openvino import Output
 
-from distcalib.quantize.storage import Grid
+from distcalib.quantize.storage import Grid, weight_integers
 
 Array = NDArray[np.float32]
 
@@ -31,11 +31,8 @@ def int8_weights(weight: Array, scales: NDArray[np.float64]) -> Output:
     channel.
     """
     column = scales.reshape(-1, *[1] * (weight.ndim - 1))
-    # float32 product, as Intel Caffe computes it, then ties to even.
-    integers = np.clip(np.rint(weight * column.astype(np.float32)), -128, 127).astype(np.int8)
-    integers[scales == 0.0] = 0
     step = (1.0 / np.where(column == 0.0, 1.0, column)).astype(np.float32)
-    constant = ops.convert(ops.constant(integers), "f32")
+    constant = ops.convert(ops.constant(weight_integers(weight, scales)), "f32")
     return ops.multiply(constant, ops.constant(step)).output(0)
 
 

@@ -232,6 +232,16 @@ def fold(fused: Fused, blobs: Mapping[str, tuple[Array, ...]]) -> tuple[Array, A
     bias = np.asarray(own[1], np.float32).reshape(-1) if len(own) > 1 else np.zeros(n_out, np.float32)
     if fused.batch_norm is None:
         return weight, bias
+    a, c = affine(fused, blobs)
+    folded = weight.astype(np.float64) * a.reshape(-1, *[1] * (weight.ndim - 1))
+    return folded.astype(np.float32), (bias * a + c).astype(np.float32)
+
+
+def affine(fused: Fused, blobs: Mapping[str, tuple[Array, ...]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What BatchNorm and Scale do to the convolution's output, as y = a·x + c, both (M,) f64; 1 and 0 without them."""
+    if fused.batch_norm is None:
+        n_out = fused.node.layer.convolution_param.num_output
+        return np.ones(n_out), np.zeros(n_out)
     a, c = batch_norm_affine(fused.batch_norm.layer, blobs[fused.batch_norm.name])
     if fused.scale is not None:
         scale_blobs = blobs[fused.scale.name]
@@ -239,5 +249,4 @@ def fold(fused: Fused, blobs: Mapping[str, tuple[Array, ...]]) -> tuple[Array, A
         a, c = a * gamma, c * gamma
         if len(scale_blobs) > 1:
             c = c + np.asarray(scale_blobs[1], np.float64).reshape(-1)
-    folded = weight.astype(np.float64) * a.reshape(-1, *[1] * (weight.ndim - 1))
-    return folded.astype(np.float32), (bias * a + c).astype(np.float32)
+    return a, c

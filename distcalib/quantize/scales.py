@@ -40,6 +40,10 @@ class Options:
     """`single`: one weight scale a layer; `multiple`: one an output channel."""
     enable_1st_conv: bool = False
     """Quantize the first convolution too."""
+    first_conv_force_u8: bool = False
+    """Quantize it on u8 input, which the data layer makes."""
+    clx: bool = False
+    """With first_conv_force_u8: the target has VNNI, so the weights' scales are not halved."""
     fc_int8: bool = False
     """Quantize InnerProduct too."""
     unsigned_range: bool = False
@@ -73,6 +77,8 @@ class Quantizer:
         self.graph = graph
         self.options = options
         self.groups: Mapping[str, Fused] = find_fused(graph)
+        self.first = next((name for name, group in self.groups.items() if group.node.type == "Convolution"), None)
+        """The first convolution."""
         self._nonnegative = nonnegative_blobs(graph)
         self.refused: dict[str, str] = {}
         """Convolutions and inner products that stay FP32 whatever the search says, with the reason."""
@@ -166,11 +172,10 @@ class Quantizer:
         return found
 
     def _space(self) -> Space:
-        first = next((name for name, group in self.groups.items() if group.node.type == "Convolution"), None)
         order: list[str] = []
         needs: dict[str, frozenset[str]] = {}
         for name, group in self.groups.items():
-            reason = self._why_fp32(group, is_first=name == first)
+            reason = self._why_fp32(group)
             if reason is not None:
                 self.refused[name] = reason
                 continue
@@ -200,13 +205,14 @@ class Quantizer:
         if reasons:
             raise OptionError(f"--keep-int8: {'; '.join(reasons)}; name other layers")
 
-    def _why_fp32(self, group: Fused, is_first: bool) -> str | None:
+    def _why_fp32(self, group: Fused) -> str | None:
         """Why a layer cannot be INT8; layers before it are decided already."""
         if group.name in self._kept_fp32:
             return "--keep-fp32 names it"
         if group.node.type == "InnerProduct" and not self.options.fc_int8:
             return "InnerProduct, which -fc quantizes"
-        if is_first and not self.options.enable_1st_conv:
+        options = self.options
+        if group.name == self.first and not (options.enable_1st_conv or options.first_conv_force_u8):
             return "first convolution, which -1st quantizes"
         if group.residual is None:
             return None

@@ -8,12 +8,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import FormatError
 from distcalib.quantize.fusion import QUANTIZABLE, Fused, in_run_order
 
 INT8 = 8
+# The u8 that stands for zero in the input of a layer with force_u8_input.
+ZERO_POINT = 128
 Params = Mapping[str, caffe_pb2.QuantizationParameter]
 
 
@@ -120,3 +125,12 @@ def layer_grid(node: Node, stored: Mapping[Blob, Grid]) -> Grid | None:
         if len(present) == len(grids) and len({grid.signed for grid in present}) == 1:
             return Grid(min(grid.scale for grid in present), present[0].signed)
     return None
+
+
+def weight_integers(weight: NDArray[np.float32], scales: NDArray[np.float64]) -> NDArray[np.int8]:
+    """s8 weights rint(w·scale), saturated: W (M, ...) f32, scales (M,), of which 0 gives zeros."""
+    column = scales.reshape(-1, *[1] * (weight.ndim - 1))
+    # float32 product, as Intel Caffe computes it, then ties to even.
+    integers = np.clip(np.rint(weight * column.astype(np.float32)), -128, 127).astype(np.int8)
+    integers[scales == 0.0] = 0
+    return integers

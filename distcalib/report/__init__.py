@@ -1,5 +1,21 @@
 """Results as data, and data as text."""
 
-from distcalib.report.record import TIMING_KEYS, CalibrationReport, CandidateRecord, Evaluation, drop_text, score_name
+from distcalib.report.record import (
+    TIMING_KEYS,
+    CalibrationReport,
+    CandidateRecord,
+    Evaluation,
+    PlainRecord,
+    drop_text,
+    score_name,
+)
 
-__all__ = ["TIMING_KEYS", "CalibrationReport", "CandidateRecord", "Evaluation", "drop_text", "score_name"]
+__all__ = [
+    "TIMING_KEYS",
+    "CalibrationReport",
+    "CandidateRecord",
+    "Evaluation",
+    "PlainRecord",
+    "drop_text",
+    "score_name",
+]

@@ -26,8 +26,20 @@ class CandidateRecord:
 
 
 @dataclass(frozen=True)
+class PlainRecord:
+    """The same net without -fu, to be run with the caffemodel given; its score over all iterations."""
+
+    output: str
+    sha256: str
+    score: float | None
+    drop: float | None
+
+
+@dataclass(frozen=True)
 class CalibrationReport:
     """What was measured and delivered.
+
+    `output` runs with `output_weights` where there are some, else with `weights`.
 
     Scores are those of `caffe test` for the blob `metric`; `drop` is what INT8 loses, positive is worse.  With nothing
     measured (`--quantize_model`) scores, `drop` and `met` are None.
@@ -37,6 +49,9 @@ class CalibrationReport:
     weights: str
     output: str
     sha256: str
+    output_weights: str | None
+    output_weights_sha256: str | None
+    plain: PlainRecord | None
     metric: str
     lower_is_better: bool
     tolerance: float
@@ -83,14 +98,22 @@ class CalibrationReport:
         """The outcome in one sentence."""
         kept = f"{len(self.int8_layers)} of {len(self.int8_layers) + len(self.fp32_layers)} quantizable layers in INT8"
         if self.score is None or self.fp32_score is None or self.drop is None:
-            return f"Quantized, not measured: {kept}; wrote {self.output}"
+            return f"Quantized, not measured: {kept}; {self._wrote}"
         word = "met" if self.met else "NOT met"
         change = drop_text(self.drop, self.lower_is_better)
         scores = (
             f"{score_name(self.metric, self.lower_is_better)} {self.score:.6g} against {self.fp32_score:.6g} in FP32"
         )
         early = "" if self.stopped_by is None else f", search ended by {self.stopped_by}"
-        return f"Tolerance {self.tolerance:g} {word}: {scores} ({change}) with {kept}{early}; wrote {self.output}"
+        return f"Tolerance {self.tolerance:g} {word}: {scores} ({change}) with {kept}{early}; {self._wrote}"
+
+    @property
+    def _wrote(self) -> str:
+        if self.output_weights is not None:
+            return f"wrote {self.output} and {self.output_weights}"
+        idle = "first_conv_force_u8" in self.flags
+        said = "-fu changed nothing, since the first convolution fell back to FP32; " if idle else ""
+        return f"{said}wrote {self.output}"
 
 
 TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second")

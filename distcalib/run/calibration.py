@@ -9,16 +9,17 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distcalib.caffe import caffe_pb2, resolve_sources
+from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.metrics import choose_score, lower_is_better
 from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
-from distcalib.report import CalibrationReport, CandidateRecord
+from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.run.build import CaffeBuild, open_build
 from distcalib.run.checks import net_problems
-from distcalib.run.deliverable import Deliverable, deliver, with_params
+from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
 from distcalib.run.isa import isa_environment, measured_isa
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
@@ -44,7 +45,8 @@ def calibrate(
     """
     options = options or CalibrationOptions()
     model = Path(model)
-    target = Target(model, options.out, "dummy" if options.performance_model else "quantized")
+    kind = "dummy" if options.performance_model else "quantized"
+    target = Target(model, options.out, kind, Path(weights) if options.first_conv_force_u8 else None)
     run = _Run(model, Path(weights), options, target, reporter or Silent())
     return run.execute()
 
@@ -67,6 +69,8 @@ class _Run:
         _refuse_quantized(base)
         metric = _checked(base, options)
         quantizer = Quantizer(base.graph, options)
+        if options.first_conv_force_u8:
+            refuse_unforceable(quantizer, base.name)
         isa_environment(options.isa)
         self.build = open_build(options.root, options.isa)
         self.target.check()
@@ -85,14 +89,44 @@ class _Run:
         ) as session:
             measuring = Measuring(session, base, metric, _lower_is_better(base, metric), options)
             calibration = measuring.observe(quantizer)
+            searching: Searching | None = None
             if options.quantize_model:
                 winner = calibration.quantizer.space.all_int8
             else:
-                winner = Searching(measuring, calibration).run()
-        text = deliver(base, calibration, winner).text()
-        report = self._report(text, base, metric, quantizer, winner, measuring)
+                searching = Searching(measuring, calibration)
+                winner = searching.run()
+            made = deliver(base, calibration, winner)
+            is_forced = bool(made.changed)
+            plain = searching.measure_plain(winner) if searching is not None and is_forced else None
+        report = self._report(made.text(), base, metric, quantizer, winner, measuring)
         report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
-        self.target.write(text, report.to_json())
+        if is_forced:
+            text = deliver_plain(base, calibration, winner).text()
+            return self._write_forced(made, session.weights, text, plain, report)
+        self.target.write(made.text(), report.to_json())
+        return report
+
+    def _write_forced(
+        self, made: Deliverable, weights: Weights, plain: str, measured: Measurement | None, report: CalibrationReport
+    ) -> CalibrationReport:
+        """-fu: write the net on u8 input with its caffemodel, and the net on s8 input, `plain`; returns the report."""
+        target = self.target
+        target.make_folder()
+        made.write_weights(target.caffemodel, weights)
+        write_atomically(target.forced_prototxt, made.text())
+        report = replace(
+            report,
+            output=str(target.forced_prototxt),
+            output_weights=str(target.caffemodel),
+            output_weights_sha256=_sha256(target.caffemodel),
+            plain=PlainRecord(
+                output=str(target.prototxt),
+                sha256=hashlib.sha256(plain.encode()).hexdigest(),
+                score=None if measured is None else measured.score,
+                drop=None if measured is None else measured.drop,
+            ),
+        )
+        target.write(plain, report.to_json())
         return report
 
     def _write_dummy(self, base: Net, quantizer: Quantizer, metric: str) -> CalibrationReport:
@@ -121,6 +155,9 @@ class _Run:
             weights=str(self.weights),
             output=str(self.target.prototxt),
             sha256=hashlib.sha256(text.encode()).hexdigest(),
+            output_weights=None,
+            output_weights_sha256=None,
+            plain=None,
             metric=metric,
             lower_is_better=_lower_is_better(base, metric),
             tolerance=options.accuracy_loss,
@@ -176,6 +213,15 @@ def _for_folder(net: Net, folder: Path) -> Net:
     full.CopyFrom(net.full)
     resolve_sources(full, net.path)
     return make_net(net.path, full)
+
+
+def _sha256(path: Path) -> str:
+    """The hash of a file, read piece by piece."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def _refuse_quantized(net: Net) -> None:

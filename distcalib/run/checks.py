@@ -1,18 +1,19 @@
 """What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from distcalib.caffe import Weights
+from distcalib.caffe.graph import Graph, Node
 from distcalib.data import DATA_TYPES, REFUSED_DATA
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import HOST_TYPES, check_layer
 from distcalib.quantize.fusion import find_fused
-from distcalib.quantize.storage import params_of
+from distcalib.quantize.storage import ZERO_POINT, params_of
 from distcalib.run.net import Net
 
 MOST_ITERATIONS = 2**31 - 1
@@ -32,6 +33,7 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
+    found += [f"{net.name}: {said}" for node in nodes for said in _padding_problems(net.graph, node)]
     if not nodes and not any(node.type in REFUSED_DATA for node in net.graph):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
     inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
@@ -64,6 +66,18 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
         raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
     if n_iterations > MOST_ITERATIONS:
         raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
+
+
+def _padding_problems(graph: Graph, data: Node) -> Iterator[str]:
+    """What reads the frame that transform_param.pad puts around an image, and would not take it for zeros."""
+    if not data.layer.transform_param.pad:
+        return
+    for reader in graph.consumers.get(data.tops[0], ()):
+        if not reader.layer.quantization_param.force_u8_input:
+            yield (
+                f"layer '{data.name}' ({data.type}): transform_param.pad frames the image with {ZERO_POINT}, which is "
+                f"zero with force_u8_input only, and '{reader.name}' ({reader.type}) has none; pad there instead"
+            )
 
 
 def _said(check: Callable[[], object]) -> list[str]:

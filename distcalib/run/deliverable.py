@@ -5,14 +5,16 @@ What is measured is made from the same object as what is written, so that the tw
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
-from distcalib.caffe import caffe_pb2, net_text
+from distcalib.caffe import Weights, caffe_pb2, net_text, write_net_weights
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.force_u8 import force_u8
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.quantize.scales import Calibration
 from distcalib.run.net import Net, make_net
@@ -29,6 +31,10 @@ class Deliverable:
         """It as a program to be compiled."""
         return self.net.spec(changed=self.changed, outputs=outputs)
 
+    def write_weights(self, path: Path, given: Weights) -> None:
+        """Write its caffemodel: the blobs `given`, of the layers that the net has, with those changed."""
+        write_net_weights(path, self.net.test, {**given, **self.changed})
+
     def text(self) -> str:
         """The prototxt; it was read back and is the net that `spec` is made from."""
         text = net_text(self.net.full)
@@ -38,7 +44,28 @@ class Deliverable:
 
 
 def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
-    """The files of `candidate`."""
+    """The files of `candidate`; with -fu its first convolution reads u8, unless it fell back to FP32."""
+    quantizer = calibration.quantizer
+    plain = deliver_plain(base, calibration, candidate)
+    first = quantizer.first
+    if not quantizer.options.first_conv_force_u8 or first is None or first not in candidate.int8:
+        return plain
+    group = quantizer.groups[first]
+    param = next(layer.quantization_param for layer in plain.net.test.layer if layer.name == first)
+    forced = force_u8(quantizer.graph, group, param, calibration.weights, quantizer.options.clx)
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(plain.net.full)
+    data = quantizer.graph.producer[group.input]
+    for layer, before in zip(full.layer, base.full.layer, strict=True):  # one of the same name may serve another phase
+        if before == data.layer:
+            layer.CopyFrom(forced.data)
+        elif before == group.node.layer:
+            layer.CopyFrom(forced.convolution)
+    return Deliverable(make_net(base.path, full), {first: forced.blobs})
+
+
+def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
+    """The files of `candidate` with the caffemodel given: as `deliver` makes them without -fu."""
     return Deliverable(with_params(base, calibration.params(candidate)))
 
 

@@ -157,4 +157,4 @@ def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
     if not height or not width or not layer.data_param.batch_size:
         return None
     channels = 1 if transform.force_gray or len(transform.mean_value) == 1 else 3
-    return layer.data_param.batch_size, channels, height, width
+    return layer.data_param.batch_size, channels, height + 2 * transform.pad, width + 2 * transform.pad

@@ -52,6 +52,12 @@ class CalibrationOptions(Options):
             raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {named}")
         if self.quantize_model and self.performance_model:
             raise OptionError("-p and -q: one writes scales of 1.0 and one the measured ones; give one of them")
+        if self.clx and not self.first_conv_force_u8:
+            raise OptionError(
+                "-clx: says for which CPU -fu scales weights, and -fu is not given; add it or leave it out"
+            )
+        if self.first_conv_force_u8 and self.performance_model:
+            raise OptionError("-fu: needs scales, and -p writes none; leave out one of them")
         make_strategy(self.strategy, self.accuracy_loss)
         if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
             raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")

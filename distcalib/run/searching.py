@@ -19,7 +19,7 @@ from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
 from distcalib.run.choosing import score_inputs
-from distcalib.run.deliverable import Deliverable, deliver
+from distcalib.run.deliverable import Deliverable, deliver, deliver_plain
 from distcalib.run.evaluation import running_int8, without_kernel
 from distcalib.run.measuring import Measuring
 from distcalib.run.session import rows
@@ -102,6 +102,19 @@ class Searching:
         values = [known.values[i] for i in range(len(self._decider.reference))]
         return Measurement(candidate, mean(values), self._decider.drop(values))
 
+    def measure_plain(self, candidate: Candidate) -> Measurement | None:
+        """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
+        measuring = self.measuring
+        if self._known[candidate].error is not None:
+            return None
+        made = deliver_plain(measuring.base, self.calibration, candidate)
+        [result] = measuring.measure("without -fu", [(made.spec(), measuring.options.iterations)])
+        values = [row.scores[measuring.metric] for row in rows(result)]
+        found = Measurement(candidate, mean(values), self._decider.drop(values))
+        told = drop_text(found.drop, measuring.lower_is_better)
+        measuring.session.reporter.note(f"without -fu: {measuring.metric} = {found.score:.6g}, {told}")
+        return found
+
     def _prepared(self, ask: Ask) -> Sequence[Request]:
         """Do what is needed to answer `ask`."""
         for request in ask.wanted:
@@ -177,7 +190,10 @@ class Searching:
             self.measuring.without_int8_kernel.setdefault(candidate, missing)
 
     def _rank(self, request: Rank) -> Ranking:
-        """One look at every layer, on a few iterations spread over the data."""
+        """One look at every layer, on a few iterations spread over the data.
+
+        Without -fu, since its net reads other data where the first convolution is INT8: a chunk reads its data once.
+        """
         measuring, base = self.measuring, self.measuring.base
         outputs = score_inputs(base, measuring.metric)
         iterations = ranked_iterations(measuring.options.iterations, measuring.session.batch)
@@ -187,10 +203,10 @@ class Searching:
         reference = {
             i: tuple(row.values[blob] for blob in outputs) for i, row in zip(iterations, rows(found), strict=True)
         }
-        start = deliver(base, self.calibration, request.base).spec()
+        start = deliver_plain(base, self.calibration, request.base).spec()
         specs = {"": start}
         for layer in request.layers:
-            specs[layer] = deliver(base, self.calibration, request.base.without(layer)).spec()
+            specs[layer] = deliver_plain(base, self.calibration, request.base.without(layer)).spec()
         chunks = in_chunks(start, specs, self.switches.share_prefixes)
         jobs = [
             Job(

@@ -19,6 +19,8 @@ class Target:
     model: Path
     out: Path | None
     kind: str = "quantized"
+    weights: Path | None = None
+    """The caffemodel given, where another is to be written beside the net (-fu)."""
 
     @property
     def folder(self) -> Path:
@@ -28,9 +30,24 @@ class Target:
     @property
     def prototxt(self) -> Path:
         """The net to be delivered: MODEL_quantized.prototxt."""
+        return self.folder / f"{self._stem}_{self.kind}.prototxt"
+
+    @property
+    def forced_prototxt(self) -> Path:
+        """The net to be delivered with -fu: MODEL_quantized_force_u8.prototxt."""
+        return self.folder / f"{self._stem}_{self.kind}_force_u8.prototxt"
+
+    @property
+    def caffemodel(self) -> Path:
+        """The weights that belong to it: WEIGHTS_new.caffemodel."""
+        if self.weights is None:
+            raise AssertionError("there is a new caffemodel with -fu only")
+        return self.folder / f"{self.weights.name.removesuffix('.caffemodel')}_new.caffemodel"
+
+    @property
+    def _stem(self) -> str:
         name = self.model.name
-        stem = next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
-        return self.folder / f"{stem}_{self.kind}.prototxt"
+        return next((name.removesuffix(suffix) for suffix in _SUFFIXES if name.endswith(suffix)), name)
 
     @property
     def report(self) -> Path:
@@ -45,16 +62,23 @@ class Target:
                 pass
         except OSError as error:
             raise self._refused(error) from None
-        for path in (self.prototxt, self.report):
+        forced = () if self.weights is None else (self.forced_prototxt, self.caffemodel)
+        for path in (self.prototxt, self.report, *forced):
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
+            if self.weights is not None and path.exists() and self.weights.exists() and path.samefile(self.weights):
+                raise OutputError(f"{path}: is the caffemodel given, and a file is to be written there; give --out")
 
-    def write(self, prototxt: str, report: str) -> None:
-        """Write both files, in the folder made if it is not there.  Raises OutputError."""
+    def make_folder(self) -> None:
+        """Make the folder if it is not there.  Raises OutputError."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._refused(error) from None
+
+    def write(self, prototxt: str, report: str) -> None:
+        """Write both files, in the folder made if it is not there.  Raises OutputError."""
+        self.make_folder()
         write_atomically(self.prototxt, prototxt)
         write_atomically(self.report, report)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from distcalib.caffe import caffe_pb2, read_weights, weights_writing, write_weights
+from distcalib.caffe import caffe_pb2, read_weights, weights_writing, write_net_weights, write_weights
 from distcalib.errors import OutputError, WeightsError
 
 LAYERS = [
@@ -47,6 +47,16 @@ def test_write_weights_writes_what_read_weights_reads(tmp_path: Path) -> None:
     assert list(again) == ["c"]
     for ours, theirs in zip(again["c"], weights["c"], strict=True):
         np.testing.assert_array_equal(ours, theirs, strict=True)
+
+
+def test_write_net_weights_writes_the_layers_of_an_fp32_net_with_their_blobs(tmp_path: Path) -> None:
+    net = caffe_pb2.NetParameter(name="net", layer=LAYERS)
+    net.layer[1].quantization_param.scale_in.append(2)
+    weights = {"another net's": arrays((2,)), "c": arrays((4, 3))}
+    write_net_weights(tmp_path / "w", net, weights)
+    assert net.layer[1].HasField("quantization_param"), "the net is as it was"
+    write_weights(tmp_path / "plain", "net", LAYERS, {"c": weights["c"]})
+    assert (tmp_path / "w").read_bytes() == (tmp_path / "plain").read_bytes()
 
 
 def test_write_weights_keeps_golden_files(golden: Path, tmp_path: Path) -> None:

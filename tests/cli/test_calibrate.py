@@ -53,3 +53,14 @@ def test_calibrate_quantize_model_writes_without_measuring(
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"Quantized, not measured: 3 of 3 quantizable layers in INT8; wrote {tmp_path}/net_quantized.prototxt"
     )
+
+
+@pytest.mark.parametrize("flags", [["-fu"], ["--first_conv_force_u8", "-clx"]], ids=["halved", "clx"])
+def test_calibrate_force_u8_names_both_files(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    assert main(["calibrate", *tiny.args, "-q", "-s", "2", *flags, "--actors", "1", "--out", str(tmp_path)]) == OK
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "Quantized, not measured: 4 of 4 quantizable layers in INT8; "
+        f"wrote {tmp_path}/net_quantized_force_u8.prototxt and {tmp_path}/net_new.caffemodel"
+    )

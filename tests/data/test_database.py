@@ -127,6 +127,19 @@ def test_force_encoded_color_is_force_color(tmp_path: Path) -> None:
     assert opened(folder, data="force_encoded_color: true").shapes["data"] == (1, 3, 4, 4)
 
 
+@pytest.mark.parametrize(("backend", "write"), BACKENDS, ids=["LMDB", "LevelDB"])
+def test_padded_images_have_the_shape_that_is_told(tmp_path: Path, backend: str, write: Write) -> None:
+    images = [noise(3, 6, 8, seed=seed) for seed in range(3)]
+    folder = write_datums(tmp_path / "db", [raw_datum(image) for image in images], write=write)
+    source = opened(folder, 2, "crop_size: 4 pad: 3", backend=backend)
+    assert source.shapes == {"data": (2, 3, 10, 10), "label": (2,)}
+    for iteration, pair in enumerate([(0, 1), (2, 0)]):
+        got = source.batch(iteration)["data"]
+        assert got.shape == source.shapes["data"]
+        wanted = [np.pad(images[i][:, 1:5, 2:6], [(0, 0), (3, 3), (3, 3)], constant_values=128) for i in pair]
+        np.testing.assert_array_equal(got, np.stack(wanted))
+
+
 def test_images_of_different_sizes_are_cropped_to_one(tmp_path: Path) -> None:
     images = [noise(6, 8, 3), noise(9, 5, 3)]
     source = opened(write_datums(tmp_path / "db", map(encoded_datum, images)), batch=2, transform="crop_size: 4")

@@ -86,6 +86,15 @@ def test_images_are_transformed_as_those_of_a_data_layer(tmp_path: Path) -> None
     np.testing.assert_array_equal(made.batch(0)["data"][0], (resized.astype(np.float32) - 100) * np.float32(0.5))
 
 
+def test_padded_images_have_the_shape_that_is_told(tmp_path: Path) -> None:
+    image = noise(6, 8, 3)
+    source = opened(write_list(tmp_path, {"a.png": image}), transform="pad: 2 scale: 2")
+    got = source.batch(0)["data"]
+    assert got.shape == source.shapes["data"] == (1, 3, 10, 12)
+    pixels = image.transpose(2, 0, 1).astype(np.float32)
+    np.testing.assert_array_equal(got[0], np.pad(pixels * 2, [(0, 0), (2, 2), (2, 2)], constant_values=128))
+
+
 def test_colour_is_that_of_the_layer_not_of_the_transform(tmp_path: Path) -> None:
     source = write_list(tmp_path, {"a.png": smooth(4, 4)})
     assert opened(source, transform="force_gray: true").shapes["data"] == (1, 3, 4, 4)

@@ -90,7 +90,7 @@ def test_transform_crops_the_mean_image_where_it_crops_the_image(
 
 
 @pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
-@pytest.mark.parametrize("text", ["", "crop_size: 4", "scale: 0.5 mean_value: 7"], ids=["whole", "crop", "mean and scale"])
+@pytest.mark.parametrize("text", ["", "crop_size: 4", "scale: 0.5 mean_value: 7"], ids=["whole", "crop", "mean"])
 @pytest.mark.parametrize("pad", [1, 3])
 def test_transform_pads_what_it_made_with_128(text: str, pad: int, floats: bool) -> None:
     pixels = np.asarray(noise(3, 7, 10), np.float32 if floats else np.uint8)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
@@ -11,7 +12,7 @@ from distcalib.caffe.caffe_pb2 import QuantizationParameter
 from distcalib.caffe.graph import build_graph
 from distcalib.errors import FormatError
 from distcalib.quantize.fusion import find_fused
-from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
+from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage, weight_integers
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu, value
 
 
@@ -200,3 +201,10 @@ def test_storage_of_the_recorded_nets(golden: Path, net: str, blob: str, kind: s
     graph = build_graph(test_net(read_net(golden / "golden" / f"{net}.prototxt")).layer, net)
     grid = storage(graph, find_fused(graph), params_of(graph)).get(value(blob))
     assert str(grid or "FP32").split("/")[0] == kind
+
+
+def test_weight_integers_are_rounded_to_even_and_saturated() -> None:
+    weight = np.array([[0.25, 0.75, -0.25, 9.0], [-9.0, 0.5, 0.6, 0.0], [1.0, 1.0, 1.0, 1.0]], np.float32)
+    found = weight_integers(weight, np.array([2.0, 100.0, 0.0]))
+    assert found.dtype == np.int8
+    assert found.tolist() == [[0, 2, 0, 18], [-128, 50, 60, 0], [0, 0, 0, 0]]

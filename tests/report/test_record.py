@@ -5,13 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from distcalib.report import TIMING_KEYS, CalibrationReport, CandidateRecord, Evaluation, drop_text
+from distcalib.report import TIMING_KEYS, CalibrationReport, CandidateRecord, Evaluation, PlainRecord, drop_text
 
 REPORT = CalibrationReport(
     model="net.prototxt",
     weights="net.caffemodel",
     output="out/net_quantized.prototxt",
     sha256="0" * 64,
+    output_weights=None,
+    output_weights_sha256=None,
+    plain=None,
     metric="accuracy-top1",
     lower_is_better=False,
     tolerance=0.01,
@@ -89,6 +92,12 @@ def test_json_has_null_for_what_is_no_number() -> None:
     assert evaluation["loss"] is None
 
 
+def test_json_nests_the_net_without_force_u8() -> None:
+    plain = PlainRecord("net_quantized.prototxt", "1" * 64, 0.75, float("nan"))
+    found = json.loads(replace(REPORT, plain=plain).to_json())
+    assert found["plain"] == {"output": "net_quantized.prototxt", "sha256": "1" * 64, "score": 0.75, "drop": None}
+
+
 def test_json_keeps_every_digit() -> None:
     assert json.loads(replace(REPORT, score=0.1 + 0.2).to_json())["score"] == 0.1 + 0.2
 
@@ -118,6 +127,19 @@ def test_json_keeps_every_digit() -> None:
             "Tolerance 0.01 NOT met: loss (lower is better) 1.5 against 1.25 in FP32 (rise 0.25) with 1 of 2 "
             "quantizable layers in INT8; wrote out/net_quantized.prototxt",
             id="loss",
+        ),
+        pytest.param(
+            {"flags": ("first_conv_force_u8",), "output_weights": "out/net_new.caffemodel"},
+            "Tolerance 0.01 met: accuracy-top1 0.745 against 0.75 in FP32 (drop 0.005) with 1 of 2 quantizable layers "
+            "in INT8; wrote out/net_quantized.prototxt and out/net_new.caffemodel",
+            id="force_u8",
+        ),
+        pytest.param(
+            {"flags": ("first_conv_force_u8",)},
+            "Tolerance 0.01 met: accuracy-top1 0.745 against 0.75 in FP32 (drop 0.005) with 1 of 2 quantizable layers "
+            "in INT8; -fu changed nothing, since the first convolution fell back to FP32; wrote "
+            "out/net_quantized.prototxt",
+            id="nothing_to_force",
         ),
     ],
 )

@@ -72,6 +72,20 @@ def test_calibrate_delivers_what_the_embedded_engine_does(
 
 
 @pytest.mark.slow  # five starts of the stand-in, one after the other
+def test_calibrate_measures_force_u8_by_the_build_with_the_caffemodel_that_it_writes(
+    tiny: Tiny, tmp_path: Path, standin: StandIn, scratch: Path
+) -> None:
+    options = replace(OPTIONS, n_actors=2, weights_channel="multiple", first_conv_force_u8=True)
+    embedded = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / "0"))
+    found = calibrate(tiny.prototxt, tiny.weights, replace(options, root=standin.root, out=tmp_path / "1"))
+    assert (found.score, found.sha256) == (embedded.score, embedded.sha256)
+    assert found.output_weights_sha256 == embedded.output_weights_sha256
+    assert (found.plain, embedded.plain) != (None, None)
+    models = [Path(call["args"][4]).name for call in standin.calls]
+    assert models.count(tiny.weights.name) == 4, "FP32 and the plain net, on two actors"
+    assert len(models) == 6
+
+
 def test_calibrate_searches_by_the_build_on_one_actor_as_on_two(
     tiny: Tiny, tmp_path: Path, standin: StandIn, scratch: Path
 ) -> None:

@@ -266,6 +266,12 @@ def test_calibrate_without_a_layer_for_int8_says_so(tmp_path: Path) -> None:
         pytest.param({"weights_channel": "foo"}, "foo", id="channel"),
         pytest.param({"strategy": "magic"}, "--strategy magic", id="strategy"),
         pytest.param({"calibration_algos": "AUTO"}, "-a AUTO: is no .*, KL, MSE are, and auto chooses", id="algorithm"),
+        pytest.param({"clx": True}, "-clx: says for which CPU -fu scales weights, and -fu is not given", id="clx"),
+        pytest.param(
+            {"first_conv_force_u8": True, "performance_model": True},
+            "-fu: needs scales, and -p writes none",
+            id="fu_dummy",
+        ),
     ],
 )
 def test_options_refuse_values_before_anything_is_read(options: dict[str, object], said: str) -> None:
@@ -316,6 +322,36 @@ def test_calibrate_refuses_a_net_that_is_quantized_already(tmp_path: Path) -> No
 def test_target_keeps_dots_in_names(model: str, name: str) -> None:
     assert Target(Path(model), None).prototxt == Path(model).parent / name
     assert Target(Path(model), Path("out")).prototxt == Path("out") / name
+
+
+@pytest.mark.parametrize(
+    ("weights", "name"),
+    [
+        ("w.caffemodel", "w_new.caffemodel"),
+        ("a/vgg-1.5.caffemodel", "vgg-1.5_new.caffemodel"),
+        ("w.bin", "w.bin_new.caffemodel"),
+    ],
+)
+def test_target_names_the_files_of_force_u8(weights: str, name: str) -> None:
+    target = Target(Path("a/net-1.5.prototxt"), None, weights=Path(weights))
+    assert target.caffemodel == Path("a") / name
+    assert target.forced_prototxt == Path("a/net-1.5_quantized_force_u8.prototxt")
+
+
+@pytest.mark.parametrize("there", ["net_quantized_force_u8.prototxt", "w_new.caffemodel"])
+def test_target_refuses_a_folder_in_the_place_of_the_files_of_force_u8(tmp_path: Path, there: str) -> None:
+    (tmp_path / there).mkdir()
+    Target(Path("net.prototxt"), tmp_path).check()
+    with pytest.raises(OutputError, match=f"{there}: is a folder, and a file is to be"):
+        Target(Path("net.prototxt"), tmp_path, weights=Path("w.caffemodel")).check()
+
+
+def test_target_does_not_overwrite_the_caffemodel_given(tmp_path: Path) -> None:
+    weights = tmp_path / "w.caffemodel"
+    weights.write_text("mine")
+    (tmp_path / "w_new.caffemodel").symlink_to(weights)
+    with pytest.raises(OutputError, match=r"w_new\.caffemodel: is the caffemodel given, .* give --out"):
+        Target(Path("net.prototxt"), tmp_path, weights=weights).check()
 
 
 @pytest.mark.parametrize(

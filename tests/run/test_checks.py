@@ -54,6 +54,21 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     )
 
 
+def test_net_problems_name_who_would_take_the_frame_for_pixels(tmp_path: Path) -> None:
+    def pad(text: str) -> str:
+        return text.replace("transform_param {", "transform_param { pad: 1")
+
+    def force(text: str) -> str:
+        param = "quantization_param { scale_in: 1 scale_out: 1 scale_params: 1 force_u8_input: true }"
+        return pad(text).replace('name: "conv1" type', f'name: "conv1" {param} type')
+
+    assert net_problems(open_net(make_tiny(tmp_path / "plain", edit=pad).prototxt)) == [
+        "net.prototxt: layer 'data' (Data): transform_param.pad frames the image with 128, which is zero with "
+        "force_u8_input only, and 'conv1' (Convolution) has none; pad there instead"
+    ]
+    assert net_problems(open_net(make_tiny(tmp_path / "forced", edit=force).prototxt)) == []
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_refuse_no_numbers_names_the_layers_of_the_net(tiny: Tiny, bad: float) -> None:
     net = open_net(tiny.prototxt)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from distcalib.run.inspection import inspect
 from tests.run.tiny import QUANTIZABLE, Tiny, make_tiny
 
@@ -53,12 +55,13 @@ def test_inspect_goes_on_without_data_weights_or_scales(tmp_path: Path) -> None:
     assert "scale_in -1" in said
 
 
-def test_inspect_guesses_the_shape_of_absent_data_from_its_crop(tmp_path: Path) -> None:
-    crop = "crop_size: 8 mean_value: 1 mean_value: 2 mean_value: 3"
+@pytest.mark.parametrize(("pad", "size"), [(0, 8), (1, 10)])
+def test_inspect_guesses_the_shape_of_absent_data_from_its_crop(tmp_path: Path, pad: int, size: int) -> None:
+    crop = f"crop_size: 8 pad: {pad} mean_value: 1 mean_value: 2 mean_value: 3"
     net = make_tiny(tmp_path, source="nowhere", edit=lambda text: text.replace("mean_value: 127", crop))
     found = inspect(net.prototxt)
-    assert found.layers[0].shapes == ((8, 3, 8, 8), (8,))
-    assert found.notes[0].endswith("shapes below assume (8, 3, 8, 8)")
+    assert found.layers[0].shapes == ((8, 3, size, size), (8,))
+    assert found.notes[0].endswith(f"shapes below assume (8, 3, {size}, {size})")
 
 
 def test_inspect_names_a_kernel_larger_than_its_input(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_a_candidate_that_cannot_be_run_is_set_aside(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All-INT8 has a net that no actor can read: the search goes on with the others."""
+
     def broken(base, calibration, candidate):  # type: ignore[no-untyped-def]
         made = deliver(base, calibration, candidate)
         if candidate.fp32_layers == ("conv3",):
