@@ -26,8 +26,8 @@ from distcalib.engine.worker import Setting, data_nodes
 from distcalib.metrics import choose_score, evaluate_layer, mean
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.run.choosing import score_inputs
+from distcalib.run.measuring import ranked_iterations
 from distcalib.run.net import Net, open_net
-from distcalib.run.searching import ranked_iterations
 
 BEGIN = time.perf_counter()
 Batch = dict[str, NDArray[np.float32]]

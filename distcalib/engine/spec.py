@@ -57,6 +57,14 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Which of the values that scores are made from come along with the scores, and of which iterations."""
+
+    blobs: tuple[Blob, ...]
+    iterations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class NetSpec:
     """One program: the TEST net as bytes, quantized or not.
 
@@ -71,6 +79,7 @@ class NetSpec:
     sampling: Sampling | None = None
     changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict, compare=False)
     outputs: Outputs | None = None
+    kept: Kept | None = None
 
     @property
     def scores(self) -> bool:

@@ -94,7 +94,7 @@ class NetWorker:
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
         if sampling is None:
-            return [loaded.score(batch(i)) for i in iterations]
+            return [loaded.score(batch(i), kept_of(spec, i)) for i in iterations]
         return [loaded.observe(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
 
     def drop(self, key: str) -> None:
@@ -130,8 +130,8 @@ class _Loaded:
     program: Program
     graph: Graph
 
-    def score(self, batch: Mapping[str, Array]) -> Row:
-        """The partial scores of one iteration."""
+    def score(self, batch: Mapping[str, Array], kept: Sequence[Blob]) -> Row:
+        """The partial scores of one iteration, and the values that come along."""
         values = self._values(batch)
         scores: dict[str, Partial] = {}
         for node in self.graph:
@@ -140,7 +140,8 @@ class _Loaded:
         for blob in self.graph.outputs:
             if blob.name not in scores:
                 scores[blob.name] = _mean_of(values[blob])
-        return Row({name: scores[name] for name in sorted(scores)}, (), self.program.header.kernels)
+        along = {blob: values[blob] for blob in kept}
+        return Row({name: scores[name] for name in sorted(scores)}, (), self.program.header.kernels, along)
 
     def hand_out(self, outputs: Outputs, batch: Mapping[str, Array]) -> Row:
         """The values of one iteration that were asked for."""
@@ -167,6 +168,11 @@ class _Loaded:
 
 def _mean_of(values: Array) -> Partial:
     return Partial(float(np.sum(values, dtype=np.float64)), int(values.size))
+
+
+def kept_of(spec: NetSpec, iteration: int) -> Sequence[Blob]:
+    """The values that come along with the scores of an iteration."""
+    return spec.kept.blobs if spec.kept is not None and iteration in spec.kept.iterations else ()
 
 
 def data_nodes(graph: Graph) -> Sequence[Node]:

@@ -28,6 +28,15 @@ class Space:
                 kept.add(name)
         return Candidate(frozenset(kept), self)
 
+    def smallest(self, layer: str) -> "Candidate":
+        """The smallest candidate in which `layer` runs: with all that it needs, and nothing else."""
+        wanted, found = [layer], {layer}
+        while wanted:
+            new = self.needs.get(wanted.pop(), frozenset()) - found
+            found |= new
+            wanted += sorted(new)
+        return Candidate(frozenset(found), self)
+
     @property
     def all_int8(self) -> "Candidate":
         """Every layer INT8 that can be."""

@@ -4,9 +4,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.spec import NetSpec, Row, Sampling
+from distcalib.engine.spec import Kept, NetSpec, Row, Sampling
 from distcalib.errors import EngineError
 from distcalib.measure import Enough, Job, JobResult
 from distcalib.metrics import Partial, mean
@@ -17,7 +21,7 @@ from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.report import score_name
 from distcalib.run.build import flat
-from distcalib.run.choosing import Chosen, choose
+from distcalib.run.choosing import Chosen, choose, score_inputs
 from distcalib.run.evaluation import rate
 from distcalib.run.net import Net
 from distcalib.run.options import CalibrationOptions
@@ -26,6 +30,8 @@ from distcalib.search import Measurement, Verdict
 
 # Rows of ranges that the driver holds at the most: its memory does not grow with -s.
 MAX_ROWS = 64
+# Images that a ranking looks at, in at least two iterations: 200 of 10,000 rank resnet20 as 1,000 do.
+RANKED_IMAGES = 200
 # Values that one program hands out for an algorithm that looks at all of them: more are observed in several passes.
 MAX_TAP_BYTES = 512 * 2**20
 
@@ -48,6 +54,12 @@ class Cost:
         self.total += sum(r.run_seconds + r.compile_seconds + r.load_seconds for r in results)
 
 
+def ranked_iterations(n_iterations: int, batch: int) -> tuple[int, ...]:
+    """The iterations that a ranking looks at, spread evenly over the data, which may be sorted by class."""
+    n = min(n_iterations, max(2, math.ceil(RANKED_IMAGES / batch)))
+    return tuple(i * n_iterations // n for i in range(n))
+
+
 @dataclass(kw_only=True)
 class Results:
     """The measurements of one run, by candidate."""
@@ -55,6 +67,8 @@ class Results:
     fp32_score: float | None = None
     fp32_values: Sequence[Partial] = ()
     """By iteration."""
+    fp32_kept: Mapping[int, Mapping[Blob, NDArray[np.float32]]] = field(default_factory=dict)
+    """By iteration, of those that a ranking looks at: what the score is made of."""
     answered: dict[Candidate, Measurement | Verdict] = field(default_factory=dict)
     """What the strategy was told, in its order: the winner follows from it."""
     failed: dict[Candidate, str] = field(default_factory=dict)
@@ -102,7 +116,7 @@ class Measuring(Results):
         work = [(self.base.spec(part), part.n_rows) for part in self._samplings(taps)]
         n_parts = len(work)
         if not self.options.quantize_model:
-            work.append((self.base.spec(), self.options.iterations))
+            work.append((self.base.spec(kept=self.kept), self.options.iterations))
         results = self.measure("ranges" if self.options.quantize_model else "FP32 and ranges", work) if work else []
         ranges: dict[Blob, Range] = {}
         for (spec, _), result in zip(work[:n_parts], results, strict=False):
@@ -111,6 +125,8 @@ class Measuring(Results):
         if not self.options.quantize_model:
             self.fp32_values = [row.scores[self.metric] for row in rows(results[-1])]
             self.fp32_score = mean(self.fp32_values)
+            kept = {i: row.values for i, row in enumerate(rows(results[-1])) if row.values}
+            self.fp32_kept = kept
             self.cost.unavoidable += results[-1].run_seconds
             if not math.isfinite(self.fp32_score):
                 raise EngineError(
@@ -143,6 +159,12 @@ class Measuring(Results):
             return [Sampling(tuple(taps), False, first, end, block)] if taps else []
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)
         return [Sampling(part, True, first, end, block) for part in parts]
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What a ranking compares with FP32, and on which iterations."""
+        iterations = ranked_iterations(self.options.iterations, self.session.batch)
+        return Kept(score_inputs(self.base, self.metric), iterations)
 
     def partials(self, found: Mapping[int, object]) -> dict[int, Partial]:
         """What rows say of the score, by iteration."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, caffe_pb2, read_net, read_weights, resolve_sources, share, test_net
 from distcalib.caffe.graph import Graph, build_graph
 from distcalib.data import DATA_TYPES
-from distcalib.engine.spec import NetSpec, Outputs, Sampling
+from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import FormatError, UnsupportedError
 
 
@@ -37,12 +37,13 @@ class Net:
         sampling: Sampling | None = None,
         changed: Mapping[str, tuple[NDArray[np.float32], ...]] | None = None,
         outputs: Outputs | None = None,
+        kept: Kept | None = None,
     ) -> NetSpec:
         """The TEST net as a program to be compiled; its paths are absolute, since an actor has a folder of its own."""
         net = caffe_pb2.NetParameter()
         net.CopyFrom(self.test)
         resolve_sources(net, self.path)
-        return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling, changed or {}, outputs)
+        return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling, changed or {}, outputs, kept)
 
 
 def open_net(path: Path) -> Net:

@@ -10,6 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf, nan
 
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.caffe.graph import Blob
 from distcalib.engine.ranking import RankSpec, in_chunks
 from distcalib.engine.spec import Outputs
 from distcalib.errors import DistcalibError
@@ -18,15 +22,14 @@ from distcalib.metrics import Decider, Partial, mean
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
-from distcalib.run.choosing import score_inputs
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain
 from distcalib.run.evaluation import running_int8, without_kernel
 from distcalib.run.measuring import Measuring
 from distcalib.run.session import rows
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, Verdict, make_strategy
 
-# Images that a ranking looks at, in at least two iterations: on resnet20 300 of 10,000 images rank as all of them do.
-RANKED_IMAGES = 256
+# A candidate that meets the tolerance is not stopped in the last tenth of the data.
+NEARLY_ALL = 0.9
 # The chance that a candidate named as likely is asked for, and that of the next one if it is.
 LIKELY = 0.8
 
@@ -153,14 +156,14 @@ class Searching:
     def _work(self, requests: Sequence[Measure | Decide]) -> None:
         """Measure what is missing, all at once."""
         calibration, base, session = self.calibration, self.measuring.base, self.measuring.session
-        jobs, is_first = [], not self._known
+        jobs, is_first, n_iterations = [], not self._known, len(self._decider.reference)
         for i, request in enumerate(requests):
             candidate = request.candidate
             known = self._known.setdefault(candidate, _Known(deliver(base, calibration, candidate)))
             order = self._decider.order or range(len(self._decider.reference))
             missing = tuple(iteration for iteration in order if iteration not in known.values)
-            n_iterations, key = len(self._decider.reference), f"{self._n_rounds}/{i}"
-            jobs.append(session.scoring(key, known.files.spec(), n_iterations, missing, self._phase(requests)))
+            key, phase = f"{self._n_rounds}/{i}", self._phase(requests)
+            jobs.append(session.scoring(key, known.files.spec(), n_iterations, missing, phase))
 
         def enough(place: int, found: Mapping[int, object]) -> bool:
             request, order = requests[place], jobs[place].order or ()
@@ -168,7 +171,10 @@ class Searching:
                 return False
             new = session.by_iteration(jobs[place], {order[position]: row for position, row in found.items()})
             values = {**self._known[request.candidate].values, **self.measuring.partials(new)}
-            return self._decider.decide(values) is not None
+            verdict = self._decider.decide(values)
+            if verdict and len(values) >= NEARLY_ALL * n_iterations:
+                return False  # it may be the one to be delivered, and to compile it again costs more than the rest
+            return verdict is not None
 
         results = self.measuring.timed(self._phase(requests), jobs, enough)
         for request, job, result in zip(requests, jobs, results, strict=True):
@@ -195,19 +201,13 @@ class Searching:
         Without -fu, since its net reads other data where the first convolution is INT8: a chunk reads its data once.
         """
         measuring, base = self.measuring, self.measuring.base
-        outputs = score_inputs(base, measuring.metric)
-        iterations = ranked_iterations(measuring.options.iterations, measuring.session.batch)
-        fp32 = base.spec(outputs=Outputs(outputs))
+        outputs = measuring.kept.blobs
+        reference = {i: tuple(values[blob] for blob in outputs) for i, values in self._reference().items()}
+        iterations = tuple(sorted(reference))
         phase = f"ranking {len(request.layers)} layers"
-        [found] = measuring.timed("ranking, FP32", [Job("fp32", fp32, len(iterations), phase, order=iterations)])
-        reference = {
-            i: tuple(row.values[blob] for blob in outputs) for i, row in zip(iterations, rows(found), strict=True)
-        }
-        start = deliver_plain(base, self.calibration, request.base).spec()
-        specs = {"": start}
-        for layer in request.layers:
-            specs[layer] = deliver_plain(base, self.calibration, request.base.without(layer)).spec()
-        chunks = in_chunks(start, specs, self.switches.share_prefixes)
+        space = self.calibration.quantizer.space
+        specs = {layer: deliver_plain(base, self.calibration, space.smallest(layer)).spec() for layer in request.layers}
+        chunks = in_chunks(base.spec(), specs, self.switches.share_prefixes)
         jobs = [
             Job(
                 f"rank/{i}",
@@ -223,10 +223,20 @@ class Searching:
         for result in measuring.timed(phase, jobs):
             for row in rows(result):
                 distances.update(row.distances)
-        alone = {layer: distances[layer] for layer in request.layers}
-        best = min(alone, key=lambda layer: alone[layer])
-        measuring.session.reporter.note(f"{phase}: '{best}' alone brings the output nearest to FP32's")
-        return Ranking(distances[""], alone, measuring.session.work(request.layers))
+        worst = max(distances, key=lambda layer: distances[layer])
+        measuring.session.reporter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
+        return Ranking(distances, measuring.session.work(request.layers))
+
+    def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
+        """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""
+        measuring = self.measuring
+        if measuring.fp32_kept:
+            return measuring.fp32_kept
+        kept = measuring.kept
+        fp32 = measuring.base.spec(outputs=Outputs(kept.blobs))
+        order = kept.iterations
+        [found] = measuring.timed("ranking, FP32", [Job("fp32", fp32, len(order), "ranking, FP32", order=order)])
+        return {i: row.values for i, row in zip(order, rows(found), strict=True)}
 
     @property
     def _n_actors(self) -> int:
@@ -290,12 +300,6 @@ class Searching:
 
 class _BudgetSpent(Exception):
     """The run may not measure any more; the text is the flag that says so."""
-
-
-def ranked_iterations(n_iterations: int, batch: int) -> tuple[int, ...]:
-    """The iterations that a ranking looks at, spread evenly over the data, which may be sorted by class."""
-    n = min(n_iterations, max(2, ceil(RANKED_IMAGES / batch)))
-    return tuple(i * n_iterations // n for i in range(n))
 
 
 def n_ahead(n_wanted: int, n_actors: int, n_iterations: int, iteration_seconds: float, compile_seconds: float) -> int:

@@ -30,10 +30,10 @@ class RankedFallback:
         [first] = yield from measure([start])
         if first.drop <= self._tolerance or not start.movable:
             return start
-        ranking = yield from rank(start, start.movable)
+        ranking = yield from rank(start.movable)
         known = _Known(start)
         prefixes = _prefixes(start, ranking)
-        guess = _guess(ranking, prefixes, self._tolerance / first.drop)
+        guess = _guess(prefixes, self._tolerance / first.drop)
         while True:
             length = yield from _shortest(known, [prefix.candidate for prefix in prefixes], guess)
             if length is None:
@@ -84,17 +84,17 @@ class _Prefix:
 
 
 def _prefixes(start: Candidate, ranking: Ranking) -> list[_Prefix]:
-    """The ranked list: that layer next which gains most a layer that goes to FP32, those included that it pulls along.
+    """The ranked list: that layer next which does most harm a layer that goes to FP32, those that it pulls along too.
 
     Of equals the one with less work.
     """
-    own = _own_gains(start, ranking)
+    harm = _own_harm(start, ranking)
     place = {layer: i for i, layer in enumerate(start.movable)}
     found: list[_Prefix] = []
     last, left = start, list(place)
     while left:
         fallen = {layer: last.int8 - last.without(layer).int8 for layer in left}
-        gains = {layer: fsum(own.get(name, 0.0) for name in sorted(fallen[layer])) for layer in left}
+        gains = {layer: fsum(harm.get(name, 0.0) for name in sorted(fallen[layer])) for layer in left}
 
         def order(layer: str, fallen: Mapping[str, frozenset[str]], gains: Mapping[str, float]) -> tuple[float, ...]:
             return -gains[layer] / len(fallen[layer]), ranking.work[layer], place[layer]
@@ -106,33 +106,32 @@ def _prefixes(start: Candidate, ranking: Ranking) -> list[_Prefix]:
     return found
 
 
-def _own_gains(start: Candidate, ranking: Ranking) -> dict[str, float]:
-    """What each layer gains by itself: what it was seen to gain, less what one that it pulls along gains already."""
-    base = _finite(ranking.base)
-    gains = {layer: base - _finite(distance) for layer, distance in ranking.alone.items()}
-    pulled = {layer: start.int8 - start.without(layer).int8 - {layer} for layer in gains}
+def _own_harm(start: Candidate, ranking: Ranking) -> dict[str, float]:
+    """What each layer does by itself: what was seen of it, less what one that it needs does already."""
+    seen = {layer: _finite(distance) for layer, distance in ranking.alone.items()}
+    needed = {layer: start.space.smallest(layer).int8 - {layer} for layer in seen}
     return {
-        layer: gain - max((gains[other] for other in pulled[layer] if other in gains), default=0.0)
-        for layer, gain in gains.items()
+        layer: max(harm - max((seen[other] for other in needed[layer] if other in seen), default=0.0), 0.0)
+        for layer, harm in seen.items()
     }
+
+
+def _guess(prefixes: Sequence[_Prefix], allowed: float) -> int:
+    """The length at which the `allowed` part of the harm is left, if harms add up; at least 1.
+
+    To add up is what independent errors do in the square; it is a first guess, and costs nothing but time if wrong.
+    """
+    left = total = fsum(prefix.gain for prefix in prefixes)
+    for length, prefix in enumerate(prefixes, 1):
+        left -= prefix.gain
+        if left <= allowed * total:
+            return length
+    return len(prefixes)
 
 
 def _finite(distance: float) -> float:
     """A number to reckon with where a net gave none."""
     return min(distance, FARTHEST) if distance == distance else FARTHEST
-
-
-def _guess(ranking: Ranking, prefixes: Sequence[_Prefix], allowed: float) -> int:
-    """The length at which the distance that is left should be the `allowed` part, if distances add up; at least 1.
-
-    To add up is what independent errors do in the square; it is a first guess, and costs nothing but time if wrong.
-    """
-    left = base = _finite(ranking.base)
-    for length, prefix in enumerate(prefixes, 1):
-        left -= max(prefix.gain, 0.0)
-        if left <= allowed * base:
-            return length
-    return max(1, len(prefixes) // 2)
 
 
 def _shortest(known: _Known, prefixes: Sequence[Candidate], guess: int) -> Answered[int | None]:

@@ -29,9 +29,8 @@ class Decide:
 
 @dataclass(frozen=True)
 class Rank:
-    """What does each of `layers`, alone back in FP32, do to `base` on a small sample?  Answered by a Ranking."""
+    """What does each of `layers`, alone in INT8 with what it needs, do on a small sample?  Answered by a Ranking."""
 
-    base: Candidate
     layers: tuple[str, ...]
 
 
@@ -57,12 +56,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The distance of the net's output from FP32's: that of the base, and by layer that of the base without it.
+    """By layer: the distance of the net's output from FP32's with it alone in INT8, `alone`, and its `work`.
 
-    `work`: by layer the multiply-adds of one image, the measure of what FP32 costs there.
+    The work are the multiply-adds of one image, the measure of what FP32 costs there.
     """
 
-    base: float
     alone: Mapping[str, float]
     work: Mapping[str, int]
 
@@ -109,7 +107,7 @@ def decide(candidates: Sequence[Candidate], maybe: Sequence[Candidate] = ()) -> 
     return [cast(Verdict, answer).meets for answer in answers]
 
 
-def rank(base: Candidate, layers: Sequence[str]) -> Answered[Ranking]:
+def rank(layers: Sequence[str]) -> Answered[Ranking]:
     """Ask what each of `layers` does alone."""
-    [answer] = yield Ask([Rank(base, tuple(layers))])
+    [answer] = yield Ask([Rank(tuple(layers))])
     return cast(Ranking, answer)

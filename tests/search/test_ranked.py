@@ -143,7 +143,7 @@ def test_ranked_prefers_less_work_among_equals() -> None:
 
 def test_ranked_ranks_the_all_int8_candidate_once() -> None:
     done = run("ranked", CASES["two_layers"])
-    assert [request for request in done.requests if isinstance(request, Rank)] == [Rank(SPACE.all_int8, tuple(NAMES))]
+    assert [request for request in done.requests if isinstance(request, Rank)] == [Rank(tuple(NAMES))]
 
 
 def test_ranked_that_may_move_nothing_delivers_all_int8() -> None:

@@ -106,10 +106,8 @@ def answer(request: Request, case: Case) -> Answer:
         return Measurement(request.candidate, 0.75 - case.drop(request.candidate), case.drop(request.candidate))
     if isinstance(request, Decide):
         return Verdict(request.candidate, case.drop(request.candidate) <= case.tolerance)
-    base = request.base
-    alone = {layer: case.distance(base.without(layer)) for layer in request.layers}
-    work = {layer: len(base.int8) - len(base.without(layer).int8) for layer in request.layers}
-    return Ranking(case.distance(base), alone, work)
+    alone = {layer: case.distance(case.space.smallest(layer)) for layer in request.layers}
+    return Ranking(alone, {layer: 1 + len(layer) for layer in request.layers})
 
 
 def drive(search: Search, answers: Callable[[Sequence[Request]], Sequence[Answer]]) -> Run:
