@@ -14,7 +14,9 @@ from tests.run.tiny import ITERATIONS, make_tiny
 def test_trial_scores_as_calibrate_does(tmp_path: Path, one_ray: None) -> None:
     tiny = make_tiny(tmp_path)
     trial = Trial(open_net(tiny.prototxt), read_weights(tiny.weights), Options(), ITERATIONS)
-    options = CalibrationOptions(iterations=ITERATIONS, accuracy_loss=0.0, n_actors=1, out=tmp_path / "out")
+    options = CalibrationOptions(
+        iterations=ITERATIONS, accuracy_loss=0.0, n_actors=1, strategy="greedy", out=tmp_path / "out"
+    )
     report = calibrate(tiny.prototxt, tiny.weights, options)
     assert trial.fp32_score == report.fp32_score
     assert [trial.drop(*record.fp32_layers) for record in report.candidates] == [c.drop for c in report.candidates]
