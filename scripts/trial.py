@@ -3,18 +3,26 @@
 What is compiled and run is what an actor compiles and runs, so that scores are those that `calibrate` finds; only the
 pool is left out, which takes seconds to start."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from math import fsum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, share
-from distcalib.engine.spec import NetSpec, Row, Sampling
-from distcalib.engine.worker import NetWorker, Setting
+from distcalib.data import open_source
+from distcalib.engine.ranking import distance
+from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
+from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import choose_score
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.ranges import merge_ranges
 from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.run.choosing import score_inputs
 from distcalib.run.deliverable import deliver
 from distcalib.run.evaluation import scores
+from distcalib.run.measuring import ranked_iterations
 from distcalib.run.net import Net
 
 N_SAMPLED = 10  # as -s by default
@@ -29,6 +37,7 @@ class Trial:
         self._worker = NetWorker(Setting(net.path.resolve(), self._weights, "weights", {}), n_threads)
         self._metric = choose_score(net.test, None)
         self._found: dict[Candidate, float] = {}
+        self._distances: dict[Candidate, float] = {}
         self.quantizer = Quantizer(net.graph, options)
 
     @property
@@ -41,14 +50,14 @@ class Trial:
         """From the ranges over the first iterations."""
         n_sampled = min(N_SAMPLED, self._n_iterations)
         sampling = Sampling(self.quantizer.observed, False, 0, n_sampled, n_sampled)
-        found = self._run(self._net.spec(sampling), 1)
+        found = self._run(self._net.spec(sampling), range(1))
         ranges = merge_ranges(self.quantizer.observed, [row.ranges for row in found])
         return Calibration(self.quantizer, ranges, self._weights)
 
     @cached_property
     def fp32_scores(self) -> Mapping[str, float]:
         """Every score of the FP32 net, by blob."""
-        return scores(self._run(self._net.spec(), self._n_iterations))
+        return scores(self._run(self._net.spec(), range(self._n_iterations)))
 
     @property
     def fp32_score(self) -> float:
@@ -59,12 +68,37 @@ class Trial:
         """The score of `candidate`; measured once."""
         if candidate not in self._found:
             spec = deliver(self._net, self.calibration, candidate).spec()
-            self._found[candidate] = scores(self._run(spec, self._n_iterations))[self._metric]
+            self._found[candidate] = scores(self._run(spec, range(self._n_iterations)))[self._metric]
         return self._found[candidate]
+
+    def loss(self, candidate: Candidate) -> float:
+        """What `candidate` loses against FP32."""
+        return round(self.fp32_score - self.score(candidate), 12)
+
+    def distance(self, candidate: Candidate) -> float:
+        """How far what the score is made of is from FP32's, on the iterations that a ranking looks at."""
+        if candidate not in self._distances:
+            found = self._values(deliver(self._net, self.calibration, candidate).spec)
+            parts = [distance(a, b) for a, b in zip(found, self._reference, strict=True)]
+            self._distances[candidate] = fsum(parts) / len(parts)
+        return self._distances[candidate]
+
+    @cached_property
+    def _reference(self) -> list[list[NDArray[np.float32]]]:
+        return self._values(self._net.spec)
+
+    def _values(self, spec: Callable[..., NetSpec]) -> list[list[NDArray[np.float32]]]:
+        """By ranked iteration, what the score is made of."""
+        blobs = score_inputs(self._net, self._metric)
+        [node] = data_nodes(self._net.graph)
+        batch = open_source(node.layer, self._net.path).batch_size
+        iterations = ranked_iterations(self._n_iterations, batch)
+        rows = self._run(spec(outputs=Outputs(blobs)), iterations)
+        return [[row.values[blob] for blob in blobs] for row in rows]
 
     def drop(self, *fp32: str) -> float:
         """What is lost against FP32 with the layers `fp32`, and what they pull along, in FP32."""
-        return round(self.fp32_score - self.score(self.all_int8.without(*fp32)), 12)
+        return self.loss(self.all_int8.without(*fp32))
 
     def cure_and_gap(self, layers: Iterable[str]) -> tuple[float, float]:
         """Drop with all of `layers` in FP32, and the least drop with one of them in INT8 again.
@@ -73,10 +107,10 @@ class Trial:
         """
         cure = self.all_int8.without(*layers)
         back = {self.all_int8.without(*(set(layers) - {name})) for name in layers} - {cure}
-        return self.drop(*layers), min(round(self.fp32_score - self.score(c), 12) for c in back)
+        return self.drop(*layers), min(self.loss(candidate) for candidate in back)
 
-    def _run(self, spec: NetSpec, n_rows: int) -> list[Row]:
+    def _run(self, spec: NetSpec, iterations: Sequence[int]) -> list[Row]:
         self._worker.load("trial", self._worker.compile(spec))
-        found = self._worker.run("trial", range(n_rows))
+        found = self._worker.run("trial", iterations)
         self._worker.drop("trial")
         return found
