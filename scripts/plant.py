@@ -19,7 +19,7 @@ scale for each channel with `-c multiple`, so nothing but its input can be ruine
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,8 @@ from distcalib.caffe import (
 from distcalib.caffe.graph import Graph, Node
 from distcalib.errors import DistcalibError, OptionError, WeightsError
 from distcalib.quantize.candidate import Space
-from distcalib.quantize.fusion import QUANTIZABLE, Fused, find_fused, rows_first
+from distcalib.quantize.channels import by_channel, divide_input, only_reader, scale_output
+from distcalib.quantize.fusion import Fused, find_fused, rows_first
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.run.net import Net, open_net
 
@@ -87,7 +88,7 @@ def find_sites(graph: Graph) -> dict[str, Site]:
     sites = {}
     shared = {name for name, _ in shared_params([node.layer for node in graph])}
     for group in find_fused(graph).values():
-        reader = _only_reader(graph, group)
+        reader = only_reader(graph, group)
         if reader is not None and not shared & {node.name for node in (*group.members, reader)}:
             sites[reader.name] = Site(group, reader)
     return {node.name: sites[node.name] for node in graph if node.name in sites}
@@ -149,37 +150,13 @@ def plant(
         exponents[name] = _exponents(site, weights, random, strength, fraction)
         factors = np.ones(_n_channels(site, weights))
         factors[list(exponents[name])] = np.exp2(list(exponents[name].values()))
-        _scale_output(site.producer, changed, factors)
-        _divide_input(site.reader, changed, factors)
+        scale_output(site.producer, changed, factors)
+        divide_input(site.reader, changed, factors)
     return Planting(changed, tuple(names), exponents, {name: sites[name].producer.name for name in names})
-
-
-def _only_reader(graph: Graph, group: Fused) -> Node | None:
-    """The layer that multiplies the group's output, behind layers with f(a·x) = a·f(x); None if others see it too."""
-    if group.eltwise is not None or (group.batch_norm is not None and group.scale is None):
-        return None
-    blob = group.output
-    while (node := graph.only_consumer(blob)) is not None and len(node.bottoms) == len(node.tops) == 1:
-        if node.type in QUANTIZABLE:
-            return node if node.type == "Convolution" or node.layer.inner_product_param.axis == 1 else None
-        pools = caffe_pb2.PoolingParameter.MAX, caffe_pb2.PoolingParameter.AVE
-        if node.type not in ("ReLU", "Pooling", "Split", "Dropout"):
-            return None
-        if node.type == "Pooling" and node.layer.pooling_param.pool not in pools:
-            return None
-        blob = node.tops[0]
-    return None
 
 
 def _n_channels(site: Site, weights: Weights) -> int:
     return len(rows_first(site.producer.node.layer, weights[site.producer.name][0]))
-
-
-def _by_channel(reader: Node, weight: Array, n_channels: int) -> Array:
-    """The reader's weights as (groups, rows of a group, channels of a group, the rest)."""
-    groups = reader.layer.convolution_param.group if reader.type == "Convolution" else 1
-    rows = rows_first(reader.layer, weight)
-    return rows.reshape(groups, len(rows) // groups, n_channels // groups, -1)
 
 
 def _exponents(
@@ -187,7 +164,7 @@ def _exponents(
 ) -> dict[int, int]:
     """k of each scaled channel: so large that the reader loses `strength` bits, up to one more, in its median row."""
     n_channels = _n_channels(site, weights)
-    size = np.abs(_by_channel(site.reader, weights[site.reader.name][0], n_channels)).max(axis=3).astype(np.float64)
+    size = np.abs(by_channel(site.reader, weights[site.reader.name][0], n_channels)).max(axis=3).astype(np.float64)
     n_each = size.shape[2]
     found: dict[int, int] = {}
     if n_each == 1:
@@ -216,39 +193,6 @@ def _spread(group: Fused, weights: Weights) -> NDArray[np.float64]:
         rows = rows_first(group.node.layer, weights[group.name][0])
         reach = np.linalg.norm(rows.reshape(len(rows), -1).astype(np.float64), axis=1)
     return np.asarray(np.maximum(reach, np.max(reach) * 2.0**-8 + np.finfo(np.float32).tiny), np.float64)
-
-
-def _scale_output(group: Fused, weights: dict[str, tuple[Array, ...]], factors: NDArray[np.float64]) -> None:
-    """Multiply the group's output channels by `factors` (M,), in `weights`."""
-    exact = factors.astype(np.float32)
-    if group.scale is not None:
-        weights[group.scale.name] = tuple(
-            (blob.reshape(-1) * exact).reshape(blob.shape) for blob in weights[group.scale.name]
-        )
-        return
-    weight, *bias = weights[group.name]
-    scaled = _with_rows(group.node, weight, lambda rows: rows * exact.reshape(-1, *[1] * (rows.ndim - 1)))
-    weights[group.name] = (scaled, *((blob.reshape(-1) * exact).reshape(blob.shape) for blob in bias))
-
-
-def _divide_input(reader: Node, weights: dict[str, tuple[Array, ...]], factors: NDArray[np.float64]) -> None:
-    """Divide the reader's weights of each input channel by `factors` (C,), in `weights`."""
-    weight, *bias = weights[reader.name]
-
-    def divided(rows: Array) -> Array:
-        parts = _by_channel(reader, weight, len(factors))
-        exact = factors.astype(np.float32).reshape(parts.shape[0], 1, parts.shape[2], 1)
-        return (parts / exact).reshape(rows.shape)
-
-    weights[reader.name] = (_with_rows(reader, weight, divided), *bias)
-
-
-def _with_rows(node: Node, weight: Array, change: Callable[[Array], Array]) -> Array:
-    """The stored form of `change` of the weights with their output channels first."""
-    rows = change(rows_first(node.layer, weight))
-    if node.type == "InnerProduct" and node.layer.inner_product_param.transpose:
-        rows = rows.T
-    return np.ascontiguousarray(rows.reshape(weight.shape), np.float32)
 
 
 def write_planted(net: Net, weights_name: str, planting: Planting, folder: Path) -> None:

@@ -117,6 +117,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for short, name, text in SWITCHES:
         add(short, f"--{name}", action="store_true", help=text)
     add(
+        "--bias-correction",
+        action="store_true",
+        help="take the mean error of each INT8 layer out of its bias; writes a new caffemodel, too",
+    )
+    add(
+        "--equalize",
+        action="store_true",
+        help="scale the channels between two layers so that the weights of both fit INT8; writes a new caffemodel, too",
+    )
+    add("--recover", action="store_true", help="--equalize and --bias-correction")
+    add(
         "--strategy",
         choices=tuple(STRATEGIES),
         default=defaults.strategy,
@@ -156,6 +167,8 @@ def run(args: argparse.Namespace) -> int:
     if args.detection != 0:
         raise OptionError(f"-d {args.detection}: is not supported yet; -d 0, classification, is")
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
+    args.equalize |= args.recover
+    args.bias_correction |= args.recover
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
     options = CalibrationOptions(**given, n_actors=args.actors)
     console = console_of(args)

@@ -100,6 +100,20 @@ def build_model(
     return BuiltModel(model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups))
 
 
+def build_errors(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, products: Sequence[Blob]) -> BuiltModel:
+    """The FP32 net, and beside each layer with a quantization_param the same layer on integers, from the same input.
+
+    The results are, for each of `products` (the top of a convolution or inner product, BatchNorm and Scale folded in),
+    integer result less FP32 result, before any ReLU or sum: its mean over the positions, (N, M) f32.
+    Raises UnsupportedError and WeightsError.
+    """
+    builder = _ErrorBuilder(graph, blobs, shapes, where)
+    builder.run()
+    results = [ops.result(builder.errors[blob]) for blob in products]
+    model = ov.Model(results, list(builder.parameters.values()), where)
+    return BuiltModel(model, tuple(builder.parameters), tuple(products), (), frozenset(builder.groups))
+
+
 def needed_for(
     graph: Graph, groups: Mapping[str, Fused], outputs: Iterable[Blob], given: Iterable[Blob] = ()
 ) -> frozenset[Blob]:
@@ -283,6 +297,29 @@ class _Builder:
             n_blobs = 2 if scale.proto.scale_param.bias_term else 1
             found[scale.name] = tuple(scale.blob(i, (n_out,)) for i in range(n_blobs))
         return found
+
+
+class _ErrorBuilder(_Builder):
+    """Builds the net in FP32, and what its quantization_params would change in each layer by itself."""
+
+    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
+        super().__init__(graph, blobs, shapes, where)
+        self.int8_params, self.params, self.stored = self.params, {}, {}
+        self.errors: dict[Blob, Output] = {}
+
+    def _multiply(
+        self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
+    ) -> Output:
+        exact = super()._multiply(layer, x, weight, bias, None)
+        int8 = self.int8_params.get(layer.name)
+        if int8 is not None:
+            rounded = quantized.round_to_grid(x, input_grid(int8))
+            error = ops.subtract(super()._multiply(layer, rounded, weight, bias, int8), exact).output(0)
+            positions = np.arange(2, len(error.get_shape()), dtype=np.int64)
+            if len(positions):
+                error = ops.reduce_mean(error, positions).output(0)
+            self.errors[self.groups[layer.name].node.tops[0]] = error
+        return exact
 
 
 def _weights(weight: Array, scales: NDArray[np.float64] | None, group: int = 1) -> Output:

@@ -20,6 +20,9 @@ class Sampling:
     with it the driver's memory, is bounded whatever the number of iterations, and the result is the same on any number
     of actors.  `values` tells whether every value is looked at, or the least and the largest only, which the engine
     finds without handing the values out.
+
+    With `errors` the taps are results of convolutions and inner products, and observed is the mean error, by output
+    channel, that INT8 makes in each of them from FP32 inputs: `values` of the row, the mean over its block.
     """
 
     taps: tuple[Blob, ...]
@@ -27,6 +30,7 @@ class Sampling:
     first: int
     end: int
     block: int
+    errors: bool = False
 
     @property
     def n_rows(self) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, Source, open_source
-from distcalib.engine.builder import build_model
+from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.ranking import RankSpec, rank
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
@@ -69,6 +69,8 @@ class NetWorker:
             built = build_model(graph, blobs, shapes, spec.where, keep=made)
         elif sampling is None:
             built = build_model(graph, blobs, shapes, spec.where)
+        elif sampling.errors:
+            built = build_errors(graph, blobs, shapes, spec.where, sampling.taps)
         elif sampling.values:
             built = build_model(graph, blobs, shapes, spec.where, keep=sampling.taps)
         else:
@@ -95,7 +97,8 @@ class NetWorker:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
         if sampling is None:
             return [loaded.score(batch(i), kept_of(spec, i)) for i in iterations]
-        return [loaded.observe(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
+        observe_block = loaded.observe_errors if sampling.errors else loaded.observe
+        return [observe_block(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
 
     def drop(self, key: str) -> None:
         """Forget a program."""
@@ -164,6 +167,18 @@ class _Loaded:
                 found = [observe(outputs[tap]) for tap in sampling.taps]
             parts = [[a + b for a, b in zip(parts[0], found, strict=True)]] if parts else [found]
         return Row({}, tuple(parts[0]), self.program.header.kernels)
+
+    def observe_errors(self, sampling: Sampling, batches: Iterable[Mapping[str, Array]]) -> Row:
+        """The mean error (M,) of each tap over a block of iterations; sums are f64."""
+        sums: dict[Blob, NDArray[np.float64]] = {}
+        count = 0
+        for batch in batches:
+            outputs, _ = self.program.run(batch)
+            found = {tap: outputs[tap].mean(axis=0, dtype=np.float64) for tap in sampling.taps}
+            sums = {tap: sums[tap] + mean if sums else mean for tap, mean in found.items()}
+            count += 1
+        means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
+        return Row({}, (), self.program.header.kernels, means)
 
 
 def _mean_of(values: Array) -> Partial:

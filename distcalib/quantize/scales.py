@@ -235,6 +235,10 @@ class Calibration:
     ranges: Mapping[Blob, Range]
     weights: Weights
     choice: Choice = field(default_factory=Choice)
+    equalized: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
+    """Blobs of `weights` that are not those of the caffemodel given, by layer (--equalize)."""
+    corrected: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
+    """Blobs that an INT8 layer has in place of those of `weights`, by layer (--bias-correction)."""
     _folded: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
     _thresholds: dict[tuple[Blob, bool, str], float] = field(default_factory=dict, repr=False)
 
@@ -328,7 +332,7 @@ class Calibration:
         number (golden zero_channel), so one with a bias gets the scale of the widest channel, which keeps it.
         """
         if group.name not in self._folded:  # the same for all candidates of a search, and folding VGG-16 takes a second
-            weight, bias = fold(group, self.weights)
+            weight, bias = fold(group, {**self.weights, **self.corrected})
             largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
             self._folded[group.name] = largest, np.abs(bias).astype(np.float64)
         largest, bias_size = self._folded[group.name]

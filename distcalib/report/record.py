@@ -52,6 +52,12 @@ class CalibrationReport:
     output_weights: str | None
     output_weights_sha256: str | None
     plain: PlainRecord | None
+    equalized_layers: Mapping[str, str]
+    """With --equalize: the layers that were scaled, each with the one that reads it."""
+    corrected_layers: tuple[str, ...]
+    """With --bias-correction: the INT8 layers whose bias in `output_weights` is not that of `weights`."""
+    all_int8_score_given: float | None
+    """Where `output_weights` are new by --equalize or --bias-correction: `all_int8_score` with the weights given."""
     metric: str
     lower_is_better: bool
     tolerance: float

@@ -46,7 +46,8 @@ def calibrate(
     options = options or CalibrationOptions()
     model = Path(model)
     kind = "dummy" if options.performance_model else "quantized"
-    target = Target(model, options.out, kind, Path(weights) if options.first_conv_force_u8 else None)
+    is_new = options.first_conv_force_u8 or options.bias_correction or options.equalize
+    target = Target(model, options.out, kind, Path(weights) if is_new else None)
     run = _Run(model, Path(weights), options, target, reporter or Silent())
     return run.execute()
 
@@ -96,15 +97,34 @@ class _Run:
                 searching = Searching(measuring, calibration)
                 winner = searching.run()
             made = deliver(base, calibration, winner)
-            is_forced = bool(made.changed)
+            is_forced = options.first_conv_force_u8 and bool(made.changed)
             plain = searching.measure_plain(winner) if searching is not None and is_forced else None
+            given = None
+            if made.changed and not is_forced and searching is not None:
+                given = searching.measure_plain(quantizer.space.all_int8, "new weights")
         report = self._report(made.text(), base, metric, quantizer, winner, measuring)
+        report = replace(report, all_int8_score_given=None if given is None else given.score)
         report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
         if is_forced:
             text = deliver_plain(base, calibration, winner).text()
             return self._write_forced(made, session.weights, text, plain, report)
+        if made.changed:
+            report = self._write_weights(made, session.weights, report)
+            corrected = tuple(name for name in winner.int8_layers if name in calibration.corrected)
+            report = replace(report, corrected_layers=corrected, equalized_layers=measuring.pairs)
         self.target.write(made.text(), report.to_json())
         return report
+
+    def _write_weights(self, made: Deliverable, weights: Weights, report: CalibrationReport) -> CalibrationReport:
+        """--bias-correction, --equalize: write the caffemodel of the net; returns the report."""
+        target = self.target
+        target.make_folder()
+        made.write_weights(target.caffemodel, weights)
+        return replace(
+            report,
+            output_weights=str(target.caffemodel),
+            output_weights_sha256=_sha256(target.caffemodel),
+        )
 
     def _write_forced(
         self, made: Deliverable, weights: Weights, plain: str, measured: Measurement | None, report: CalibrationReport
@@ -158,6 +178,9 @@ class _Run:
             output_weights=None,
             output_weights_sha256=None,
             plain=None,
+            equalized_layers={},
+            corrected_layers=(),
+            all_int8_score_given=None,
             metric=metric,
             lower_is_better=_lower_is_better(base, metric),
             tolerance=options.accuracy_loss,

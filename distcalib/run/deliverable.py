@@ -3,7 +3,7 @@
 What is measured is made from the same object as what is written, so that the two cannot differ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,8 +65,21 @@ def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Delive
 
 
 def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
-    """The files of `candidate` with the caffemodel given: as `deliver` makes them without -fu."""
-    return Deliverable(with_params(base, calibration.params(candidate)))
+    """The files of `candidate` as `deliver` makes them without -fu; its INT8 layers have their corrected biases."""
+    corrected = {name: calibration.corrected[name] for name in candidate.int8_layers if name in calibration.corrected}
+    net = with_params(base, calibration.params(candidate))
+    return Deliverable(with_bias(net, corrected) if corrected else net, {**calibration.equalized, **corrected})
+
+
+def with_bias(base: Net, names: Collection[str]) -> Net:
+    """The net with a bias in each of the layers `names`."""
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(base.full)
+    for layer in full.layer:
+        if layer.name in names and layer.type in QUANTIZABLE:
+            inner = layer.type == "InnerProduct"
+            (layer.inner_product_param if inner else layer.convolution_param).bias_term = True
+    return make_net(base.path, full)
 
 
 def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:

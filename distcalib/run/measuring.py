@@ -10,18 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.spec import Kept, NetSpec, Row, Sampling
+from distcalib.engine.spec import Kept, NetSpec, Outputs, Row, Sampling
 from distcalib.errors import EngineError
 from distcalib.measure import Enough, Job, JobResult
 from distcalib.metrics import Partial, mean
+from distcalib.quantize.bias_correction import correctable, corrected
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.choice import Choice
+from distcalib.quantize.equalization import Equalized, equalize
 from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.report import score_name
 from distcalib.run.build import flat
 from distcalib.run.choosing import Chosen, choose, score_inputs
+from distcalib.run.deliverable import with_params
 from distcalib.run.evaluation import rate
 from distcalib.run.net import Net
 from distcalib.run.options import CalibrationOptions
@@ -34,6 +37,8 @@ MAX_ROWS = 64
 RANKED_IMAGES = 200
 # Values that one program hands out for an algorithm that looks at all of them: more are observed in several passes.
 MAX_TAP_BYTES = 512 * 2**20
+# Iterations on which the equalized net is compared with the one given, and by what it may differ.
+MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
 
 
 @dataclass
@@ -80,6 +85,10 @@ class Results:
     cost: Cost = field(default_factory=Cost)
     chosen: Chosen | None = None
     """What `-a auto` chose."""
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    """The layers that --equalize scaled, each with the one that reads it."""
+    given: Calibration | None = None
+    """With the weights given, in place of those that --equalize and --bias-correction made."""
 
     def measured(self, candidate: Candidate) -> Measurement | None:
         """The score of a candidate that was measured over all iterations."""
@@ -113,15 +122,19 @@ class Measuring(Results):
         taps = quantizer.observed
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
-        work = [(self.base.spec(part), part.n_rows) for part in self._samplings(taps)]
+        equalized = equalize(quantizer.graph, quantizer.groups, self.session.weights) if self.options.equalize else None
+        versions = [{}] if equalized is None else [{}, equalized.blobs]
+        samplings = self._samplings(taps)
+        work = [(self.base.spec(part, blobs), part.n_rows) for blobs in versions for part in samplings]
         n_parts = len(work)
         if not self.options.quantize_model:
             work.append((self.base.spec(kept=self.kept), self.options.iterations))
         results = self.measure("ranges" if self.options.quantize_model else "FP32 and ranges", work) if work else []
-        ranges: dict[Blob, Range] = {}
-        for (spec, _), result in zip(work[:n_parts], results, strict=False):
-            observed = spec.sampling.taps if spec.sampling is not None else ()
-            ranges.update(merge_ranges(observed, [row.ranges for row in rows(result)]))
+        found: list[dict[Blob, Range]] = [{} for _ in versions]
+        for place, result in enumerate(results[:n_parts]):
+            observed = samplings[place % len(samplings)].taps
+            ends = merge_ranges(observed, [row.ranges for row in rows(result)])
+            found[place // len(samplings)].update(ends)
         if not self.options.quantize_model:
             self.fp32_values = [row.scores[self.metric] for row in rows(results[-1])]
             self.fp32_score = mean(self.fp32_values)
@@ -134,7 +147,63 @@ class Measuring(Results):
                     "correct the weights or the data, `distcalib evaluate` shows all scores"
                 )
             self.session.reporter.note(f"FP32: {score_name(self.metric, self.lower_is_better)} = {self.fp32_score:.6g}")
-        return self._choose(Calibration(quantizer, ranges, self.session.weights))
+        weights = self.session.weights
+        self.given = calibration = self._choose(Calibration(quantizer, found[0], weights))
+        if equalized is not None:
+            self._check_equalized(equalized)
+            weights = {**weights, **equalized.blobs}
+            calibration = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
+        return self._correct(calibration) if self.options.bias_correction else calibration
+
+    def _check_equalized(self, equalized: Equalized) -> None:
+        """Raise EngineError if the equalized net is not the one given, in FP32 on the sampled iterations."""
+        self.pairs = equalized.pairs
+        self.session.reporter.note(f"equalization: {len(equalized.pairs)} pairs of layers")
+        if not equalized.pairs:
+            return
+        outputs = Outputs(score_inputs(self.base, self.metric), self._sampled.start)
+        n = min(len(self._sampled), MAX_CHECKED)
+        specs = [self.base.spec(changed=blobs, outputs=outputs) for blobs in ({}, equalized.blobs)]
+        before, after = (rows(result) for result in self.measure("equalized in FP32", [(spec, n) for spec in specs]))
+        for blob in outputs.blobs:
+            size = max(float(np.abs(row.values[blob]).max()) for row in before)
+            off = max(float(np.abs(a.values[blob] - b.values[blob]).max()) for a, b in zip(before, after, strict=True))
+            if not off <= MAX_RELATIVE_ERROR * size:
+                raise EngineError(
+                    f"{self.base.name}: --equalize: blob '{blob.name}' of the FP32 net would change by {off:.3g} (of "
+                    f"{size:.3g}); leave out --equalize"
+                )
+
+    def _correct(self, calibration: Calibration) -> Calibration:
+        """`calibration` with the biases that take out the mean error of each INT8 layer on the sampled iterations.
+
+        A layer's error is that of the all-INT8 net's parameters, whatever other layers fall back later.
+        """
+        quantizer, start = calibration.quantizer, calibration.quantizer.space.all_int8
+        groups = {name: quantizer.groups[name] for name in start.int8_layers}
+        names = correctable(quantizer.graph, groups)
+        if not names:
+            return calibration
+        taps = tuple(groups[name].node.tops[0] for name in names)
+        sampled = self._sampled
+        block = -(-len(sampled) // MAX_ROWS)
+        sampling = Sampling(taps, True, sampled.start, sampled.stop, block, errors=True)
+        net = with_params(self.base, calibration.params(start))
+        [result] = self.measure("mean errors", [(net.spec(sampling, calibration.equalized), sampling.n_rows)])
+        found = list(zip(rows(result), sampling.row_sizes, strict=True))
+        errors = {
+            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in found)) / len(sampled)
+            for name, tap in zip(names, taps, strict=True)
+        }
+        wrong = [name for name in names if not np.isfinite(errors[name]).all()]
+        if wrong:
+            raise EngineError(
+                f"{self.base.name}: layer '{wrong[0]}': its INT8 error is not finite on the sampled iterations; leave "
+                "out --bias-correction"
+            )
+        biases = {name: corrected(groups[name], calibration.weights, errors[name]) for name in names}
+        self.session.reporter.note(f"bias correction: {len(names)} layers")
+        return replace(calibration, corrected=biases)
 
     def _choose(self, calibration: Calibration) -> Calibration:
         """`calibration` with the algorithm that was asked for, or with `-a auto` with those of least error."""

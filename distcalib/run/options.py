@@ -21,6 +21,8 @@ class CalibrationOptions(Options):
     sampling_iterations: int = 10
     sampling_single: bool = False
     calibration_algos: str = "DIRECT"
+    bias_correction: bool = False
+    equalize: bool = False
     quantize_model: bool = False
     performance_model: bool = False
     strategy: str = "ranked"
@@ -58,6 +60,15 @@ class CalibrationOptions(Options):
             )
         if self.first_conv_force_u8 and self.performance_model:
             raise OptionError("-fu: needs scales, and -p writes none; leave out one of them")
+        new_weights = " and ".join(
+            flag for flag, on in (("--equalize", self.equalize), ("--bias-correction", self.bias_correction)) if on
+        )
+        if new_weights and self.performance_model:
+            raise OptionError(f"{new_weights}: is for measured scales, and -p writes none; leave out one of them")
+        if new_weights and self.first_conv_force_u8:
+            raise OptionError(
+                f"{new_weights}: and -fu each write a caffemodel of their own; give one of them (-1st goes with it)"
+            )
         make_strategy(self.strategy, self.accuracy_loss)
         if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
             raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")

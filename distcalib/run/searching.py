@@ -105,17 +105,20 @@ class Searching:
         values = [known.values[i] for i in range(len(self._decider.reference))]
         return Measurement(candidate, mean(values), self._decider.drop(values))
 
-    def measure_plain(self, candidate: Candidate) -> Measurement | None:
-        """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
+    def measure_plain(self, candidate: Candidate, without: str = "-fu") -> Measurement | None:
+        """The score of a candidate's net with the weights given, over all iterations: `without` -fu, say.
+
+        None if the candidate cannot be run.
+        """
         measuring = self.measuring
-        if self._known[candidate].error is not None:
+        if candidate not in self._known or self._known[candidate].error is not None:
             return None
-        made = deliver_plain(measuring.base, self.calibration, candidate)
-        [result] = measuring.measure("without -fu", [(made.spec(), measuring.options.iterations)])
+        made = deliver_plain(measuring.base, measuring.given or self.calibration, candidate)
+        [result] = measuring.measure(f"without {without}", [(made.spec(), measuring.options.iterations)])
         values = [row.scores[measuring.metric] for row in rows(result)]
         found = Measurement(candidate, mean(values), self._decider.drop(values))
         told = drop_text(found.drop, measuring.lower_is_better)
-        measuring.session.reporter.note(f"without -fu: {measuring.metric} = {found.score:.6g}, {told}")
+        measuring.session.reporter.note(f"without {without}: {measuring.metric} = {found.score:.6g}, {told}")
         return found
 
     def _prepared(self, ask: Ask) -> Sequence[Request]:

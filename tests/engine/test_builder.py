@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, build_graph
-from distcalib.engine.builder import build_model, device_outputs, layer_shapes, refuse_unconverted
+from distcalib.engine.builder import build_errors, build_model, device_outputs, layer_shapes, refuse_unconverted
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
 from distcalib.errors import UnsupportedError, WeightsError
@@ -178,3 +178,41 @@ def test_build_model_refuses_a_wrong_number_of_scales() -> None:
     parameter = net(DATA, CONV[:-1] + QUANTIZED % "60 scale_params: 70" + "}")
     with pytest.raises(UnsupportedError, match=r"layer 'conv' \(Convolution\): 2 scale_params for 4 output channels"):
         build_model(build_graph(parameter.layer, "net"), RandomBlobs(0), SHAPES, "net")
+
+
+def on_grid(x: Array, scale: float, low: int, high: int) -> Array:
+    return np.asarray(np.clip(np.rint(x * np.float32(scale)), low, high) / scale, np.float32)
+
+
+def test_build_errors_is_what_each_layer_by_itself_adds_to_fp32(images: Array) -> None:
+    """The second layer reads what FP32 makes, not what the first one makes of integers."""
+    param = "quantization_param {{ scale_in: {} scale_out: 1 scale_params: {} bw_layer_out: 32 {} }}"
+    first, second = (20.0, 9.0, "is_negative_input: true"), (15.0, 11.0, "")
+    point = "convolution_param {{ num_output: {} kernel_size: 1 }}"
+    parameter = net(
+        DATA,
+        f'layer {{ name: "a" type: "Convolution" bottom: "data" top: "a" {point.format(4)} {param.format(*first)} }}',
+        'layer { name: "r" type: "ReLU" bottom: "a" top: "a" }',
+        f'layer {{ name: "b" type: "Convolution" bottom: "a" top: "b" {point.format(5)} {param.format(*second)} }}',
+    )
+    random = np.random.default_rng(1)
+    shapes = {"a": (4, 3), "b": (5, 4)}
+    weights = {
+        name: (random.normal(size=(*shape, 1, 1)).astype(np.float32), random.normal(size=shape[0]).astype(np.float32))
+        for name, shape in shapes.items()
+    }
+    graph = build_graph(parameter.layer, "net")
+    taps = (Blob("b", 0), Blob("a", 0))
+    built = build_errors(graph, FileBlobs(weights, "w", {}), SHAPES, "net", taps)
+    found, _ = Program(compile_program(built, NetSpec(b"", "net"), 1), 1).run({"data": images})
+    assert tuple(found) == taps
+    x = images
+    for name, (scale_in, scale, sign) in (("a", first), ("b", second)):
+        weight, bias = weights[name][0][:, :, 0, 0], weights[name][1]
+        exact = np.einsum("oc,nchw->nohw", weight, x) + bias[:, None, None]
+        rounded = on_grid(x, scale_in, *((-128, 127) if sign else (0, 255)))
+        unit = np.float32(scale_in * scale)
+        added = np.rint(bias * unit)[:, None, None] / unit
+        integers = np.einsum("oc,nchw->nohw", on_grid(weight, scale, -128, 127), rounded) + added
+        assert np.allclose(found[Blob(name, 0)], (integers - exact).mean(axis=(2, 3)), atol=2e-5)
+        x = np.maximum(exact, 0)

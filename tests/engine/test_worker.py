@@ -8,7 +8,7 @@ from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob
-from distcalib.engine.spec import NetSpec, Outputs, Row
+from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting
 
 _NET = """
@@ -53,3 +53,29 @@ def test_worker_that_scores_hands_out_nothing() -> None:
     [row] = run(None, range(1))
     assert row.scores["top1"].value == 1.0
     assert row.values == {}
+
+
+_QUANTIZED = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 }
+  quantization_param { scale_in: 5 scale_out: 1 scale_params: 7 bw_layer_out: 32 } }
+"""
+
+
+def test_worker_takes_the_mean_error_of_a_block_of_iterations() -> None:
+    random = np.random.RandomState(0)
+    x = random.rand(10, 3).astype(np.float32)
+    weight, bias = random.standard_normal((2, 3)).astype(np.float32), np.array([0.31, -0.72], np.float32)
+    net = text_format.Parse(_QUANTIZED, caffe_pb2.NetParameter()).SerializeToString()
+    worker = NetWorker(Setting(Path("net.prototxt"), {"fc": (weight, bias)}, "w", {}, {"x": x}), 1)
+    tap = Blob("y", 0)
+    sampling = Sampling((tap,), True, 1, 5, 3, errors=True)
+    assert sampling.row_sizes == (3, 1)
+    worker.load("net", worker.compile(NetSpec(net, "net.prototxt", sampling)))
+    rows = worker.run("net", range(2))
+    integers = np.rint(x * np.float32(5)) @ np.rint(weight * np.float32(7)).T + np.rint(bias * np.float32(35))
+    errors = integers / 35 - (x @ weight.T + bias)
+    for row, records in zip(rows, (slice(2, 8), slice(8, 10)), strict=True):
+        assert list(row.values) == [tap]
+        assert np.allclose(row.values[tap], errors[records].mean(axis=0), atol=1e-6)
+        assert (row.scores, row.ranges) == ({}, ())

@@ -268,6 +268,26 @@ def test_calibrate_without_a_layer_for_int8_says_so(tmp_path: Path) -> None:
         pytest.param({"calibration_algos": "AUTO"}, "-a AUTO: is no .*, KL, MSE are, and auto chooses", id="algorithm"),
         pytest.param({"clx": True}, "-clx: says for which CPU -fu scales weights, and -fu is not given", id="clx"),
         pytest.param(
+            {"bias_correction": True, "performance_model": True},
+            "--bias-correction: is for measured scales, and -p writes none",
+            id="bias_correction_dummy",
+        ),
+        pytest.param(
+            {"bias_correction": True, "equalize": True, "performance_model": True},
+            "--equalize and --bias-correction: is for measured scales",
+            id="recover_dummy",
+        ),
+        pytest.param(
+            {"equalize": True, "first_conv_force_u8": True},
+            "--equalize: and -fu each write a caffemodel of their own",
+            id="equalize_u8",
+        ),
+        pytest.param(
+            {"bias_correction": True, "first_conv_force_u8": True},
+            "--bias-correction: and -fu each write a caffemodel of their own",
+            id="bias_correction_u8",
+        ),
+        pytest.param(
             {"first_conv_force_u8": True, "performance_model": True},
             "-fu: needs scales, and -p writes none",
             id="fu_dummy",
