@@ -4,7 +4,7 @@ Rounding weights and inputs shifts the mean of each output channel, since a laye
 weights few; the layers that follow see a net that is off in one direction. The error of a layer is taken from the
 inputs that FP32 gives it, so that one pass suffices for all layers and the correction of one does not depend on which
 others are INT8. Correcting by what is off in the whole INT8 net counts every error once more in each layer behind it:
-on resnet20 that doubled the distance of the logits from FP32's, and this lowers it by a fifth (docs/recover.md).
+on resnet20 that more than doubles the distance of the logits from FP32's; this lowers it by a fifth (docs/recover.md).
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019), section 4.2, with
 measured in place of estimated means.
 """
