@@ -2,8 +2,9 @@
 
 Candidates that differ in one layer share all that comes before it.  A chunk of them runs in one actor: the part of the
 net up to their first difference once an iteration, then the rest once a candidate, from the values that live at the
-cut.  Compiling is most of the cost on small nets, and half a net takes half of it; nothing travels, so nothing is
-exported.  Chunks depend on the net alone, never on the actors, so that no kernel chosen at a cut can change a result.
+cut.  Compiling is most of the cost on small nets, and half a net takes half of it; nothing is exported: an actor that
+takes iterations of a chunk from another compiles it again, which pays where it would be idle.  Chunks depend on the net
+alone, never on the actors, so that no kernel chosen at a cut can change a result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class RankSpec:
-    """Candidates by name, compared with FP32 at the values `outputs` over `iterations`.
+    """Candidates by name, compared with FP32 at the values `outputs`.
 
     `reference`: the FP32 values, by iteration, in the order of `outputs`.  `begin` is where in run order the first
     difference between the candidates can be; all before it is theirs in common.
@@ -35,7 +36,6 @@ class RankSpec:
 
     candidates: Mapping[str, NetSpec]
     outputs: tuple[Blob, ...]
-    iterations: tuple[int, ...]
     reference: Mapping[int, tuple[Array, ...]] = field(compare=False, repr=False)
     begin: int
 
@@ -43,29 +43,48 @@ class RankSpec:
 def in_chunks(
     base: NetSpec, candidates: Mapping[str, NetSpec], share: bool = True
 ) -> list[tuple[int, dict[str, NetSpec]]]:
-    """Candidates by name in groups of neighbours: where in run order each group begins to differ from `base`, and it.
-
-    A chunk of √n of n candidates: larger ones begin too early for most of their members, smaller ones run the part in
-    common too often.  With `share` False each candidate is its own and begins at the data.
-    """
+    """Where in run order each chunk of candidates begins to differ from `base`, and it by name; see `grouped`."""
     graph = base.graph
     firsts = {name: _first_difference(graph, spec.graph) for name, spec in candidates.items()}
+    return [(begin, {name: candidates[name] for name in names}) for begin, names in grouped(firsts, share)]
+
+
+def grouped(firsts: Mapping[str, int], share: bool = True) -> list[tuple[int, list[str]]]:
+    """Names in groups of neighbours, each with its first place, from the place in run order of each name.
+
+    A group is √n of n names: larger ones begin too early for most of their members, smaller ones run the part in
+    common too often.  With `share` False each name is its own group and begins at the data.
+    """
     if not share:
-        return [(0, {name: spec}) for name, spec in candidates.items()]
-    names = sorted(candidates, key=lambda name: firsts[name])
+        return [(0, [name]) for name in firsts]
+    names = sorted(firsts, key=firsts.__getitem__)
     size = max(1, isqrt(len(names)))
-    chunks = [names[i : i + size] for i in range(0, len(names), size)]
-    return [(firsts[chunk[0]], {name: candidates[name] for name in chunk}) for chunk in chunks]
+    groups = [names[i : i + size] for i in range(0, len(names), size)]
+    return [(firsts[group[0]], group) for group in groups]
 
 
-def rank(
-    spec: RankSpec,
-    blobs_of: Callable[[NetSpec], Blobs],
-    shapes: Shapes,
-    batch: Callable[[int], Mapping[str, Array]],
-    n_threads: int,
-) -> dict[str, float]:
-    """Compile and run a chunk: by candidate the mean over the iterations of `distance`."""
+@dataclass(frozen=True)
+class RankProgram:
+    """A chunk ready to run: the part in common, and by candidate the rest."""
+
+    spec: RankSpec
+    head: Callable[[Mapping[str, Array]], Mapping[Blob, Array]]
+    tails: Mapping[str, Callable[[Mapping[str, Array]], Mapping[Blob, Array]]]
+
+    def distances(self, iteration: int, batch: Mapping[str, Array]) -> dict[str, float]:
+        """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
+        values = {**batch, **{str(blob): array for blob, array in self.head(batch).items()}}
+        found: dict[str, float] = {}
+        for name, tail in self.tails.items():
+            outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
+            found[name] = distance([outputs[str(blob)] for blob in self.spec.outputs], self.spec.reference[iteration])
+        return found
+
+
+def compile_ranking(
+    spec: RankSpec, blobs_of: Callable[[NetSpec], Blobs], shapes: Shapes, n_threads: int
+) -> RankProgram:
+    """Compile a chunk."""
     first = next(iter(spec.candidates.values()))
     live = live_values(first.graph, spec.outputs, spec.begin)
     sizes = _sizes(first, shapes)
@@ -75,15 +94,7 @@ def rank(
         name: _part(one, blobs_of, shapes, n_threads, keep=spec.outputs, given=given)
         for name, one in spec.candidates.items()
     }
-    found: dict[str, list[float]] = {name: [] for name in tails}
-    for iteration in spec.iterations:
-        values = dict(batch(iteration))
-        values.update((str(blob), array) for blob, array in head(values).items())
-        for name, tail in tails.items():
-            outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
-            got = [outputs[str(blob)] for blob in spec.outputs]
-            found[name].append(distance(got, spec.reference[iteration]))
-    return {name: fsum(parts) / len(parts) for name, parts in found.items()}
+    return RankProgram(spec, head, tails)
 
 
 def distance(values: Sequence[Array], reference: Sequence[Array]) -> float:

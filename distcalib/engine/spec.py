@@ -107,4 +107,4 @@ class Row:
     kernels: Mapping[str, str] | None
     values: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)
-    """Of a ranking, in place of all else: by candidate the mean squared distance of the output from FP32's."""
+    """Of a ranking, in place of all else: by candidate the mean squared distance of its output from FP32's."""

@@ -17,7 +17,7 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, Source, open_source
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
-from distcalib.engine.ranking import RankSpec, rank
+from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
@@ -54,10 +54,10 @@ class NetWorker:
         self._n_threads = n_threads
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
-        self._rankings: dict[str, RankSpec] = {}
+        self._rankings: dict[str, RankProgram] = {}
 
     def compile(self, spec: NetSpec | RankSpec) -> NDArray[np.uint8]:
-        """The program of `spec` as bytes; a ranking travels as it is, and is compiled where it runs."""
+        """The program of `spec` as bytes; a ranking travels as it is, and is compiled by load."""
         if isinstance(spec, RankSpec):
             return np.frombuffer(_RANKING + pickle.dumps(spec), np.uint8)
         graph = spec.graph
@@ -78,17 +78,19 @@ class NetWorker:
         return compile_program(built, spec, self._n_threads)
 
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
-        """Import a program that some actor compiled."""
+        """Import a program that some actor compiled, or compile a ranking."""
         if blob[: len(_RANKING)].tobytes() == _RANKING:
-            self._rankings[key] = pickle.loads(blob[len(_RANKING) :].tobytes())
+            spec: RankSpec = pickle.loads(blob[len(_RANKING) :].tobytes())
+            shapes = self._shapes(_graph_of(spec))
+            self._rankings[key] = compile_ranking(spec, self._setting.blobs_of, shapes, self._n_threads)
             return
         program = Program(blob, self._n_threads)
         self._loaded[key] = _Loaded(program, program.header.spec.graph)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
-        """One row an iteration; of a program that samples, one row a block of iterations; of a ranking one in all."""
+        """One row an iteration; of a program that samples, one row a block of iterations."""
         if key in self._rankings:
-            return [self._rank(self._rankings[key])]
+            return self._rank(self._rankings[key], iterations)
         loaded = self._loaded[key]
         batch = self._batches(loaded.graph)
         spec = loaded.program.header.spec
@@ -105,10 +107,9 @@ class NetWorker:
         self._loaded.pop(key, None)
         self._rankings.pop(key, None)
 
-    def _rank(self, spec: RankSpec) -> Row:
-        graph = next(iter(spec.candidates.values())).graph
-        found = rank(spec, self._setting.blobs_of, self._shapes(graph), self._batches(graph), self._n_threads)
-        return Row({}, (), {}, distances=found)
+    def _rank(self, program: RankProgram, iterations: Sequence[int]) -> list[Row]:
+        batch = self._batches(_graph_of(program.spec))
+        return [Row({}, (), {}, distances=program.distances(i, batch(i))) for i in iterations]
 
     def _shapes(self, graph: Graph) -> Mapping[str, tuple[int, ...]]:
         """The shapes of the data layers' tops."""
@@ -179,6 +180,11 @@ class _Loaded:
             count += 1
         means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
         return Row({}, (), self.program.header.kernels, means)
+
+
+def _graph_of(spec: RankSpec) -> Graph:
+    """Of any of the candidates: they differ in no more than what is INT8."""
+    return next(iter(spec.candidates.values())).graph
 
 
 def _mean_of(values: Array) -> Partial:

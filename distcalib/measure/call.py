@@ -146,7 +146,7 @@ class Call:
         job, collector = self._jobs[task.job], self._collectors[task.job]
         collector.add(task, outcome)
         was_closed = self._dispatcher.is_closed(task.job)
-        self._dispatcher.done(task, outcome.seconds)
+        self._dispatcher.done(task, outcome.seconds, outcome.load_seconds if task.kind is Kind.COMPILE else None)
         if task.kind is Kind.RUN:
             size = job.size_of(task.positions)
             self._n_done += size

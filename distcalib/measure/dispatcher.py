@@ -68,7 +68,7 @@ class Dispatcher:
         self._states = [
             _JobState(
                 job,
-                Stretches(job.n_iterations, n_actors),
+                Stretches(job.n_iterations, n_actors, job.in_order),
                 row_size=job.size / job.n_iterations,
                 target_seconds=max(
                     SHORT_SECONDS if stoppable or job.optional else TARGET_SECONDS, n_actors * DRIVER_SECONDS
@@ -131,11 +131,13 @@ class Dispatcher:
         self._to_drop[actor].clear()
         return keys
 
-    def done(self, task: Task, seconds: float) -> None:
-        """`task` succeeded and took `seconds` of its actor."""
+    def done(self, task: Task, seconds: float, load_seconds: float | None = None) -> None:
+        """`task` succeeded and took `seconds` of its actor, `load_seconds` of them to load a program it compiled."""
         state = self._states[task.job]
         if task.kind is Kind.COMPILE:
             state.compiled = True
+            if load_seconds is not None:
+                self._load_seconds = load_seconds
         elif task.kind is Kind.LOAD:
             state.n_loading -= 1
             self._load_seconds = seconds

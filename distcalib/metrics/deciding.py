@@ -36,10 +36,14 @@ class Decider:
     def _fp32(self) -> float:
         return mean(self.reference)
 
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
+        return spread(len(self.reference))
+
     @property
     def order(self) -> tuple[int, ...] | None:
         """The order in which iterations should be measured; None where it does not matter."""
-        return None if self.confidence is None else spread(len(self.reference))
+        return None if self.confidence is None else self._order
 
     def drop(self, values: Sequence[Partial]) -> float:
         """What all iterations lose against FP32: positive is worse, infinite for a score that is no number."""
@@ -76,7 +80,7 @@ class Decider:
 
         The looks are stages of a sequential test: the error allowed is divided among them (Bonferroni).
         """
-        n, order = len(self.reference), spread(len(self.reference))
+        n, order = len(self.reference), self._order
         stages = looks(n)
         for stage in stages:
             if any(i not in values for i in order[:stage]):

@@ -23,7 +23,9 @@ from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_
 from distcalib.run.isa import isa_environment, measured_isa
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
+from distcalib.run.observing import Observing
 from distcalib.run.options import CalibrationOptions
+from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
@@ -88,13 +90,13 @@ class _Run:
             build=self.build,
             address=options.address,
         ) as session:
-            measuring = Measuring(session, base, metric, _lower_is_better(base, metric), options)
-            calibration = measuring.observe(quantizer)
+            measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
+            calibration = Observing(measuring, session, base).observe(quantizer)
             searching: Searching | None = None
             if options.quantize_model:
                 winner = calibration.quantizer.space.all_int8
             else:
-                searching = Searching(measuring, calibration)
+                searching = Searching(measuring, NetPrograms(base, calibration, metric, measuring.given))
                 winner = searching.run()
             made = deliver(base, calibration, winner)
             is_forced = options.first_conv_force_u8 and bool(made.changed)

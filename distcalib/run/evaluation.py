@@ -7,12 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from distcalib.caffe.graph import Graph
 from distcalib.engine.spec import Row
 from distcalib.measure import JobResult
 from distcalib.metrics import LOSS_TYPES, mean
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
+from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
 from distcalib.run.checks import check_iterations
 from distcalib.run.isa import measured_isa
@@ -59,7 +61,7 @@ def evaluate(
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
-        int8 = running_int8(net)
+        int8 = running_int8(net.graph)
         means, weights_of = scores(found), loss_weights(net)
         return Evaluation(
             model=str(model),
@@ -91,16 +93,16 @@ def loss_weights(net: Net) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight != 0.0}
 
 
-def rate(result: JobResult, session: Session, wall_seconds: float) -> float:
+def rate(result: JobResult, session: Actors, wall_seconds: float) -> float:
     """Images/s of all actors together, from the wall time less compiling and importing the program."""
     busy = wall_seconds - result.compile_seconds - result.load_seconds / session.n_actors
     return result.size * session.batch / max(busy, 1e-9)
 
 
-def running_int8(net: Net) -> tuple[str, ...]:
+def running_int8(graph: Graph) -> tuple[str, ...]:
     """The layers that multiply integers, in net order: those with a quantization_param and no FP32 residual."""
-    groups, params = find_fused(net.graph), params_of(net.graph)
-    stored = storage(net.graph, groups, params)
+    groups, params = find_fused(graph), params_of(graph)
+    stored = storage(graph, groups, params)
     return tuple(name for name, group in groups.items() if runs_int8(group, params, stored))
 
 

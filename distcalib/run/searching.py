@@ -7,24 +7,22 @@ the strategy never learns of it, so that the result is the same on any number of
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import ceil, inf, nan
+from dataclasses import dataclass, field, replace
+from math import ceil, fsum, inf, nan
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.ranking import RankSpec, in_chunks
-from distcalib.engine.spec import Outputs
+from distcalib.engine.ranking import RankSpec
+from distcalib.engine.spec import NetSpec
 from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
 from distcalib.metrics import Decider, Partial, mean
 from distcalib.quantize.candidate import Candidate
-from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
-from distcalib.run.deliverable import Deliverable, deliver, deliver_plain
-from distcalib.run.evaluation import running_int8, without_kernel
 from distcalib.run.measuring import Measuring
+from distcalib.run.programs import Programs
 from distcalib.run.session import rows
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, Verdict, make_strategy
 
@@ -47,7 +45,7 @@ class Switches:
 class _Known:
     """What was measured of a candidate."""
 
-    files: Deliverable
+    spec: NetSpec
     values: dict[int, Partial] = field(default_factory=dict)
     error: DistcalibError | None = None
 
@@ -57,7 +55,7 @@ class Searching:
     """One search."""
 
     measuring: Measuring
-    calibration: Calibration
+    programs: Programs
     switches: Switches = Switches()
     _known: dict[Candidate, _Known] = field(default_factory=dict)
     _rankings: dict[Rank, Ranking] = field(init=False, default_factory=dict)
@@ -79,8 +77,7 @@ class Searching:
     def run(self) -> Candidate:
         """The winner, measured over all iterations."""
         options = self.measuring.options
-        start = self.calibration.quantizer.space.all_int8
-        search = make_strategy(options.strategy, options.accuracy_loss).search(start)
+        search = make_strategy(options.strategy, options.accuracy_loss).search(self.programs.start)
         try:
             ask = next(search)
             while True:
@@ -113,9 +110,13 @@ class Searching:
         measuring = self.measuring
         if candidate not in self._known or self._known[candidate].error is not None:
             return None
-        made = deliver_plain(measuring.base, measuring.given or self.calibration, candidate)
-        [result] = measuring.measure(f"without {without}", [(made.spec(), measuring.options.iterations)])
-        values = [row.scores[measuring.metric] for row in rows(result)]
+        n, phase = len(self._decider.reference), f"without {without}"
+        job = measuring.session.scoring(phase, self.programs.plain(candidate), n, range(n), phase)
+        job = replace(job, may_fail=False)
+        [result] = measuring.timed(phase, [job])
+        by_number = dict(zip(result.iterations, result.rows, strict=True))
+        partials = measuring.partials(measuring.session.by_iteration(job, by_number))
+        values = [partials[i] for i in range(n)]
         found = Measurement(candidate, mean(values), self._decider.drop(values))
         told = drop_text(found.drop, measuring.lower_is_better)
         measuring.session.reporter.note(f"without {without}: {measuring.metric} = {found.score:.6g}, {told}")
@@ -158,15 +159,16 @@ class Searching:
 
     def _work(self, requests: Sequence[Measure | Decide]) -> None:
         """Measure what is missing, all at once."""
-        calibration, base, session = self.calibration, self.measuring.base, self.measuring.session
+        session = self.measuring.session
         jobs, is_first, n_iterations = [], not self._known, len(self._decider.reference)
         for i, request in enumerate(requests):
             candidate = request.candidate
-            known = self._known.setdefault(candidate, _Known(deliver(base, calibration, candidate)))
+            known = self._known.setdefault(candidate, _Known(self.programs.spec(candidate)))
             order = self._decider.order or range(len(self._decider.reference))
             missing = tuple(iteration for iteration in order if iteration not in known.values)
             key, phase = f"{self._n_rounds}/{i}", self._phase(requests)
-            jobs.append(session.scoring(key, known.files.spec(), n_iterations, missing, phase))
+            job = session.scoring(key, known.spec, n_iterations, missing, phase)
+            jobs.append(replace(job, in_order=self._decider.order is not None))
 
         def enough(place: int, found: Mapping[int, object]) -> bool:
             request, order = requests[place], jobs[place].order or ()
@@ -195,37 +197,33 @@ class Searching:
         found = self.measuring.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
         known.values.update(self.measuring.partials(found))
         if found:
-            missing = without_kernel(running_int8(known.files.net), list(found.values()))
+            missing = self.programs.without_kernel(known.spec, list(found.values()))
             self.measuring.without_int8_kernel.setdefault(candidate, missing)
 
     def _rank(self, request: Rank) -> Ranking:
-        """One look at every layer, on a few iterations spread over the data.
-
-        Without -fu, since its net reads other data where the first convolution is INT8: a chunk reads its data once.
-        """
-        measuring, base = self.measuring, self.measuring.base
-        outputs = measuring.kept.blobs
+        """One look at every layer, on a few iterations spread over the data."""
+        measuring, programs, outputs = self.measuring, self.programs, self.programs.outputs
         reference = {i: tuple(values[blob] for blob in outputs) for i, values in self._reference().items()}
         iterations = tuple(sorted(reference))
         phase = f"ranking {len(request.layers)} layers"
-        space = self.calibration.quantizer.space
-        specs = {layer: deliver_plain(base, self.calibration, space.smallest(layer)).spec() for layer in request.layers}
-        chunks = in_chunks(base.spec(), specs, self.switches.share_prefixes)
+        chunks = programs.chunks(request.layers, self.switches.share_prefixes)
         jobs = [
             Job(
                 f"rank/{i}",
-                RankSpec(chunk, outputs, iterations, reference, begin),
-                1,
+                RankSpec(chunk, outputs, reference, begin),
+                len(iterations),
                 phase,
+                order=iterations,
                 may_fail=True,
-                row_sizes=(len(chunk) * len(iterations),),
+                row_sizes=(len(chunk),) * len(iterations),
             )
             for i, (begin, chunk) in enumerate(chunks)
         ]
-        distances = dict.fromkeys(specs, inf)
-        for result in measuring.timed(phase, jobs):
-            for row in rows(result):
-                distances.update(row.distances)
+        distances = dict.fromkeys(request.layers, inf)
+        for (_, chunk), result in zip(chunks, measuring.timed(phase, jobs), strict=True):
+            if result.complete:
+                by_row = [row.distances for row in rows(result)]
+                distances.update({name: fsum(row[name] for row in by_row) / len(by_row) for name in chunk})
         worst = max(distances, key=lambda layer: distances[layer])
         measuring.session.reporter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
         return Ranking(distances, measuring.session.work(request.layers))
@@ -235,10 +233,8 @@ class Searching:
         measuring = self.measuring
         if measuring.fp32_kept:
             return measuring.fp32_kept
-        kept = measuring.kept
-        fp32 = measuring.base.spec(outputs=Outputs(kept.blobs))
-        order = kept.iterations
-        [found] = measuring.timed("ranking, FP32", [Job("fp32", fp32, len(order), "ranking, FP32", order=order)])
+        order, phase = measuring.ranked, "ranking, FP32"
+        [found] = measuring.timed(phase, [Job("fp32", self.programs.fp32_outputs(), len(order), phase, order=order)])
         return {i: row.values for i, row in zip(order, rows(found), strict=True)}
 
     @property

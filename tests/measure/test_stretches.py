@@ -7,10 +7,11 @@ import pytest
 from distcalib.measure.stretches import Stretches
 
 
+@pytest.mark.parametrize("in_order", [False, True])
 @pytest.mark.parametrize(("n_positions", "n_actors"), [(1, 1), (10, 3), (3, 10), (1000, 7)])
-def test_stretches_hand_out_each_position_once(n_positions: int, n_actors: int) -> None:
+def test_stretches_hand_out_each_position_once(n_positions: int, n_actors: int, in_order: bool) -> None:
     rng = random.Random(n_positions)
-    stretches = Stretches(n_positions, n_actors)
+    stretches = Stretches(n_positions, n_actors, in_order)
     found: list[int] = []
     while stretches.n_waiting:
         found += stretches.take(rng.randrange(n_actors), target=rng.randint(1, 9), least=1, parts=2)
@@ -22,6 +23,12 @@ def test_stretches_go_home_first_then_to_the_back_of_the_longest() -> None:
     stretches = Stretches(20, 2)
     taken = [stretches.take(0, target=6, least=6, parts=2) for _ in range(4)]
     assert taken == [range(0, 6), range(6, 10), range(14, 20), range(10, 14)]
+
+
+def test_stretches_in_order_are_taken_from_the_front_by_all() -> None:
+    stretches = Stretches(20, 3, in_order=True)
+    taken = [stretches.take(actor, target=4, least=1, parts=2) for actor in (2, 0, 1, 2, 2, 0)]
+    assert taken == [range(0, 4), range(4, 7), range(7, 10), range(10, 12), range(12, 14), range(14, 15)]
 
 
 def test_stretches_help_the_first_of_the_longest() -> None:

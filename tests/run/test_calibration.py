@@ -117,7 +117,7 @@ def test_calibrate_tells_its_phases_and_their_progress(greedy: CalibrationReport
 def test_calibrate_counts_iterations_where_a_row_is_of_several(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distcalib.run.measuring.MAX_ROWS", 2)
+    monkeypatch.setattr("distcalib.run.observing.MAX_ROWS", 2)
     notes = Notes()
     options = replace(OPTIONS, out=tmp_path, strategy="none", sampling_iterations=ITERATIONS)
     calibrate(tiny.prototxt, tiny.weights, options, reporter=notes)

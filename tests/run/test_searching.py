@@ -126,7 +126,7 @@ def test_a_candidate_that_cannot_be_run_is_set_aside(
             made.net.test.layer[3].convolution_param.kernel_size[:] = [99]
         return made
 
-    monkeypatch.setattr("distcalib.run.searching.deliver", broken)
+    monkeypatch.setattr("distcalib.run.programs.deliver", broken)
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert report.met
     assert len(report.fp32_layers) == 2

@@ -1,0 +1,127 @@
+"""The simulation finds what was planted, on any number of actors, in as much time as the work takes."""
+
+import xml.etree.ElementTree
+from dataclasses import replace
+
+import pytest
+
+from distcalib.run.searching import Switches
+from scripts.scaling_plot import plot
+from scripts.simulate import ACTORS, Simulated, resnet50, simulate, ssd_vgg16
+from scripts.simulated_net import METRIC, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
+
+WORK = {f"conv{i}": 1000 * (i + 1) for i in range(8)}
+NET = SimulatedNet(
+    name="small",
+    work=WORK,
+    times=Times(fp32_images_per_second=20.0, int8_images_per_second=80.0, compile_seconds=1.0, import_seconds=0.25),
+    n_images=1000,
+    batch=50,
+    hard={"conv2": 0.06, "conv5": 0.08},
+)
+TOLERANCE = 0.03
+
+
+def small(n_actors: int, confidence: float | None = None, switches: Switches | None = None) -> Simulated:
+    return simulate(NET, n_actors, confidence, switches, TOLERANCE)
+
+
+@pytest.mark.parametrize("confidence", [None, 0.99], ids=["exact", "confidence"])
+@pytest.mark.parametrize("n_actors", [1, 64])
+def test_simulate_finds_the_planted_layers(n_actors: int, confidence: float | None) -> None:
+    found = small(n_actors, confidence)
+    assert found.winner.fp32_layers == tuple(NET.hard)
+    assert found.minimal
+
+
+@pytest.mark.parametrize("confidence", [None, 0.99], ids=["exact", "confidence"])
+@pytest.mark.parametrize(
+    ("n_actors", "switches"),
+    [
+        (64, Switches()),
+        (3, Switches()),
+        (2, Switches(share_prefixes=False)),
+        (2, Switches(stop_early=False)),
+        (64, Switches(look_ahead=False)),
+    ],
+    ids=["64", "3", "no_shared_prefixes", "no_early_stop", "no_look_ahead"],
+)
+def test_simulate_goes_one_path_whatever_helps(n_actors: int, switches: Switches, confidence: float | None) -> None:
+    expected, found = small(1, confidence), small(n_actors, confidence, switches)
+    assert list(found.answered.items()) == list(expected.answered.items())
+
+
+def test_simulate_takes_the_sum_of_the_work_on_one_actor() -> None:
+    """All that the driver does beside it takes no time then."""
+    found = simulate(NET, 1, tolerance=TOLERANCE, task_seconds=0.0)
+    assert found.seconds == pytest.approx(found.busy_seconds)
+    assert found.cost_passes * 1000 * (1 / 20 + 1 / 80) == pytest.approx(found.busy_seconds)
+
+
+def test_simulate_pays_the_driver_for_every_task() -> None:
+    costly = simulate(NET, 1, tolerance=TOLERANCE, task_seconds=1.0)
+    assert costly.seconds > costly.busy_seconds + 10
+
+
+def test_simulate_is_the_faster_the_more_actors() -> None:
+    seconds = [small(n).seconds for n in (1, 2, 4, 8)]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[0] / 8 < seconds[-1] < seconds[0] / 4
+
+
+def test_confidence_stops_on_many_actors_nearly_as_early_as_on_one() -> None:
+    """A verdict looks at the first so many of a fixed order, so these must come back first whoever measures them."""
+    net = replace(resnet50(), n_images=10_000)
+    alone, many = (simulate(net, n, 0.999, Switches(look_ahead=False)) for n in (1, 8))
+    assert many.cost_passes < 1.1 * alone.cost_passes
+
+
+@pytest.mark.slow
+def test_simulated_resnet50_costs_what_is_promised() -> None:
+    """At most 3.0 passes exact, 1.5 with confidence, for 5 of 53 layers."""
+    net = resnet50()
+    exact, sure = simulate(net, 1), simulate(net, 1, 0.999)
+    assert exact.winner.fp32_layers == sure.winner.fp32_layers == tuple(net.hard)
+    assert exact.cost_passes <= 3.0
+    assert sure.cost_passes <= 1.5
+
+
+def test_works_are_those_of_the_nets() -> None:
+    work, needs = resnet50_work()
+    assert len(work) == 53
+    assert sum(work.values()) == pytest.approx(3.86e9, rel=0.01)
+    assert needs["res2c_branch2c"] == {"res2b_branch2c"}
+    assert needs["res3a_branch2c"] == {"res3a_branch1"}
+    assert len(ssd_vgg16_work()) == 35
+    assert sum(ssd_vgg16_work().values()) == pytest.approx(31.4e9, rel=0.01)
+
+
+@pytest.mark.parametrize("net", [NET, resnet50(), ssd_vgg16()], ids=lambda net: net.name)
+def test_simulated_net_is_as_right_as_it_says(net: SimulatedNet) -> None:
+    def accuracy(spec_net: bytes) -> float:
+        return float(net.right(spec_net).mean()) / net.batch
+
+    fp32 = accuracy(net.fp32().net)
+    assert fp32 == pytest.approx(net.fp32_accuracy, abs=0.02)
+    easy = net.start.without(*net.hard)
+    assert fp32 - accuracy(net.spec(easy).net) < 0.01
+    for layer, candidate in easy.returns.items():
+        lost = accuracy(net.spec(easy).net) - accuracy(net.spec(candidate).net)
+        assert lost == pytest.approx(net.hard[layer], abs=0.02 if net is NET else 0.005)
+
+
+def test_simulated_net_takes_the_time_of_its_layers() -> None:
+    assert NET.iteration_seconds(NET.fp32().net) == pytest.approx(50 / 20)
+    assert NET.iteration_seconds(NET.spec(NET.start).net) == pytest.approx(50 / 80)
+    assert NET.iteration_seconds(NET.spec(NET.start).net, begin=8) == 0.0
+    [row], seconds = NET.run(NET.fp32(), [3])
+    assert seconds == pytest.approx(50 / 20)
+    assert row.scores[METRIC].denominator == 50  # type: ignore[attr-defined]
+
+
+def test_plot_is_an_svg_with_a_line_for_each_curve() -> None:
+    curve = [1000.0 / n for n in ACTORS]
+    drawn = xml.etree.ElementTree.fromstring(
+        plot(ACTORS, {"one": {"ideal": curve}, "two": {"ideal": curve, "b": curve}})
+    )
+    assert sum(element.tag.endswith("polyline") for element in drawn.iter()) == 3
