@@ -1,6 +1,6 @@
 """How a whole search scales to 4,096 actors, simulated: an engine that only says how long it would take.
 
-    python -m scripts.simulate [--net resnet50] [--out docs/img/scaling.svg]
+    python -m scripts.simulate [--net resnet50] [--margins] [--out docs/img/scaling.svg]
 
 Strategy, driver, dispatcher and fleet are the real ones, under a clock that jumps to the next event; so the figures do
 not depend on the machine. What comes out is docs/scaling.md, where the assumptions stand, too.
@@ -9,7 +9,7 @@ not depend on the machine. What comes out is docs/scaling.md, where the assumpti
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distcalib.engine.spec import NetSpec, Row
@@ -29,6 +29,8 @@ TOLERANCE = 0.01
 CONFIDENCE = 0.999
 ACTORS = (1, 4, 16, 64, 256, 1024, 4096)
 ABLATED = (1, 16, 1024)
+FACTORS = (0.75, 1.0, 1.5, 2.0)
+SEEDS = (1, 2, 3)
 SWITCHES = {
     "all of it": Switches(),
     "no shared prefixes": Switches(share_prefixes=False),
@@ -167,6 +169,19 @@ def ablation(net: SimulatedNet) -> list[str]:
     return lines
 
 
+def margins(net: SimulatedNet) -> list[str]:
+    """A table: cost_passes on one actor by how far the hard layers are from the tolerance, on other random images."""
+    lines = ["| hard layers cost, times | exact | confidence | FP32 layers |", "|" + " --- |" * 4]
+    for factor in FACTORS:
+        hard = {layer: factor * cost for layer, cost in net.hard.items()}
+        nets = [replace(net, hard=hard, seed=seed) for seed in SEEDS]
+        exact, sure = ([simulate(one, 1, c) for one in nets] for c in (None, CONFIDENCE))
+        cells = [" ".join(f"{run.cost_passes:.2f}" for run in runs) for runs in (exact, sure)]
+        found = " ".join(str(len(run.winner.fp32_layers)) for run in exact)
+        lines.append(f"| {factor:g} | {' | '.join(cells)} | {found} |")
+    return lines
+
+
 def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.1f}"
 
@@ -174,13 +189,14 @@ def _seconds(seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--net", choices=NETS, action="append", help="default: both")
+    parser.add_argument("--margins", action="store_true", help="one more table: how much the hard layers cost")
     parser.add_argument("--out", type=Path, help="the plot, an SVG")
     args = parser.parse_args()
     begun, curves = time.perf_counter(), {}
     for name in args.net or NETS:
         net = NETS[name]()
         lines, curves[net.name] = tables(net)
-        print("\n".join([*lines, "", *ablation(net), ""]), flush=True)
+        print("\n".join([*lines, "", *ablation(net), *(["", *margins(net)] if args.margins else []), ""]), flush=True)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(plot(ACTORS, curves))

@@ -55,7 +55,7 @@ class SimulatedNet:
     """Of 53 layers together 0.16: 4 % of the images go from right to wrong, and nearly as many back."""
     hard_spread: float = 0.08
     seed: int = 0
-    _counts: dict[bytes, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+    _counts: dict[bytes, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def n_iterations(self) -> int:

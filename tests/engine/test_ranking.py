@@ -7,7 +7,7 @@ import pytest
 
 from distcalib.caffe.graph import Blob
 from distcalib.data import DATA_TYPES
-from distcalib.engine.ranking import RankSpec, distance, in_chunks, live_values
+from distcalib.engine.ranking import RankSpec, distance, grouped, in_chunks, live_values
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.quantize.fusion import find_fused, in_run_order
@@ -83,6 +83,12 @@ def test_in_chunks_puts_neighbours_together_and_begins_at_their_first_difference
 def test_in_chunks_without_sharing_begins_at_the_data(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
     _, _, specs = net
     assert [(begin, len(chunk)) for begin, chunk in in_chunks(specs[""], specs, share=False)] == [(0, 1)] * len(specs)
+
+
+def test_grouped_makes_groups_of_the_root_of_the_number() -> None:
+    firsts = {"d": 9, "a": 0, "b": 3, "c": 3, "e": 12}
+    assert grouped(firsts) == [(0, ["a", "b"]), (3, ["c", "d"]), (12, ["e"])]
+    assert grouped(firsts, share=False) == [(0, [name]) for name in firsts]
 
 
 def test_live_values_at_every_cut_are_what_the_rest_reads(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:

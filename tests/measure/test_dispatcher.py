@@ -54,6 +54,25 @@ def test_dispatcher_starts_with_single_iterations_and_grows_to_the_target() -> N
     assert max(sizes) == TARGET_SECONDS / 0.02
 
 
+@pytest.mark.parametrize("n_actors", [1, 8])
+def test_dispatcher_hands_out_in_order_where_beginnings_count(n_actors: int) -> None:
+    [job] = jobs(500)
+    simulation = Simulation([replace(job, in_order=True)], n_actors).run()
+    starts = [task.positions.start for _, _, task in simulation.given if task.kind is Kind.RUN]
+    assert starts == sorted(starts)
+    assert simulation.iterations(0) == list(range(500))
+
+
+def test_dispatcher_sends_no_help_that_would_load_longer_than_the_rest_takes() -> None:
+    dispatcher = Dispatcher(jobs(10), 2, seconds_per_iteration=0.1)
+    compiling = dispatcher.next_task(0)
+    assert compiling == Task(Kind.COMPILE, 0)
+    dispatcher.done(compiling, 6.0, load_seconds=5.0)
+    assert dispatcher.next_task(1) is None
+    dispatcher.done(compiling, 6.0, load_seconds=0.1)
+    assert dispatcher.next_task(1) == Task(Kind.LOAD, 0)
+
+
 def test_dispatcher_knows_the_pace_of_an_earlier_call() -> None:
     dispatcher = Dispatcher(jobs(2000), 1, seconds_per_iteration=0.1)
     dispatcher.next_task(0)
