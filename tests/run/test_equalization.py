@@ -12,7 +12,7 @@ from distcalib.caffe.graph import Graph
 from distcalib.errors import EngineError
 from distcalib.quantize.equalization import Equalized, equalize
 from distcalib.quantize.fusion import Fused
-from distcalib.run import measuring
+from distcalib.run import observing
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.net import open_net
@@ -63,7 +63,7 @@ def test_calibrate_refuses_weights_that_change_the_fp32_net(
         blobs["conv4"] = blobs["conv4"][0] * np.float32(1.01), *blobs["conv4"][1:]
         return replace(found, blobs=blobs)
 
-    monkeypatch.setattr(measuring, "equalize", spoilt)
+    monkeypatch.setattr(observing, "equalize", spoilt)
     with pytest.raises(EngineError, match=r"--equalize: blob 'fc' of the FP32 net would change by .*; leave out"):
         calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
