@@ -6,12 +6,12 @@ returned to INT8: that was tried for each, on all the data.  So a ranking that i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, sqrt
 
 from distcalib.quantize.candidate import Candidate
 from distcalib.search.strategy import Answered, Ranking, Search, decide, measure, rank
 
-LOOK_AHEAD = 8
+LOOK_AHEAD = 16
 """Candidates named as likely next; more would be wrong guesses, and cost actors that others could use."""
 
 
@@ -117,14 +117,16 @@ def _own_harm(start: Candidate, ranking: Ranking) -> dict[str, float]:
 
 
 def _guess(prefixes: Sequence[_Prefix], allowed: float) -> int:
-    """The length at which the `allowed` part of the harm is left, if harms add up; at least 1.
+    """The length at which the square root of the `allowed` part of the harm is left, if harms add up; at least 1.
 
-    To add up is what independent errors do in the square; it is a first guess, and costs nothing but time if wrong.
+    To add up is what independent errors do in the square.  Rather too short than too long: a candidate that loses too
+    much is stopped early, one that meets the tolerance is measured to the end, and the neighbor below is asked anyway.
+    With the part itself many easy layers, which cost no accuracy, would be taken for what is missing.
     """
     left = total = fsum(prefix.gain for prefix in prefixes)
     for length, prefix in enumerate(prefixes, 1):
         left -= prefix.gain
-        if left <= allowed * total:
+        if left <= sqrt(allowed) * total:
             return length
     return len(prefixes)
 
@@ -144,8 +146,13 @@ def _shortest(known: _Known, prefixes: Sequence[Candidate], guess: int) -> Answe
 
     def meets(length: int, step: int) -> Answered[bool]:
         candidate = prefixes[length - 1]
-        likely = [prefixes[n - 1] for n in (length - 1, length + step, length - 1 - step) if low < n < high]
-        yield from known.ask([candidate], [*likely[:1], *candidate.returns.values(), *likely[1:]])
+        below, above, far = [
+            prefixes[n - 1 : n] if low < n < high else [] for n in (length - 1, length + step, length - 1 - step)
+        ]
+        if_met = [*below, *candidate.returns.values(), *far]
+        if_not = [one for p in above for one in (p, *p.returns.values())]
+        likely = [*if_not, *if_met] if low == 0 else [*if_met, *if_not]  # the guess is rather too short
+        yield from known.ask([candidate], likely)
         return known[candidate]
 
     step, length = 1, guess
