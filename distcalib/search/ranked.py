@@ -11,7 +11,7 @@ from math import fsum, sqrt
 from distcalib.quantize.candidate import Candidate
 from distcalib.search.strategy import Answered, Ranking, Search, decide, measure, rank
 
-LOOK_AHEAD = 16
+LOOK_AHEAD = 8
 """Candidates named as likely next; more would be wrong guesses, and cost actors that others could use."""
 
 
