@@ -7,12 +7,22 @@ run green that has checked nothing.
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Take SIGINT even where whoever started the tests ignores it (nohup, a job in a script's background).
+
+    The programs that tests start inherit that, and those that are interrupted would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
