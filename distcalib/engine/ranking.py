@@ -14,13 +14,13 @@ from math import fsum, isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.caffe.graph import Blob, Graph
+from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.engine.builder import build_model, layer_shapes, needed_for
 from distcalib.engine.program import LocalProgram
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import Blobs, ZeroBlobs
-from distcalib.quantize.fusion import find_fused, in_run_order, reads_of
+from distcalib.quantize.fusion import Fused, find_fused, in_run_order, reads_of
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -45,7 +45,8 @@ def in_chunks(
 ) -> list[tuple[int, dict[str, NetSpec]]]:
     """Where in run order each chunk of candidates begins to differ from `base`, and it by name; see `grouped`."""
     graph = base.graph
-    firsts = {name: _first_difference(graph, spec.graph) for name, spec in candidates.items()}
+    order = list(in_run_order(graph, find_fused(graph)))
+    firsts = {name: _first_difference(order, graph, spec.graph) for name, spec in candidates.items()}
     return [(begin, {name: candidates[name] for name in names}) for begin, names in grouped(firsts, share)]
 
 
@@ -139,9 +140,8 @@ def _sizes(spec: NetSpec, shapes: Shapes) -> Mapping[Blob, tuple[int, ...]]:
     return layer_shapes(spec.graph, ZeroBlobs(), shapes, spec.where)[0]
 
 
-def _first_difference(base: Graph, other: Graph) -> int:
-    """The place in run order of the first layer whose quantization_param differs."""
-    order = list(in_run_order(base, find_fused(base)))
+def _first_difference(order: Sequence[tuple[Node, Fused | None]], base: Graph, other: Graph) -> int:
+    """The place in the run order of `base` of the first layer that differs."""
     for place, (node, group) in enumerate(order):
         index = node.index if group is None else group.node.index
         if base.nodes[index].layer != other.nodes[index].layer:

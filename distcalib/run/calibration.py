@@ -118,7 +118,7 @@ class _Run:
         return report
 
     def _write_weights(self, made: Deliverable, weights: Weights, report: CalibrationReport) -> CalibrationReport:
-        """--bias-correction, --equalize: write the caffemodel of the net; returns the report."""
+        """Write the caffemodel of the net; returns the report with it."""
         target = self.target
         target.make_folder()
         made.write_weights(target.caffemodel, weights)
@@ -133,14 +133,9 @@ class _Run:
     ) -> CalibrationReport:
         """-fu: write the net on u8 input with its caffemodel, and the net on s8 input, `plain`; returns the report."""
         target = self.target
-        target.make_folder()
-        made.write_weights(target.caffemodel, weights)
-        write_atomically(target.forced_prototxt, made.text())
         report = replace(
-            report,
+            self._write_weights(made, weights, report),
             output=str(target.forced_prototxt),
-            output_weights=str(target.caffemodel),
-            output_weights_sha256=_sha256(target.caffemodel),
             plain=PlainRecord(
                 output=str(target.prototxt),
                 sha256=hashlib.sha256(plain.encode()).hexdigest(),
@@ -148,6 +143,7 @@ class _Run:
                 drop=None if measured is None else measured.drop,
             ),
         )
+        write_atomically(target.forced_prototxt, made.text())
         target.write(plain, report.to_json())
         return report
 

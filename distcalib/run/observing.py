@@ -102,8 +102,7 @@ class Observing:
             return calibration
         taps = tuple(groups[name].node.tops[0] for name in names)
         sampled = self._sampled
-        block = -(-len(sampled) // MAX_ROWS)
-        sampling = Sampling(taps, True, sampled.start, sampled.stop, block, errors=True)
+        sampling = Sampling(taps, True, sampled.start, sampled.stop, self._block, errors=True)
         net = with_params(self.base, calibration.params(start))
         [result] = self.measure("mean errors", [(net.spec(sampling, calibration.equalized), sampling.n_rows)])
         found = list(zip(rows(result), sampling.row_sizes, strict=True))
@@ -137,10 +136,15 @@ class Observing:
         end = self.measuring.options.sampling_iterations
         return range(end - 1 if self.measuring.options.sampling_single else 0, end)
 
+    @property
+    def _block(self) -> int:
+        """Iterations a row."""
+        return -(-len(self._sampled) // MAX_ROWS)
+
     def _samplings(self, taps: Sequence[Blob]) -> list[Sampling]:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
         sampled = self._sampled
-        first, end, block = sampled.start, sampled.stop, -(-len(sampled) // MAX_ROWS)
+        first, end, block = sampled.start, sampled.stop, self._block
         if self.measuring.options.calibration_algos not in NEED_VALUES:
             return [Sampling(tuple(taps), False, first, end, block)] if taps else []
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)

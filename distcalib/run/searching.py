@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.engine.ranking import RankSpec
-from distcalib.engine.spec import NetSpec
+from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
 from distcalib.metrics import Decider, Partial, mean
@@ -57,7 +57,7 @@ class Searching:
     measuring: Measuring
     programs: Programs
     switches: Switches = Switches()
-    _known: dict[Candidate, _Known] = field(default_factory=dict)
+    _known: dict[Candidate, _Known] = field(init=False, default_factory=dict)
     _rankings: dict[Rank, Ranking] = field(init=False, default_factory=dict)
     _decider: Decider = field(init=False)
     _begin: float = field(init=False, default_factory=time.perf_counter)
@@ -114,8 +114,7 @@ class Searching:
         job = measuring.session.scoring(phase, self.programs.plain(candidate), n, range(n), phase)
         job = replace(job, may_fail=False)
         [result] = measuring.timed(phase, [job])
-        by_number = dict(zip(result.iterations, result.rows, strict=True))
-        partials = measuring.partials(measuring.session.by_iteration(job, by_number))
+        partials = measuring.partials(self._rows(job, result))
         values = [partials[i] for i in range(n)]
         found = Measurement(candidate, mean(values), self._decider.drop(values))
         told = drop_text(found.drop, measuring.lower_is_better)
@@ -160,14 +159,15 @@ class Searching:
     def _work(self, requests: Sequence[Measure | Decide]) -> None:
         """Measure what is missing, all at once."""
         session = self.measuring.session
-        jobs, is_first, n_iterations = [], not self._known, len(self._decider.reference)
+        is_first, phase, n_iterations = not self._known, self._phase(requests), len(self._decider.reference)
+        iterations = self._decider.order or range(n_iterations)
+        jobs = []
         for i, request in enumerate(requests):
-            candidate = request.candidate
-            known = self._known.setdefault(candidate, _Known(self.programs.spec(candidate)))
-            order = self._decider.order or range(len(self._decider.reference))
-            missing = tuple(iteration for iteration in order if iteration not in known.values)
-            key, phase = f"{self._n_rounds}/{i}", self._phase(requests)
-            job = session.scoring(key, known.spec, n_iterations, missing, phase)
+            if request.candidate not in self._known:
+                self._known[request.candidate] = _Known(self.programs.spec(request.candidate))
+            known = self._known[request.candidate]
+            missing = tuple(iteration for iteration in iterations if iteration not in known.values)
+            job = session.scoring(f"{self._n_rounds}/{i}", known.spec, n_iterations, missing, phase)
             jobs.append(replace(job, in_order=self._decider.order is not None))
 
         def enough(place: int, found: Mapping[int, object]) -> bool:
@@ -181,24 +181,28 @@ class Searching:
                 return False  # it may be the one to be delivered, and to compile it again costs more than the rest
             return verdict is not None
 
-        results = self.measuring.timed(self._phase(requests), jobs, enough)
+        results = self.measuring.timed(phase, jobs, enough)
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._take(request.candidate, job, result)
         if is_first:
             self.measuring.cost.unavoidable += results[0].run_seconds
             self._pass_seconds = results[0].run_seconds
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
-        self._tell(requests)
+        self._tell(phase, requests)
         self._n_rounds += 1
 
     def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
         known = self._known[candidate]
         known.error = result.error
-        found = self.measuring.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
+        found = self._rows(job, result)
         known.values.update(self.measuring.partials(found))
         if found:
             missing = self.programs.without_kernel(known.spec, list(found.values()))
             self.measuring.without_int8_kernel.setdefault(candidate, missing)
+
+    def _rows(self, job: Job, result: JobResult) -> dict[int, Row]:
+        """The rows of a scoring job by iteration."""
+        return self.measuring.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
 
     def _rank(self, request: Rank) -> Ranking:
         """One look at every layer, on a few iterations spread over the data."""
@@ -277,8 +281,8 @@ class Searching:
         n = len(requests)
         return f"round {self._n_rounds}, {n} candidate{'s' if n > 1 else ''}"
 
-    def _tell(self, requests: Sequence[Measure | Decide]) -> None:
-        """A line on the best of a round."""
+    def _tell(self, phase: str, requests: Sequence[Measure | Decide]) -> None:
+        """A line on the best of a round, or on each candidate that was decided only."""
         measured = [self.measurement(r.candidate) for r in requests if isinstance(r, Measure)]
         note = self.measuring.session.reporter.note
         for request in requests:
@@ -288,10 +292,12 @@ class Searching:
             best = min(measured, key=lambda m: m.drop)
             fallen = fp32_text(best.candidate)
             told = f"{self.measuring.metric} = {best.score:.6g}, {drop_text(best.drop, self.measuring.lower_is_better)}"
-            note(f"{self._phase(requests)}: {told}, {fallen}")
+            note(f"{phase}: {told}, {fallen}")
         else:
             for request in requests:
                 known = self._known[request.candidate]
+                if known.error is not None:
+                    continue  # set aside, as was said
                 share = len(known.values) / len(self._decider.reference)
                 word = "meets the tolerance" if self._decider.decide(known.values) else "loses too much"
                 note(f"{fp32_text(request.candidate)}: {word} (after {share:.0%} of the data)")

@@ -14,7 +14,6 @@ from distcalib.search.strategy import Answered, Ranking, Search, decide, measure
 LOOK_AHEAD = 8
 """Candidates named as likely next; more would be wrong guesses, and cost actors that others could use."""
 
-
 FARTHEST = 1e30
 """The distance of an output that is not finite; others are far below it."""
 
