@@ -7,11 +7,13 @@ a process limited to 1.5 CPUs still sees every core: two pinned actors would be 
 Hyper-thread siblings share the multiply units, so a core counts once and only its first usable sibling gets work."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from distcalib.errors import OptionError
+from distcalib.measure.machine import ancestors
 
 MOST_A_CORE = 64  # actors: more would only wait, and each is a process of its own
 
@@ -42,10 +44,14 @@ class Topology:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where actor number `actor` runs: one logical CPU for each of its cores, ascending."""
+    """Where actor number `actor` runs: one logical CPU for each of its cores, ascending.
+
+    `node` is the id in hex of the Ray node, "" for the driver's machine.
+    """
 
     actor: int
     cpus: tuple[int, ...]
+    node: str = ""
 
     @property
     def n_threads(self) -> int:
@@ -91,29 +97,54 @@ def read_topology(
 def place_actors(topology: Topology, n_actors: int | None, cores_per_actor: int) -> tuple[Placement, ...]:
     """Lay `n_actors` (None: as many as there are usable cores for) on whole cores, `cores_per_actor` each.
 
+    NUMA nodes are filled evenly, sockets first, and an actor lies in one of them wherever its cores fit into one.
     More actors than cores are allowed and then share them, wrapping round: results are the same, only slower.
     Raises OptionError when a single actor cannot have its cores, or for a number below one.
     """
     available = topology.n_usable
-    if not 1 <= cores_per_actor <= available:
+    check_counts(n_actors, cores_per_actor, available, available)
+    n = n_actors or available // cores_per_actor
+    cores = _filling_order(topology.cores, cores_per_actor)
+    starts = [actor * cores_per_actor for actor in range(n)]
+    return tuple(
+        Placement(actor, tuple(sorted(cores[(start + i) % len(cores)].cpus[0] for i in range(cores_per_actor))))
+        for actor, start in enumerate(starts)
+    )
+
+
+def check_counts(n_actors: int | None, cores_per_actor: int, n_cores: int, most_cores: int) -> None:
+    """OptionError unless actors can be laid on `n_cores` physical cores, of which a single machine has `most_cores`."""
+    if not 1 <= cores_per_actor <= most_cores:
         raise OptionError(
-            f"--cores-per-actor {cores_per_actor}: this process may use {available} physical core(s); "
-            f"give a number from 1 to {available}"
+            f"--cores-per-actor {cores_per_actor}: an actor may use {most_cores} physical core(s); "
+            f"give a number from 1 to {most_cores}"
         )
     if n_actors is not None and n_actors < 1:
         raise OptionError(f"--actors {n_actors}: at least one actor must work; leave it out to use every core")
-    if n_actors is not None and n_actors > MOST_A_CORE * available:
+    if n_actors is not None and n_actors > MOST_A_CORE * n_cores:
         raise OptionError(
-            f"--actors {n_actors}: is more than {MOST_A_CORE} for each of {available} physical core(s); leave it out "
+            f"--actors {n_actors}: is more than {MOST_A_CORE} for each of {n_cores} physical core(s); leave it out "
             "to use every core"
         )
-    n = n_actors or max(1, available // cores_per_actor)
-    firsts = [core.cpus[0] for core in topology.cores]
-    starts = [actor * cores_per_actor for actor in range(n)]
-    return tuple(
-        Placement(actor, tuple(sorted(firsts[(start + i) % len(firsts)] for i in range(cores_per_actor))))
-        for actor, start in enumerate(starts)
-    )
+
+
+def _filling_order(cores: Sequence[Core], size: int) -> list[Core]:
+    """`cores` in the order in which actors of `size` cores take them.
+
+    Each NUMA node is cut into groups of `size`, which are taken from the nodes by turns, from another socket each time.
+    What is left of each node comes last: groups that span nodes, then the cores that make no group.
+    """
+    nodes: dict[tuple[int, int], list[Core]] = {}
+    for core in cores:
+        nodes.setdefault((core.package, core.numa_node), []).append(core)
+    packages: dict[int, list[list[Core]]] = {}
+    for (package, _), members in sorted(nodes.items()):
+        packages.setdefault(package, []).append(members)
+    turns = [node for rank in zip_longest(*packages.values()) for node in rank if node is not None]
+    groups = [[node[i : i + size] for i in range(0, len(node) - size + 1, size)] for node in turns]
+    whole = [core for rank in zip_longest(*groups) for group in rank if group is not None for core in group]
+    taken = set(whole)
+    return whole + [core for _, members in sorted(nodes.items()) for core in members if core not in taken]
 
 
 def _siblings(folder: Path) -> tuple[int, ...]:
@@ -141,7 +172,7 @@ def _quota(root: Path, cgroups: str) -> float | None:
         mounts = [root, root / "unified"] if not controllers else [root / controllers, root / "cpu"]
         if controllers and "cpu" not in controllers.split(","):
             continue
-        for folder in (folder for mount in mounts for folder in _ancestors(mount, path)):
+        for folder in (folder for mount in mounts for folder in ancestors(mount, path)):
             quotas.extend(_folder_quota(folder))
     return min(quotas, default=None)
 
@@ -152,14 +183,6 @@ def _folder_quota(folder: Path) -> Iterator[float]:
         fields = [_read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
     if len(fields) == 2 and fields[0].isdigit() and fields[1].isdigit():
         yield int(fields[0]) / int(fields[1])
-
-
-def _ancestors(mount: Path, path: str) -> Iterator[Path]:
-    """`mount`/`path` and every folder up to `mount`; inside a container the path may name the host's tree,
-    which is not mounted there, but the mount's own root then holds the container's files."""
-    parts = [part for part in path.split("/") if part not in ("", "..")]
-    for length in range(len(parts), -1, -1):
-        yield mount.joinpath(*parts[:length])
 
 
 def _own_cgroups() -> str:

@@ -10,6 +10,7 @@ import platform
 from pathlib import Path
 
 from distcalib.errors import OptionError
+from distcalib.measure.machine import ISA_VARIABLE, usable_isas
 
 # Name on the command line -> oneDNN's name; "native" sets no limit.
 ISAS = {
@@ -18,16 +19,6 @@ ISAS = {
     "cascadelake": "AVX512_CORE_VNNI",
     "sapphirerapids": "AVX512_CORE_AMX",
 }
-VARIABLE = "ONEDNN_MAX_CPU_ISA"
-
-# oneDNN's names, widest first, and the CPU flag that tells them.
-_LEVELS = (
-    ("AVX512_CORE_AMX", "amx_int8"),
-    ("AVX512_CORE_VNNI", "avx512_vnni"),
-    ("AVX512_CORE", "avx512bw"),
-    ("AVX2_VNNI", "avx_vnni"),
-    ("AVX2", "avx2"),
-)
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -42,20 +33,14 @@ def isa_environment(isa: str, cpuinfo: Path = _CPUINFO) -> dict[str, str]:
     if wanted not in available:
         best = available[0].lower() if available else platform.machine()
         raise OptionError(f"--isa {isa}: this CPU does not have {wanted.lower()}, {best} is its widest; leave it out")
-    return {VARIABLE: wanted}
+    return {ISA_VARIABLE: wanted}
 
 
 def measured_isa(isa: str = "native", cpuinfo: Path = _CPUINFO) -> str:
     """The widest instruction set that oneDNN uses under `isa`, by its own name in small letters."""
-    limit = ISAS[isa] or os.environ.get(VARIABLE, "").upper()
-    names = _available(cpuinfo)
-    if limit in names:
-        names = names[names.index(limit) :]
+    names = _available(cpuinfo, ISAS[isa] or os.environ.get(ISA_VARIABLE, ""))
     return names[0].lower() if names else platform.machine()
 
 
-def _available(cpuinfo: Path) -> list[str]:
-    text = cpuinfo.read_text() if cpuinfo.exists() else ""
-    line = next((line for line in text.splitlines() if line.startswith("flags")), "")
-    flags = set(line.split())
-    return [name for name, flag in _LEVELS if flag in flags]
+def _available(cpuinfo: Path, limit: str = "") -> tuple[str, ...]:
+    return usable_isas(cpuinfo.read_text() if cpuinfo.exists() else "", limit)

@@ -1,0 +1,126 @@
+"""The machines of a cluster: what each is, and which of them an actor runs on.
+
+All is pure but `describe_this_node`, which is called in a task on each machine. The laying out looks at nothing that
+changes from second to second, so a cluster gets the same actors each time."""
+
+import heapq
+import os
+import platform
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from distcalib.measure.machine import ISA_VARIABLE, cpu_model, memory, usable_isas
+from distcalib.measure.topology import Placement, Topology, check_counts, place_actors, read_topology
+from distcalib.version import __version__
+
+_MEMORY_SHARE = 0.8  # of a machine's: the rest is the system's, Ray's and that of the page cache which holds the data
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A machine as its own processes see it. `node_id`: Ray's, in hex; "" for the driver's machine without a cluster.
+
+    `isas`: oneDNN's names of the instruction sets it may use there, widest first. `versions`: by the name of the
+    package, of distcalib, openvino, ray, numpy and python. `memory_bytes` is what all processes there may have
+    together, `free_bytes` what they had left when the node was asked; `shm_bytes`: of /dev/shm, Ray's object store.
+    """
+
+    node_id: str
+    host: str
+    topology: Topology
+    isas: tuple[str, ...]
+    memory_bytes: int
+    versions: Mapping[str, str]
+    free_bytes: int = 0
+    shm_bytes: int = 0
+    cpu: str = ""
+
+
+def describe_this_node(node_id: str = "", root: Path = Path("/")) -> NodeInfo:
+    """The machine that this is called on; `root`: of a recorded tree. It uses neither Ray nor OpenVINO."""
+    cpuinfo_path = root / "proc/cpuinfo"
+    cpuinfo = cpuinfo_path.read_text() if cpuinfo_path.exists() else ""
+    total, free = memory(root)
+    return NodeInfo(
+        node_id=node_id,
+        host=socket.gethostname(),
+        topology=read_topology(root / "sys"),
+        isas=usable_isas(cpuinfo, os.environ.get(ISA_VARIABLE, "")),
+        memory_bytes=total,
+        versions=_versions(),
+        free_bytes=free,
+        shm_bytes=_size(root / "dev/shm"),
+        cpu=cpu_model(cpuinfo),
+    )
+
+
+def place_on_nodes(
+    nodes: Sequence[NodeInfo], n_actors: int | None, cores_per_actor: int | None, actor_bytes: int = 0
+) -> tuple[Placement, ...]:
+    """Lay `n_actors` (None: as many as there are cores for) on the machines, `cores_per_actor` cores each (None: as few
+    as the memory of each machine allows for actors of `actor_bytes`).
+
+    Machines get actors in proportion to what they can hold; one with fewer cores than an actor wants gets none.
+    Numbers follow the host names, then the nodes' ids; on a machine they follow `place_actors`.
+    Raises OptionError when no machine can hold an actor, or for numbers below one.
+    """
+    nodes = sorted(nodes, key=lambda node: (node.host, node.node_id))
+    usable = [node.topology.n_usable for node in nodes]
+    check_counts(n_actors, 1 if cores_per_actor is None else cores_per_actor, sum(usable), max(usable, default=0))
+    sizes = [
+        cores_per_actor or cores_for_memory(node.topology.n_usable, node.memory_bytes, actor_bytes) for node in nodes
+    ]
+    holds = [n // size for n, size in zip(usable, sizes, strict=True)]
+    shares = holds if n_actors is None else share_out(n_actors, holds)
+    placed = [
+        replace(placement, node=node.node_id)
+        for node, size, share in zip(nodes, sizes, shares, strict=True)
+        if share
+        for placement in place_actors(node.topology, share, size)
+    ]
+    return tuple(replace(placement, actor=number) for number, placement in enumerate(placed))
+
+
+def cores_for_memory(n_cores: int, memory_bytes: int, actor_bytes: int) -> int:
+    """Cores an actor so that as many actors as possible of a machine with `n_cores` fit into its memory.
+
+    Fewer and fatter actors share weights and programs among their threads. Where not even one fits, it is one all the
+    same, on all cores: the estimate may be too high, and only trying tells. `actor_bytes` 0: not known, one core.
+    """
+    fits = int(_MEMORY_SHARE * memory_bytes) // actor_bytes if actor_bytes else n_cores
+    cores = next((cores for cores in range(1, n_cores) if n_cores // cores <= fits), n_cores)
+    return n_cores // (n_cores // cores)  # no core idle that could widen every actor
+
+
+def share_out(n_actors: int, holds: Sequence[int]) -> list[int]:
+    """`n_actors` over machines in proportion to what each `holds`; ties go to the first."""
+    shares = [0] * len(holds)
+    loads = [(Fraction(1, hold), i) for i, hold in enumerate(holds) if hold]  # as they would be with one actor more
+    heapq.heapify(loads)
+    for _ in range(n_actors):
+        _, i = loads[0]
+        shares[i] += 1
+        heapq.heapreplace(loads, (Fraction(shares[i] + 1, holds[i]), i))
+    return shares
+
+
+def _versions() -> dict[str, str]:
+    found = {"distcalib": __version__}
+    for name in ("openvino", "ray", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found | {"python": platform.python_version()}
+
+
+def _size(folder: Path) -> int:
+    try:
+        stat = os.statvfs(folder)
+    except OSError:
+        return 0
+    return stat.f_frsize * stat.f_blocks
