@@ -3,7 +3,8 @@
 The bound is exact: an accuracy of the iterations left is at least 0 and at most 1, a loss at least 0.  With a
 confidence, a paired test may answer earlier: the losses of single iterations against FP32's vary far less than the
 scores do.  It looks at fixed numbers of iterations, taken in a fixed order that is spread over the data, so its answer
-does not depend on which actor was faster.
+does not depend on which actor was faster.  Nor does it depend on how much was measured by then: with a confidence the
+answer is that of the shortest beginning of the order which allows one, and what came in behind it is not looked at.
 """
 
 import math
@@ -54,49 +55,66 @@ class Decider:
 
     def decide(self, values: Mapping[int, Partial]) -> bool | None:
         """Whether the drop will be at most the tolerance, from the iterations measured so far; None: not known yet."""
+        if self.confidence is not None:
+            found = self._sequential(values, self.confidence)
+            return None if found is None else found[0]
         n = len(self.reference)
         if len(values) == n:
             return self.drop([values[i] for i in range(n)]) <= self.tolerance
-        certain = self._certain(values)
-        if certain is None and self.confidence is not None:
-            return self._likely(values, self.confidence)
-        return certain
+        return self._certain(math.fsum(partial.value for partial in values.values()), len(values))
 
-    def _certain(self, values: Mapping[int, Partial]) -> bool | None:
-        """By what the iterations left can contribute at the most and at the least."""
+    def likely_drop(self, values: Mapping[int, Partial]) -> float:
+        """The mean loss of the iterations that the verdict of a confidence was made from; of all, if none was."""
+        found = None if self.confidence is None else self._sequential(values, self.confidence)
+        used = list(values) if found is None else self._order[: found[1]]
+        loss = math.fsum(self._loss(i, values[i]) for i in used) / len(used)
+        return loss if loss == loss else math.inf
+
+    def _certain(self, total: float, n_known: int) -> bool | None:
+        """By what the iterations left can contribute at the most and at the least to the `total` of those known."""
         n, fp32 = len(self.reference), self._fp32
-        so_far = math.fsum(partial.value for partial in values.values()) / n
+        so_far = total / n
         if not math.isfinite(so_far):
             return False
         margin = 1e-9  # far above the rounding of the sums, far below a record
         if self.upper is None:
             return False if so_far - fp32 > self.tolerance + margin else None
-        if fp32 - (so_far + self.upper * (n - len(values)) / n) > self.tolerance + margin:
+        if fp32 - (so_far + self.upper * (n - n_known) / n) > self.tolerance + margin:
             return False
         return True if fp32 - so_far <= self.tolerance - margin else None
 
-    def _likely(self, values: Mapping[int, Partial], confidence: float) -> bool | None:
-        """By a paired t-test of the losses of the iterations at each look, corrected for drawing without return.
+    def _sequential(self, values: Mapping[int, Partial], confidence: float) -> tuple[bool, int] | None:
+        """The answer of the shortest beginning of the order that gives one, and its length."""
+        n, order, stages = len(self.reference), self._order, frozenset(looks(len(self.reference)))
+        total = 0.0
+        for length, iteration in enumerate(order, 1):
+            if iteration not in values:
+                return None
+            total += values[iteration].value
+            if length == n:
+                return self.drop([values[i] for i in range(n)]) <= self.tolerance, n
+            answer = self._certain(total, length)
+            if answer is None and length in stages:
+                answer = self._likely([self._loss(i, values[i]) for i in order[:length]], confidence)
+            if answer is not None:
+                return answer, length
+        return None
+
+    def _likely(self, losses: Sequence[float], confidence: float) -> bool | None:
+        """By a paired t-test of the losses of the iterations at a look, corrected for drawing without return.
 
         The looks are stages of a sequential test: the error allowed is divided among them (Bonferroni).
         """
-        n, order = len(self.reference), self._order
-        stages = looks(n)
-        for stage in stages:
-            if any(i not in values for i in order[:stage]):
-                return None
-            losses = [self._loss(i, values[i]) for i in order[:stage]]
-            center = math.fsum(losses) / stage
-            variance = math.fsum((loss - center) ** 2 for loss in losses) / (stage - 1)
-            # At least as much as if one image in the sample had flipped: agreement in a few batches is no proof.
-            floor = 1.0 / (stage * max(self.reference[0].denominator, 1)) ** 2
-            error = math.sqrt(max(variance, floor) / stage * (1 - stage / n))
-            bound = _student(1 - (1 - confidence) / 2 / len(stages), stage - 1) * error
-            if center - bound > self.tolerance:
-                return False
-            if center + bound <= self.tolerance:
-                return True
-        return None
+        n, stage = len(self.reference), len(losses)
+        center = math.fsum(losses) / stage
+        variance = math.fsum((loss - center) ** 2 for loss in losses) / (stage - 1)
+        # At least as much as if one image in the sample had flipped: agreement in a few batches is no proof.
+        floor = 1.0 / (stage * max(self.reference[0].denominator, 1)) ** 2
+        error = math.sqrt(max(variance, floor) / stage * (1 - stage / n))
+        bound = _student(1 - (1 - confidence) / 2 / len(looks(n)), stage - 1) * error
+        if center - bound > self.tolerance:
+            return False
+        return True if center + bound <= self.tolerance else None
 
     def _loss(self, iteration: int, value: Partial) -> float:
         lost = self.reference[iteration].value - value.value

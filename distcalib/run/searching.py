@@ -140,8 +140,10 @@ class Searching:
         if known.error is not None:
             self.measuring.failed[candidate] = str(known.error)
         found: Measurement | Verdict
-        if isinstance(request, Measure):
+        if isinstance(request, Measure) and not self._is_lost(request):
             found = self.measurement(candidate)
+        elif isinstance(request, Measure):
+            found = Verdict(candidate, False, self._decider.likely_drop(known.values))
         else:
             found = Verdict(candidate, bool(known.error is None and self._decider.decide(known.values)))
         if not isinstance(self.measuring.answered.get(candidate), Measurement):
@@ -154,7 +156,27 @@ class Searching:
             return known is not None
         if isinstance(request, Decide):
             return self._decider.decide(known.values) is not None
-        return len(known.values) == len(self._decider.reference)
+        return len(known.values) == len(self._decider.reference) or self._is_lost(request)
+
+    def _may_be_lost(self, request: Measure) -> bool:
+        """Whether a verdict can be the answer: a score is worth the rest of a pass, but not to who asks for a
+        confidence.
+        """
+        return request.unless_lost and self._decider.confidence is not None
+
+    def _is_lost(self, request: Measure) -> bool:
+        """Whether a verdict that the candidate loses too much is the answer, however much was measured of it."""
+        known = self._known[request.candidate]
+        return self._may_be_lost(request) and known.error is None and self._decider.decide(known.values) is False
+
+    def _suffices(self, request: Measure | Decide, values: Mapping[int, Partial]) -> bool:
+        """Whether nothing more need be measured than `values`."""
+        if not self.switches.stop_early or (isinstance(request, Measure) and not self._may_be_lost(request)):
+            return False
+        verdict = self._decider.decide(values)
+        if verdict and (isinstance(request, Measure) or len(values) >= NEARLY_ALL * len(self._decider.reference)):
+            return False  # it may be the one to be delivered, and to compile it again costs more than the rest
+        return verdict is not None
 
     def _work(self, requests: Sequence[Measure | Decide]) -> None:
         """Measure what is missing, all at once."""
@@ -171,22 +193,17 @@ class Searching:
             jobs.append(replace(job, in_order=self._decider.order is not None))
 
         def enough(place: int, found: Mapping[int, object]) -> bool:
-            request, order = requests[place], jobs[place].order or ()
-            if isinstance(request, Measure) or not self.switches.stop_early:
-                return False
+            order = jobs[place].order or ()
             new = session.by_iteration(jobs[place], {order[position]: row for position, row in found.items()})
-            values = {**self._known[request.candidate].values, **self.measuring.partials(new)}
-            verdict = self._decider.decide(values)
-            if verdict and len(values) >= NEARLY_ALL * n_iterations:
-                return False  # it may be the one to be delivered, and to compile it again costs more than the rest
-            return verdict is not None
+            known = self._known[requests[place].candidate].values
+            return self._suffices(requests[place], {**known, **self.measuring.partials(new)})
 
         results = self.measuring.timed(phase, jobs, enough)
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._take(request.candidate, job, result)
         if is_first:
-            self.measuring.cost.unavoidable += results[0].run_seconds
-            self._pass_seconds = results[0].run_seconds
+            self._pass_seconds = results[0].run_seconds * jobs[0].size / max(results[0].size, 1)
+            self.measuring.cost.unavoidable += self._pass_seconds
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
         self._tell(phase, requests)
         self._n_rounds += 1
@@ -283,7 +300,7 @@ class Searching:
 
     def _tell(self, phase: str, requests: Sequence[Measure | Decide]) -> None:
         """A line on the best of a round, or on each candidate that was decided only."""
-        measured = [self.measurement(r.candidate) for r in requests if isinstance(r, Measure)]
+        measured = [self.measurement(r.candidate) for r in requests if isinstance(r, Measure) and not self._is_lost(r)]
         note = self.measuring.session.reporter.note
         for request in requests:
             if self._known[request.candidate].error is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import fsum, sqrt
 
 from distcalib.quantize.candidate import Candidate
-from distcalib.search.strategy import Answered, Ranking, Search, decide, measure, rank
+from distcalib.search.strategy import Answered, Measurement, Ranking, Search, decide, measure, measure_unless_lost, rank
 
 LOOK_AHEAD = 8
 """Candidates named as likely next; more would be wrong guesses, and cost actors that others could use."""
@@ -26,13 +26,17 @@ class RankedFallback:
 
     def search(self, start: Candidate) -> Search:
         """All INT8, a ranking, then candidates that need to be decided only, and the winner in full."""
-        [first] = yield from measure([start])
-        if first.drop <= self._tolerance or not start.movable:
+        first = yield from measure_unless_lost(start)
+        drop = first.drop if isinstance(first, Measurement) else first.likely_drop
+        if isinstance(first, Measurement) and (drop <= self._tolerance or not start.movable):
+            return start
+        if not start.movable:
+            yield from measure([start])
             return start
         ranking = yield from rank(start.movable)
         known = _Known(start)
         prefixes = _prefixes(start, ranking)
-        guess = _guess(prefixes, self._tolerance / first.drop)
+        guess = _guess(prefixes, self._tolerance / drop if drop > self._tolerance else 1.0)
         while True:
             length = yield from _shortest(known, [prefix.candidate for prefix in prefixes], guess)
             if length is None:

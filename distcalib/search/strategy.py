@@ -6,6 +6,7 @@ generator.  What it will probably want to know next it names as `maybe`: the dri
 would be idle, and the search goes the same way whether it did or not.
 """
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
@@ -15,9 +16,13 @@ from distcalib.quantize.candidate import Candidate
 
 @dataclass(frozen=True)
 class Measure:
-    """What does the candidate score over all iterations?  Answered by a Measurement."""
+    """What does the candidate score over all iterations?  Answered by a Measurement.
+
+    With `unless_lost` a Verdict will do where the candidate loses too much and that is known earlier.
+    """
 
     candidate: Candidate
+    unless_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,14 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the drop of a candidate is at most the tolerance; False too for one that cannot be run."""
+    """Whether the drop of a candidate is at most the tolerance; False too for one that cannot be run.
+
+    `likely_drop` is what it loses on the part of the data that decided; told where the question was for the score.
+    """
 
     candidate: Candidate
     meets: bool
+    likely_drop: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,12 @@ def measure(candidates: Sequence[Candidate]) -> Answered[list[Measurement]]:
     """Ask what each of `candidates` scores over all iterations."""
     answers = yield Ask([Measure(candidate) for candidate in candidates])
     return [cast(Measurement, answer) for answer in answers]
+
+
+def measure_unless_lost(candidate: Candidate) -> Answered[Measurement | Verdict]:
+    """Ask what `candidate` scores; where it loses too much a verdict will do."""
+    [answer] = yield Ask([Measure(candidate, unless_lost=True)])
+    return cast("Measurement | Verdict", answer)
 
 
 def decide(candidates: Sequence[Candidate], maybe: Sequence[Candidate] = ()) -> Answered[list[bool]]:

@@ -105,6 +105,39 @@ def test_decide_with_confidence_does_not_depend_on_what_else_came_in() -> None:
     assert decider.decide(eight) is False
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_decide_with_confidence_depends_on_the_data_alone(seed: int) -> None:
+    """However much more is known by then, in whatever order it came in: also where an early answer is wrong."""
+    random = np.random.RandomState(seed)
+    n = int(random.randint(9, 80))
+    fp32, int8 = (counts(*map(int, random.binomial(BATCH, 0.7, n))) for _ in range(2))
+    decider = Decider(fp32, 0.01 * float(random.uniform()), confidence=0.6)
+    everything = dict(enumerate(int8))
+    expected, loss = decider.decide(everything), decider.likely_drop(everything)
+    assert expected is not None
+    values: dict[int, Partial] = {}
+    answered = False
+    for i in random.permutation(n):
+        values[int(i)] = int8[i]
+        answer = decider.decide(values)
+        answered = answered or answer is not None
+        assert answer is (expected if answered else None)
+        if answered:
+            assert decider.likely_drop(values) == loss
+    assert answered
+
+
+def test_likely_drop_is_of_what_decided() -> None:
+    fp32 = counts(*[80] * 40)
+    sure = Decider(fp32, 0.01, confidence=0.999)
+    assert sure.order is not None
+    values = {i: Partial(60 if place < 8 else 80, BATCH) for place, i in enumerate(sure.order)}
+    assert sure.decide(values) is False
+    assert sure.likely_drop(values) == pytest.approx(0.2)
+    assert Decider(fp32, 0.01).likely_drop(values) == pytest.approx(0.2 * 8 / 40)
+    assert Decider(fp32, 0.01).likely_drop({0: Partial(float("nan"), 1)}) == np.inf
+
+
 def test_decide_does_not_take_agreement_in_a_few_batches_for_proof() -> None:
     decider = Decider([Partial(1, 1)] * 1000, 0.0, confidence=0.999)
     assert decider.order is not None

@@ -62,6 +62,16 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
     assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
 
 
+def test_confidence_gives_the_same_bytes_on_any_number_of_actors(tiny: Tiny, tmp_path: Path) -> None:
+    made = []
+    for n in (1, 3):
+        options = replace(OPTIONS, iterations=5 * ITERATIONS, confidence=0.9, out=tmp_path / str(n), n_actors=n)
+        report = calibrate(tiny.prototxt, tiny.weights, options)
+        found = without_times(tmp_path / str(n) / "report.json")
+        made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
+    assert made[0] == made[1]
+
+
 def test_searching_stops_a_candidate_that_is_decided(tiny: Tiny, tmp_path: Path) -> None:
     notes = Notes()
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, n_actors=1), reporter=notes)
@@ -157,6 +167,8 @@ def test_confidence_delivers_what_was_measured_on_all_iterations(tmp_path: Path)
     assert report.confidence == 0.99
     assert report.fp32_layers == ("conv3",)
     assert report.candidates[-1].score == report.score
+    assert report.all_int8_score is None, "it loses far too much: a part of the data shows it"
+    assert report.minimal
 
 
 @pytest.mark.parametrize(

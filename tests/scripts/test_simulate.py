@@ -78,12 +78,12 @@ def test_confidence_stops_on_many_actors_nearly_as_early_as_on_one() -> None:
 
 @pytest.mark.slow
 def test_simulated_resnet50_costs_what_is_promised() -> None:
-    """At most 3.0 passes exact for 5 of 53 layers; with confidence 1.5 is the aim."""
+    """At most 3.0 passes exact for 5 of 53 layers, and 1.5 with a confidence."""
     net = resnet50()
     exact, sure = simulate(net, 1), simulate(net, 1, 0.999)
     assert exact.winner.fp32_layers == sure.winner.fp32_layers == tuple(net.hard)
     assert exact.cost_passes <= 3.0
-    assert sure.cost_passes <= 1.6
+    assert sure.cost_passes <= 1.5
 
 
 def test_works_are_those_of_the_nets() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distcalib.quantize.candidate import Candidate, Space
-from distcalib.search import Answer, Ask, Decide, Rank, Request, Verdict, make_strategy
+from distcalib.search import Answer, Ask, Decide, Measure, Rank, Request, Verdict, make_strategy
 from tests.search.test_strategy import CASES, NAMES, SPACE, Case, Run, Score, answer, drive, planted, run
 
 WIDE = Space(tuple(f"layer{i:02}" for i in range(53)))
@@ -134,6 +134,37 @@ def test_ranked_survives_verdicts_that_were_wrong(seed: int) -> None:
     done = drive(make_strategy("ranked", case.tolerance).search(SPACE.all_int8), answers)
     assert case.drop(done.winner) <= case.tolerance
     assert done.winner in done.measured
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ranked_needs_no_score_of_what_is_lost(seed: int) -> None:
+    """A verdict on the all-INT8 net, with about what it loses, leads to the same set."""
+    case = random_case(seed, WIDE, 5, noise=0.0)
+
+    def answers(asked: Sequence[Request]) -> list[Answer]:
+        return [answer_unless_lost(request, case) for request in asked]
+
+    done = drive(make_strategy("ranked", case.tolerance).search(WIDE.all_int8), answers)
+    assert done.winner == run("ranked", case).winner
+    assert [r.candidate for r in done.requests if isinstance(r, Measure)] == [WIDE.all_int8, done.winner]
+
+
+def answer_unless_lost(request: Request, case: Case) -> Answer:
+    """As where a confidence is asked for."""
+    drop = 0.0 if isinstance(request, Rank) else case.drop(request.candidate)
+    if isinstance(request, Measure) and request.unless_lost and drop > case.tolerance:
+        return Verdict(request.candidate, False, 1.1 * drop)
+    return answer(request, case)
+
+
+@pytest.mark.parametrize("drop", [0.0, 1.0])
+def test_ranked_that_may_move_nothing_returns_what_was_measured(drop: float) -> None:
+    """Though the first answer was no score."""
+    case = Case(lambda candidate: drop, 0.5, replace(SPACE, pinned=frozenset(NAMES)))
+    search = make_strategy("ranked", case.tolerance).search(case.space.all_int8)
+    done = drive(search, lambda asked: [answer_unless_lost(request, case) for request in asked])
+    assert done.winner == case.space.all_int8
+    assert done.requests[-1] == Measure(case.space.all_int8, unless_lost=drop == 0.0)
 
 
 def test_ranked_prefers_less_work_among_equals() -> None:

@@ -150,7 +150,8 @@ class TestEveryStrategy:
     """What the driver, the journal and the user rely on."""
 
     def test_begins_with_all_int8_alone(self, strategy: str, case: Case) -> None:
-        assert run(strategy, case).asks[0] == Ask([Measure(case.space.all_int8)], [])
+        first = run(strategy, case).asks[0]
+        assert first in [Ask([Measure(case.space.all_int8, unless_lost)], []) for unless_lost in (False, True)]
 
     def test_asks_for_what_really_runs(self, strategy: str, case: Case) -> None:
         for candidate in run(strategy, case).candidates:
