@@ -24,9 +24,10 @@ _MEMORY_SHARE = 0.8  # of a machine's: the rest is the system's, Ray's and that 
 class NodeInfo:
     """A machine as its own processes see it. `node_id`: Ray's, in hex; "" for the driver's machine without a cluster.
 
-    `isas`: oneDNN's names of the instruction sets it may use there, widest first. `versions`: by the name of the
-    package, of distcalib, openvino, ray, numpy and python. `memory_bytes` is what all processes there may have
-    together, `free_bytes` what they had left when the node was asked; `shm_bytes`: of /dev/shm, Ray's object store.
+    `isas`: oneDNN's names of the instruction sets it may use there, widest first. `versions`: of distcalib, of what
+    decides its results, of Ray and Python; "missing" for one that is not there. `memory_bytes`: what all processes
+    there may have together; `free_bytes`: what was left when the node was asked; `shm_bytes`: of /dev/shm, Ray's object
+    store. `address`: its IP address in the cluster.
     """
 
     node_id: str
@@ -38,9 +39,15 @@ class NodeInfo:
     free_bytes: int = 0
     shm_bytes: int = 0
     cpu: str = ""
+    address: str = ""
+
+    @property
+    def label(self) -> str:
+        """The node as a sentence names it: hosts made from one image may all have the same name."""
+        return f"{self.host} ({self.address})" if self.address else self.host
 
 
-def describe_this_node(node_id: str = "", root: Path = Path("/")) -> NodeInfo:
+def describe_this_node(node_id: str = "", address: str = "", root: Path = Path("/")) -> NodeInfo:
     """The machine that this is called on; `root`: of a recorded tree. It uses neither Ray nor OpenVINO."""
     cpuinfo_path = root / "proc/cpuinfo"
     cpuinfo = cpuinfo_path.read_text() if cpuinfo_path.exists() else ""
@@ -55,6 +62,7 @@ def describe_this_node(node_id: str = "", root: Path = Path("/")) -> NodeInfo:
         free_bytes=free,
         shm_bytes=_size(root / "dev/shm"),
         cpu=cpu_model(cpuinfo),
+        address=address,
     )
 
 
@@ -110,7 +118,7 @@ def share_out(n_actors: int, holds: Sequence[int]) -> list[int]:
 
 def _versions() -> dict[str, str]:
     found = {"distcalib": __version__}
-    for name in ("openvino", "ray", "numpy"):
+    for name in ("openvino", "opencv-python-headless", "numpy", "ray"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

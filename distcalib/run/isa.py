@@ -22,11 +22,16 @@ ISAS = {
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def isa_environment(isa: str, cpuinfo: Path = _CPUINFO) -> dict[str, str]:
-    """The environment that holds an actor to `isa`.  OptionError for an unknown one and for one the CPU lacks."""
+def known_isa(isa: str) -> str:
+    """oneDNN's name of `isa`, "" for no limit; OptionError for an unknown one."""
     if isa not in ISAS:
         raise OptionError(f"--isa {isa}: is none; {', '.join(ISAS)} are")
-    wanted = ISAS[isa]
+    return ISAS[isa]
+
+
+def isa_environment(isa: str, cpuinfo: Path = _CPUINFO) -> dict[str, str]:
+    """The environment that holds an actor to `isa`.  OptionError for an unknown one and for one the CPU lacks."""
+    wanted = known_isa(isa)
     if not wanted:
         return {}
     available = _available(cpuinfo)

@@ -26,13 +26,15 @@ def laid(nodes: Sequence[NodeInfo], n_actors: int | None, cores: int | None) -> 
 
 
 def test_describe_this_node_is_this_machine() -> None:
-    info = describe_this_node("0a1b")
+    info = describe_this_node("0a1b", "10.0.0.7")
     assert info.node_id == "0a1b"
+    assert info.label == f"{os.uname().nodename} (10.0.0.7)"
+    assert describe_this_node().label == os.uname().nodename
     assert info.host == os.uname().nodename
     assert {cpu for core in info.topology.cores for cpu in core.cpus} == os.sched_getaffinity(0)
     assert info.memory_bytes >= info.free_bytes > 0
     assert info.shm_bytes > 0
-    assert set(info.versions) == {"distcalib", "openvino", "ray", "numpy", "python"}
+    assert list(info.versions) == ["distcalib", "openvino", "opencv-python-headless", "numpy", "ray", "python"]
     assert "missing" not in info.versions.values()
     assert pickle.loads(pickle.dumps(info)) == info
 
