@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
 from distcalib.cli.arguments import (
     a_path,
     add_actors,
@@ -20,6 +24,7 @@ from distcalib.cli.arguments import (
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
+from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
 from distcalib.search import STRATEGIES
@@ -144,6 +149,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--keep-fp32", action="append", default=[], metavar="LAYER", help="leave these layers (a glob) in FP32")
     add("--max-candidates", type=int, metavar="N", help="decide about N candidates at the most, then deliver the best")
     add("--max-time", type=float, metavar="SECONDS", help="begin no more candidates after this time of searching")
+    add(
+        "--by-time",
+        action="store_true",
+        help="of layers that do as well, leave those INT8 that save most measured time "
+        "(default: most multiply-adds, which are the same in every run)",
+    )
+    add("--pareto", action="store_true", help="measure choices from all INT8 to all FP32, too: accuracy against speed")
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_data(parser)
     add_actors(parser)
@@ -162,6 +174,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(run=run)
 
 
+def curve_table(report: CalibrationReport) -> Table:
+    """--pareto: a line a choice, from the fastest on; what is best of its speed is marked, and what was delivered."""
+    table = Table("", report.metric, "drop", "images/s an actor", "layers in FP32", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:4]:
+        column.justify, column.no_wrap = "right", True
+    for point in report.pareto:
+        mark = ("*" if point.optimal else "") + (">" if point.fp32_layers == report.fp32_layers else "")
+        names = ", ".join(point.fp32_layers[:4]) + (", ..." if len(point.fp32_layers) > 4 else "")
+        layers = f"{len(point.fp32_layers)}: {names}" if names else "none"
+        cells = (f"{point.score:.6g}", f"{point.drop:.6g}", f"{point.images_per_second:,.0f}")
+        table.add_row(mark, *cells, escape(layers))
+    table.caption = "* no faster choice loses as little, > delivered; images/s are predicted"
+    table.caption_justify = "left"
+    return table
+
+
 def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     if args.detection != 0:
@@ -177,6 +205,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(report.to_json(), end="")
     else:
+        if report.pareto:
+            console.print(curve_table(report))
         if report.fp32_layers:
             line = f"in FP32 again: {', '.join(report.fp32_layers)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)

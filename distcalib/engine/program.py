@@ -6,7 +6,7 @@ own, because the actor is pinned already.
 """
 
 import pickle
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ def _config(n_threads: int) -> dict[str, Any]:
 
 def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
     """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
-    compiled = _compile(built, spec.where, n_threads)
+    compiled = compile_model(built, spec.where, n_threads)
     exported = compiled.export_model().getbuffer()
     light = replace(spec, changed={})  # they are in the exported model
     header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
@@ -64,11 +64,11 @@ class LocalProgram:
     def __init__(self, built: BuiltModel, where: str, n_threads: int) -> None:
         self._where = where
         self._inputs, self._outputs = built.inputs, built.outputs
-        self._request = _compile(built, where, n_threads).create_infer_request()
+        self._request = compile_model(built, where, n_threads).create_infer_request()
 
     def run(self, batch: Mapping[str, Array]) -> dict[Blob, Array]:
         """Inputs by name in, outputs (own copies) out."""
-        results = _infer(self._request, self._inputs, batch, self._where)
+        results = infer(self._request, self._inputs, batch, self._where)
         return {blob: np.array(results[position]) for position, blob in enumerate(self._outputs)}
 
 
@@ -89,21 +89,24 @@ class Program:
 
     def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
         """One batch in, the outputs (own copies) and, if there are taps, their (n_taps, 2) least and largest values."""
-        results = _infer(self._request, self.header.inputs, batch, self.header.spec.where)
+        results = infer(self._request, self.header.inputs, batch, self.header.spec.where)
         outputs = {blob: np.array(results[position]) for position, blob in enumerate(self.header.outputs)}
         ranges = np.array(results[len(self.header.outputs)]) if self.header.taps else None
         return outputs, ranges
 
 
-def _compile(built: BuiltModel, where: str, n_threads: int) -> ov.CompiledModel:
+def compile_model(
+    built: BuiltModel, where: str, n_threads: int, config: Mapping[str, Any] | None = None
+) -> ov.CompiledModel:
+    """Compile for one actor, `config` beside what all programs have.  Raises EngineError."""
     try:
-        return ov.Core().compile_model(built.model, "CPU", _config(n_threads))
+        return ov.Core().compile_model(built.model, "CPU", {**_config(n_threads), **(config or {})})
     except RuntimeError as error:
         raise EngineError(f"{where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
 
 
-def _infer(request: ov.InferRequest, inputs: Sequence[str], batch: Mapping[str, Array], where: str) -> Any:
-    """The results by position; views, until the next call."""
+def infer(request: ov.InferRequest, inputs: Sequence[str], batch: Mapping[str, Array], where: str) -> Any:
+    """The results by position; views, until the next call.  Raises EngineError."""
     feeds = {position: batch[name] for position, name in enumerate(inputs)}
     try:
         return request.infer(feeds, share_inputs=True, share_outputs=True)
@@ -111,16 +114,25 @@ def _infer(request: ov.InferRequest, inputs: Sequence[str], batch: Mapping[str, 
         raise EngineError(f"{where}: OpenVINO failed: {_first_line(error)}") from error
 
 
+def kernels_by_op(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[str, str]:
+    """Which of `layers` each multiplying op of the compiled net runs, by the op's name."""
+    return {op.get_friendly_name(): name for op, name in _multiplying(compiled, layers)}
+
+
 def _kernels(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[str, str]:
     """The primitive that runs each of `layers`, such as brgconv_avx512_I8."""
-    found = {}
+    found = {name: op.get_rt_info()["primitiveType"].astype(str) for op, name in _multiplying(compiled, layers)}
+    return dict(sorted(found.items()))
+
+
+def _multiplying(compiled: ov.CompiledModel, layers: Collection[str]) -> Iterator[tuple[ov.Node, str]]:
+    """The ops that multiply, with the one of `layers` that each was made from."""
     for op in compiled.get_runtime_model().get_ordered_ops():
         info = op.get_rt_info()
         if info["layerType"].astype(str) in _MULTIPLIERS:
             originals = info["originalLayersNames"].astype(str).split(",")
             names = {name.removesuffix(_LOWERED) for name in originals}
-            found.update({name: info["primitiveType"].astype(str) for name in names.intersection(layers)})
-    return dict(sorted(found.items()))
+            yield from ((op, name) for name in sorted(names.intersection(layers)))
 
 
 def _first_line(error: Exception) -> str:

@@ -108,3 +108,5 @@ class Row:
     values: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)
     """Of a ranking, in place of all else: by candidate the mean squared distance of its output from FP32's."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of a net that is timed, in place of all else: by layer the time of the iteration."""

@@ -19,13 +19,14 @@ from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
+from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import HOST_TYPES, Partial, evaluate_layer
 from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
-_RANKING = bytes(8)  # a program begins with the size of its header, which is never 0
+_LOCAL = bytes(8)  # before a spec that each actor compiles; a program begins with its header's size, which is never 0
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class NetWorker:
         self._n_threads = n_threads
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
-        self._rankings: dict[str, RankProgram] = {}
+        self._local: dict[str, RankProgram | TimedProgram] = {}
 
-    def compile(self, spec: NetSpec | RankSpec) -> NDArray[np.uint8]:
-        """The program of `spec` as bytes; a ranking travels as it is, and is compiled by load."""
-        if isinstance(spec, RankSpec):
-            return np.frombuffer(_RANKING + pickle.dumps(spec), np.uint8)
+    def compile(self, spec: NetSpec | RankSpec | TimingSpec) -> NDArray[np.uint8]:
+        """The program of `spec` as bytes; a ranking or timing travels as it is, and is compiled by load."""
+        if not isinstance(spec, NetSpec):
+            return np.frombuffer(_LOCAL + pickle.dumps(spec), np.uint8)
         graph = spec.graph
         refuse_host_feeding(graph, spec.where)
         shapes = self._shapes(graph)
@@ -78,19 +79,17 @@ class NetWorker:
         return compile_program(built, spec, self._n_threads)
 
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
-        """Import a program that some actor compiled, or compile a ranking."""
-        if blob[: len(_RANKING)].tobytes() == _RANKING:
-            spec: RankSpec = pickle.loads(blob[len(_RANKING) :].tobytes())
-            shapes = self._shapes(_graph_of(spec))
-            self._rankings[key] = compile_ranking(spec, self._setting.blobs_of, shapes, self._n_threads)
+        """Import a program that some actor compiled, or compile a ranking or timing."""
+        if blob[: len(_LOCAL)].tobytes() == _LOCAL:
+            self._local[key] = self._compile_local(pickle.loads(blob[len(_LOCAL) :].tobytes()))
             return
         program = Program(blob, self._n_threads)
         self._loaded[key] = _Loaded(program, program.header.spec.graph)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
-        if key in self._rankings:
-            return self._rank(self._rankings[key], iterations)
+        if key in self._local:
+            return self._run_local(self._local[key], iterations)
         loaded = self._loaded[key]
         batch = self._batches(loaded.graph)
         spec = loaded.program.header.spec
@@ -105,9 +104,20 @@ class NetWorker:
     def drop(self, key: str) -> None:
         """Forget a program."""
         self._loaded.pop(key, None)
-        self._rankings.pop(key, None)
+        self._local.pop(key, None)
 
-    def _rank(self, program: RankProgram, iterations: Sequence[int]) -> list[Row]:
+    def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
+        setting, n_threads = self._setting, self._n_threads
+        if isinstance(spec, RankSpec):
+            return compile_ranking(spec, setting.blobs_of, self._shapes(_graph_of(spec)), n_threads)
+        net, graph = spec.net, spec.net.graph
+        built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)
+        return TimedProgram(net, built, n_threads)
+
+    def _run_local(self, program: RankProgram | TimedProgram, iterations: Sequence[int]) -> list[Row]:
+        if isinstance(program, TimedProgram):
+            batch = self._batches(program.spec.graph)
+            return [Row({}, (), {}, seconds=program.seconds(batch(i))) for i in iterations]
         batch = self._batches(_graph_of(program.spec))
         return [Row({}, (), {}, distances=program.distances(i, batch(i))) for i in iterations]
 

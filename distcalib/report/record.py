@@ -26,6 +26,20 @@ class CandidateRecord:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """A choice of FP32 layers, measured over all iterations; what one actor is predicted to run of it.
+
+    `optimal`: no faster point loses as little or less.
+    """
+
+    fp32_layers: tuple[str, ...]
+    score: float
+    drop: float
+    images_per_second: float
+    optimal: bool
+
+
+@dataclass(frozen=True)
 class PlainRecord:
     """The same net without -fu, to be run with the caffemodel given; its score over all iterations."""
 
@@ -94,6 +108,8 @@ class CalibrationReport:
     seconds: float
     cost_passes: float | None
     images_per_second: Mapping[str, float]
+    pareto: tuple[CurvePoint, ...] = ()
+    """With --pareto: choices from the fastest to the slowest."""
 
     def to_json(self) -> str:
         """report.json: keys in the order of the fields, two spaces, a newline at the end; NaN and infinity are null."""
@@ -122,7 +138,7 @@ class CalibrationReport:
         return f"{said}wrote {self.output}"
 
 
-TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second")
+TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second", "pareto")
 """The keys of report.json that depend on the machine and its mood."""
 
 

@@ -19,6 +19,7 @@ from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.run.build import CaffeBuild, open_build
 from distcalib.run.checks import net_problems
+from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
 from distcalib.run.isa import isa_environment, measured_isa
 from distcalib.run.measuring import Measuring, Results
@@ -96,8 +97,16 @@ class _Run:
             if options.quantize_model:
                 winner = calibration.quantizer.space.all_int8
             else:
-                searching = Searching(measuring, NetPrograms(base, calibration, metric, measuring.given))
+                programs = NetPrograms(base, calibration, metric, measuring.given)
+                times = None
+                if options.by_time or options.pareto:
+                    times = layer_times(measuring, base.spec(), programs.spec(programs.start))
+                searching = Searching(measuring, programs)
+                if times is not None and options.by_time:
+                    searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
                 winner = searching.run()
+                if times is not None and options.pareto:
+                    measuring.curve = measure_curve(searching, winner, times)
             made = deliver(base, calibration, winner)
             is_forced = options.first_conv_force_u8 and bool(made.changed)
             plain = searching.measure_plain(winner) if searching is not None and is_forced else None
@@ -214,6 +223,7 @@ class _Run:
             seconds=0.0,
             cost_passes=measuring.cost.passes,
             images_per_second=measuring.images_per_second,
+            pareto=measuring.curve,
         )
 
 

@@ -15,7 +15,7 @@ from distcalib.measure import Enough, Job, JobResult
 from distcalib.metrics import Partial, mean
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
-from distcalib.report import score_name
+from distcalib.report import CurvePoint, score_name
 from distcalib.run.actors import Actors
 from distcalib.run.choosing import Chosen
 from distcalib.run.evaluation import rate
@@ -69,6 +69,8 @@ class Results:
     without_int8_kernel: dict[Candidate, tuple[str, ...]] = field(default_factory=dict)
     images_per_second: dict[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
+    curve: tuple[CurvePoint, ...] = ()
+    """With --pareto."""
     chosen: Chosen | None = None
     """What `-a auto` chose."""
     pairs: Mapping[str, str] = field(default_factory=dict)

@@ -29,6 +29,8 @@ class CalibrationOptions(Options):
     confidence: float | None = None
     max_candidates: int | None = None
     max_time: float | None = None
+    by_time: bool = False
+    pareto: bool = False
     isa: str = "native"
     data: Path | None = None
     root: Path | None = None
@@ -69,6 +71,8 @@ class CalibrationOptions(Options):
             raise OptionError(
                 f"{new_weights}: and -fu each write a caffemodel of their own; give one of them (-1st goes with it)"
             )
+        if self.pareto and (self.quantize_model or self.performance_model):
+            raise OptionError("--pareto: measures, and -q and -p write what was not measured; leave out one of them")
         make_strategy(self.strategy, self.accuracy_loss)
         if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
             raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")

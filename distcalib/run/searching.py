@@ -8,7 +8,7 @@ the strategy never learns of it, so that the result is the same on any number of
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import ceil, fsum, inf, nan
+from math import ceil, fsum, inf, isfinite, nan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,8 @@ class Searching:
     measuring: Measuring
     programs: Programs
     switches: Switches = Switches()
+    saved: Mapping[str, int] | None = None
+    """By layer what INT8 saves there, in any unit; None: its multiply-adds stand for it."""
     _known: dict[Candidate, _Known] = field(init=False, default_factory=dict)
     _rankings: dict[Rank, Ranking] = field(init=False, default_factory=dict)
     _decider: Decider = field(init=False)
@@ -96,11 +98,28 @@ class Searching:
 
     def measurement(self, candidate: Candidate) -> Measurement:
         """The score over all iterations, and its drop."""
+        if candidate not in self._known and not candidate.int8:
+            return Measurement(candidate, mean(self._decider.reference), 0.0)
         known = self._known[candidate]
         if known.error is not None:
             return Measurement(candidate, nan, inf)
         values = [known.values[i] for i in range(len(self._decider.reference))]
         return Measurement(candidate, mean(values), self._decider.drop(values))
+
+    def ranking(self, request: Rank) -> Ranking:
+        """One look at every layer, made once."""
+        if request not in self._rankings:
+            self._rankings[request] = self._rank(request)
+        return self._rankings[request]
+
+    def scores(self, phase: str, candidates: Sequence[Candidate]) -> list[Measurement]:
+        """The scores of `candidates` that can be run, measured together; no strategy learns of them."""
+        requests = [Measure(candidate) for candidate in candidates if candidate.int8]
+        missing = [request for request in requests if not self._is_known(request)]
+        if missing:
+            self._work(missing, phase)
+        found = [self.measurement(candidate) for candidate in candidates]
+        return [measurement for measurement in found if isfinite(measurement.drop)]
 
     def measure_plain(self, candidate: Candidate, without: str = "-fu") -> Measurement | None:
         """The score of a candidate's net with the weights given, over all iterations: `without` -fu, say.
@@ -125,7 +144,7 @@ class Searching:
         """Do what is needed to answer `ask`."""
         for request in ask.wanted:
             if isinstance(request, Rank):
-                self._rankings[request] = self._rank(request)
+                self.ranking(request)
         wanted = [r for r in ask.wanted if not isinstance(r, Rank) and not self._is_known(r)]
         if wanted:
             self._check_budget()
@@ -178,10 +197,11 @@ class Searching:
             return False  # it may be the one to be delivered, and to compile it again costs more than the rest
         return verdict is not None
 
-    def _work(self, requests: Sequence[Measure | Decide]) -> None:
+    def _work(self, requests: Sequence[Measure | Decide], phase: str | None = None) -> None:
         """Measure what is missing, all at once."""
         session = self.measuring.session
-        is_first, phase, n_iterations = not self._known, self._phase(requests), len(self._decider.reference)
+        is_first, n_iterations = not self._known, len(self._decider.reference)
+        phase = phase or self._phase(requests)
         iterations = self._decider.order or range(n_iterations)
         jobs = []
         for i, request in enumerate(requests):
@@ -247,7 +267,7 @@ class Searching:
                 distances.update({name: fsum(row[name] for row in by_row) / len(by_row) for name in chunk})
         worst = max(distances, key=lambda layer: distances[layer])
         measuring.session.reporter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
-        return Ranking(distances, measuring.session.work(request.layers))
+        return Ranking(distances, self.saved or measuring.session.work(request.layers))
 
     def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
         """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""

@@ -1,5 +1,6 @@
 """Strategies that find the layers which must fall back to FP32; pure generators over candidates."""
 
+from distcalib.search.curve import curve
 from distcalib.search.fallback import STRATEGIES, make_strategy
 from distcalib.search.strategy import (
     Answer,
@@ -28,5 +29,6 @@ __all__ = [
     "Search",
     "Strategy",
     "Verdict",
+    "curve",
     "make_strategy",
 ]

@@ -35,7 +35,7 @@ class RankedFallback:
             return start
         ranking = yield from rank(start.movable)
         known = _Known(start)
-        prefixes = _prefixes(start, ranking)
+        prefixes = ranked_list(start, ranking)
         guess = _guess(prefixes, self._tolerance / drop if drop > self._tolerance else 1.0)
         while True:
             length = yield from _shortest(known, [prefix.candidate for prefix in prefixes], guess)
@@ -79,32 +79,33 @@ class _Known:
 
 
 @dataclass(frozen=True)
-class _Prefix:
+class Prefix:
     """A beginning of the ranked list: the candidate with these layers in FP32, and the gain expected of the last."""
 
     candidate: Candidate
     gain: float
 
 
-def _prefixes(start: Candidate, ranking: Ranking) -> list[_Prefix]:
+def ranked_list(start: Candidate, ranking: Ranking, by_work: bool = False) -> list[Prefix]:
     """The ranked list: that layer next which does most harm a layer that goes to FP32, those that it pulls along too.
 
-    Of equals the one with less work.
+    Of equals the one with less work.  With `by_work` it is the one that does most harm for the work that goes to FP32.
     """
     harm = _own_harm(start, ranking)
     place = {layer: i for i, layer in enumerate(start.movable)}
-    found: list[_Prefix] = []
+    found: list[Prefix] = []
     last, left = start, list(place)
     while left:
         fallen = {layer: last.int8 - last.without(layer).int8 for layer in left}
         gains = {layer: fsum(harm.get(name, 0.0) for name in sorted(fallen[layer])) for layer in left}
 
         def order(layer: str, fallen: Mapping[str, frozenset[str]], gains: Mapping[str, float]) -> tuple[float, ...]:
-            return -gains[layer] / len(fallen[layer]), ranking.work[layer], place[layer]
+            price = sum(ranking.work.get(name, 0) for name in fallen[layer]) if by_work else len(fallen[layer])
+            return -gains[layer] / max(price, 1), ranking.work[layer], place[layer]
 
         best = min(left, key=lambda layer: order(layer, fallen, gains))
         last = last.without(best)
-        found.append(_Prefix(last, gains[best]))
+        found.append(Prefix(last, gains[best]))
         left = [layer for layer in left if layer in last.int8]
     return found
 
@@ -119,7 +120,7 @@ def _own_harm(start: Candidate, ranking: Ranking) -> dict[str, float]:
     }
 
 
-def _guess(prefixes: Sequence[_Prefix], allowed: float) -> int:
+def _guess(prefixes: Sequence[Prefix], allowed: float) -> int:
     """The length at which the square root of the `allowed` part of the harm is left, if harms add up; at least 1.
 
     To add up is what independent errors do in the square.  Rather too short than too long: a candidate that loses too

@@ -35,6 +35,20 @@ def test_calibrate_exits_with_2_when_the_tolerance_is_not_met(
     assert {path.name for path in tmp_path.iterdir()} == {"net_quantized.prototxt", "report.json"}
 
 
+def test_calibrate_pareto_is_a_table_that_marks_what_was_delivered(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *tiny.args, *COUNTS, "--pareto", "--out", str(tmp_path)]) == OK
+    out = capsys.readouterr().out
+    [head] = [line for line in out.splitlines() if "layers in FP32" in line and "drop" in line]
+    assert "images/s an actor" in head
+    delivered = [line for line in out.splitlines() if line.lstrip(" *").startswith("> ")]
+    assert len(delivered) == 1
+    assert delivered[0].endswith("1: conv3") or "1: conv3 " in delivered[0]
+    assert "3: conv2, conv3, conv4" in out
+    assert out.splitlines()[-1].startswith("Tolerance 0.01 met")
+
+
 def test_calibrate_json_is_alone_on_stdout(tiny: Tiny, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     args = [*tiny.args, *COUNTS, "--actors", "1", "-c", "multiple", "-1st", "--json", "--out", str(tmp_path)]
     assert main(["calibrate", *args]) == OK

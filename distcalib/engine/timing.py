@@ -1,0 +1,48 @@
+"""How long each layer of a net takes in one actor, by the engine's own clock: what the speed of other mixtures of FP32
+and INT8 is predicted from.
+
+A convolution's time is that of the kernel which multiplies; what is fused into it comes with it.  All else (pooling,
+reorders between layouts and types, softmax) is the rest, since it belongs to no layer that could fall back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from distcalib.engine.builder import BuiltModel
+from distcalib.engine.program import compile_model, infer, kernels_by_op
+from distcalib.engine.spec import NetSpec
+
+REST = ""
+"""Stands for all that is no layer with a kernel of its own; no layer has an empty name."""
+
+
+@dataclass(frozen=True)
+class TimingSpec:
+    """A net whose layers are to be timed, an iteration a row."""
+
+    net: NetSpec
+
+
+class TimedProgram:
+    """A net that tells its times; it is run where it was compiled."""
+
+    def __init__(self, spec: NetSpec, built: BuiltModel, n_threads: int) -> None:
+        self.spec = spec
+        self._inputs = built.inputs
+        compiled = compile_model(built, spec.where, n_threads, {"PERF_COUNT": True})
+        self._layer_of = kernels_by_op(compiled, built.multipliers)
+        self._request = compiled.create_infer_request()
+
+    def seconds(self, batch: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+        """Seconds of one iteration by layer, `REST` for all others; the first of two runs only warms the caches."""
+        for _ in range(2):
+            infer(self._request, self._inputs, batch, self.spec.where)
+        found = dict.fromkeys([REST, *self._layer_of.values()], 0.0)
+        for info in self._request.get_profiling_info():
+            if info.status == ov.ProfilingInfo.Status.EXECUTED:
+                found[self._layer_of.get(info.node_name, REST)] += info.real_time.total_seconds()
+        return dict(sorted(found.items()))
