@@ -4,7 +4,8 @@ Parsing is pure: everything is read below a root that stands for `/sys`, so a re
 a container needs no parsing of its own, for sched_getaffinity already answers within it; the CPU *quota* does, because
 a process limited to 1.5 CPUs still sees every core: two pinned actors would be stopped by turns, neither timed right.
 
-Hyper-thread siblings share the multiply units, so a core counts once and only its first usable sibling gets work."""
+Hyper-thread siblings share the multiply units, so a core counts once and only its first usable sibling gets work. An
+actor's memory is that of its NUMA node because it is pinned before it allocates (docs/decisions/011)."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,19 +21,28 @@ MOST_A_CORE = 64  # actors: more would only wait, and each is a process of its o
 
 @dataclass(frozen=True)
 class Core:
-    """One physical core; `cpus` are the logical CPUs of it that this process may use, ascending, never empty."""
+    """One physical core; `cpus` are the logical CPUs of it that this process may use, ascending, never empty.
+
+    `n_threads` counts all that are online, used by whom they may.
+    """
 
     cpus: tuple[int, ...]
     package: int
     numa_node: int
+    n_threads: int = 1
 
 
 @dataclass(frozen=True)
 class Topology:
-    """The usable physical cores in the order of their first CPU, and the CPU quota in CPUs (None: no limit)."""
+    """The usable physical cores in the order of their first CPU, and the CPU quota in CPUs (None: no limit).
+
+    `n_machine`: all physical cores that are online, usable or not; `offline`: logical CPUs that are present but not.
+    """
 
     cores: tuple[Core, ...]
     quota: float | None
+    n_machine: int = 0
+    offline: tuple[int, ...] = ()
 
     @property
     def n_usable(self) -> int:
@@ -78,20 +88,25 @@ def read_topology(
     """
     usable = set(os.sched_getaffinity(0) if affinity is None else affinity)
     cpu_root = root / "devices/system/cpu"
-    online = _read(cpu_root / "online")
-    if online is not None:
-        usable &= set(parse_cpu_list(online))
+    online = set(parse_cpu_list(_read(cpu_root / "online") or "")) or usable
     nodes = _numa_nodes(root / "devices/system/node")
     cores: list[Core] = []
     taken: set[int] = set()
-    for cpu in sorted(usable):
+    n_machine = 0
+    for cpu in sorted(online):
         if cpu in taken:
             continue
-        siblings = tuple(sorted(usable & {cpu, *_siblings(cpu_root / f"cpu{cpu}/topology")}))
-        taken.update(siblings)
-        package = _read(cpu_root / f"cpu{cpu}/topology/physical_package_id")
-        cores.append(Core(siblings, package=int(package or 0), numa_node=nodes.get(cpu, 0)))
-    return Topology(tuple(cores), _quota(root / "fs/cgroup", _own_cgroups() if cgroups is None else cgroups))
+        n_machine += 1
+        folder = cpu_root / f"cpu{cpu}/topology"
+        siblings = online & {cpu, *_siblings(folder)}
+        taken |= siblings
+        if mine := tuple(sorted(siblings & usable)):
+            package = int(_read(folder / "physical_package_id") or 0)
+            cores.append(Core(mine, package, nodes.get(mine[0], 0), len(siblings)))
+    cores.sort(key=lambda core: core.cpus)
+    present = set(parse_cpu_list(_read(cpu_root / "present") or ""))
+    quota = _quota(root / "fs/cgroup", _own_cgroups() if cgroups is None else cgroups)
+    return Topology(tuple(cores), quota, n_machine, tuple(sorted(present - online)))
 
 
 def place_actors(topology: Topology, n_actors: int | None, cores_per_actor: int) -> tuple[Placement, ...]:
