@@ -53,6 +53,15 @@ def add_actors(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_address(parser: argparse.ArgumentParser) -> None:
+    """Which Ray cluster works."""
+    parser.add_argument(
+        "--address",
+        metavar="auto|HOST:PORT",
+        help="of a running Ray cluster; auto: this machine's (default: RAY_ADDRESS, else this machine)",
+    )
+
+
 def add_isa(parser: argparse.ArgumentParser) -> None:
     """Which CPU is measured for."""
     parser.add_argument(

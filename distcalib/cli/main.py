@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from distcalib.cli import calibrate, evaluate, inspect
+from distcalib.cli import calibrate, doctor, evaluate, inspect
 from distcalib.cli.arguments import example
 from distcalib.cli.exit_codes import ERROR, INTERRUPTED
 from distcalib.errors import DistcalibError, OptionError
 from distcalib.version import __version__
 
-COMMANDS = (calibrate, evaluate, inspect)
+COMMANDS = (calibrate, evaluate, inspect, doctor)
 
 
 class Parser(argparse.ArgumentParser):

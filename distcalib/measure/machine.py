@@ -34,9 +34,9 @@ def memory(root: Path = Path("/")) -> tuple[int, int]:
 
     Page cache that the kernel would give back counts as free, in /proc/meminfo as in the container.
     """
-    meminfo = _text(root / "proc/meminfo")
+    meminfo = read_text(root / "proc/meminfo")
     total, free = (1024 * int((_field(meminfo, name).split() or ["0"])[0]) for name in ("MemTotal", "MemAvailable"))
-    for limit, used in _limits(root / "sys/fs/cgroup", _text(root / "proc/self/cgroup")):
+    for limit, used in _limits(root / "sys/fs/cgroup", read_text(root / "proc/self/cgroup")):
         total, free = min(total, limit), min(free, max(0, limit - used))
     return total, free
 
@@ -52,9 +52,9 @@ def _limits(mount: Path, cgroups: str) -> Iterator[tuple[int, int]]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         for root in [mount / "memory"] if controllers else [mount, mount / "unified"]:
             for folder in ancestors(root, path):
-                limit, used = _text(folder / names[0]).strip(), _text(folder / names[1]).strip()
+                limit, used = read_text(folder / names[0]).strip(), read_text(folder / names[1]).strip()
                 if limit.isdigit():  # "max": none; version 1 says so by a number near 2**63, which min() passes over
-                    cached = _field(_text(folder / "memory.stat"), names[2], " ")
+                    cached = _field(read_text(folder / "memory.stat"), names[2], " ")
                     yield int(limit), int(used or 0) - int(cached or 0)
 
 
@@ -75,7 +75,8 @@ def _field(text: str, name: str, colon: str = ":") -> str:
     return ""
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """What is in a file of the kernel's, or "" where it has none."""
     try:
         return path.read_text()
     except OSError:

@@ -13,7 +13,7 @@ from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from distcalib.measure.machine import ISA_VARIABLE, cpu_model, memory, usable_isas
+from distcalib.measure.machine import ISA_VARIABLE, cpu_model, memory, read_text, usable_isas
 from distcalib.measure.topology import Placement, Topology, check_counts, place_actors, read_topology
 from distcalib.version import __version__
 
@@ -27,7 +27,8 @@ class NodeInfo:
     `isas`: oneDNN's names of the instruction sets it may use there, widest first. `versions`: of distcalib, of what
     decides its results, of Ray and Python; "missing" for one that is not there. `memory_bytes`: what all processes
     there may have together; `free_bytes`: what was left when the node was asked; `shm_bytes`: of /dev/shm, Ray's object
-    store. `address`: its IP address in the cluster.
+    store. `load`: processes that want a core, averaged over a minute. `address`: its IP address in the cluster.
+    `machine`: the same for nodes that are only containers on one machine.
     """
 
     node_id: str
@@ -40,6 +41,8 @@ class NodeInfo:
     shm_bytes: int = 0
     cpu: str = ""
     address: str = ""
+    load: float = 0.0
+    machine: str = ""
 
     @property
     def label(self) -> str:
@@ -49,8 +52,7 @@ class NodeInfo:
 
 def describe_this_node(node_id: str = "", address: str = "", root: Path = Path("/")) -> NodeInfo:
     """The machine that this is called on; `root`: of a recorded tree. It uses neither Ray nor OpenVINO."""
-    cpuinfo_path = root / "proc/cpuinfo"
-    cpuinfo = cpuinfo_path.read_text() if cpuinfo_path.exists() else ""
+    cpuinfo = read_text(root / "proc/cpuinfo")
     total, free = memory(root)
     return NodeInfo(
         node_id=node_id,
@@ -63,6 +65,8 @@ def describe_this_node(node_id: str = "", address: str = "", root: Path = Path("
         shm_bytes=_size(root / "dev/shm"),
         cpu=cpu_model(cpuinfo),
         address=address,
+        load=float((read_text(root / "proc/loadavg").split() or ["0"])[0]),
+        machine=read_text(root / "proc/sys/kernel/random/boot_id").strip(),
     )
 
 

@@ -1,0 +1,68 @@
+"""Ask every node of a cluster what it is; one that cannot tell is named with the reason, and does not stop the rest."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from distcalib.measure.cluster import Cluster  # before ray, whose environment it sets
+from distcalib.measure.nodes import NodeInfo, describe_this_node
+
+import ray  # isort: skip
+import ray.exceptions  # isort: skip
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
+
+_SECONDS = 60.0  # a busy node that has to start its first process takes 5; one that is cut off never answers
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The nodes that answered, by host name, and why others did not, by their names."""
+
+    nodes: tuple[NodeInfo, ...]
+    silent: dict[str, str]
+    address: str = ""
+
+
+def survey(address: str | None = None) -> Survey:
+    """What each node of the cluster at `address` is; without a cluster, this machine, and Ray is not even started.
+
+    `address` None: the Ray already used in this process, else RAY_ADDRESS. MeasureError when there is none at it.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "local") and not ray.is_initialized():
+        return Survey((describe_this_node(),), {})
+    cluster = Cluster(address, n_cpus=0)
+    try:
+        return _ask(address or "")
+    finally:
+        cluster.close()
+
+
+def _ask(address: str) -> Survey:
+    describe: Any = ray.remote(describe_this_node)
+    asked: list[tuple[str, Any]] = []
+    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ip = node["NodeManagerAddress"]
+            ref = describe.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(node["NodeID"], ip)
+            asked.append((f"{node['NodeManagerHostname']} ({ip})", ref))
+    found: list[NodeInfo] = []
+    silent: dict[str, str] = {}
+    ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=_SECONDS)
+    for label, ref in asked:
+        try:
+            found.append(ray.get(ref, timeout=0))
+        except ray.exceptions.GetTimeoutError:
+            silent[label] = f"does not answer within {_SECONDS:.0f} s"
+        except ray.exceptions.RayError as error:
+            silent[label] = f"cannot tell what it is: {_reason(error)}"
+    return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent, address)
+
+
+def _reason(error: Exception) -> str:
+    """The last line of a remote traceback, which is its sentence."""
+    cause = getattr(error, "cause", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
