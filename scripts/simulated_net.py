@@ -19,6 +19,7 @@ from distcalib.engine.ranking import RankSpec, grouped
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Row
 from distcalib.metrics import Partial
 from distcalib.quantize.candidate import Candidate, Space
+from distcalib.quantize.scales import Calibration
 from distcalib.run.programs import Chunks
 
 METRIC = "accuracy"
@@ -125,6 +126,10 @@ class SimulatedNet:
     def plain(self, candidate: Candidate) -> NetSpec:
         """The same."""
         return self.spec(candidate)
+
+    def of(self, calibration: Calibration) -> "SimulatedNet":
+        """The same: it has no scales."""
+        return self
 
     def fp32(self, ranked: tuple[int, ...] = ()) -> NetSpec:
         """The net that is not quantized, which hands out its output of the iterations `ranked`."""

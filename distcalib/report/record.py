@@ -72,6 +72,8 @@ class CalibrationReport:
     """With --bias-correction: the INT8 layers whose bias in `output_weights` is not that of `weights`."""
     all_int8_score_given: float | None
     """Where `output_weights` are new by --equalize or --bias-correction: `all_int8_score` with the weights given."""
+    layers_saved: Mapping[str, int]
+    """With --equalize, --bias-correction: by option, in the order in which they apply, how many FP32 layers fewer."""
     metric: str
     lower_is_better: bool
     tolerance: float

@@ -28,6 +28,7 @@ from distcalib.run.observing import Observing
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
+from distcalib.run.saved import Saved, count_saved
 from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
 from distcalib.run.target import Target
@@ -97,7 +98,7 @@ class _Run:
             if options.quantize_model:
                 winner = calibration.quantizer.space.all_int8
             else:
-                programs = NetPrograms(base, calibration, metric, measuring.given)
+                programs = NetPrograms(base, calibration, metric)
                 times = None
                 if options.by_time or options.pareto:
                     times = layer_times(measuring, base.spec(), programs.spec(programs.start))
@@ -110,11 +111,11 @@ class _Run:
             made = deliver(base, calibration, winner)
             is_forced = options.first_conv_force_u8 and bool(made.changed)
             plain = searching.measure_plain(winner) if searching is not None and is_forced else None
-            given = None
+            saved = Saved()
             if made.changed and not is_forced and searching is not None:
-                given = searching.measure_plain(quantizer.space.all_int8, "new weights")
+                saved = count_saved(searching, measuring.without, winner)
         report = self._report(made.text(), base, metric, quantizer, winner, measuring)
-        report = replace(report, all_int8_score_given=None if given is None else given.score)
+        report = replace(report, all_int8_score_given=saved.all_int8_score, layers_saved=saved.layers)
         report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
         if is_forced:
             text = deliver_plain(base, calibration, winner).text()
@@ -188,6 +189,7 @@ class _Run:
             equalized_layers={},
             corrected_layers=(),
             all_int8_score_given=None,
+            layers_saved={},
             metric=metric,
             lower_is_better=_lower_is_better(base, metric),
             tolerance=options.accuracy_loss,

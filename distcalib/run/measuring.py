@@ -75,8 +75,8 @@ class Results:
     """What `-a auto` chose."""
     pairs: Mapping[str, str] = field(default_factory=dict)
     """The layers that --equalize scaled, each with the one that reads it."""
-    given: Calibration | None = None
-    """With the weights given, in place of those that --equalize and --bias-correction made."""
+    without: dict[str, Calibration] = field(default_factory=dict)
+    """Of --equalize and --bias-correction, in the order in which they apply, what each was given."""
 
     def measured(self, candidate: Candidate) -> Measurement | None:
         """The score of a candidate that was measured over all iterations."""

@@ -59,12 +59,16 @@ class Observing:
             found[place // len(samplings)].update(ends)
         if not options.quantize_model:
             self.measuring.take_fp32(results[-1], self.base.name)
-        self.measuring.given = calibration = self._choose(Calibration(quantizer, found[0], weights))
+        calibration = self._choose(Calibration(quantizer, found[0], weights))
         if equalized is not None:
+            self.measuring.without["--equalize"] = calibration
             self._check_equalized(equalized)
             weights = {**weights, **equalized.blobs}
             calibration = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
-        return self._correct(calibration) if options.bias_correction else calibration
+        if options.bias_correction:
+            self.measuring.without["--bias-correction"] = calibration
+            calibration = self._correct(calibration)
+        return calibration
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many rows, and count what it costs."""

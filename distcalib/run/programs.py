@@ -1,7 +1,7 @@
 """Candidates as programs: all that a search needs to know of a net."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distcalib.caffe.graph import Blob
@@ -36,7 +36,11 @@ class Programs(Protocol):
         ...
 
     def plain(self, candidate: Candidate) -> NetSpec:
-        """What scores it without -fu, and with the weights given."""
+        """What scores it without -fu."""
+        ...
+
+    def of(self, calibration: Calibration) -> "Programs":
+        """Those of another calibration."""
         ...
 
     def fp32_outputs(self) -> NetSpec:
@@ -59,8 +63,6 @@ class NetPrograms:
     base: Net
     calibration: Calibration
     metric: str
-    given: Calibration | None = None
-    """With the weights given, where `calibration` has others."""
 
     @property
     def start(self) -> Candidate:
@@ -78,7 +80,11 @@ class NetPrograms:
 
     def plain(self, candidate: Candidate) -> NetSpec:
         """What is measured beside it."""
-        return deliver_plain(self.base, self.given or self.calibration, candidate).spec()
+        return deliver_plain(self.base, self.calibration, candidate).spec()
+
+    def of(self, calibration: Calibration) -> "NetPrograms":
+        """Those of the same net with other scales or weights."""
+        return replace(self, calibration=calibration)
 
     def fp32_outputs(self) -> NetSpec:
         """What hands out `outputs` of the FP32 net."""

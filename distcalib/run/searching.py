@@ -20,6 +20,7 @@ from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
 from distcalib.metrics import Decider, Partial, mean
 from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
 from distcalib.run.measuring import Measuring
 from distcalib.run.programs import Programs
@@ -57,6 +58,8 @@ class Searching:
     measuring: Measuring
     programs: Programs
     switches: Switches = Switches()
+    label: str = ""
+    """Stands before its phases, where it is not the search for what is delivered."""
     saved: Mapping[str, int] | None = None
     """By layer what INT8 saves there, in any unit; None: its multiply-adds stand for it."""
     _known: dict[Candidate, _Known] = field(init=False, default_factory=dict)
@@ -106,6 +109,11 @@ class Searching:
         values = [known.values[i] for i in range(len(self._decider.reference))]
         return Measurement(candidate, mean(values), self._decider.drop(values))
 
+    def other(self, label: str, calibration: Calibration) -> "Searching":
+        """The same search in the net with the weights of another calibration; its results are its own."""
+        measuring = replace(self.measuring, answered={}, failed={}, without_int8_kernel={}, stopped_by=None)
+        return replace(self, measuring=measuring, programs=self.programs.of(calibration), label=f"{label}: ")
+
     def ranking(self, request: Rank) -> Ranking:
         """One look at every layer, made once."""
         if request not in self._rankings:
@@ -121,15 +129,12 @@ class Searching:
         found = [self.measurement(candidate) for candidate in candidates]
         return [measurement for measurement in found if isfinite(measurement.drop)]
 
-    def measure_plain(self, candidate: Candidate, without: str = "-fu") -> Measurement | None:
-        """The score of a candidate's net with the weights given, over all iterations: `without` -fu, say.
-
-        None if the candidate cannot be run.
-        """
+    def measure_plain(self, candidate: Candidate) -> Measurement | None:
+        """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
         measuring = self.measuring
         if candidate not in self._known or self._known[candidate].error is not None:
             return None
-        n, phase = len(self._decider.reference), f"without {without}"
+        n, phase = len(self._decider.reference), "without -fu"
         job = measuring.session.scoring(phase, self.programs.plain(candidate), n, range(n), phase)
         job = replace(job, may_fail=False)
         [result] = measuring.timed(phase, [job])
@@ -137,7 +142,7 @@ class Searching:
         values = [partials[i] for i in range(n)]
         found = Measurement(candidate, mean(values), self._decider.drop(values))
         told = drop_text(found.drop, measuring.lower_is_better)
-        measuring.session.reporter.note(f"without {without}: {measuring.metric} = {found.score:.6g}, {told}")
+        measuring.session.reporter.note(f"{phase}: {measuring.metric} = {found.score:.6g}, {told}")
         return found
 
     def _prepared(self, ask: Ask) -> Sequence[Request]:
@@ -201,7 +206,7 @@ class Searching:
         """Measure what is missing, all at once."""
         session = self.measuring.session
         is_first, n_iterations = not self._known, len(self._decider.reference)
-        phase = phase or self._phase(requests)
+        phase = self._phase(requests) if phase is None else self.label + phase
         iterations = self._decider.order or range(n_iterations)
         jobs = []
         for i, request in enumerate(requests):
@@ -223,7 +228,7 @@ class Searching:
             self._take(request.candidate, job, result)
         if is_first:
             self._pass_seconds = results[0].run_seconds * jobs[0].size / max(results[0].size, 1)
-            self.measuring.cost.unavoidable += self._pass_seconds
+            self.measuring.cost.unavoidable += 0.0 if self.label else self._pass_seconds
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
         self._tell(phase, requests)
         self._n_rounds += 1
@@ -246,7 +251,7 @@ class Searching:
         measuring, programs, outputs = self.measuring, self.programs, self.programs.outputs
         reference = {i: tuple(values[blob] for blob in outputs) for i, values in self._reference().items()}
         iterations = tuple(sorted(reference))
-        phase = f"ranking {len(request.layers)} layers"
+        phase = f"{self.label}ranking {len(request.layers)} layers"
         chunks = programs.chunks(request.layers, self.switches.share_prefixes)
         jobs = [
             Job(
@@ -313,10 +318,9 @@ class Searching:
         return min(self.measuring.answered, key=preference)
 
     def _phase(self, requests: Sequence[Measure | Decide]) -> str:
-        if self._n_rounds == 0:
-            return "all INT8"
         n = len(requests)
-        return f"round {self._n_rounds}, {n} candidate{'s' if n > 1 else ''}"
+        told = f"round {self._n_rounds}, {n} candidate{'s' if n > 1 else ''}" if self._n_rounds else "all INT8"
+        return self.label + told
 
     def _tell(self, phase: str, requests: Sequence[Measure | Decide]) -> None:
         """A line on the best of a round, or on each candidate that was decided only."""

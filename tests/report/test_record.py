@@ -18,6 +18,7 @@ REPORT = CalibrationReport(
     equalized_layers={},
     corrected_layers=(),
     all_int8_score_given=None,
+    layers_saved={"--equalize": 1},
     metric="accuracy-top1",
     lower_is_better=False,
     tolerance=0.01,

@@ -45,6 +45,26 @@ def test_calibrate_writes_the_equalized_weights_that_it_measured(
     assert report.all_int8_score_given == plain.all_int8_score
 
 
+@pytest.mark.parametrize(
+    ("changes", "saved"),
+    [
+        pytest.param({"bias_correction": True}, {"--equalize": 1, "--bias-correction": 0}, id="recover"),
+        pytest.param({"equalize": False, "bias_correction": True}, {"--bias-correction": 0}, id="bias_correction"),
+        pytest.param({"max_candidates": 9}, {}, id="limited"),
+    ],
+)
+def test_calibrate_counts_the_layers_that_each_option_saved(
+    tiny: Tiny, tmp_path: Path, changes: dict[str, bool], saved: dict[str, int]
+) -> None:
+    options = replace(OPTIONS, out=tmp_path, strategy="ranked", accuracy_loss=0.2, **changes)  # type: ignore[arg-type]
+    report = calibrate(tiny.prototxt, tiny.weights, options)
+    assert report.layers_saved == saved
+    assert report.all_int8_score_given is not None
+    assert report.all_int8_score_given < report.fp32_score - 0.2  # type: ignore[operator]
+    assert report.met
+    assert len(report.candidates) == (1 if options.equalize else 2), "other searches are not the result's"
+
+
 def test_calibrate_equalizes_alike_on_two_actors(tiny: Tiny, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, n_actors in ((one, 1), (two, 2)):
