@@ -1,11 +1,15 @@
 """The driver between strategies and actors: what is measured, when it stops, and what the report says of it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
 from distcalib.errors import OptionError
+from distcalib.measure.cluster import Cluster, Ref
 from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.deliverable import deliver
@@ -62,13 +66,24 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
     assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
 
 
-def test_confidence_gives_the_same_bytes_on_any_number_of_actors(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("confidence", [None, 0.9], ids=["exact", "confidence"])
+def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confidence: float | None
+) -> None:
+    """Of the answers that are there, now one is taken and now all, last first or in any order."""
+    random, wait = Random(5), Cluster.wait
+
+    def shuffled(self: Cluster, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> list[Ref]:
+        ready = wait(self, random.sample(refs, len(refs)), *args, **kwargs)
+        return random.sample(ready, random.randint(min(1, len(ready)), len(ready)))
+
+    options = replace(OPTIONS, iterations=5 * ITERATIONS, confidence=confidence)
     made = []
-    for n in (1, 3):
-        options = replace(OPTIONS, iterations=5 * ITERATIONS, confidence=0.9, out=tmp_path / str(n), n_actors=n)
-        report = calibrate(tiny.prototxt, tiny.weights, options)
+    for n in (1, 8):
+        report = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / str(n), n_actors=n))
         found = without_times(tmp_path / str(n) / "report.json")
         made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
+        monkeypatch.setattr(Cluster, "wait", shuffled)
     assert made[0] == made[1]
 
 
