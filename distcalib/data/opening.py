@@ -22,6 +22,7 @@ DATA_TYPES = frozenset({"Data", "DummyData", "HDF5Data", "ImageData", "Input"})
 
 REFUSED_DATA: dict[str, str] = {
     "AnnotatedData": "is not read yet (detection); use a Data layer with an LMDB for a classifier",
+    "BoxData": "makes labels that EvalDetection of Intel Caffe 1.1.6 does not read; use AnnotatedData as its nets do",
     "MemoryData": "gets its data from the program that runs the net; use an Input layer and give its arrays in a .npz",
     "VideoData": "reads a camera or a video; write the frames to files and use an ImageData layer",
     "WindowData": "cuts windows at random for training; write the windows to files and use an ImageData layer",

@@ -13,8 +13,10 @@ from distcalib.layers import (
     lrn,
     normalize,
     pooling,
+    proposal,
     reduction,
     reshaping,
+    rois,
     scale,
     softmax,
 )
@@ -44,9 +46,11 @@ __all__ = [
     "lrn",
     "normalize",
     "pooling",
+    "proposal",
     "reduction",
     "refusal",
     "reshaping",
+    "rois",
     "scale",
     "softmax",
 ]

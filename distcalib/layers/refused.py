@@ -14,7 +14,10 @@ from distcalib.data import REFUSED_DATA
 _LATER = "is not converted yet"
 _DETECTION = "belongs to detection nets, which are not converted yet"
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
-_CODE = "runs code from outside the prototxt, which cannot be compiled"
+_PROPOSAL = (
+    "is of other forks, each with parameters of its own; write it as Intel Caffe 1.1.6's models do, "
+    '`type: "Python"` with rpn.proposal_layer and ProposalLayer'
+)
 _TRAINING = "exists for training only; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _SEQUENCE = "is recurrent; only feed-forward nets are converted"
 
@@ -26,15 +29,11 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "DetectionOutput": _DETECTION,
         "DetectionEvaluate": _DETECTION,
         "MultiBoxLoss": _DETECTION,
-        "Reorg": _DETECTION,
         "RegionLoss": _DETECTION,
         "EvalDetection": _DETECTION,
-        "Proposal": _DETECTION,
-        "SimplerNMS": _DETECTION,
-        "ROIPooling": _DETECTION,
-        "PSROIPooling": _DETECTION,
-        "BoxAnnotatorOHEM": _DETECTION,
-        "BoxData": _DETECTION,
+        "Proposal": _PROPOSAL,
+        "SimplerNMS": _PROPOSAL,
+        "BoxAnnotatorOHEM": _TRAINING,
         "SmoothL1Loss": _LOSS,
         "SmoothL1LossOHEM": _LOSS,
         "SoftmaxWithLossOHEM": _LOSS,
@@ -55,11 +54,11 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Parameter": "learns a blob without an input; it is not converted",
         "SPP": _LATER,
         # code, outputs, multi-node training
-        "Python": _CODE,
         "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",
         "MnActivation": _TRAINING,
         "MnParamGradCompress": _TRAINING,
         # sources
+        "BoxData": REFUSED_DATA["BoxData"],
         "MemoryData": REFUSED_DATA["MemoryData"],
         "VideoData": REFUSED_DATA["VideoData"],
         "WindowData": REFUSED_DATA["WindowData"],

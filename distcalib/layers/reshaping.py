@@ -1,4 +1,4 @@
-"""Flatten, Reshape, Permute, Tile: the same elements under another shape, worked out before compiling."""
+"""Flatten, Reshape, Permute, Reorg, Tile: the same elements under another shape, worked out before compiling."""
 
 from __future__ import annotations
 
@@ -64,6 +64,30 @@ def permute(layer: Layer, x: Output) -> Output:
     )
     order += [axis for axis in range(rank) if axis not in order]
     return x if order == list(range(rank)) else ops.transpose(x, integers(order)).output(0)
+
+
+@converts("Reorg")
+def reorg(layer: Layer, x: Output) -> Output:
+    """Squares of s·s pixels become channels, s the stride:  (N, C, H, W) -> (N, C·s·s, H/s, W/s); back with `reverse`.
+
+    As in darknet, the way there reads its input as (N, C/s², H·s, W·s) and writes (N, C, H, W), both of them under a
+    shape that is not their own; so C must divide by s² too (reorg_layer.hpp).
+    """
+    p = layer.param("reorg_param")
+    shape = shape_of(x)
+    layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
+    layer.require(p.HasField("stride"), "no stride is given; 2 is usual")
+    layer.require(p.stride > 0, "stride=0; 2 is usual")
+    n, c, h, w = shape
+    s = p.stride
+    sizes = {"channels": (c, s * s)} if p.reverse else {"channels": (c, s * s), "rows": (h, s), "columns": (w, s)}
+    for name, (size, by) in sizes.items():
+        layer.require(size % by == 0, f"stride={s} with {size} {name}; {name} must divide by {by}")
+    if p.reverse:
+        blocks = ops.transpose(reshape(x, (n, s, s, c // s**2, h, w)), integers([0, 3, 4, 1, 5, 2]))
+        return reshape(blocks.output(0), (n, c // s**2, h * s, w * s))
+    pixels = ops.transpose(reshape(x, (n, c // s**2, h, s, w, s)), integers([0, 3, 5, 1, 2, 4]))
+    return reshape(pixels.output(0), (n, c * s**2, h // s, w // s))
 
 
 @converts("Tile")

@@ -6,7 +6,9 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.quantize.fusion import own_relu
 
-_KEEP = frozenset({"Pooling", "Dropout", "Split", "Flatten", "Reshape", "Concat", "Slice", "Crop", "LRN", "Silence"})
+_KEEP = frozenset({"Pooling", "Dropout", "Split", "Flatten", "Reshape", "Reorg", "Concat", "Slice", "LRN", "Silence"})
+# Of these the first bottom alone is copied or averaged; the others say where.
+_KEEP_FIRST = frozenset({"Crop", "ROIPooling", "PSROIPooling"})
 _NEVER_NEGATIVE = frozenset({"Sigmoid", "Softmax", "AbsVal", "Exp"})
 
 
@@ -27,7 +29,7 @@ def _nonnegative(node: Node, inputs: list[bool], known: Mapping[Blob, bool]) -> 
         return layer.relu_param.negative_slope == 0.0 or inputs[0]
     if node.type in ("Convolution", "InnerProduct"):
         return own_relu(layer) == 0.0
-    if node.type == "Crop":
+    if node.type in _KEEP_FIRST:
         return inputs[0]
     if node.type in _KEEP:
         return all(inputs)

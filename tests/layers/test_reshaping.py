@@ -1,6 +1,7 @@
-"""Flatten, Reshape, Permute and Tile: shapes as Caffe works them out, elements in their order."""
+"""Flatten, Reshape, Permute, Reorg and Tile: shapes as Caffe works them out, elements in their order."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from tests.layers.harness import random, refused, run
@@ -100,3 +101,54 @@ def test_tile_repeats_along_an_axis(fields: str, repeats: tuple[int, ...]) -> No
 )
 def test_reshaping_refuses(text: str, says: str) -> None:
     assert says in refused(text, (2, 3, 4))
+
+
+def reorg_naively(x: npt.NDArray[np.float32], stride: int, reverse: bool) -> npt.NDArray[np.float32]:
+    """The loop of reorg_layer.hpp, over the flat elements of both."""
+    n, c, h, w = x.shape
+    c_out = c // stride**2
+    shape = (n, c_out, h * stride, w * stride) if reverse else (n, c * stride**2, h // stride, w // stride)
+    flat, out = x.reshape(n, -1), np.zeros((n, x[0].size), np.float32)
+    for k, j, i in np.ndindex(c, h, w):
+        offset, channel = divmod(k, c_out)
+        row, column = j * stride + offset // stride, i * stride + offset % stride
+        here, there = i + w * (j + h * k), column + w * stride * (row + h * stride * channel)
+        if reverse:
+            out[:, there] = flat[:, here]
+        else:
+            out[:, here] = flat[:, there]
+    return out.reshape(shape)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["down", "up"])
+@pytest.mark.parametrize(
+    ("stride", "shape"),
+    [
+        pytest.param(2, (1, 64, 26, 26), id="yolo_v2"),
+        pytest.param(2, (2, 8, 4, 6), id="two_images"),
+        pytest.param(3, (1, 9, 6, 3), id="three"),
+        pytest.param(1, (2, 3, 4, 5), id="one"),
+        pytest.param(2, (1, 4, 2, 2), id="one_place"),
+    ],
+)
+def test_reorg_moves_pixels_to_channels_as_darknet_does(stride: int, shape: tuple[int, ...], reverse: bool) -> None:
+    x = random(*shape)
+    [y] = run(f'type: "Reorg" reorg_param {{ stride: {stride} reverse: {str(reverse).lower()} }}', x)
+    expected = reorg_naively(x, stride, reverse)
+    assert y.shape == expected.shape
+    assert (y == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "message"),
+    [
+        pytest.param("", (1, 4, 4, 4), "no stride is given; 2 is usual", id="no_stride"),
+        pytest.param("stride: 0", (1, 4, 4, 4), "stride=0; 2 is usual", id="zero"),
+        pytest.param("stride: 2", (1, 4, 5, 4), "stride=2 with 5 rows; rows must divide by 2", id="rows"),
+        pytest.param("stride: 2", (1, 4, 4, 3), "stride=2 with 3 columns; columns must divide by 2", id="columns"),
+        pytest.param("stride: 2", (1, 2, 4, 4), "stride=2 with 2 channels; channels must divide by 4", id="channels"),
+        pytest.param("stride: 2", (4, 4), "its input has 2 axes; 4 (N, C, H, W) are converted", id="axes"),
+    ],
+)
+def test_reorg_refuses_what_does_not_divide(fields: str, shape: tuple[int, ...], message: str) -> None:
+    assert refused(f'type: "Reorg" reorg_param {{ {fields} }}', shape).endswith(f"(Reorg): {message}")

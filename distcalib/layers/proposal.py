@@ -1,0 +1,194 @@
+"""Region proposals: `rpn.proposal_layer.ProposalLayer`, the Python layer in Intel Caffe's Faster R-CNN and R-FCN.
+
+Any other Python layer is refused: its code is not in the prototxt.  This one's is public, and half of two families of
+nets stands behind it.  The number of boxes depends on the image; a compiled net has fixed shapes, so there are always
+post_nms_topn rows, and those beyond the boxes found are zeros, as in the C++ layers that replaced the Python one
+(docs/decisions/015).  OpenVINO's own Proposal is not used: among equal scores its order is any, its boxes differ at
+some ratios and thresholds, and with fewer places than rows it reads beyond its memory (2026.4).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from math import prod
+
+import numpy as np
+import openvino.opset13 as ops
+from numpy.typing import NDArray
+from openvino import Output
+
+from distcalib.layers.registry import Layer, converts
+from distcalib.layers.shapes import constant, integers, reshape, shape_of
+
+_MODULE, _LAYER = "rpn.proposal_layer", "ProposalLayer"
+_DROPPED = -2.0
+"""The score of a box that is too small: below any probability."""
+_ROWS = integers([0])
+
+
+@dataclass(frozen=True)
+class Proposing:
+    """What the layer's param_str says; defaults are those that Faster R-CNN tests with."""
+
+    feat_stride: int = 16
+    """Pixels of the image between two places of the map."""
+    scales: tuple[float, ...] = (8.0, 16.0, 32.0)
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height over width."""
+    base_size: int = 16
+    """Side of the square that ratios and scales are applied to."""
+    min_size: int = 16
+    """Boxes with a side below that, in pixels before the image was resized, are dropped."""
+    pre_nms_topn: int = 6000
+    post_nms_topn: int = 300
+    nms_thresh: float = 0.7
+
+
+@converts("Python", bottoms=(0, None), tops=(0, None))
+def python(layer: Layer, *inputs: Output) -> Sequence[Output]:
+    """Scores (1, 2·A, H, W), deltas (1, 4·A, H, W) and im_info (1, 3) -> rois (R, 5) and, if asked for, scores (R, 1).
+
+    A is the number of anchors: ratios times scales; the last A channels of scores count. im_info is height and width
+    of the image and by what it was resized.  R is post_nms_topn.  Of equal scores the one stands first that comes
+    first in (row, column, anchor); in the original any of them may.
+    """
+    p = layer.param("python_param")
+    layer.require(
+        (p.module, p.layer) == (_MODULE, _LAYER),
+        f"runs {p.module}.{p.layer}, code from outside the prototxt, which cannot be compiled; "
+        f"{_MODULE}.{_LAYER} alone is known",
+    )
+    layer.require(len(inputs) == 3, f"{len(inputs)} bottoms are given; scores, deltas and im_info are needed")
+    layer.require(len(layer.tops) in (1, 2), f"{len(layer.tops)} tops are given; rois, and scores if wanted, are made")
+    settings = _settings(layer, p.param_str)
+    scores, deltas, info = inputs
+    n_anchors = len(settings.ratios) * len(settings.scales)
+    places = _checked_places(layer, n_anchors, *map(shape_of, inputs))
+    own = ops.slice(scores, integers([n_anchors]), integers([2 * n_anchors]), integers([1]), integers([1])).output(0)
+    boxes, is_large = _boxes(deltas, info, _anchors(settings, places), settings.min_size)
+    likely = ops.select(is_large, _by_place(own, 1), constant(_DROPPED)).output(0)
+    chosen, is_box = _suppressed(boxes, likely, settings)
+    image = ops.concat(
+        [constant(np.zeros((settings.post_nms_topn, 1), np.float32)), ops.gather(boxes, chosen, _ROWS)], 1
+    )
+    made = (image.output(0), ops.gather(likely, chosen, _ROWS).output(0))
+    return [ops.select(is_box, top, constant(0.0)).output(0) for top in made[: len(layer.tops)]]
+
+
+def _settings(layer: Layer, text: str) -> Proposing:
+    """The settings in a param_str such as `'feat_stride': 16`; UnsupportedError for any other."""
+    known = {field.name: field.default for field in fields(Proposing)}
+    body = text.replace("!!python/tuple", "").strip()
+    try:
+        given = ast.literal_eval(body if body.startswith("{") else f"{{{body}}}")
+    except (ValueError, SyntaxError):
+        given = None
+    layer.require(isinstance(given, dict), f"param_str {text!r} is not understood; \"'feat_stride': 16\" would be")
+    values: dict[str, object] = {}
+    for name, value in given.items():
+        layer.require(name in known, f"param_str sets {name!r}; {', '.join(known)} can be set")
+        wanted = known[name]
+        if isinstance(wanted, tuple):
+            fits = isinstance(value, list | tuple) and bool(value) and all(_is_positive(v) for v in value)
+            values[name] = tuple(map(float, value)) if fits else None
+        else:
+            fits = _is_positive(value) and (isinstance(wanted, float) or isinstance(value, int))
+            values[name] = value
+        kind = "positive numbers" if isinstance(wanted, tuple) else f"a positive {type(wanted).__name__}"
+        layer.require(fits, f"param_str sets {name} to {value!r}; {kind} would do")
+    return Proposing(**values)  # type: ignore[arg-type]  # checked one by one
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _checked_places(
+    layer: Layer, n_anchors: int, scores: tuple[int, ...], deltas: tuple[int, ...], info: tuple[int, ...]
+) -> tuple[int, int]:
+    """Height and width of the maps."""
+    layer.require(len(scores) == 4 and scores[0] == 1, f"its scores have shape {scores}; one image at a time is known")
+    wanted = ((1, 2 * n_anchors, *scores[2:]), (1, 4 * n_anchors, *scores[2:]))
+    layer.require(
+        (scores, deltas) == wanted,
+        f"its scores have shape {scores} and its deltas {deltas}; {n_anchors} anchors need {wanted[0]} and {wanted[1]}",
+    )
+    layer.require(prod(info) == 3, f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
+    return scores[2], scores[3]
+
+
+def _anchors(settings: Proposing, places: tuple[int, int]) -> NDArray[np.float32]:
+    """Boxes (H·W·A, 4) before they are moved: at each place one of each ratio and scale, scales running fastest."""
+    middle = (settings.base_size - 1) / 2
+    widths = np.rint(np.sqrt(settings.base_size**2 / np.array(settings.ratios)))
+    sides = np.stack([widths, np.rint(widths * settings.ratios)], axis=1)  # (ratios, 2)
+    half = ((sides[:, None] * np.array(settings.scales)[None, :, None] - 1) / 2).reshape(-1, 2)
+    anchors = np.concatenate([middle - half, middle + half], axis=1)
+    y, x = np.indices(places).reshape(2, -1, 1) * settings.feat_stride
+    return np.asarray((np.stack([x, y, x, y], axis=-1) + anchors).reshape(-1, 4), np.float32)
+
+
+def _by_place(maps: Output, n_values: int) -> Output:
+    """(1, A·n, H, W) as (H·W·A, n)."""
+    return reshape(ops.transpose(maps, integers([0, 2, 3, 1])).output(0), (prod(shape_of(maps)) // n_values, n_values))
+
+
+def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size: int) -> tuple[Output, Output]:
+    """Corners (n, 4) of the anchors moved, scaled and clipped to the image, and which of them are large enough (n, 1).
+
+    A delta is by what part of its size a center moves, and the logarithm of by what the size grows.
+    """
+    size = anchors[:, 2:] - anchors[:, :2] + np.float32(1.0)
+    center = anchors[:, :2] + np.float32(0.5) * size
+    moves, grows = ops.split(_by_place(deltas, 4), ops.constant(np.int64(1)), 2).outputs()
+    middle = ops.add(ops.multiply(moves, constant(size)), constant(center))
+    half = ops.multiply(ops.multiply(ops.exp(grows), constant(size)), constant(0.5))
+    height_width_scale = reshape(info, (1, 3))
+    last = ops.subtract(ops.gather(height_width_scale, integers([1, 0]), integers([1])), constant(1.0))
+    low, high = (
+        ops.maximum(ops.minimum(corner, last), constant(0.0))
+        for corner in (ops.subtract(middle, half), ops.add(middle, half))
+    )
+    scale = ops.gather(height_width_scale, integers([2]), integers([1]))
+    sides = ops.add(ops.subtract(high, low), constant(1.0))
+    is_large = ops.reduce_logical_and(
+        ops.greater_equal(sides, ops.multiply(scale, constant(float(min_size)))), integers([1]), keep_dims=True
+    )
+    return ops.concat([low, high], 1).output(0), is_large.output(0)
+
+
+def _suppressed(boxes: Output, likely: Output, settings: Proposing) -> tuple[Output, Output]:
+    """The rows (R,) of the boxes that are left, and which of these R rows are boxes (R, 1).
+
+    The operator wants corners that are no pixels, and drops what overlaps by its threshold; the layer, by more.
+    """
+    n_all, n_rows = shape_of(boxes)[0], settings.post_nms_topn
+    flat = reshape(likely, (n_all,))
+    n = min(settings.pre_nms_topn, n_all)
+    top = ops.topk(flat, ops.constant(np.int64(n)), 0, "max", "value", "i64", stable=True)
+    ordered = ops.add(ops.gather(boxes, top.output(1), _ROWS), constant(np.array([0.0, 0.0, 1.0, 1.0], np.float32)))
+    found = ops.non_max_suppression(
+        reshape(ordered.output(0), (1, n, 4)),
+        reshape(top.output(0), (1, 1, n)),
+        ops.constant(np.int64(n_rows)),
+        ops.constant(_above(settings.nms_thresh)),
+        constant(_DROPPED / 2),
+        box_encoding="corner",
+        sort_result_descending=False,
+        output_type="i64",
+    )
+    places = ops.gather(found.output(0), integers([2]), integers([1]))
+    filled = ops.concat([places, ops.constant(np.zeros((n_rows, 1), np.int64))], 0)
+    first = reshape(
+        ops.slice(filled, integers([0]), integers([n_rows]), integers([1]), integers([0])).output(0), (n_rows,)
+    )
+    is_box = ops.less(ops.constant(np.arange(n_rows)[:, None]), reshape(found.output(2), (1, 1)))
+    return ops.gather(top.output(1), first, _ROWS).output(0), is_box.output(0)
+
+
+def _above(threshold: float) -> NDArray[np.float32]:
+    """The least float32 above `threshold`."""
+    value = np.asarray(threshold, np.float32)
+    return value if float(value) > threshold else np.asarray(np.nextafter(value, np.float32(np.inf)), np.float32)
