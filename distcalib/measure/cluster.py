@@ -10,7 +10,8 @@ before the import; what the user has set wins."""
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 _DEFAULTS = {
@@ -18,8 +19,9 @@ _DEFAULTS = {
     "RAY_enable_metrics_collection": "0",  # saves 1-2 s of the start; nothing here reads them
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would upload the working directory for each actor
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # older Rays warn (FutureWarning) about GPUs that we never use
-    # Ray prints these two to stdout, in the middle of a --json; dead actors are logged in fleet.py instead.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|worker processes have been started on node",
+    # Ray prints these to stdout, in the middle of a --json; dead actors are logged in fleet.py instead.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|worker processes have been started on node|"
+    "The node with node id",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned call are nobody's business
 }
 for _name, _value in _DEFAULTS.items():
@@ -119,10 +121,30 @@ def _connect(address: str, n_cpus: int) -> None:
             ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
         else:
             _check_listening(address)
-            ray.init(address=address, **quiet)
+            with _few_trials():
+                ray.init(address=address, **quiet)
     except Exception as error:
         remedy = "look into /tmp/ray/session_latest/logs" if address == "local" else "is Ray running there?"
+        if any("InvalidAuthToken" in str(each) for each in (error, error.__cause__)):
+            raise MeasureError(
+                f"Ray at {address}: it wants a token that this machine does not show; copy ~/.ray/auth_token from its "
+                "head node and set RAY_AUTH_MODE=token"
+            ) from error
         raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
+
+
+@contextmanager
+def _few_trials() -> Iterator[None]:
+    """Let Ray (2.60) try to join 3 times, once a second; by default it tries 20 times before it tells of a wrong token,
+    and writes each to stderr. A local Ray needs them, while it starts."""
+    name = "RAY_gcs_server_port_wait_time_s"
+    found = os.environ.get(name)
+    os.environ.setdefault(name, "3")
+    try:
+        yield
+    finally:
+        if found is None:
+            del os.environ[name]
 
 
 def _check_listening(address: str) -> None:

@@ -11,12 +11,12 @@ import ray  # isort: skip
 import ray.exceptions  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
-_SECONDS = 60.0  # a busy node that has to start its first process takes 5; one that is cut off never answers
+_SECONDS = 30.0  # a busy node that has to start its first process takes 5; one that is cut off never answers
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The nodes that answered, by host name, and why others did not, by their names."""
+    """The nodes that answered, by host name, and why others did not and what would do, by their names."""
 
     nodes: tuple[NodeInfo, ...]
     silent: dict[str, str]
@@ -55,9 +55,11 @@ def _ask(address: str) -> Survey:
         try:
             found.append(ray.get(ref, timeout=0))
         except ray.exceptions.GetTimeoutError:
-            silent[label] = f"does not answer within {_SECONDS:.0f} s"
-        except ray.exceptions.RayError as error:
-            silent[label] = f"cannot tell what it is: {_reason(error)}"
+            silent[label] = f"does not answer within {_SECONDS:.0f} s; see whether the machine is well, or take it out"
+        except ray.exceptions.RayTaskError as error:
+            silent[label] = f"cannot tell what it is: {_reason(error)}; install distcalib there as on the others"
+        except ray.exceptions.RayError:
+            silent[label] = "was lost while it was asked; see whether Ray still runs there and the network is well"
     return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent, address)
 
 

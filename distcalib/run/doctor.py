@@ -57,18 +57,14 @@ class Diagnosis:
 
 
 def diagnose(nodes: Sequence[NodeInfo], silent: Mapping[str, str] | None = None, isa: str = "native") -> Diagnosis:
-    """What a run on `nodes` would meet; `silent`: nodes that did not tell what they are, and why."""
-    findings = [
-        Finding(True, (label,), reason, "install distcalib there as on the others, or take the node out")
-        for label, reason in (silent or {}).items()
-    ]
+    """What a run on `nodes` would meet; `silent`: nodes that did not tell what they are, why, and what would do."""
+    findings = [_split((label,), sentence) for label, sentence in (silent or {}).items()]
     findings += [Finding(True, (), phrase, "install the same version on all nodes") for phrase in mixed(nodes)]
     agreed = ""
     try:
         agreed = agreed_isa(isa, nodes) if nodes else ""
     except OptionError as error:
-        what, _, remedy = str(error).rpartition("; ")
-        findings.append(Finding(True, (), what, remedy))
+        findings.append(_split((), str(error)))
     findings += _alike([finding for node in nodes for finding in _of_node(node)])
     findings += _between(nodes, agreed)
     actors: dict[str, int] = {}
@@ -116,9 +112,10 @@ def _of_cores(node: NodeInfo) -> Iterator[Finding]:
             f"of {len(shared)} core(s) another container or process may use the other hyper-thread: times vary",
             "give both threads of a core to one container (docker --cpuset-cpus, kubelet full-pcpus-only)",
         )
-    if node.load > max(1.0, _BUSY * topology.n_usable):
+    machine = max(topology.n_machine, n_cores)
+    if node.load > max(1.0, _BUSY * machine):
         yield warn(
-            f"other work keeps about {node.load:.1f} of {topology.n_usable} core(s) busy: actors would share them",
+            f"other work keeps about {min(node.load, machine):.1f} of the machine's {machine} core(s) busy",
             "wait until it is done, or use fewer: --actors",
         )
 
@@ -162,6 +159,12 @@ def _between(nodes: Sequence[NodeInfo], agreed: str) -> Iterator[Finding]:
                 f"run on one machine and share CPU {cpus}: their actors wait for each other",
                 "start one Ray node a machine, or give each its own CPUs (taskset, docker --cpuset-cpus)",
             )
+
+
+def _split(nodes: tuple[str, ...], sentence: str) -> Finding:
+    """What a run is refused for, from "what is; what would do"."""
+    what, _, remedy = sentence.rpartition("; ")
+    return Finding(True, nodes, what, remedy)
 
 
 def _alike(findings: Sequence[Finding]) -> list[Finding]:

@@ -69,7 +69,7 @@ def test_doctor_fails_where_a_run_would_be_refused(answer: Survey, capsys: pytes
 
 
 def test_doctor_json(answer: Survey, capsys: pytest.CaptureFixture[str]) -> None:
-    answer.silent["host3"] = "does not answer"
+    answer.silent["host3"] = "does not answer; see to it"
     assert main(["doctor", "--json"]) == ERROR
     told = json.loads(capsys.readouterr().out)
     assert (told["ready"], len(told["nodes"])) == (False, 2)

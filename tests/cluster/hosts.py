@@ -17,7 +17,7 @@ from pathlib import Path
 
 BIN = Path(sys.executable).parent
 PORT = 6379
-_NEEDED = ("ip", "unshare", "nsenter", "mount", "taskset")
+_NEEDED = ("ip", "unshare", "nsenter", "mount", "taskset", "setpriv")
 # The first process of a host: bash, because it reaps what is orphaned there. All ends with it.
 _BOOT = """
 set -e
@@ -56,6 +56,7 @@ class Host:
         self.env: dict[str, str] = dict(network.env)
         self._space = f"{network.prefix}-{number}"
         self._switch = network.switch
+        self.was_cut_off = False
         self.folder.mkdir()
         run(f"ip netns add {self._space}")
         run(f"ip link add {self.name} netns {self._switch} type veth peer name eth0 netns {self._space}")
@@ -66,7 +67,7 @@ class Host:
         self.cpu = cpus[number % len(cpus)]
         boot = _BOOT.format(name=self.name, folder=self.folder)
         self._first = subprocess.Popen(
-            f"exec ip netns exec {self._space} unshare --uts --ipc --mount --pid "
+            f"exec setpriv --pdeathsig KILL ip netns exec {self._space} unshare --uts --ipc --mount --pid "
             f"--fork --kill-child --mount-proc bash -c {shlex.quote(boot)}",
             shell=True, env=network.env, stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -93,12 +94,22 @@ class Host:
         assert not check or process.returncode == 0, f"{self.name}: {command}: {process.returncode}\n{said}"
         return said
 
-    def start_ray(self, head: "Host | None" = None, options: str = "") -> None:
+    def start_ray(self, head: "Host | None" = None, env: Mapping[str, str] | None = None) -> None:
         """Start Ray's node of this host: the head of a cluster, or one that joins that of `head`."""
         role = f"--head --port={PORT} --include-dashboard=false" if head is None else f"--address={head.ip}:{PORT}"
         log = self.folder / "ray-start.log"  # a file: Ray's processes would hold a pipe open for ever
         command = f"ray start {role} --node-ip-address={self.ip} --num-cpus=1 --object-store-memory=200000000"
-        self.run(f"{command} --disable-usage-stats {options} >{log} 2>&1 || {{ cat {log}; false; }}")
+        self.run(f"{command} --disable-usage-stats >{log} 2>&1 || {{ cat {log}; false; }}", env=env)
+
+    def stop_ray(self) -> None:
+        """Kill all of Ray here, forget it was there, and see that the cable is in."""
+        self.plug_in()
+        self.was_cut_off = False
+        for name in ("raylet", "gcs_server", "python", "ray::"):
+            for pid in self.processes(name):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not self.processes("raylet") and not self.processes("ray::"), f"{self.name}'s Ray to end")
+        self.run("rm -rf /tmp/ray/* /dev/shm/*")
 
     def processes(self, name: str) -> list[int]:
         """The processes of this host that are called so, by their ids outside."""
@@ -121,6 +132,7 @@ class Host:
 
     def cut_off(self) -> None:
         """Pull the cable."""
+        self.was_cut_off = True
         run(f"ip -n {self._switch} link set {self.name} down")
 
     def plug_in(self) -> None:
@@ -145,6 +157,7 @@ class Network:
         path = f"{BIN}:{os.environ.get('PATH', '')}"
         self.env = {"PATH": path, "HOME": os.environ.get("HOME", "/root"), "LANG": "C.UTF-8", **env}
         self.hosts: list[Host] = []
+        _sweep()
         run(f"ip netns add {self.switch}")
         try:
             run(f"ip -n {self.switch} link add bridge type bridge")
@@ -160,6 +173,13 @@ class Network:
         for host in self.hosts:
             host.close()
         run(f"ip netns del {self.switch}")
+
+
+def _sweep() -> None:
+    """Remove what tests that were killed left; their processes ended with them."""
+    for space in Path("/run/netns").glob("dc[0-9]*-*"):
+        if not Path(f"/proc/{space.name[2:].split('-')[0]}").exists():
+            run(f"ip netns del {space.name}")
 
 
 def run(command: str) -> None:

@@ -42,7 +42,7 @@ def test_diagnose_finds_nothing_on_good_machines() -> None:
     [
         (node(isas=("AVX2",)), "no AVX-512: avx2 kernels run"),
         (node(isas=()), "the CPU has no AVX2"),
-        (node(load=2.4), "other work keeps about 2.4 of 4 core(s) busy"),
+        (node(load=2.4), "other work keeps about 2.4 of the machine's 4 core(s) busy"),
         (node(free_bytes=GB), "1.0 GB of memory are free for 4 actor(s), which want 2.0 GB"),
         (node(shm_bytes=64 * 2**20), "/dev/shm has 0.06 GB"),
     ],
@@ -82,11 +82,11 @@ def test_diagnose_names_all_nodes_with_the_same_trouble_once() -> None:
 
 def test_diagnose_tells_what_a_run_is_refused_for_first() -> None:
     nodes = [node("host1", shm_bytes=0), node("host2", versions={**VERSIONS, "openvino": "2025.4"})]
-    found = diagnose(nodes, {"host3 (10.0.0.3)": "does not answer within 60 s"}, isa="cascadelake")
+    found = diagnose(nodes, {"host3 (10.0.0.3)": "does not answer within 60 s; see to it"}, isa="cascadelake")
     assert found.refused
     assert [finding.refused for finding in found.findings] == [True, True, True, False]
     silent, versions, isa, _ = said(found)
-    assert silent.startswith("host3 (10.0.0.3): does not answer within 60 s; install")
+    assert silent.startswith("host3 (10.0.0.3): does not answer within 60 s; see to it")
     assert versions.startswith(": openvino is 2025.4 on host2 and 2026.0 on host1; install")
     assert isa.startswith(": --isa cascadelake: avx512_core_vnni is not on host1 ")
     assert isa.endswith("; leave --isa or these nodes out")
