@@ -5,7 +5,9 @@ and ssh behave as between machines: `ray stop` on one does not see the others, a
 elsewhere are the same on all, as on a cluster with a common file system. Needs root and iproute2.
 """
 
+import hashlib
 import os
+import pwd
 import shlex
 import shutil
 import signal
@@ -24,6 +26,7 @@ set -e
 hostname {name}
 ip link set lo up
 mount -t tmpfs -o size=512m shm /dev/shm
+mount -t tmpfs run /run && mkdir /run/sshd
 mkdir -p /tmp/ray {folder}/ray && mount --bind {folder}/ray /tmp/ray
 mkdir -p {folder}/layer && mount -t tmpfs -o size=512m layer {folder}/layer
 mkdir {folder}/layer/upper {folder}/layer/work
@@ -63,6 +66,7 @@ class Host:
         run(f"ip -n {self._switch} link set {self.name} master bridge up")
         run(f"ip -n {self._space} addr add {self.ip}/24 dev eth0")
         run(f"ip -n {self._space} link set eth0 up")
+        run(f"ip -n {self._space} route add default dev eth0")  # leads nowhere, but Ray takes its address from it
         cpus = sorted(os.sched_getaffinity(0))
         self.cpu = cpus[number % len(cpus)]
         boot = _BOOT.format(name=self.name, folder=self.folder)
@@ -155,7 +159,10 @@ class Network:
         self.prefix = f"dc{os.getpid()}"
         self.switch = f"{self.prefix}-net"
         path = f"{BIN}:{os.environ.get('PATH', '')}"
-        self.env = {"PATH": path, "HOME": os.environ.get("HOME", "/root"), "LANG": "C.UTF-8", **env}
+        home = pwd.getpwuid(os.getuid()).pw_dir  # where ssh lands, too
+        self.env = {"PATH": path, "HOME": home, "USER": self.prefix, "LANG": "C.UTF-8", **env}
+        # Where Ray's launcher puts the sockets of its ssh connections: one folder a user, whatever the host.
+        self.ssh_sockets = Path(f"/tmp/ray_ssh_{hashlib.sha256(self.prefix.encode()).hexdigest()[:10]}")
         self.hosts: list[Host] = []
         _sweep()
         run(f"ip netns add {self.switch}")
