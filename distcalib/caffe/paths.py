@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distcalib.caffe import caffe_pb2
 
-# Every path that a data layer may name.
+# Every path that a data layer, or one that scores, may name.
 _PATHS = (
     ("data_param", "source"),
     ("data_param", "mean_file"),
@@ -19,6 +19,7 @@ _PATHS = (
     ("image_data_param", "mean_file"),
     ("hdf5_data_param", "source"),
     ("annotated_data_param", "label_map_file"),
+    ("detection_evaluate_param", "name_size_file"),
 )
 
 

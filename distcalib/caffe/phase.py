@@ -19,6 +19,8 @@ def test_net(
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
 
+    A MultiBoxLoss is left out, too: SSD's own loss, which makes nothing that a test is about.
+
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer says
     `phase: TRAIN` outside a rule, because Caffe would keep it and run it as in training."""
     state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
@@ -27,7 +29,7 @@ def test_net(
         raise FormatError(
             f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
         )
-    kept = [layer for layer in net.layer if _takes_part(layer, state)]
+    kept = [layer for layer in net.layer if _takes_part(layer, state) and layer.type != "MultiBoxLoss"]
     training = [layer.name for layer in kept if layer.HasField("phase") and layer.phase == caffe_pb2.TRAIN]
     if training:
         raise UnsupportedError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distcalib.errors import OptionError
+from distcalib.metrics import AP_VERSIONS, DEFAULT_AP
 from distcalib.run.isa import ISAS
 
 
@@ -42,6 +43,16 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """What feeds Input layers."""
     parser.add_argument(
         "--data", type=a_path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy"
+    )
+
+
+def add_ap_version(parser: argparse.ArgumentParser) -> None:
+    """How an mAP is taken."""
+    parser.add_argument(
+        "--ap-version",
+        choices=tuple(AP_VERSIONS),
+        default=DEFAULT_AP,
+        help="how precision over recall becomes an AP (default: 11point, as `caffe test` prints it)",
     )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from distcalib.cli.arguments import (
     a_path,
     add_actors,
+    add_ap_version,
     add_data,
     add_isa,
     add_model,
@@ -96,7 +97,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=defaults.accuracy_loss,
         help="tolerated loss, absolute (default: 0.01)",
     )
-    add("-d", "--detection", type=int, default=0, help="0 classification; 1, detection, is not supported yet")
+    add("-d", "--detection", type=int, default=0, help="0 classification (default); 1 detection: the score is mAP")
+    add_ap_version(parser)
     add(
         "-c",
         "--weights_channel",
@@ -192,8 +194,9 @@ def curve_table(report: CalibrationReport) -> Table:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
-    if args.detection != 0:
-        raise OptionError(f"-d {args.detection}: is not supported yet; -d 0, classification, is")
+    if args.detection not in (0, 1):
+        raise OptionError(f"-d {args.detection}: is neither 0, classification, nor 1, detection")
+    args.detection = bool(args.detection)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
     args.equalize |= args.recover
     args.bias_correction |= args.recover

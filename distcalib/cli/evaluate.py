@@ -4,6 +4,7 @@ import argparse
 
 from distcalib.cli.arguments import (
     add_actors,
+    add_ap_version,
     add_data,
     add_isa,
     add_model,
@@ -34,6 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "-i", "--iterations", type=int, default=10, help="test iterations: images / batch (default: 10)"
     )
+    add_ap_version(parser)
     add_data(parser)
     add_actors(parser)
     add_isa(parser)
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             cores_per_actor=args.cores_per_actor,
             isa=args.isa,
             data=args.data,
+            ap_version=args.ap_version,
             root=args.root,
             reporter=reporter,
         )
@@ -74,6 +77,7 @@ def lines(result: Evaluation) -> list[str]:
             weight = result.loss_weights[name]
             line += f" (* {weight:.6g} = {weight * score:.6g} loss)"
         shown.append(line)
+        shown += [f"    class {label}: {ap:.6g}" for label, ap in result.average_precisions.get(name, {}).items()]
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
     shown.append(

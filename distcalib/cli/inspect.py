@@ -7,6 +7,7 @@ from rich.console import Console
 
 from distcalib.cli.arguments import add_model, add_output, console_of, example, model_of
 from distcalib.cli.exit_codes import ERROR, OK
+from distcalib.data import VARIES
 from distcalib.run.inspection import Inspection, inspect
 
 EXAMPLE = "distcalib inspect examples/digits/digits.prototxt -w examples/digits/digits.caffemodel"
@@ -36,11 +37,16 @@ def run(args: argparse.Namespace) -> int:
     return ERROR if found.problems else OK
 
 
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as the listing shows it; `n` for a size that differs from iteration to iteration."""
+    return "×".join("n" if size == VARIES else str(size) for size in shape)
+
+
 def show(found: Inspection, console: Console) -> None:
     """The listing, then what is in the way, then a sentence."""
     rows: list[tuple[str, ...]] = [("layer", "type", "shape", "stored", "INT8")]
     for layer in found.layers:
-        shapes = ", ".join("?" if s is None else "×".join(map(str, s)) or "scalar" for s in layer.shapes)
+        shapes = ", ".join("?" if s is None else shape_text(s) or "scalar" for s in layer.shapes)
         rows.append((layer.name, layer.type, shapes, layer.stored, layer.int8))
     if not any(layer.stored for layer in found.layers):  # no layer is INT8: a column of nothing
         rows = [(*row[:3], row[4]) for row in rows]

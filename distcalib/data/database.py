@@ -29,14 +29,10 @@ class DatabaseSource:
     def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.data_param
-        faults = _faults(layer)
+        faults = database_faults(layer)
         if faults:
             raise DataError(f"{where}: " + "; ".join(faults))
-        transform_param = caffe_pb2.TransformationParameter()
-        transform_param.CopyFrom(layer.transform_param)
-        if param.force_encoded_color:
-            transform_param.force_color = True
-        self._transform = Transform(transform_param, where, prototxt)
+        self._transform = transform_of(layer, where, prototxt)
         self._records = open_records(param, prototxt, index)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
@@ -93,8 +89,17 @@ def open_records(param: caffe_pb2.DataParameter, prototxt: Path, index: Index | 
     return backend(resolve_path(param.source, prototxt), index)
 
 
-def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
-    """What the layer asks that is not done, each with its remedy."""
+def transform_of(layer: caffe_pb2.LayerParameter, where: str, prototxt: Path) -> Transform:
+    """What a layer that reads a database does to its images. Raises DataError."""
+    param = caffe_pb2.TransformationParameter()
+    param.CopyFrom(layer.transform_param)
+    if layer.data_param.force_encoded_color:
+        param.force_color = True
+    return Transform(param, where, prototxt)
+
+
+def database_faults(layer: caffe_pb2.LayerParameter) -> list[str]:
+    """What a layer that reads a database asks that is not done, each with its remedy."""
     param = layer.data_param
     faults = []
     if not 1 <= len(layer.top) <= 2:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
+from distcalib.data.annotated import AnnotatedSource
 from distcalib.data.database import DatabaseSource
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
@@ -17,11 +18,10 @@ from distcalib.data.images import ImageSource
 from distcalib.data.source import Index, Source
 from distcalib.errors import UnsupportedError
 
-DATA_TYPES = frozenset({"Data", "DummyData", "HDF5Data", "ImageData", "Input"})
+DATA_TYPES = frozenset({"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"})
 """Layer types that `open_source` opens."""
 
 REFUSED_DATA: dict[str, str] = {
-    "AnnotatedData": "is not read yet (detection); use a Data layer with an LMDB for a classifier",
     "BoxData": "makes labels that EvalDetection of Intel Caffe 1.1.6 does not read; use AnnotatedData as its nets do",
     "MemoryData": "gets its data from the program that runs the net; use an Input layer and give its arrays in a .npz",
     "VideoData": "reads a camera or a video; write the frames to files and use an ImageData layer",
@@ -41,6 +41,8 @@ def open_source(
     index: `source.index` of the same layer from another process; with it nothing is ever scanned.
     arrays: by top name, what Input layers feed; others ignore it.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
+    if layer.type == "AnnotatedData":
+        return AnnotatedSource(layer, prototxt, index)
     if layer.type == "Data":
         return DatabaseSource(layer, prototxt, index)
     if layer.type == "ImageData":

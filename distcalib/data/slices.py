@@ -41,6 +41,8 @@ def unsliceable(layer: Layer) -> str | None:
     """Why `caffe test` cannot read this data layer from any record on; None if it can."""
     if layer.type == "Input":
         return "is fed by a program, and `caffe test` is none that feeds; give a prototxt whose TEST phase reads data"
+    if layer.type == "AnnotatedData":
+        return "is of a detection net, of which `caffe test` prints no more than the mAP of all; leave out -r"
     random = [filler.type for filler in layer.dummy_data_param.data_filler if filler.type != "constant"]
     if layer.type == "DummyData" and random:
         return (

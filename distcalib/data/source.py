@@ -14,6 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+VARIES = -1
+"""In a shape: a size that differs from iteration to iteration, such as the number of boxes.  Only what runs on the host
+reads such a top."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Source(Protocol):
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Shape of each top, batch included; the same in every iteration."""
+        """Shape of each top, batch included; the same in every iteration but for sizes that are VARIES."""
         ...
 
     @property

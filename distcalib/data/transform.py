@@ -40,10 +40,10 @@ class Transform:
         faults = list(_faults(param))
         if faults:
             raise DataError(f"{where}: transform_param: " + "; ".join(faults))
-        self._param = param
+        self.param = param
+        self.crop = (param.crop_size, param.crop_size) if param.crop_size else (param.crop_h, param.crop_w)
         self._short_side = param.HasField("random_resize_param")
         self._resized = param.HasField("resize_param")
-        self._crop = (param.crop_size, param.crop_size) if param.crop_size else (param.crop_h, param.crop_w)
         self._flags = COLOR if param.force_color else GRAY if param.force_gray else AS_STORED
         self._scale = np.float32(param.scale)
         self._pad = int(param.pad)
@@ -54,21 +54,29 @@ class Transform:
 
     def pixels(self, datum: caffe_pb2.Datum) -> Pixels:
         """One record, decoded, resized and cropped: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
+        return self.centre(self.whole(datum))
+
+    def whole(self, datum: caffe_pb2.Datum) -> Pixels:
+        """One record, decoded and resized: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
         if not datum.encoded:
             # Caffe aborts on resize_param here, and its random_resize_param takes the planes for interleaved pixels.
             if self._short_side or self._resized:
                 raise BadRecord("is raw, and only encoded images are resized; encode it, or take the resizing out")
-            return self._centre(planes(datum))
-        return self.image(decode(datum.data, self._flags))
+            return planes(datum)
+        return self._sized(decode(datum.data, self._flags))
 
     def image(self, image: Bytes) -> Pixels:
         """A decoded image (H, W, C), resized and cropped: (C, H, W) u8. Raises BadRecord."""
+        return self.centre(self._sized(image))
+
+    def _sized(self, image: Bytes) -> Pixels:
+        """A decoded image (H, W, C), resized: (C, H, W) u8. Raises BadRecord."""
         if self._short_side:
-            limits = self._param.random_resize_param
+            limits = self.param.random_resize_param
             image = resize_short_side(image, limits.min_size, limits.resize_param)
         if self._resized:
-            image = resize(image, self._param.resize_param)
-        return self._centre(image.transpose(2, 0, 1))
+            image = resize(image, self.param.resize_param)
+        return np.asarray(image.transpose(2, 0, 1), np.uint8)
 
     def shape(self, pixels: tuple[int, ...]) -> tuple[int, int, int]:
         """The (C, H, W) that `finish` makes of an image whose `pixels` have this shape."""
@@ -89,18 +97,18 @@ class Transform:
         padded[:, :, self._pad : -self._pad, self._pad : -self._pad] = values
         return padded
 
-    def _centre(self, image: Pixels) -> Pixels:
+    def centre(self, image: Pixels) -> Pixels:
         """The crop of (C, H, W), once its size is seen to suit mean and crop."""
         mean, shape = self._mean_image, image.shape
         if mean is not None and mean.shape != shape:
             raise BadRecord(f"is {times(shape)} where mean_file is {times(mean.shape)}; give a mean of that size")
         if self._mean_value.size not in (0, 1, shape[0]):
             raise BadRecord(f"has {shape[0]} channels for {self._mean_value.size} mean_value; give one or {shape[0]}")
-        if not self._crop[0]:
+        if not self.crop[0]:
             return image
-        if self._crop[0] > shape[1] or self._crop[1] > shape[2]:
-            raise BadRecord(f"is {times(shape)}, less than the crop of {times(self._crop)}; resize it or crop less")
-        return _window(image, self._crop)
+        if self.crop[0] > shape[1] or self.crop[1] > shape[2]:
+            raise BadRecord(f"is {times(shape)}, less than the crop of {times(self.crop)}; resize it or crop less")
+        return _window(image, self.crop)
 
 
 def _window(image: Pixels, size: tuple[int, ...]) -> Pixels:

@@ -18,16 +18,18 @@ from openvino import Output
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES
+from distcalib.data import DATA_TYPES, VARIES
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, quantized, refusal
 from distcalib.layers.batch_norm import stored_blobs
-from distcalib.metrics import HOST_TYPES
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
+DETECTED = (1, 1, VARIES, 7)
+"""The shape of what DetectionOutput makes."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ class BuiltModel:
 
 
 def device_outputs(graph: Graph) -> tuple[Blob, ...]:
-    """What the model must yield: what host layers (losses, accuracies) read, and the net's outputs that no host layer
-    makes.
+    """What the model must yield: what host layers (losses, accuracies, detections) read, and the net's outputs, of all
+    that no host layer makes.
     """
-    wanted: set[Blob] = {blob for blob in graph.outputs if graph.producer[blob].type not in HOST_TYPES}
+    wanted: set[Blob] = set(graph.outputs)
     wanted.update(blob for node in graph if node.type in HOST_TYPES for blob in node.bottoms)
-    return tuple(sorted(blob for blob in wanted if graph.producer[blob].type not in DATA_TYPES))
+    return tuple(sorted(blob for blob in wanted if graph.producer[blob].type not in DATA_TYPES | HOST_TYPES))
 
 
 def unconverted(graph: Graph, where: str) -> list[str]:
@@ -136,7 +138,8 @@ def layer_shapes(
     for group in builder.groups.values():  # all that is folded into a convolution keeps its shape
         if group.output in found:
             found.update((node.tops[0], found[group.output]) for node in group.members)
-    found.update((top, ()) for node in graph if node.type in HOST_TYPES for top in node.tops)
+    found.update((top, ()) for node in graph if node.type in SCORE_TYPES for top in node.tops)
+    found.update((top, DETECTED) for node in graph if node.type in HOST_TYPES - SCORE_TYPES for top in node.tops)
     return found, builder.problems
 
 
@@ -204,7 +207,14 @@ class _Builder:
     def _data(self, node: Node) -> None:
         for blob in node.tops:
             readers = [n for n in self.graph.consumers.get(blob, ()) if n.type not in HOST_TYPES]
-            if readers:
+            if readers and VARIES in self.shapes[blob.name]:
+                self.problems.append(
+                    UnsupportedError(
+                        f"{self.where}: layer '{readers[0].name}' ({readers[0].type}): reads '{blob.name}', whose size "
+                        "differs from iteration to iteration; only DetectionEvaluate reads the boxes of the data"
+                    )
+                )
+            elif readers:
                 parameter = ops.parameter(list(self.shapes[blob.name]), np.float32, blob.name)
                 self.parameters[blob.name] = parameter
                 self.values[blob] = parameter.output(0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
-from distcalib.metrics import Partial
+from distcalib.metrics import PartialScore
 from distcalib.quantize.ranges import Range
 
 
@@ -102,7 +102,7 @@ class Row:
     of each tap; and the kernels that ran, None where the engine does not tell.
     """
 
-    scores: Mapping[str, Partial]
+    scores: Mapping[str, PartialScore]
     ranges: tuple[Range, ...]
     kernels: Mapping[str, str] | None
     values: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)

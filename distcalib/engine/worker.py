@@ -22,7 +22,7 @@ from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
-from distcalib.metrics import HOST_TYPES, Partial, evaluate_layer
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES, Partial, PartialScore, make_layer, score_layer
 from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
@@ -97,7 +97,8 @@ class NetWorker:
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
         if sampling is None:
-            return [loaded.score(batch(i), kept_of(spec, i)) for i in iterations]
+            size = self._batch_size(loaded.graph)
+            return [loaded.score(batch(i), kept_of(spec, i), i * size) for i in iterations]
         observe_block = loaded.observe_errors if sampling.errors else loaded.observe
         return [observe_block(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
 
@@ -130,6 +131,10 @@ class NetWorker:
         sources = [self._source(node) for node in data_nodes(graph)]
         return lambda iteration: {top: values for source in sources for top, values in source.batch(iteration).items()}
 
+    def _batch_size(self, graph: Graph) -> int:
+        """Records an iteration."""
+        return next((self._source(node).batch_size for node in data_nodes(graph)), 0)
+
     def _source(self, node: Node) -> Source:
         """The data layer's source, opened once for all programs that read it."""
         identity = node.layer.SerializeToString(deterministic=True)
@@ -144,13 +149,18 @@ class _Loaded:
     program: Program
     graph: Graph
 
-    def score(self, batch: Mapping[str, Array], kept: Sequence[Blob]) -> Row:
+    def score(self, batch: Mapping[str, Array], kept: Sequence[Blob], first_record: int = 0) -> Row:
         """The partial scores of one iteration, and the values that come along."""
         values = self._values(batch)
-        scores: dict[str, Partial] = {}
+        scores: dict[str, PartialScore] = {}
         for node in self.graph:
-            if node.type in HOST_TYPES:
-                scores[node.tops[0].name] = evaluate_layer(node.layer, [values[blob] for blob in node.bottoms])
+            if node.type not in HOST_TYPES:
+                continue
+            bottoms = [values[blob] for blob in node.bottoms]
+            if node.type in SCORE_TYPES:
+                scores[node.tops[0].name] = score_layer(node.layer, bottoms, first_record)
+            else:
+                values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
             if blob.name not in scores:
                 scores[blob.name] = _mean_of(values[blob])
@@ -212,15 +222,19 @@ def data_nodes(graph: Graph) -> Sequence[Node]:
 
 
 def refuse_host_feeding(graph: Graph, where: str) -> None:
-    """Raise UnsupportedError where a layer reads what a loss or accuracy makes: those are ends of the net here."""
+    """Raise UnsupportedError where a layer reads what a loss or accuracy makes: those are ends of the net here.
+
+    Detections are read by what scores them, and by nothing else.
+    """
     bad = [
         f"layer '{reader.name}' ({reader.type}) reads blob '{top}', made by '{node.name}' ({node.type})"
         for node in graph
         if node.type in HOST_TYPES
         for top in node.tops
         for reader in graph.consumers.get(top, ())
+        if node.type in SCORE_TYPES or reader.type not in SCORE_TYPES
     ]
     if bad:
         raise UnsupportedError(
-            f"{where}: " + "; ".join(bad) + "; remove that reader, losses and accuracies are ends here"
+            f"{where}: " + "; ".join(bad) + "; remove that reader, losses, accuracies and detections are ends here"
         )

@@ -7,25 +7,41 @@ with.
 from __future__ import annotations
 
 import itertools
+from math import prod
 from typing import Any
 
 import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import canonical_axis, integers, shape_of
+from distcalib.layers.shapes import canonical_axis, integers, reshape, shape_of
 
 
 @converts("Concat", bottoms=(1, None))
 def concat(layer: Layer, *inputs: Output) -> Output:
-    """The bottoms one after the other along `axis` (or the older concat_dim); all other sizes must agree."""
+    """The bottoms one after the other along `axis` (or the older concat_dim); all other sizes must agree.
+
+    With Intel's per_fla_fuse each (N, C, H, W) comes as (N, H·W·C, 1, 1): the Permute and Flatten of an SSD head, and
+    so sizes may differ.
+    """
+    axis = _axis(layer, layer.param("concat_param"), "concat_dim", len(shape_of(inputs[0])))
+    if layer.param("concat_param").per_fla_fuse:
+        layer.require(axis == 1, f"per_fla_fuse with axis={axis}; only axis=1 is converted")
+        inputs = tuple(_channels_last(layer, x) for x in inputs)
     shapes = [shape_of(x) for x in inputs]
-    axis = _axis(layer, layer.param("concat_param"), "concat_dim", len(shapes[0]))
     rest = {(*s[:axis], -1, *s[axis + 1 :]) for s in shapes}
     layer.require(
         len(rest) == 1, f"its bottoms have shapes {', '.join(map(str, shapes))}; they may differ along axis {axis} only"
     )
     return inputs[0] if len(inputs) == 1 else ops.concat(list(inputs), axis).output(0)
+
+
+def _channels_last(layer: Layer, x: Output) -> Output:
+    """x (N, C, H, W) -> (N, H·W·C, 1, 1)."""
+    shape = shape_of(x)
+    layer.require(len(shape) == 4, f"per_fla_fuse of an input with {len(shape)} axes; 4 (N, C, H, W) are converted")
+    moved = ops.transpose(x, integers([0, 2, 3, 1])).output(0)
+    return reshape(moved, (shape[0], prod(shape[1:]), 1, 1))
 
 
 @converts("Slice", tops=(1, None))

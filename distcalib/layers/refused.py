@@ -24,11 +24,6 @@ _SEQUENCE = "is recurrent; only feed-forward nets are converted"
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         # detection: SSD, R-CNN family, YOLO
-        "AnnotatedData": _DETECTION,
-        "PriorBox": _DETECTION,
-        "DetectionOutput": _DETECTION,
-        "DetectionEvaluate": _DETECTION,
-        "MultiBoxLoss": _DETECTION,
         "RegionLoss": _DETECTION,
         "EvalDetection": _DETECTION,
         "Proposal": _PROPOSAL,

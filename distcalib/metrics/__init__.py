@@ -1,18 +1,42 @@
-"""Scores of a net: Caffe's accuracy and loss layers as exact partial results that merge in any order. NumPy only."""
+"""Scores of a net: Caffe's accuracy and loss layers, and mAP, as exact partial results that merge.  NumPy only."""
 
-from distcalib.metrics.choice import choose_score, lower_is_better
+from distcalib.metrics.choice import choose_score, is_map, lower_is_better
 from distcalib.metrics.deciding import Decider
-from distcalib.metrics.host_layers import HOST_TYPES, LOSS_TYPES, check_layer, evaluate_layer
-from distcalib.metrics.partial import Partial, mean
+from distcalib.metrics.detection_evaluate import read_sizes
+from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, average_precisions
+from distcalib.metrics.host_layers import (
+    DETECTION,
+    HOST_TYPES,
+    LOSS_TYPES,
+    SCORE_TYPES,
+    check_layer,
+    evaluate_layer,
+    make_layer,
+    score_layer,
+)
+from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 
 __all__ = [
+    "AP_VERSIONS",
+    "DEFAULT_AP",
+    "DETECTION",
     "HOST_TYPES",
     "LOSS_TYPES",
+    "SCORE_TYPES",
     "Decider",
+    "Detections",
     "Partial",
+    "PartialScore",
+    "average_precisions",
     "check_layer",
     "choose_score",
+    "detections_of",
     "evaluate_layer",
+    "is_map",
     "lower_is_better",
+    "make_layer",
     "mean",
+    "merged",
+    "read_sizes",
+    "score_layer",
 ]

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter
 from distcalib.errors import OptionError
-from distcalib.metrics.host_layers import HOST_TYPES, LOSS_TYPES, check_layer
+from distcalib.metrics.host_layers import DETECTION, LOSS_TYPES, SCORE_TYPES, check_layer
 
 
-def choose_score(net: NetParameter, blob: str | None = None) -> str:
-    """The blob to be scored by in a TEST net: `blob` if it is one, else the top of the Accuracy with the least top_k.
+def choose_score(net: NetParameter, blob: str | None = None, detection: bool = False) -> str:
+    """The blob to be scored by in a TEST net: `blob` if it is one, else the top of the Accuracy with the least top_k,
+    or, of a `detection` net, of the DetectionEvaluate.
 
     The last of equals is taken, as the predecessor did: GoogLeNet's main classifier stands behind its auxiliary ones,
     loss1/top-1 and loss2/top-1. Raises OptionError naming all candidates if `blob` is none of
-    them, or if none is given and the net has no Accuracy layer.
+    them, or if none is given and the net has no such layer.
     """
     scores = _scores(net)
+    if detection:
+        scores = {name: layer for name, layer in scores.items() if layer.type == DETECTION}
+        if not scores:
+            raise OptionError(f"-d 1: the net has no {DETECTION} layer to be scored by; add one, or leave out -d")
     named = ", ".join(f"'{name}' ({layer.type})" for name, layer in scores.items())
     remedy = f"name one of {named}" if scores else "add an Accuracy layer to its TEST phase"
     if blob is not None:
@@ -22,8 +27,12 @@ def choose_score(net: NetParameter, blob: str | None = None) -> str:
             raise OptionError(f"'{blob}' is no score of this net; {remedy}")
         check_layer(scores[blob])
         return blob
+    if detection:
+        return next(reversed(scores))
     accuracies = [name for name, layer in scores.items() if layer.type == "Accuracy"]
     if not accuracies:
+        if any(layer.type == DETECTION for layer in scores.values()):
+            remedy += ", or give -d 1 for mAP"
         raise OptionError(f"the net has no Accuracy layer to be scored by; {remedy}")
     best = min(reversed(accuracies), key=lambda name: scores[name].accuracy_param.top_k)
     check_layer(scores[best])
@@ -35,5 +44,10 @@ def lower_is_better(net: NetParameter, blob: str) -> bool:
     return _scores(net)[blob].type in LOSS_TYPES
 
 
+def is_map(net: NetParameter, blob: str) -> bool:
+    """Whether the score `blob` of `net` is an mAP."""
+    return _scores(net)[blob].type == DETECTION
+
+
 def _scores(net: NetParameter) -> dict[str, LayerParameter]:
-    return {layer.top[0]: layer for layer in net.layer if layer.type in HOST_TYPES and layer.top}
+    return {layer.top[0]: layer for layer in net.layer if layer.type in SCORE_TYPES and layer.top}

@@ -1,6 +1,7 @@
 """Whether a score will lose more than is tolerated, as soon as the iterations left cannot change the answer.
 
-The bound is exact: an accuracy of the iterations left is at least 0 and at most 1, a loss at least 0.  With a
+The bound is exact: an accuracy of the iterations left is at least 0 and at most 1, a loss at least 0; what an mAP can
+come to is proved in distcalib.metrics.detections.  With a
 confidence, a paired test may answer earlier: the losses of single iterations against FP32's vary far less than the
 scores do.  It looks at fixed numbers of iterations, taken in a fixed order that is spread over the data, so its answer
 does not depend on which actor was faster.  Nor does it depend on how much was measured by then: with a confidence the
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 
-from distcalib.metrics.partial import Partial, mean
+from distcalib.metrics.detections import DEFAULT_AP, Detections
+from distcalib.metrics.partial import Partial, PartialScore, detections_of, means_of, merged
 
 # Looks at this many iterations, then at 1.5 times as many, and so on; each may err with an equal part of the whole.
 FIRST_LOOK = 8
 LOOK_FACTOR = 1.5
+_MARGIN = 1e-9  # far above the rounding of sums, far below a record
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,20 @@ class Decider:
     """Decides about scores of `len(reference)` iterations against those of FP32, `reference`, in iteration order.
 
     `upper`: the largest value that one iteration can have; None for losses, which have no largest and are better the
-    lower they are.  `confidence`: how sure an early answer must be; None: certain.
+    lower they are.  `confidence`: how sure an early answer must be; None: certain, and detections know no other.
+    `ap_version`: how these become an AP.
     """
 
-    reference: Sequence[Partial]
+    reference: Sequence[PartialScore]
     tolerance: float
     upper: int | None = 1
     confidence: float | None = None
+    ap_version: str = DEFAULT_AP
 
     @cached_property
-    def _fp32(self) -> float:
-        return mean(self.reference)
+    def fp32(self) -> float:
+        """The score of FP32."""
+        return self.score(self.reference)
 
     @cached_property
     def _order(self) -> tuple[int, ...]:
@@ -46,42 +52,59 @@ class Decider:
         """The order in which iterations should be measured; None where it does not matter."""
         return None if self.confidence is None else self._order
 
-    def drop(self, values: Sequence[Partial]) -> float:
+    @cached_property
+    def patience(self) -> int:
+        """How many more iterations are worth asking again for: a bound on mAP sorts all detections so far."""
+        return max(1, len(self.reference) // 16) if detections_of(self.reference[:1]) else 1
+
+    def score(self, values: Sequence[PartialScore]) -> float:
+        """The score of all iterations."""
+        return merged(values, self.ap_version)
+
+    def drop(self, values: Sequence[PartialScore]) -> float:
         """What all iterations lose against FP32: positive is worse, infinite for a score that is no number."""
-        score, fp32 = mean(values), self._fp32
+        score, fp32 = self.score(values), self.fp32
         # Scores are fractions of a number of records; what differs below 1e-12 is the binary form of the decimals.
         drop = round(fp32 - score if self.upper is not None else score - fp32, 12)
         return drop if drop == drop else math.inf
 
-    def decide(self, values: Mapping[int, Partial]) -> bool | None:
+    def decide(self, values: Mapping[int, PartialScore]) -> bool | None:
         """Whether the drop will be at most the tolerance, from the iterations measured so far; None: not known yet."""
         if self.confidence is not None:
-            found = self._sequential(values, self.confidence)
+            found = self._sequential(_means(values), self.confidence)
             return None if found is None else found[0]
         n = len(self.reference)
         if len(values) == n:
             return self.drop([values[i] for i in range(n)]) <= self.tolerance
-        return self._certain(math.fsum(partial.value for partial in values.values()), len(values))
+        measured = detections_of(values[i] for i in sorted(values))
+        if measured:
+            return self._bounded(measured, detections_of(self.reference[i] for i in range(n) if i not in values))
+        return self._certain(math.fsum(partial.value for partial in means_of(values.values())), len(values))
 
-    def likely_drop(self, values: Mapping[int, Partial]) -> float:
+    def likely_drop(self, partials: Mapping[int, PartialScore]) -> float:
         """The mean loss of the iterations that the verdict of a confidence was made from; of all, if none was."""
+        values = _means(partials)
         found = None if self.confidence is None else self._sequential(values, self.confidence)
         used = list(values) if found is None else self._order[: found[1]]
         loss = math.fsum(self._loss(i, values[i]) for i in used) / len(used)
         return loss if loss == loss else math.inf
 
+    def _bounded(self, measured: Sequence[Detections], left: Sequence[Detections]) -> bool | None:
+        """By what the mAP can come to at the most; at the least it is nearly nothing before the end."""
+        _, highest = Detections.bounds(measured, left, self.ap_version)
+        return False if self.fp32 - highest > self.tolerance + _MARGIN else None
+
     def _certain(self, total: float, n_known: int) -> bool | None:
         """By what the iterations left can contribute at the most and at the least to the `total` of those known."""
-        n, fp32 = len(self.reference), self._fp32
+        n, fp32 = len(self.reference), self.fp32
         so_far = total / n
         if not math.isfinite(so_far):
             return False
-        margin = 1e-9  # far above the rounding of the sums, far below a record
         if self.upper is None:
-            return False if so_far - fp32 > self.tolerance + margin else None
-        if fp32 - (so_far + self.upper * (n - n_known) / n) > self.tolerance + margin:
+            return False if so_far - fp32 > self.tolerance + _MARGIN else None
+        if fp32 - (so_far + self.upper * (n - n_known) / n) > self.tolerance + _MARGIN:
             return False
-        return True if fp32 - so_far <= self.tolerance - margin else None
+        return True if fp32 - so_far <= self.tolerance - _MARGIN else None
 
     def _sequential(self, values: Mapping[int, Partial], confidence: float) -> tuple[bool, int] | None:
         """The answer of the shortest beginning of the order that gives one, and its length."""
@@ -117,8 +140,12 @@ class Decider:
         return True if center + bound <= self.tolerance else None
 
     def _loss(self, iteration: int, value: Partial) -> float:
-        lost = self.reference[iteration].value - value.value
+        lost = means_of([self.reference[iteration]])[0].value - value.value
         return lost if self.upper is not None else -lost
+
+
+def _means(values: Mapping[int, PartialScore]) -> dict[int, Partial]:
+    return {i: value for i, value in values.items() if isinstance(value, Partial)}
 
 
 def looks(n: int) -> tuple[int, ...]:

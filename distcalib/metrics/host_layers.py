@@ -1,6 +1,7 @@
-"""Caffe's accuracy and loss layers on arrays: what they say of one iteration, as a Partial.
+"""The layers that run on the host: Caffe's accuracy and loss layers on arrays, which say something of one iteration,
+and what detections are made and scored by.
 
-They run on the host, not in the compiled net: a score must be exact and is a few thousand operations. The formulas are
+They are not in the compiled net: a score must be exact and is a few thousand operations. The formulas are
 those of the layers' .cpp files; sums are in float64, where Caffe's float32 wanders in the sixth digit. loss_weight is
 not applied, since `caffe test` prints the unweighted value (and the weighted one beside it).
 """
@@ -16,7 +17,9 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
 from distcalib.errors import DataError, UnsupportedError
-from distcalib.metrics.partial import Partial
+from distcalib.metrics.detection_evaluate import check_detection_evaluate, detection_evaluate
+from distcalib.metrics.detection_output import check_detection_output, detection_output
+from distcalib.metrics.partial import Partial, PartialScore
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +28,17 @@ FLT_MIN = float(np.finfo(np.float32).tiny)
 
 LOG_THRESHOLD = float(np.float32(1e-20))
 """Its least probability in a MultinomialLogisticLoss."""
+
+
+def score_layer(layer: LayerParameter, bottoms: Sequence[Array], first_record: int) -> PartialScore:
+    """What `layer`, one of SCORE_TYPES, makes of one iteration's bottoms (f32).
+
+    `first_record`: the number in the data of the iteration's first record.  Raises UnsupportedError and DataError.
+    """
+    if layer.type != DETECTION:
+        return evaluate_layer(layer, bottoms)
+    check_layer(layer)
+    return detection_evaluate(layer, bottoms[0], bottoms[1], first_record)
 
 
 def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
@@ -39,10 +53,23 @@ def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
     return _EVALUATORS[layer.type](layer, bottoms[0], bottoms[1])
 
 
+def make_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
+    """The top of `layer`, one of HOST_TYPES without a score.  Raises UnsupportedError."""
+    return detection_output(layer, list(bottoms))
+
+
 def check_layer(layer: LayerParameter) -> None:
-    """UnsupportedError for what evaluate_layer refuses whatever the bottoms are: to be called before hours of work."""
+    """UnsupportedError for what evaluate_layer and make_layer refuse whatever the bottoms are: to be called before
+    hours of work.
+    """
     if layer.type not in HOST_TYPES:
-        raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(HOST_TYPES))} are")
+        raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
+    if layer.type not in SCORE_TYPES:
+        check_detection_output(layer)
+    if layer.type == DETECTION:
+        if len(layer.bottom) != 2:
+            raise UnsupportedError(f"{_where(layer)}: has {len(layer.bottom)} bottoms; it takes detections and labels")
+        check_detection_evaluate(layer)
     if len(layer.top) > 1:
         second = "the accuracy of each class" if layer.type == "Accuracy" else "the probabilities"
         raise UnsupportedError(f"{_where(layer)}: its second top ({second}) is not evaluated; remove '{layer.top[1]}'")
@@ -144,10 +171,15 @@ _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
     "SigmoidCrossEntropyLoss": sigmoid_cross_entropy_loss,
 }
 
-HOST_TYPES = frozenset(_EVALUATORS)
-"""The layer types that evaluate_layer takes; the engine leaves them out of the compiled net."""
+DETECTION = "DetectionEvaluate"
 
-LOSS_TYPES = HOST_TYPES - {"Accuracy"}
+SCORE_TYPES = frozenset(_EVALUATORS) | {DETECTION}
+"""The layer types that evaluate_layer takes: ends of a net."""
+
+HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
+"""What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
+
+LOSS_TYPES = SCORE_TYPES - {"Accuracy", DETECTION}
 """Those of them where a lower value is better."""
 
 

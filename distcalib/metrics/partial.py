@@ -2,14 +2,18 @@
 
 Caffe prints the mean over iterations of each iteration's value. Counts stay integers and their mean a fraction; losses
 are summed by fsum. So the score does not depend on who measured which iteration, nor on the order, to the last bit.
+Detections merge otherwise, see distcalib.metrics.detections; `merged` takes the partials of either kind.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
+
+from distcalib.metrics.detections import DEFAULT_AP, Detections
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,37 @@ class Partial:
         return self.numerator / self.denominator if self.denominator else 0.0
 
 
+PartialScore: TypeAlias = Partial | Detections
+"""What one iteration says of a score; all iterations of a score are of one kind."""
+
+
+def merged(parts: Iterable[PartialScore], ap_version: str = DEFAULT_AP) -> float:
+    """The score of all iterations, given in their order; ValueError if there are none.
+
+    `ap_version`: how detections become an AP.
+    """
+    found = list(parts)
+    detections = detections_of(found)
+    return Detections.merged(detections, ap_version) if detections else mean(means_of(found))
+
+
+def detections_of(parts: Iterable[PartialScore]) -> list[Detections]:
+    """Those of them that are detections."""
+    return [part for part in parts if isinstance(part, Detections)]
+
+
+def means_of(parts: Iterable[PartialScore]) -> list[Partial]:
+    """Those of them that are averaged."""
+    return [part for part in parts if isinstance(part, Partial)]
+
+
 def mean(partials: Iterable[Partial]) -> float:
     """The mean of the iterations' values; ValueError if there are none.
 
     Counts are averaged as fractions, anything else by fsum, which is exact too before its one rounding: the order of
     the partials has no influence. A NaN or an infinity in a loss comes out as such.
     """
-    parts = list(partials)
+    parts: Sequence[Partial] = list(partials)
     if not parts:
         raise ValueError("the mean of no iterations")
     if all(isinstance(p.numerator, int) for p in parts):

@@ -6,7 +6,9 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.quantize.fusion import own_relu
 
-_KEEP = frozenset({"Pooling", "Dropout", "Split", "Flatten", "Reshape", "Reorg", "Concat", "Slice", "LRN", "Silence"})
+_KEEP = frozenset(
+    {"Pooling", "Dropout", "Split", "Flatten", "Permute", "Reshape", "Reorg", "Concat", "Slice", "LRN", "Silence"}
+)
 # Of these the first bottom alone is copied or averaged; the others say where.
 _KEEP_FIRST = frozenset({"Crop", "ROIPooling", "PSROIPooling"})
 _NEVER_NEGATIVE = frozenset({"Sigmoid", "Softmax", "AbsVal", "Exp"})

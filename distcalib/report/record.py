@@ -180,6 +180,9 @@ class Evaluation:
 
     model: str
     scores: Mapping[str, float]
+    average_precisions: Mapping[str, Mapping[int, float]]
+    """Of each blob that is an mAP, the AP by class, taken as `ap_version` says."""
+    ap_version: str
     n_values: Mapping[str, int]
     loss_weights: Mapping[str, float]
     loss: float

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
 from distcalib.errors import OptionError, UnsupportedError
-from distcalib.metrics import choose_score, lower_is_better
+from distcalib.metrics import choose_score, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -293,11 +293,16 @@ def _metric(net: Net, options: CalibrationOptions) -> str:
     than an accuracy can lose.
     """
     try:
-        metric = choose_score(net.test, options.blob_name)
+        metric = choose_score(net.test, options.blob_name, options.detection)
     except OptionError as error:
         if options.blob_name is None and (options.quantize_model or options.performance_model):
             return ""
         raise OptionError(f"{net.name}: {error}") from None
+    if options.confidence is not None and is_map(net.test, metric):
+        raise OptionError(
+            f"{net.name}: --confidence {options.confidence:g}: compares iterations, and '{metric}' is an mAP, "
+            "which is no mean of them; leave it out"
+        )
     if options.accuracy_loss > 1.0 and not lower_is_better(net.test, metric):
         raise OptionError(
             f"-l {options.accuracy_loss:g}: is more than the accuracy '{metric}' can lose, which is at most 1; 0.01 "

@@ -7,11 +7,12 @@ import numpy as np
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Graph, Node
+from distcalib.caffe.paths import resolve_path
 from distcalib.data import DATA_TYPES, REFUSED_DATA
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
-from distcalib.metrics import HOST_TYPES, check_layer
+from distcalib.metrics import AP_VERSIONS, DETECTION, HOST_TYPES, check_layer, read_sizes
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import ZERO_POINT, params_of
 from distcalib.run.net import Net
@@ -30,6 +31,9 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     for node in net.graph:
         if node.type in HOST_TYPES:
             found += [f"{net.name}: {said}" for said in _said(lambda layer=node.layer: check_layer(layer))]  # type: ignore[misc]
+    files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
+    for path in dict.fromkeys(filter(None, files)):
+        found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
@@ -43,6 +47,30 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
             "or a prototxt whose TEST phase reads data"
         )
     return found
+
+
+def net_notes(net: Net) -> list[str]:
+    """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
+    found = []
+    for layer in net.test.layer:
+        where = f"{net.name}: layer '{layer.name}' ({layer.type})"
+        transform, samplers = layer.transform_param, layer.annotated_data_param.batch_sampler
+        if layer.type == "AnnotatedData":
+            random = ["batch_sampler"] if any(sampler.ListFields() for sampler in samplers) else []
+            random += [name for name in ("distort_param", "expand_param") if transform.HasField(name)]
+            if random:
+                found.append(f"{where}: {' and '.join(random)} would change images at random, and is not applied")
+        if layer.detection_output_param.HasField("save_output_param"):
+            found.append(f"{where}: save_output_param is ignored: no detections are written to files")
+        if layer.detection_output_param.visualize:
+            found.append(f"{where}: visualize is ignored: nothing is shown")
+    return found
+
+
+def check_ap_version(name: str) -> None:
+    """Raise OptionError for an unknown way to take an AP."""
+    if name not in AP_VERSIONS:
+        raise OptionError(f"--ap-version {name}: is none; {', '.join(AP_VERSIONS)} are")
 
 
 def refuse_unrunnable(net: Net, fed: bool = False) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from distcalib.caffe.graph import Graph
 from distcalib.engine.spec import Row
 from distcalib.measure import JobResult
-from distcalib.metrics import LOSS_TYPES, mean
+from distcalib.metrics import DEFAULT_AP, LOSS_TYPES, average_precisions, detections_of, merged
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
-from distcalib.run.checks import check_iterations
+from distcalib.run.checks import check_ap_version, check_iterations
 from distcalib.run.isa import measured_isa
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
@@ -32,6 +32,7 @@ def evaluate(
     cores_per_actor: int = 1,
     isa: str = "native",
     data: str | Path | None = None,
+    ap_version: str = DEFAULT_AP,
     root: str | Path | None = None,
     address: str | None = None,
     reporter: Reporter | None = None,
@@ -39,11 +40,12 @@ def evaluate(
     """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
 
     Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores.  `root`:
-    a build folder of Intel Caffe, which measures in place of the embedded engine.  Raises the errors of
-    distcalib.errors.
+    a build folder of Intel Caffe, which measures in place of the embedded engine.  `ap_version`: how detections become
+    an AP.  Raises the errors of distcalib.errors.
     """
     begin = time.perf_counter()
     check_iterations(iterations)
+    check_ap_version(ap_version)
     build = open_build(root, isa)
     net = open_net(Path(model))
     with Session(
@@ -62,10 +64,12 @@ def evaluate(
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
         int8 = running_int8(net.graph)
-        means, weights_of = scores(found), loss_weights(net)
+        means, weights_of = scores(found, ap_version), loss_weights(net)
         return Evaluation(
             model=str(model),
             scores=means,
+            average_precisions=class_scores(found, ap_version),
+            ap_version=ap_version,
             n_values={name: partial.denominator for name, partial in found[0].scores.items()},
             loss_weights=weights_of,
             loss=math.fsum(weight * means[name] for name, weight in weights_of.items()),
@@ -81,9 +85,15 @@ def evaluate(
         )
 
 
-def scores(found: Sequence[Row]) -> Mapping[str, float]:
-    """The mean over all iterations of each output blob, exact whatever actor measured which."""
-    return {name: mean([row.scores[name] for row in found]) for name in found[0].scores}
+def scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> Mapping[str, float]:
+    """The mean over all iterations of each output blob, or its mAP, exact whatever actor measured which."""
+    return {name: merged([row.scores[name] for row in found], ap_version) for name in found[0].scores}
+
+
+def class_scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> dict[str, dict[int, float]]:
+    """The AP of each class, of each output blob that has detections."""
+    detected = {name: detections_of(row.scores[name] for row in found) for name in found[0].scores}
+    return {name: average_precisions(parts, ap_version) for name, parts in detected.items() if parts}
 
 
 def loss_weights(net: Net) -> dict[str, float]:

@@ -14,7 +14,7 @@ from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
-from distcalib.run.checks import net_problems
+from distcalib.run.checks import net_notes, net_problems
 from distcalib.run.net import Net, open_net
 
 
@@ -56,7 +56,7 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
     net = open_net(Path(model))
-    problems, notes = net_problems(net), list[str]()
+    problems, notes = net_problems(net), net_notes(net)
     try:
         quantizer = Quantizer(net.graph, Options())
     except (
@@ -66,7 +66,7 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
             LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
             for node in net.graph
         )
-        return Inspection(str(model), bare, (), (), tuple(problems), (), ())
+        return Inspection(str(model), bare, (), (), tuple(problems), (), tuple(notes))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
     try:

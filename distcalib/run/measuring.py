@@ -12,7 +12,7 @@ from distcalib.caffe.graph import Blob
 from distcalib.engine.spec import Row
 from distcalib.errors import EngineError
 from distcalib.measure import Enough, Job, JobResult
-from distcalib.metrics import Partial, mean
+from distcalib.metrics import PartialScore, merged
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import CurvePoint, score_name
@@ -56,7 +56,7 @@ class Results:
     """The measurements of one run, by candidate."""
 
     fp32_score: float | None = None
-    fp32_values: Sequence[Partial] = ()
+    fp32_values: Sequence[PartialScore] = ()
     """By iteration."""
     fp32_kept: Mapping[int, Mapping[Blob, NDArray[np.float32]]] = field(default_factory=dict)
     """By iteration, of those that a ranking looks at: what the score is made of."""
@@ -108,7 +108,7 @@ class Measuring(Results):
         """The FP32 net's scores, which all others are compared with; EngineError if they are no numbers."""
         found = rows(result)
         self.fp32_values = [row.scores[self.metric] for row in found]
-        self.fp32_score = mean(self.fp32_values)
+        self.fp32_score = merged(self.fp32_values, self.options.ap_version)
         self.fp32_kept = {i: row.values for i, row in enumerate(found) if row.values}
         self.cost.unavoidable += result.run_seconds
         if not math.isfinite(self.fp32_score):
@@ -123,7 +123,7 @@ class Measuring(Results):
         """The iterations that a ranking looks at."""
         return ranked_iterations(self.options.iterations, self.session.batch)
 
-    def partials(self, found: Mapping[int, object]) -> dict[int, Partial]:
+    def partials(self, found: Mapping[int, object]) -> dict[int, PartialScore]:
         """What rows say of the score, by iteration."""
         return {i: row.scores[self.metric] for i, row in found.items() if isinstance(row, Row)}
 

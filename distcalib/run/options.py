@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from distcalib.errors import OptionError
+from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
-from distcalib.run.checks import check_iterations
+from distcalib.run.checks import check_ap_version, check_iterations
 from distcalib.search import make_strategy
 
 
@@ -18,6 +19,8 @@ class CalibrationOptions(Options):
     iterations: int = 10
     blob_name: str | None = None
     accuracy_loss: float = 0.01
+    detection: bool = False
+    ap_version: str = DEFAULT_AP
     sampling_iterations: int = 10
     sampling_single: bool = False
     calibration_algos: str = "DIRECT"
@@ -49,6 +52,7 @@ class CalibrationOptions(Options):
         super().__post_init__()
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
+        check_ap_version(self.ap_version)
         if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
             raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):

@@ -18,7 +18,7 @@ from distcalib.engine.ranking import RankSpec
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
-from distcalib.metrics import Decider, Partial, mean
+from distcalib.metrics import Decider, PartialScore
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
@@ -47,7 +47,7 @@ class _Known:
     """What was measured of a candidate."""
 
     spec: NetSpec
-    values: dict[int, Partial] = field(default_factory=dict)
+    values: dict[int, PartialScore] = field(default_factory=dict)
     error: DistcalibError | None = None
 
 
@@ -77,6 +77,7 @@ class Searching:
             options.accuracy_loss,
             upper=None if self.measuring.lower_is_better else 1,
             confidence=options.confidence,
+            ap_version=options.ap_version,
         )
 
     def run(self) -> Candidate:
@@ -102,12 +103,12 @@ class Searching:
     def measurement(self, candidate: Candidate) -> Measurement:
         """The score over all iterations, and its drop."""
         if candidate not in self._known and not candidate.int8:
-            return Measurement(candidate, mean(self._decider.reference), 0.0)
+            return Measurement(candidate, self._decider.fp32, 0.0)
         known = self._known[candidate]
         if known.error is not None:
             return Measurement(candidate, nan, inf)
         values = [known.values[i] for i in range(len(self._decider.reference))]
-        return Measurement(candidate, mean(values), self._decider.drop(values))
+        return Measurement(candidate, self._decider.score(values), self._decider.drop(values))
 
     def other(self, label: str, calibration: Calibration) -> "Searching":
         """The same search in the net with the weights of another calibration; its results are its own."""
@@ -140,7 +141,7 @@ class Searching:
         [result] = measuring.timed(phase, [job])
         partials = measuring.partials(self._rows(job, result))
         values = [partials[i] for i in range(n)]
-        found = Measurement(candidate, mean(values), self._decider.drop(values))
+        found = Measurement(candidate, self._decider.score(values), self._decider.drop(values))
         told = drop_text(found.drop, measuring.lower_is_better)
         measuring.session.reporter.note(f"{phase}: {measuring.metric} = {found.score:.6g}, {told}")
         return found
@@ -193,7 +194,7 @@ class Searching:
         known = self._known[request.candidate]
         return self._may_be_lost(request) and known.error is None and self._decider.decide(known.values) is False
 
-    def _suffices(self, request: Measure | Decide, values: Mapping[int, Partial]) -> bool:
+    def _suffices(self, request: Measure | Decide, values: Mapping[int, PartialScore]) -> bool:
         """Whether nothing more need be measured than `values`."""
         if not self.switches.stop_early or (isinstance(request, Measure) and not self._may_be_lost(request)):
             return False
@@ -217,7 +218,12 @@ class Searching:
             job = session.scoring(f"{self._n_rounds}/{i}", known.spec, n_iterations, missing, phase)
             jobs.append(replace(job, in_order=self._decider.order is not None))
 
+        n_asked = [-self._decider.patience] * len(jobs)
+
         def enough(place: int, found: Mapping[int, object]) -> bool:
+            if len(found) < n_asked[place] + self._decider.patience:
+                return False
+            n_asked[place] = len(found)
             order = jobs[place].order or ()
             new = session.by_iteration(jobs[place], {order[position]: row for position, row in found.items()})
             known = self._known[requests[place].candidate].values

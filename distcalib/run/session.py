@@ -27,7 +27,7 @@ from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, Placement, Progress
 from distcalib.quantize.fusion import find_fused
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
-from distcalib.run.checks import refuse_no_numbers, refuse_unrunnable
+from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.isa import isa_environment
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
@@ -57,6 +57,8 @@ class Session:
         refuse_unrunnable(net, fed=data is not None)
         if build is not None:
             refuse_for_caffe(net)
+        for said in net_notes(net):
+            reporter.note(said)
         self.net = net
         self.reporter = reporter
         self.weights: Weights = net.weights(weights)

@@ -14,6 +14,8 @@ from tests.run.tiny import ITERATIONS, Tiny
 RESULT = Evaluation(
     model="net.prototxt",
     scores={"accuracy-top1": 0.8187, "accuracy-top5": 0.991, "loss": 0.5332931, "loss1": 2.0},
+    average_precisions={},
+    ap_version="11point",
     n_values={},
     loss_weights={"loss": 1.0, "loss1": 0.3},
     loss=1.1332931,

@@ -7,9 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from distcalib.data import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.caffe.caffe_pb2 import AnnotatedDatum
+from distcalib.data import DATA_TYPES, REFUSED_DATA, VARIES, open_source
 from distcalib.errors import UnsupportedError
-from tests.data.databases import PROTOTXT, data_layer, layer, noise, numbered, write_datums
+from tests.data.databases import PROTOTXT, data_layer, layer, noise, numbered, raw_datum, write_datums, write_lmdb
 
 
 def _hdf5(folder: Path) -> Path:
@@ -26,7 +27,11 @@ def _images(folder: Path) -> Path:
 
 
 def test_open_source_opens_each_type(tmp_path: Path) -> None:
+    boxes = AnnotatedDatum(datum=raw_datum(noise(1, 2, 2)), type=AnnotatedDatum.BBOX)
+    annotated = data_layer(write_lmdb(tmp_path / "boxes", [(b"0", boxes.SerializeToString())]))
+    annotated.type = "AnnotatedData"
     layers = {
+        "AnnotatedData": annotated,
         "Data": data_layer(write_datums(tmp_path / "db", numbered(3))),
         "DummyData": layer('top: "data" dummy_data_param { shape { dim: 2 } }', "DummyData"),
         "HDF5Data": layer(f'top: "x" hdf5_data_param {{ source: "{_hdf5(tmp_path)}" batch_size: 2 }}', "HDF5Data"),
@@ -37,7 +42,8 @@ def test_open_source_opens_each_type(tmp_path: Path) -> None:
     for each in layers.values():
         source = open_source(each, PROTOTXT, arrays={"data": np.zeros(2, np.float32)})
         batch = source.batch(0)
-        assert {top: values.shape for top, values in batch.items()} == dict(source.shapes)
+        fixed = {top: tuple(1 if n == VARIES else n for n in shape) for top, shape in source.shapes.items()}
+        assert {top: values.shape for top, values in batch.items()} == fixed
         assert all(values.flags.c_contiguous and values.dtype == np.float32 for values in batch.values())
         assert tuple(batch) == source.tops
         source.close()
@@ -63,5 +69,7 @@ def test_open_source_names_what_it_does_not_read(type_: str) -> None:
 
 
 def test_open_source_names_a_layer_that_is_no_data() -> None:
-    with pytest.raises(UnsupportedError, match=r"\(Pooling\) is no data layer; Data, DummyData, HDF5Data, "):
+    with pytest.raises(
+        UnsupportedError, match=r"\(Pooling\) is no data layer; AnnotatedData, Data, DummyData, HDF5Data, "
+    ):
         open_source(layer("", "Pooling"), PROTOTXT)

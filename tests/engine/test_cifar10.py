@@ -9,7 +9,7 @@ from distcalib.caffe import read_net, read_weights, test_net
 from distcalib.data import open_source
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.metrics import mean
+from distcalib.metrics import merged
 
 N_ITERATIONS = 100
 
@@ -27,7 +27,7 @@ def rows_of(folder: Path, prototxt: Path, n_iterations: int = N_ITERATIONS) -> l
 
 
 def score(rows: list[Row], blob: str) -> float:
-    return mean([row.scores[blob] for row in rows])
+    return merged([row.scores[blob] for row in rows])
 
 
 @pytest.mark.golden

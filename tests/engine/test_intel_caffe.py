@@ -14,7 +14,7 @@ from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker, S
 from distcalib.engine.spec import NetSpec, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import EngineError
-from distcalib.metrics import Partial
+from distcalib.metrics import Partial, PartialScore
 from distcalib.run.net import open_net
 from tests.run.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 from tests.standin import FATAL, StandIn, make_standin
@@ -53,7 +53,7 @@ def embedded_rows(bench: Bench, spec: NetSpec, units: range) -> list[Row]:
     return worker.run("net", units)
 
 
-def accuracies(rows: Sequence[Row]) -> list[Mapping[str, Partial]]:
+def accuracies(rows: Sequence[Row]) -> list[Mapping[str, PartialScore]]:
     return [{name: partial for name, partial in row.scores.items() if name != "loss"} for row in rows]
 
 

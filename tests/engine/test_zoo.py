@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distcalib.caffe import caffe_pb2, read_net, test_net
+from distcalib.caffe import read_net, test_net
 from distcalib.caffe.graph import build_graph
-from distcalib.engine.builder import build_model, unconverted
+from distcalib.engine.builder import build_model, layer_shapes, unconverted
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
-from distcalib.layers import RandomBlobs
+from distcalib.layers import RandomBlobs, ZeroBlobs
+from distcalib.metrics import make_layer
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 
@@ -44,11 +45,30 @@ def test_build_model_runs_published_nets(golden: Path, name: str, size: int, n_i
 
 
 @pytest.mark.golden
-def test_unconverted_names_what_the_published_ssd_needs(golden: Path) -> None:
+def test_layer_shapes_of_the_published_ssd(golden: Path) -> None:
     net = test_net(read_net(golden / "intel_int8_zoo" / "ssd_vgg16_int8.prototxt"))
     assert sum(layer.HasField("quantization_param") for layer in net.layer) == 34
-    reasons = unconverted(build_graph(net.layer, "ssd"), "ssd")
-    kinds = {reason.split("(")[1].split(")")[0] for reason in reasons}
-    assert kinds == {"PriorBox", "DetectionOutput"}
-    assert len(reasons) == 7
-    assert isinstance(net, caffe_pb2.NetParameter)
+    graph = build_graph(net.layer, "ssd")
+    assert unconverted(graph, "ssd") == []
+    shapes, problems = layer_shapes(graph, ZeroBlobs(), {"data": (1, 3, 300, 300), "label": (1, 1, 1, 8)}, "ssd")
+    assert problems == []
+    found = {blob.name: shape for blob, shape in shapes.items()}
+    assert found["mbox_loc"] == (1, 8732 * 4, 1, 1)
+    assert found["mbox_conf_flatten"] == (1, 8732 * 21)
+    assert found["mbox_priorbox"] == (1, 2, 8732 * 4)
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_build_model_runs_the_published_ssd_on_int8_kernels(golden: Path) -> None:
+    net = test_net(read_net(golden / "intel_int8_zoo" / "ssd_vgg16_int8.prototxt"))
+    graph = build_graph(net.layer, "ssd")
+    params = params_of(graph)
+    built = build_model(graph, RandomBlobs(1), {"data": (1, 3, 300, 300), "label": (1, 1, 1, 8)}, "ssd")
+    program = Program(compile_program(built, NetSpec(b"", "ssd"), 1), 1)
+    assert [layer for layer in params if not program.header.kernels[layer].endswith("I8")] == []
+    outputs, _ = program.run({"data": np.random.default_rng(0).normal(size=(1, 3, 300, 300)).astype(np.float32)})
+    layer = next(node for node in graph if node.type == "DetectionOutput")
+    rows = make_layer(layer.layer, [outputs[blob] for blob in layer.bottoms])
+    assert rows.shape[1:] == (1, 200, 7)
+    assert set(rows[0, 0, :, 1]) <= set(range(1, 21))

@@ -126,3 +126,22 @@ def test_silence_has_no_top() -> None:
 )
 def test_joining_refuses(text: str, shapes: list[tuple[int, ...]], says: str) -> None:
     assert says in refused(text, *shapes)
+
+
+def test_concat_with_per_fla_fuse_permutes_and_flattens_first() -> None:
+    a, b = random(2, 3, 4, 5), random(2, 6, 2, 1, seed=1)
+    [found] = run('type: "Concat" concat_param { axis: 1 per_fla_fuse: true }', a, b)
+    expected = np.concatenate([x.transpose(0, 2, 3, 1).reshape(2, -1) for x in (a, b)], axis=1)
+    assert found.shape == (2, 72, 1, 1)
+    np.testing.assert_array_equal(found[:, :, 0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("axis", "shape", "said"),
+    [
+        (2, (1, 2, 3, 3), "per_fla_fuse with axis=2; only axis=1 is converted"),
+        (1, (1, 2), "per_fla_fuse of an input with 2 axes; 4 (N, C, H, W) are converted"),
+    ],
+)
+def test_concat_with_per_fla_fuse_refuses(axis: int, shape: tuple[int, ...], said: str) -> None:
+    assert refused(f'type: "Concat" concat_param {{ axis: {axis} per_fla_fuse: true }}', shape, shape).endswith(said)

@@ -12,6 +12,12 @@ TOP1 = 'layer { name: "a" type: "Accuracy" top: "top1" }'
 TOP5 = 'layer { name: "b" type: "Accuracy" top: "top5" accuracy_param { top_k: 5 } }'
 
 
+MAP = (
+    'layer { name: "c" type: "DetectionEvaluate" bottom: "d" bottom: "e" top: "map" '
+    "detection_evaluate_param { num_classes: 2 } }"
+)
+
+
 def net(*layers: str) -> NetParameter:
     return text_format.Parse("\n".join(layers), NetParameter())
 
@@ -33,6 +39,18 @@ def test_choose_score_takes_the_accuracy_of_least_k(layers: list[str], expected:
 def test_choose_score_takes_what_is_asked_for(blob: str, lower: bool) -> None:
     assert choose_score(net(TOP1, TOP5, LOSS), blob) == blob
     assert lower_is_better(net(TOP1, TOP5, LOSS), blob) is lower
+
+
+def test_choose_score_of_detections_takes_their_evaluation() -> None:
+    assert choose_score(net(TOP1, MAP, LOSS), detection=True) == "map"
+    assert choose_score(net(TOP1, MAP), "map") == "map"
+    assert lower_is_better(net(MAP), "map") is False
+    with pytest.raises(OptionError, match="-d 1: the net has no DetectionEvaluate layer to be scored by"):
+        choose_score(net(TOP1), detection=True)
+    with pytest.raises(OptionError, match="'top1' is no score of this net; name one of 'map'"):
+        choose_score(net(TOP1, MAP), "top1", detection=True)
+    with pytest.raises(OptionError, match=r"name one of 'map' .DetectionEvaluate., or give -d 1 for mAP"):
+        choose_score(net(MAP))
 
 
 @pytest.mark.parametrize(

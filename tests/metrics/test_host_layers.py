@@ -203,7 +203,9 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
         pytest.param(
             'type: "SoftmaxWithLoss" loss_param { label_smoothing: 0.1 }', "label_smoothing=0.1 is not", id="smoothing"
         ),
-        pytest.param('type: "InfogainLoss"', "is no layer with a score; Accuracy, EuclideanLoss", id="type"),
+        pytest.param(
+            'type: "InfogainLoss"', "is no layer with a score; Accuracy, DetectionEvaluate, EuclideanLoss", id="type"
+        ),
     ],
 )
 def test_evaluate_layer_refuses(text: str, says: str) -> None:
@@ -219,8 +221,12 @@ def test_evaluate_layer_takes_two_bottoms() -> None:
 
 def test_check_layer_accepts_every_host_type() -> None:
     assert LOSS_TYPES < HOST_TYPES
+    needs = {
+        "DetectionOutput": 'bottom: ["a", "b", "c"] detection_output_param { num_classes: 2 }',
+        "DetectionEvaluate": 'bottom: ["a", "b"] detection_evaluate_param { num_classes: 2 }',
+    }
     for kind in HOST_TYPES:
-        check_layer(make(f'type: "{kind}" top: "y"'))
+        check_layer(make(f'type: "{kind}" top: "y" {needs.get(kind, "")}'))
 
 
 @pytest.mark.parametrize(("norm", "power"), [("", 1), ("norm: L1", 1), ("norm: L2", 2)])

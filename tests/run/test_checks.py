@@ -49,8 +49,8 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     file.write_text('layer { name: "s" type: "Silence" }')
     [said] = net_problems(open_net(file))
     assert (
-        said
-        == "net.prototxt: has no data layer in the TEST phase; add one (Data, DummyData, HDF5Data, ImageData, Input)"
+        said == "net.prototxt: has no data layer in the TEST phase; "
+        "add one (AnnotatedData, Data, DummyData, HDF5Data, ImageData, Input)"
     )
 
 

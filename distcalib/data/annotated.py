@@ -1,0 +1,127 @@
+"""The `AnnotatedData` layer of SSD: a database of images with the boxes of their objects.
+
+The images go through the transform of a Data layer.  batch_sampler, distort_param and expand_param are not applied:
+Caffe draws samples, colors and margins at random even in TEST, and then no score comes twice.  SSD's own test nets have
+an empty batch_sampler, which draws the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from distcalib.caffe import caffe_pb2
+from distcalib.data.annotations import crop_window, label_rows
+from distcalib.data.database import database_faults, open_records, transform_of
+from distcalib.data.datum import BadRecord, Pixels, times
+from distcalib.data.records import Record, key_text
+from distcalib.data.source import VARIES, FloatArray, Index
+from distcalib.errors import DataError
+
+Annotated = caffe_pb2.AnnotatedDatum
+
+
+class AnnotatedSource:
+    """Images (N, C, H, W) of an LMDB or a LevelDB, transformed, and a row for each object in them: (1, 1, n, 8).
+
+    A row is (item, label, instance, xmin, ymin, xmax, ymax, difficult); a batch without objects has one row of -1.
+    Where the first record says no type of annotation, and the layer neither, labels are those of a Data layer:
+    (N, 1, 1, 1).  The first record decides the shape of images.  Raises DataError as DatabaseSource does.
+    """
+
+    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+        where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        faults = database_faults(layer)
+        if layer.transform_param.HasField("random_resize_param"):
+            faults.append("random_resize_param does not move the boxes; use resize_param")
+        if faults:
+            raise DataError(f"{where}: " + "; ".join(faults))
+        self._param = layer.annotated_data_param
+        self._transform = transform_of(layer, where, prototxt)
+        self._records = open_records(layer.data_param, prototxt, index)
+        self.tops = tuple(layer.top)
+        self.batch_size = int(layer.data_param.batch_size)
+        self._image_shape: tuple[int, ...] = ()  # not known yet
+        self._has_boxes: bool | None = None
+        try:
+            image, _ = self._decoded(self._records.first(), 0)
+        except DataError:
+            self._records.close()
+            raise
+        self._image_shape = image.shape
+        labels = (1, 1, VARIES, 8) if self._has_boxes else (self.batch_size, 1, 1, 1)
+        shapes = ((self.batch_size, *self._transform.shape(image.shape)), labels)
+        self.shapes = dict(zip(self.tops, shapes, strict=False))
+
+    @property
+    def index(self) -> Index:
+        """The sparse index of the database; made now if it was not given."""
+        return self._records.index
+
+    def batch(self, iteration: int) -> dict[str, FloatArray]:
+        """Records iteration·batch .. of the database, wrapped around at its end."""
+        records = self._records.read(iteration * self.batch_size, self.batch_size)
+        images: Pixels = np.empty((self.batch_size, *self._image_shape), np.uint8)
+        found = []
+        for item, record in enumerate(records):
+            pixels, rows = self._decoded(record, item)
+            if pixels.dtype != np.uint8 and images.dtype == np.uint8:
+                images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
+            images[item] = pixels
+            found.append(rows)
+        return dict(zip(self.tops, (self._transform.finish(images), self._label_blob(found)), strict=False))
+
+    def close(self) -> None:
+        """Close the database."""
+        self._records.close()
+
+    def _decoded(self, record: Record, item: int) -> tuple[Pixels, FloatArray]:
+        """One record's pixels (C, H, W), untransformed, and its rows of labels. Raises DataError with its key."""
+        try:
+            annotated = _parsed(record)
+            if self._has_boxes is None:  # as the first record says
+                self._has_boxes = annotated.HasField("type") or self._param.HasField("anno_type")
+            whole = self._transform.whole(annotated.datum)
+            pixels = self._transform.centre(whole)
+            if pixels.shape != self._image_shape and self._image_shape:
+                raise BadRecord(
+                    f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
+                    "set resize_param to make sizes equal, force_color for channels"
+                )
+            return pixels, self._labels(annotated, item, whole.shape)
+        except BadRecord as error:
+            raise DataError(f"{self._records.path}: record {key_text(record[0])} {error}") from error
+
+    def _label_blob(self, found: Sequence[FloatArray]) -> FloatArray:
+        """The labels of all images in their shape."""
+        labels = np.concatenate(found)
+        if not self._has_boxes:
+            return labels.reshape(-1, 1, 1, 1)
+        return (labels if len(labels) else np.full((1, 8), -1.0, np.float32)).reshape(1, 1, -1, 8)
+
+    def _labels(self, annotated: Annotated, item: int, shape: tuple[int, ...]) -> FloatArray:
+        """Rows for the objects of an image that was of `shape` (C, H, W) before it was cropped. Raises BadRecord."""
+        if len(self.tops) < 2:
+            return np.zeros((0, 8), np.float32)
+        if not self._has_boxes:
+            if not annotated.datum.HasField("label"):
+                raise BadRecord("has neither boxes nor a label; write it again or leave it out")
+            return np.array([annotated.datum.label], np.float32)
+        if not annotated.HasField("type"):
+            raise BadRecord("has no type of annotation, as others have; write it again or leave it out")
+        window = crop_window((shape[1], shape[2]), self._transform.crop)
+        return label_rows(annotated, item, self._transform.param, window)
+
+
+def _parsed(record: Record) -> Annotated:
+    """Raises BadRecord."""
+    try:
+        annotated = Annotated.FromString(bytes(record[1]))
+    except DecodeError as error:
+        raise BadRecord(f"is no AnnotatedDatum ({len(record[1])} bytes); write it again or leave it out") from error
+    if not annotated.HasField("datum"):
+        raise BadRecord("has no datum; it is no AnnotatedDatum, or one without an image: write it again")
+    return annotated

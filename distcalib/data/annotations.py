@@ -1,0 +1,124 @@
+"""Boxes of objects through the same resizing and cropping as their image.
+
+The arithmetic is Caffe's, in float32 and in its order: DataTransformer::TransformAnnotation, UpdateBBoxByResizePolicy,
+ProjectBBox and ExtrapolateBBox of SSD.  The image itself is resized to whole pixels, a box is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from distcalib.caffe import caffe_pb2
+from distcalib.data.datum import BadRecord
+from distcalib.data.source import FloatArray
+
+Resize = caffe_pb2.ResizeParameter
+Array = npt.NDArray[Any]
+WHOLE = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
+"""The window of an image that is not cropped."""
+
+
+def crop_window(size: tuple[int, int], crop: tuple[int, int]) -> FloatArray:
+    """What a central crop of `crop` shows of an image of `size`, both height and width: normalized corners."""
+    if not crop[0]:
+        return WHOLE
+    (height, width), (top, left) = size, ((size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2)
+    corners = np.array([left, top, left + crop[1], top + crop[0]], np.float32)
+    window = corners / np.array([width, height, width, height], np.float32)
+    return window.astype(np.float32)
+
+
+def label_rows(
+    annotated: caffe_pb2.AnnotatedDatum, item: int, param: caffe_pb2.TransformationParameter, window: FloatArray
+) -> FloatArray:
+    """Rows (n, 8) of (item, label, instance, xmin, ymin, xmax, ymax, difficult) of what is left in the `window`.
+
+    Raises BadRecord for an image without a size that is resized: a box cannot follow it.
+    """
+    rows = [
+        [item, group.group_label, one.instance_id, b.xmin, b.ymin, b.xmax, b.ymax, b.difficult]
+        for group in annotated.annotation_group
+        for one in group.annotation
+        for b in (one.bbox,)
+    ]
+    found = np.array(rows, np.float32).reshape(-1, 8)
+    boxes = found[:, 3:7]
+    size = (annotated.datum.height, annotated.datum.width)
+    resize = param.resize_param if param.HasField("resize_param") else None
+    if resize is not None and len(found):
+        if min(size) < 1:
+            raise BadRecord("has boxes and no height and width, which resizing needs; write both into its datum")
+        boxes = resized(boxes, size, resize)
+    emitted = _emitted(boxes, window, param.emit_constraint) if param.HasField("emit_constraint") else True
+    projected, inside = _projected(boxes, window)
+    kept = inside & emitted
+    found[:, 3:7] = projected
+    found = found[kept]
+    if resize is not None and len(found):
+        found[:, 3:7] = _extrapolated(found[:, 3:7], size, resize, window)
+    return found
+
+
+def resized(boxes: Array, size: tuple[int, int], param: Resize) -> Array:
+    """Normalized boxes (n, 4) of an image of `size` (height, width), in the image after resizing."""
+    old = np.array([size[1], size[0]] * 2, np.float32)
+    new = np.array([param.width, param.height], np.float32)
+    aspect = np.float32(size[1]) / np.float32(size[0])
+    wanted = new[0] / new[1]
+    padding = np.zeros(2, np.float32)
+    if param.resize_mode == Resize.FIT_SMALL_SIZE:
+        new = np.array([new[0], new[0] / aspect] if aspect < wanted else [aspect * new[1], new[1]], np.float32)
+    elif param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
+        if aspect > wanted:
+            padding[1] = (new[1] - new[0] / aspect) / np.float32(2.0)
+        else:
+            padding[0] = (new[0] - aspect * new[1]) / np.float32(2.0)
+    content = np.tile(new - np.float32(2.0) * padding, 2)
+    limits, padding = np.tile(new, 2), np.tile(padding, 2)
+    corners = boxes * old * content / old
+    low, high = np.maximum(corners[:, :2], np.float32(0.0)), np.minimum(corners[:, 2:], limits[2:])
+    return np.asarray((padding + np.hstack([low, high])) / limits)
+
+
+def _projected(boxes: Array, window: FloatArray) -> tuple[Array, Array]:
+    """Boxes (n, 4) in the coordinates of the window, cut off at its border, and whether anything is left of each."""
+    low, high = window[:2], window[2:]
+    touches = ~((boxes[:, :2] >= high) | (boxes[:, 2:] <= low)).any(axis=1)
+    projected = np.clip((boxes - np.tile(low, 2)) / np.tile(high - low, 2), np.float32(0.0), np.float32(1.0))
+    return projected, touches & (_area(projected) > 0.0)
+
+
+def _emitted(boxes: Array, window: FloatArray, param: caffe_pb2.EmitConstraint) -> Array:
+    """Whether the center of each box (n, 4) is in the window, or more than emit_overlap of it (MeetEmitConstraint)."""
+    if param.emit_type == caffe_pb2.EmitConstraint.CENTER:
+        center = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2.0)
+        return np.asarray(((center >= window[:2]) & (center <= window[2:])).all(axis=1))
+    shared = np.hstack([np.maximum(boxes[:, :2], window[:2]), np.minimum(boxes[:, 2:], window[2:])])
+    common, whole = _area(shared), _area(boxes)
+    covered = np.divide(common, whole, out=np.zeros_like(common), where=(common > 0.0) & (whole > 0.0))
+    return np.asarray(covered > np.float32(param.emit_overlap))
+
+
+def _extrapolated(boxes: Array, size: tuple[int, int], param: Resize, window: FloatArray) -> Array:
+    """Boxes (n, 4) in units of width_scale and height_scale, where both are given with FIT_SMALL_SIZE."""
+    if param.resize_mode != Resize.FIT_SMALL_SIZE or not (param.height_scale and param.width_scale):
+        return boxes
+    aspect = np.float32(size[1]) / np.float32(size[0])
+    width, height = np.float32(param.width), np.float32(param.height)
+    if aspect < width / height:
+        height = width / aspect
+    else:
+        width = height * aspect
+    shown = np.array([width, height], np.float32) * (window[2:] - window[:2])
+    scale = np.array([param.width_scale, param.height_scale], np.float32)
+    if (shown < scale).any():
+        raise BadRecord(f"shows {shown[1]:g} x {shown[0]:g}, less than height_scale x width_scale; lower these")
+    return np.asarray(boxes * np.tile(shown, 2) / np.tile(scale, 2))
+
+
+def _area(boxes: Array) -> Array:
+    extent = boxes[:, 2:] - boxes[:, :2]
+    return np.asarray(np.where((extent < 0.0).any(axis=1), np.float32(0.0), extent[:, 0] * extent[:, 1]), np.float32)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.caffe.caffe_pb2 import AnnotatedDatum, Datum, LayerParameter
+from distcalib.data import VARIES
+from distcalib.data.annotated import AnnotatedSource
+from distcalib.data.database import DatabaseSource
+from distcalib.data.records import Records
+from distcalib.errors import DataError
+from tests.data.databases import PROTOTXT, data_layer, encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
+
+
+def annotated(datum: Datum, n_boxes: int = 1, label: int = 1) -> AnnotatedDatum:
+    """A record with `n_boxes` objects, the i-th with instance_id i."""
+    record = AnnotatedDatum(datum=datum, type=AnnotatedDatum.BBOX)
+    for i in range(n_boxes):
+        one = record.annotation_group.add(group_label=label).annotation.add(instance_id=i)
+        one.bbox.xmin, one.bbox.ymin, one.bbox.xmax, one.bbox.ymax = 0.25, 0.25, 0.5, 0.75
+    return record
+
+
+def numbered(n: int) -> list[AnnotatedDatum]:
+    """Record i is filled with i, and has i % 3 objects of class i + 1."""
+    return [annotated(raw_datum(np.full((1, 4, 4), i, np.uint8)), i % 3, i + 1) for i in range(n)]
+
+
+def entries(records: Iterable[AnnotatedDatum]) -> list[tuple[bytes, bytes]]:
+    return [(b"%08d" % i, record.SerializeToString()) for i, record in enumerate(records)]
+
+
+def layer(source: Path, batch: int = 1, transform: str = "", data: str = "", backend: str = "LMDB") -> LayerParameter:
+    made = data_layer(source, batch, transform, data, backend)
+    made.type = "AnnotatedData"
+    return made
+
+
+def opened(folder: Path, batch: int = 1, transform: str = "") -> AnnotatedSource:
+    return AnnotatedSource(layer(folder, batch, transform), PROTOTXT)
+
+
+@pytest.mark.parametrize(("backend", "write"), [("LMDB", write_lmdb), ("LEVELDB", write_leveldb)])
+@pytest.mark.parametrize(
+    ("n", "batch", "iteration", "records"),
+    [(6, 3, 0, [0, 1, 2]), (6, 3, 2, [0, 1, 2]), (5, 3, 1, [3, 4, 0]), (2, 5, 1, [1, 0, 1, 0, 1]), (1, 3, 7, [0] * 3)],
+)
+def test_batch_wraps_around_at_the_end_of_the_data(
+    tmp_path: Path, n: int, batch: int, iteration: int, records: list[int], backend: str, write: object
+) -> None:
+    folder = write(tmp_path / "db", entries(numbered(n)))  # type: ignore[operator]
+    source = AnnotatedSource(layer(folder, batch, backend=backend), PROTOTXT)
+    got = source.batch(iteration)
+    assert got["data"][:, 0, 0, 0].tolist() == records
+    rows = [
+        [item, record + 1, i, 0.25, 0.25, 0.5, 0.75, 0]
+        for item, record in enumerate(records)
+        for i in range(record % 3)
+    ]
+    assert got["label"].tolist() == [[rows or [[-1.0] * 8]]]
+    assert got["label"].dtype == np.float32
+    assert source.shapes == {"data": (batch, 1, 4, 4), "label": (1, 1, VARIES, 8)}
+
+
+def test_batches_are_the_same_in_any_order_with_and_without_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Records, "MAX_KEYS", 4)
+    made = layer(write_lmdb(tmp_path / "db", entries(numbered(23))), batch=5, transform="scale: 0.1 crop_size: 2")
+    in_order = AnnotatedSource(made, PROTOTXT)
+    expected = [in_order.batch(k) for k in range(12)]
+    index = pickle.loads(pickle.dumps(in_order.index))
+    for source in (AnnotatedSource(made, PROTOTXT), AnnotatedSource(made, PROTOTXT, index)):
+        for iteration in random.Random(1).sample(range(12), 12):
+            for top, values in source.batch(iteration).items():
+                assert values.tobytes() == expected[iteration][top].tobytes()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        "",
+        "mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.017",
+        "resize_param { height: 9 width: 12 interp_mode: AREA }",
+        "resize_param { height: 9 width: 12 resize_mode: FIT_LARGE_SIZE_AND_PAD pad_mode: MIRRORED }",
+        "resize_param { height: 9 width: 12 resize_mode: FIT_SMALL_SIZE interp_mode: NEAREST } crop_size: 8",
+        "crop_size: 6",
+    ],
+)
+def test_images_are_those_of_a_data_layer(tmp_path: Path, transform: str) -> None:
+    datums = [encoded_datum(noise(11, 16, 3, seed=i)) for i in range(4)]
+    for datum in datums:
+        datum.height, datum.width, datum.channels = 11, 16, 3
+    source = opened(write_lmdb(tmp_path / "db", entries(annotated(d, 2) for d in datums)), 4, transform)
+    plain = write_lmdb(tmp_path / "plain", [(b"%08d" % i, d.SerializeToString()) for i, d in enumerate(datums)])
+    expected = DatabaseSource(data_layer(plain, 4, transform), PROTOTXT)
+    got = source.batch(0)
+    assert got["data"].tobytes() == expected.batch(0)["data"].tobytes()
+    assert source.shapes["data"] == expected.shapes["data"] == got["data"].shape
+    assert got["label"].shape == (1, 1, 8, 8)
+
+
+def test_boxes_follow_the_crop(tmp_path: Path) -> None:
+    source = opened(write_lmdb(tmp_path / "db", entries([annotated(raw_datum(noise(1, 8, 8)))])), 1, "crop_size: 4")
+    # The crop is [0.25, 0.75) of both axes, so that (0.25, 0.25, 0.5, 0.75) is its left half.
+    assert source.batch(0)["label"].tolist() == [[[[0, 1, 0, 0.0, 0.0, 0.5, 1.0, 0]]]]
+
+
+@pytest.mark.parametrize("declared", [False, True], ids=["untyped", "anno_type"])
+def test_records_without_a_type_of_annotation_have_labels_of_images(tmp_path: Path, declared: bool) -> None:
+    records = [AnnotatedDatum(datum=raw_datum(noise(1, 2, 2), label=i + 3)) for i in range(2)]
+    made = layer(write_lmdb(tmp_path / "db", entries(records)), 2)
+    if declared:
+        made.annotated_data_param.anno_type = AnnotatedDatum.BBOX
+        with pytest.raises(DataError, match="record '00000000' has no type of annotation"):
+            AnnotatedSource(made, PROTOTXT)
+        return
+    source = AnnotatedSource(made, PROTOTXT)
+    assert source.shapes["label"] == (2, 1, 1, 1)
+    assert source.batch(0)["label"].ravel().tolist() == [3, 4]
+
+
+def test_what_caffe_draws_at_random_is_not_applied(tmp_path: Path) -> None:
+    folder = write_lmdb(tmp_path / "db", entries(numbered(3)))
+    made = layer(folder, 3, "distort_param { brightness_prob: 1 } expand_param { prob: 1 max_expand_ratio: 4 }")
+    made.annotated_data_param.batch_sampler.add().sampler.min_scale = 0.3
+    made.annotated_data_param.label_map_file = "labelmap.prototxt"
+    assert AnnotatedSource(made, PROTOTXT).batch(0)["data"].tobytes() == opened(folder, 3).batch(0)["data"].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"\xff\xff", "is no AnnotatedDatum (2 bytes); write it again or leave it out"),
+        (b"", "has no datum; it is no AnnotatedDatum, or one without an image: write it again"),
+        (annotated(Datum(data=b"xx", encoded=True)).SerializeToString(), "is no image that can be decoded (2 bytes)"),
+        (annotated(raw_datum(noise(1, 5, 4))).SerializeToString(), "gives 1 x 5 x 4 values where the first record"),
+        (AnnotatedDatum(datum=raw_datum(noise(1, 4, 4))).SerializeToString(), "has no type of annotation"),
+    ],
+    ids=["garbage", "empty", "undecodable", "size", "untyped"],
+)
+def test_batch_names_the_record_that_is_at_fault(tmp_path: Path, value: bytes, said: str) -> None:
+    folder = write_lmdb(tmp_path / "db", [*entries(numbered(2)), (b"broken", value)])
+    source = opened(folder, 3)
+    with pytest.raises(DataError) as caught:
+        source.batch(0)
+    assert str(caught.value).startswith(f"{folder}: record 'broken' {said}")
+
+
+@pytest.mark.parametrize("value", [b"\xff\xff", b"", annotated(Datum()).SerializeToString()])
+def test_source_refuses_a_first_record_that_is_at_fault(tmp_path: Path, value: bytes) -> None:
+    with pytest.raises(DataError, match="record 'a' "):
+        opened(write_lmdb(tmp_path / "db", [(b"a", value)]))
+
+
+@pytest.mark.parametrize(
+    ("transform", "data", "said"),
+    [
+        ("random_resize_param { min_size: 2 max_size: 2 }", "", "random_resize_param does not move the boxes"),
+        ("", "rand_skip: 3", "rand_skip: 3 begins at a random record"),
+        ("bgr2rgb: true", "", "bgr2rgb is not done"),
+    ],
+)
+def test_source_refuses_what_is_not_done(tmp_path: Path, transform: str, data: str, said: str) -> None:
+    folder = write_lmdb(tmp_path / "db", entries(numbered(1)))
+    with pytest.raises(DataError, match=said):
+        AnnotatedSource(layer(folder, 1, transform, data), PROTOTXT)

@@ -1,0 +1,98 @@
+from math import sqrt
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from google.protobuf import text_format
+
+from distcalib.caffe.caffe_pb2 import PriorBoxParameter
+from tests.layers.harness import refused, run
+
+f = np.float32
+
+
+def stated(text: str, features: tuple[int, int], image: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """The boxes, one at a time, as prior_box_layer.cpp makes them."""
+    p = text_format.Parse(text, PriorBoxParameter())
+    ratios = [1.0]
+    for ratio in p.aspect_ratio:
+        if all(abs(ratio - known) >= 1e-6 for known in ratios):
+            ratios += [ratio, 1 / ratio] if p.flip else [ratio]
+    image_h, image_w = (p.img_h, p.img_w) if p.HasField("img_h") else (p.img_size, p.img_size)
+    image_h, image_w = (image_h, image_w) if image_h else image
+    step_h, step_w = (p.step_h, p.step_w) if p.HasField("step_h") else (p.step, p.step)
+    step_h, step_w = (step_h, step_w) if step_h else (image_h / features[0], image_w / features[1])
+    boxes = []
+    for row in range(features[0]):
+        for column in range(features[1]):
+            x, y = (column + p.offset) * step_w, (row + p.offset) * step_h
+            for number, size in enumerate(map(int, p.min_size)):
+                sides = [(float(size), float(size))]
+                if p.max_size:
+                    sides.append((sqrt(size * int(p.max_size[number])),) * 2)
+                sides += [(size * sqrt(r), size / sqrt(r)) for r in ratios if abs(r - 1) >= 1e-6]
+                for w, h in sides:
+                    boxes += [
+                        (x - w / 2) / image_w,
+                        (y - h / 2) / image_h,
+                        (x + w / 2) / image_w,
+                        (y + h / 2) / image_h,
+                    ]
+    found = np.array(boxes)
+    if p.clip:
+        found = np.clip(found, 0, 1)
+    variance = list(p.variance) or [0.1]
+    return np.stack([found, np.resize(variance, len(found))])[None].astype(f)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "min_size: 26 max_size: 30 flip: false variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2",
+        "min_size: 30",
+        "min_size: 30.9 max_size: 60.9",  # cut to whole pixels
+        "min_size: 10 min_size: 20 min_size: 31",
+        "min_size: 10 min_size: 20 max_size: 20 max_size: 44 aspect_ratio: 2",
+        "min_size: 12 aspect_ratio: 2 aspect_ratio: 3 flip: true",
+        "min_size: 12 aspect_ratio: 2 aspect_ratio: 3 flip: false",
+        "min_size: 12 aspect_ratio: 1 aspect_ratio: 2 aspect_ratio: 2 aspect_ratio: 0.5",
+        "min_size: 40 clip: true",
+        "min_size: 20 variance: 0.3",
+        "min_size: 20 step: 8 offset: 0.25",
+        "min_size: 20 step_h: 7.5 step_w: 9 offset: 0",
+        "min_size: 20 img_size: 100",
+        "min_size: 20 img_h: 90 img_w: 110 step: 8",
+    ],
+)
+def test_prior_box_is_what_caffe_states(text: str) -> None:
+    features, image = np.zeros((2, 5, 3, 4), f), np.zeros((2, 3, 37, 50), f)
+    [found] = run(f'type: "PriorBox" prior_box_param {{ {text} }}', features, image)
+    expected = stated(text, (3, 4), (37, 50))
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "min_size []; give some above zero"),
+        ("min_size: 0", "min_size [0.0]; give some above zero"),
+        ("min_size: 9 max_size: 9", "max_size [9.0] for min_size [9.0]; give none, or a larger one for each"),
+        ("min_size: 9 min_size: 10 max_size: 20", "give none, or a larger one for each"),
+        ("min_size: 9 aspect_ratio: 0", "aspect_ratio [0.0]; must be above 0"),
+        ("min_size: 9 variance: 0.1 variance: 0.2", "variance [0.1, 0.2]; give one or four above zero"),
+        ("min_size: 9 variance: -0.1", "variance [-0.1]; give one or four above zero"),
+        ("min_size: 9 step: 8 step_h: 8", "step and step_h, step_w are given; one of them must go"),
+        ("min_size: 9 step_h: 8", "step_h=8, step_w=0; both must be above zero"),
+        ("min_size: 9 step: 0", "step=0; it must be above zero"),
+        ("min_size: 9 img_size: 9 img_h: 8", "img_size and img_h, img_w are given; one of them must go"),
+    ],
+)
+def test_prior_box_refuses(text: str, said: str) -> None:
+    message = refused(f'type: "PriorBox" prior_box_param {{ {text} }}', (1, 2, 3, 3), (1, 3, 9, 9))
+    assert message.startswith("net.prototxt: layer 'it' (PriorBox): ")
+    assert message.endswith(said)
+
+
+def test_prior_box_refuses_blobs_without_height_and_width() -> None:
+    assert "4 axes are converted" in refused('type: "PriorBox" prior_box_param { min_size: 9 }', (1, 2), (1, 3, 9, 9))
