@@ -59,6 +59,8 @@ def say(line: int, text: str) -> None:
 def main(program: str, *args: str) -> int:
     command, *flags = args
     assert command == "test"
+    detection = flags[-1] == "-detection"
+    flags = flags[:-1] if detection else flags
     assert flags[::2] == ["-model", "-weights", "-iterations", "-engine"], flags
     model, weights, iterations, engine = flags[1::2]
     assert engine == "MKLDNN"
@@ -86,10 +88,10 @@ def main(program: str, *args: str) -> int:
         print(header("F", 99, FATAL + " "), file=sys.stderr)
         print("*** Check failure stack trace: ***\n    @     0x7f038079c9fd  (unknown)", file=sys.stderr)
         os.abort()
-    return test(Path(model), Path(weights), int(iterations), fault)
+    return test(Path(model), Path(weights), int(iterations), fault, detection)
 
 
-def test(model: Path, weights: Path, n_iterations: int, fault: str) -> int:
+def test(model: Path, weights: Path, n_iterations: int, fault: str, detection: bool) -> int:
     from distcalib.caffe import read_weights
     from distcalib.engine.worker import NetWorker, Setting
     from distcalib.run.evaluation import loss_weights, scores
@@ -100,6 +102,10 @@ def test(model: Path, weights: Path, n_iterations: int, fault: str) -> int:
     worker.load("net", worker.compile(net.spec()))
     rows = worker.run("net", range(n_iterations))
     say(300, "Use CPU.")
+    if detection:
+        for i, (name, score) in enumerate(scores(rows).items() if fault != "truncate" else ()):
+            say(441, f"    Test net output #{i}: {name} = {score:.6g}")
+        return 0
     for i, row in enumerate(rows):
         if fault == "truncate" and i == len(rows) - 1:
             return 0

@@ -41,8 +41,6 @@ def unsliceable(layer: Layer) -> str | None:
     """Why `caffe test` cannot read this data layer from any record on; None if it can."""
     if layer.type == "Input":
         return "is fed by a program, and `caffe test` is none that feeds; give a prototxt whose TEST phase reads data"
-    if layer.type == "AnnotatedData":
-        return "is of a detection net, of which `caffe test` prints no more than the mAP of all; leave out -r"
     random = [filler.type for filler in layer.dummy_data_param.data_filler if filler.type != "constant"]
     if layer.type == "DummyData" and random:
         return (
@@ -66,7 +64,7 @@ def sliced(layer: Layer, prototxt: Path, index: Index | None, iterations: range,
 
 def slice_bytes(layer: Layer, prototxt: Path, index: Index | None, parts: Sequence[range]) -> int:
     """About what `sliced` writes for all of `parts`; lists of files are not worth counting.  Raises DataError."""
-    if layer.type == "Data":
+    if layer.type in ("AnnotatedData", "Data"):
         records = open_records(layer.data_param, prototxt, index)
         try:
             sample = records.read(0, min(records.n_records, _SAMPLED))
@@ -175,6 +173,7 @@ def _write_hdf5(source: Hdf5Source, first: int, count: int, folder: Path) -> Ite
 
 
 _SLICERS: dict[str, Callable[[Layer, Path, Index | None, range, Path], None]] = {
+    "AnnotatedData": _slice_database,
     "Data": _slice_database,
     "ImageData": _slice_list,
     "HDF5Data": _slice_hdf5,

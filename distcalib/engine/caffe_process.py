@@ -53,14 +53,22 @@ def caffe_version(executable: Path) -> str:
 
 
 def run_caffe(
-    executable: Path, model: Path, weights: Path, n_iterations: int, n_threads: int, feed: Callable[[str], None]
+    executable: Path,
+    model: Path,
+    weights: Path,
+    n_iterations: int,
+    n_threads: int,
+    feed: Callable[[str], None],
+    detection: bool = False,
 ) -> int:
     """`caffe test` in the folder of `model`, its log to `feed` line by line; the exit code, or minus a signal.
 
-    OSError if no process can be started.
+    `detection`: it prints mAP.  OSError if no process can be started.
     """
     command = [str(executable), "test", "-model", str(model), "-weights", str(weights)]
     command += ["-iterations", str(n_iterations), "-engine", "MKLDNN"]
+    if detection:
+        command.append("-detection")
     child = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *command],
         cwd=model.parent,

@@ -1,4 +1,5 @@
-"""The log of `caffe test`, read line by line: a line a batch and output number, then their means.
+"""The log of `caffe test`, read line by line: a line a batch and output number, then their means; or, with
+`-detection`, a line an output with its mAP.
 
 Lines are told by `caffe.cpp` and their form, not by its line numbers, which move with the version. The means are not
 used, the batches are: but both must agree, or the log is not what it is taken for."""
@@ -13,6 +14,7 @@ from distcalib.errors import EngineError
 _BATCH = re.compile(r"I.* caffe\.cpp:\d+\] Batch (\d+), (.*) = (\S+)\s*")
 _LOSS = re.compile(r"I.* caffe\.cpp:\d+\] Loss: (\S+)\s*")
 _MEAN = re.compile(r"I.* caffe\.cpp:\d+\] (.*?) = (\S+)(?: \(\* \S+ = \S+ loss\))?\s*")
+_DETECTED = re.compile(r"I.* caffe\.cpp:\d+\]\s+Test net output #\d+: (.*) = (\S+)\s*")
 _FATAL = re.compile(r"F\d.*?\] (.*)")
 _LONGEST = 300  # characters of a line of the log in a message
 _DIGITS = 6  # significant ones of a printed number
@@ -40,6 +42,8 @@ class CaffeLog:
     fatal: str = ""
     """What the first line that begins with F says."""
     last: str = ""
+    detected: dict[str, float] = field(default_factory=dict)
+    """The mAP of each output, with `-detection`."""
     _open: Numbers = field(default_factory=dict)
     _means: Numbers = field(default_factory=dict)
     _ended: bool = False
@@ -56,6 +60,8 @@ class CaffeLog:
             self.fatal = fatal[1].strip()[:_LONGEST]
         elif line[0] != "I":
             pass
+        elif mean_precision := _DETECTED.fullmatch(line):
+            self._detect(mean_precision[1], mean_precision[2])
         elif batch := _BATCH.fullmatch(line):
             self._batch(int(batch[1]), batch[2], batch[3])
         elif _LOSS.fullmatch(line):
@@ -68,7 +74,14 @@ class CaffeLog:
         """Raise EngineError unless there are so many batches, each with a number for every one of `names`, and their
         means are those that Caffe prints at the end.
         """
-        fault = self._fault or self._faults(n_batches, names)
+        self._refuse(self._fault or self._faults(n_batches, names))
+
+    def check_detected(self, names: Iterable[str]) -> None:
+        """Raise EngineError unless there is an mAP between 0 and 1 for every one of `names`."""
+        wrong = [name for name in names if not 0.0 <= self.detected.get(name, math.nan) <= 1.0]
+        self._refuse(self._fault or (f"it has no mAP of '{wrong[0]}'" if wrong else ""))
+
+    def _refuse(self, fault: str) -> None:
         if fault:
             raise EngineError(
                 f"{self.where}: the log of Intel Caffe is not that of a test: {fault} (its last line: {self.last}); "
@@ -110,6 +123,12 @@ class CaffeLog:
             self._fault = self._fault or f"batch {number} stands where {len(self.batches)} is due"
             return
         self._add(self._open, name, text)
+
+    def _detect(self, name: str, text: str) -> None:
+        try:
+            self.detected[name] = float(text)
+        except ValueError:
+            self._fault = self._fault or f"'{name}' is '{text[:_LONGEST]}', which is no number"
 
     def _add(self, numbers: Numbers, name: str, text: str) -> None:
         try:

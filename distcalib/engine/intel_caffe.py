@@ -2,7 +2,8 @@
 
 `caffe test` always starts at the first record, and starting it takes seconds. So the unit of its jobs is a slice of the
 iterations, one an actor, each with data of its own; a row of a slice holds the rows of its iterations, and the score
-does not depend on how they are cut. Ranges cannot come from it, since it prints outputs only."""
+does not depend on how they are cut. A detection net is one slice of all: its log has no more than the mAP, which stands
+for each of its iterations then. Ranges cannot come from it, since it prints outputs only."""
 
 import hashlib
 import pickle
@@ -25,7 +26,7 @@ from distcalib.engine.glog import CaffeLog, Output
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import EngineError
-from distcalib.metrics import Partial
+from distcalib.metrics import DETECTION, Partial
 
 Bytes = NDArray[np.uint8]
 
@@ -121,7 +122,13 @@ class CaffeWorker:
             model.write_text(net_text(net), "utf-8")
             try:
                 code = run_caffe(
-                    self._setting.executable, model, program.weights, len(iterations), self._n_threads, log.feed
+                    self._setting.executable,
+                    model,
+                    program.weights,
+                    len(iterations),
+                    self._n_threads,
+                    log.feed,
+                    program.detects,
                 )
             except OSError as error:
                 raise EngineError(
@@ -129,6 +136,11 @@ class CaffeWorker:
                 ) from error
         if code or log.fatal:
             raise EngineError(_aborted(program.where, code, log))
+        if program.detects:
+            log.check_detected(program.outputs)
+            return (Row({name: Partial(log.detected[name], 1) for name in program.outputs}, (), None),) * len(
+                iterations
+            )
         log.check(len(iterations), program.outputs)
         return tuple(
             Row({name: self._partial(name, batch[name]) for name in sorted(batch)}, (), None) for batch in log.batches
@@ -183,6 +195,11 @@ class _Program:
     def net(self) -> caffe_pb2.NetParameter:
         """The net that `text` is."""
         return text_format.Parse(self.text, caffe_pb2.NetParameter())
+
+    @property
+    def detects(self) -> bool:
+        """Whether Caffe is asked for mAP."""
+        return any(layer.type == DETECTION for layer in self.net.layer)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:

@@ -39,6 +39,17 @@ class RankSpec:
     reference: Mapping[int, tuple[Array, ...]] = field(compare=False, repr=False)
     begin: int
 
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """By how much the distance of each output counts: 1 for one alone; of several, which have units of their own
+        (boxes and confidences), one over the mean square of FP32's.
+        """
+        if len(self.outputs) == 1:
+            return (1.0,)
+        squares = [[float(np.mean(np.square(y, dtype=np.float64))) for y in made] for made in self.reference.values()]
+        means = [fsum(column) / len(column) for column in zip(*squares, strict=True)]
+        return tuple(1.0 / mean if 0.0 < mean < np.inf else 1.0 for mean in means)
+
 
 def in_chunks(
     base: NetSpec, candidates: Mapping[str, NetSpec], share: bool = True
@@ -71,14 +82,17 @@ class RankProgram:
     spec: RankSpec
     head: Callable[[Mapping[str, Array]], Mapping[Blob, Array]]
     tails: Mapping[str, Callable[[Mapping[str, Array]], Mapping[Blob, Array]]]
+    weights: tuple[float, ...]
 
     def distances(self, iteration: int, batch: Mapping[str, Array]) -> dict[str, float]:
         """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
         values = {**batch, **{str(blob): array for blob, array in self.head(batch).items()}}
         found: dict[str, float] = {}
+        weights = self.weights
         for name, tail in self.tails.items():
             outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
-            found[name] = distance([outputs[str(blob)] for blob in self.spec.outputs], self.spec.reference[iteration])
+            made = [outputs[str(blob)] for blob in self.spec.outputs]
+            found[name] = distance(made, self.spec.reference[iteration], weights)
         return found
 
 
@@ -95,13 +109,13 @@ def compile_ranking(
         name: _part(one, blobs_of, shapes, n_threads, keep=spec.outputs, given=given)
         for name, one in spec.candidates.items()
     }
-    return RankProgram(spec, head, tails)
+    return RankProgram(spec, head, tails, spec.weights)
 
 
-def distance(values: Sequence[Array], reference: Sequence[Array]) -> float:
-    """Σ over outputs of mean (y - y_FP32)², f64; infinite where an output is not finite."""
+def distance(values: Sequence[Array], reference: Sequence[Array], weights: Sequence[float] | None = None) -> float:
+    """Σ over outputs of mean (y - y_FP32)² times its weight, f64; infinite where an output is not finite."""
     parts = [float(np.mean((a.astype(np.float64) - b) ** 2)) for a, b in zip(values, reference, strict=True)]
-    total = fsum(parts)
+    total = fsum(parts if weights is None else (part * weight for part, weight in zip(parts, weights, strict=True)))
     return total if np.isfinite(total) else float("inf")
 
 

@@ -27,7 +27,7 @@ from distcalib.quantize.storage import ZERO_POINT, weight_integers
 
 _S32_MAX = 2**31 - 1
 # The data layers whose values transform_param makes.
-_TRANSFORMING = ("Data", "ImageData")
+_TRANSFORMING = ("Data", "ImageData", "AnnotatedData")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ def refuse_unforceable(quantizer: Quantizer, where: str) -> None:
         raise UnsupportedError("; ".join(problems))
 
 
+def has_image_size(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a PriorBox says how large the image is, and does not look at it."""
+    return bool(layer.prior_box_param.img_size or layer.prior_box_param.img_h)
+
+
 def _problems(quantizer: Quantizer, name: str) -> Iterator[str]:
     """What is in the way of -fu, each with its remedy."""
     graph, group = quantizer.graph, quantizer.groups[name]
@@ -67,10 +72,15 @@ def _problems(quantizer: Quantizer, name: str) -> Iterator[str]:
     if data.type not in _TRANSFORMING or group.input != data.tops[0]:
         yield (
             f"reads '{group.input.name}' of layer '{data.name}' ({data.type}), which has no transform_param for -fu to "
-            f"write to; {' and '.join(_TRANSFORMING)} layers have one, else leave out -fu"
+            f"write to; {', '.join(_TRANSFORMING)} layers have one, else leave out -fu"
         )
         return
-    others = ", ".join(f"'{node.name}'" for node in graph.consumers[group.input] if node is not group.node)
+    readers = [node for node in graph.consumers[group.input] if node is not group.node]
+    priors = [node for node in readers if node.type == "PriorBox"]
+    sized = ", ".join(f"'{node.name}'" for node in priors if not has_image_size(node.layer))
+    if sized and pad[0]:
+        yield f"pads, and -fu would pad '{group.input.name}', whose size {sized} takes; give these img_h and img_w"
+    others = ", ".join(f"'{node.name}'" for node in readers if node not in priors)
     if others:
         yield f"shares its input '{group.input.name}' with {others}, which would read u8; leave out -fu"
     transform = data.layer.transform_param

@@ -78,6 +78,11 @@ class CalibrationReport:
     lower_is_better: bool
     tolerance: float
     met: bool | None
+    ap_version: str | None
+    """How precision over recall becomes an AP, where the metric is an mAP."""
+    fp32_average_precisions: Mapping[int, float]
+    """Of FP32 the AP by class, where the metric is an mAP; of the delivered file `average_precisions`."""
+    average_precisions: Mapping[int, float]
     fp32_score: float | None
     all_int8_score: float | None
     score: float | None

@@ -19,6 +19,7 @@ from distcalib.engine.worker import Setting, data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
+from distcalib.metrics import DETECTION
 from distcalib.run.isa import measured_isa
 from distcalib.run.net import Net
 
@@ -67,6 +68,12 @@ def refuse_for_caffe(net: Net) -> None:
         for node in data_nodes(net.graph)
         if (said := unsliceable(node.layer)) is not None
     ]
+    if _detects(net):
+        others = [blob.name for blob in net.graph.outputs if net.graph.producer[blob].type != DETECTION]
+        quoted = ", ".join(f"'{name}'" for name in others)
+        found += [f"`caffe test -detection` takes {quoted} for detections, too; let a Silence layer read it"] * bool(
+            others
+        )
     if found:
         raise UnsupportedError(f"{net.name}: -r: " + "; ".join(found))
 
@@ -79,13 +86,14 @@ class CaffeRun:
         self._net = net
         self._indexes = setting.indexes
         self._checked: set[Slices] = set()
-        n_labels = _n_labels(net, shapes)
+        n_labels = {} if _detects(net) else _n_labels(net, shapes)
+        self._is_whole = _detects(net)  # slices of an mAP do not merge, and it is all that the log has
         self._scratch = Path(tempfile.mkdtemp(prefix="distcalib-")).resolve()
         self.setting = CaffeSetting(setting, build.executable, weights.resolve(), self._scratch, n_labels)
 
     def job(self, key: str, spec: NetSpec, n_iterations: int, label: str, n_actors: int) -> Job:
         """A job that scores `spec`, a slice an actor.  Raises DataError if there is no room for the slices."""
-        slices = Slices(n_iterations, min(n_iterations, n_actors))
+        slices = Slices(n_iterations, 1 if self._is_whole else min(n_iterations, n_actors))
         if slices not in self._checked:
             self._check_space(slices.parts)
             self._checked.add(slices)
@@ -110,6 +118,10 @@ class CaffeRun:
                 f"{self._scratch.parent}: {len(parts)} slices of the data need about {needed / 1e9:.3g} GB and "
                 f"{free / 1e9:.3g} GB are free; name another folder in TMPDIR, or give fewer --actors"
             )
+
+
+def _detects(net: Net) -> bool:
+    return any(node.type == DETECTION for node in net.graph)
 
 
 def flat(result: JobResult) -> tuple[object, ...]:

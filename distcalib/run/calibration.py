@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
 from distcalib.errors import OptionError, UnsupportedError
-from distcalib.metrics import choose_score, is_map, lower_is_better
+from distcalib.metrics import average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -194,6 +194,9 @@ class _Run:
             lower_is_better=_lower_is_better(base, metric),
             tolerance=options.accuracy_loss,
             met=None if measured is None else measured.drop <= options.accuracy_loss,
+            ap_version=options.ap_version if detections_of(measuring.fp32_values[:1]) else None,
+            fp32_average_precisions=average_precisions(detections_of(measuring.fp32_values), options.ap_version),
+            average_precisions=average_precisions(detections_of(measuring.winner_values), options.ap_version),
             fp32_score=measuring.fp32_score,
             all_int8_score=None if first is None else first.score,
             score=None if measured is None else measured.score,

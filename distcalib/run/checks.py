@@ -12,7 +12,8 @@ from distcalib.data import DATA_TYPES, REFUSED_DATA
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
-from distcalib.metrics import AP_VERSIONS, DETECTION, HOST_TYPES, check_layer, read_sizes
+from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
+from distcalib.quantize.force_u8 import has_image_size
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import ZERO_POINT, params_of
 from distcalib.run.net import Net
@@ -59,7 +60,7 @@ def net_notes(net: Net) -> list[str]:
             random = ["batch_sampler"] if any(sampler.ListFields() for sampler in samplers) else []
             random += [name for name in ("distort_param", "expand_param") if transform.HasField(name)]
             if random:
-                found.append(f"{where}: {' and '.join(random)} would change images at random, and is not applied")
+                found.append(f"{where}: random {' and '.join(random)} {'are' if random[1:] else 'is'} not applied")
         if layer.detection_output_param.HasField("save_output_param"):
             found.append(f"{where}: save_output_param is ignored: no detections are written to files")
         if layer.detection_output_param.visualize:
@@ -67,10 +68,12 @@ def net_notes(net: Net) -> list[str]:
     return found
 
 
-def check_ap_version(name: str) -> None:
-    """Raise OptionError for an unknown way to take an AP."""
+def check_ap_version(name: str, root: str | Path | None) -> None:
+    """Raise OptionError for an unknown way to take an AP, and for one that Caffe in `root` does not know."""
     if name not in AP_VERSIONS:
         raise OptionError(f"--ap-version {name}: is none; {', '.join(AP_VERSIONS)} are")
+    if root is not None and name != DEFAULT_AP:
+        raise OptionError(f"--ap-version {name}: `caffe test` takes {DEFAULT_AP}, whatever it is told; leave out -r")
 
 
 def refuse_unrunnable(net: Net, fed: bool = False) -> None:
@@ -101,6 +104,8 @@ def _padding_problems(graph: Graph, data: Node) -> Iterator[str]:
     if not data.layer.transform_param.pad:
         return
     for reader in graph.consumers.get(data.tops[0], ()):
+        if reader.type == "PriorBox" and has_image_size(reader.layer):
+            continue
         if not reader.layer.quantization_param.force_u8_input:
             yield (
                 f"layer '{data.name}' ({data.type}): transform_param.pad frames the image with {ZERO_POINT}, which is "

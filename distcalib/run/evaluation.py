@@ -45,7 +45,7 @@ def evaluate(
     """
     begin = time.perf_counter()
     check_iterations(iterations)
-    check_ap_version(ap_version)
+    check_ap_version(ap_version, root)
     build = open_build(root, isa)
     net = open_net(Path(model))
     with Session(

@@ -71,6 +71,8 @@ class Results:
     cost: Cost = field(default_factory=Cost)
     curve: tuple[CurvePoint, ...] = ()
     """With --pareto."""
+    winner_values: Sequence[PartialScore] = ()
+    """Of the delivered candidate, by iteration."""
     chosen: Chosen | None = None
     """What `-a auto` chose."""
     pairs: Mapping[str, str] = field(default_factory=dict)

@@ -52,7 +52,7 @@ class CalibrationOptions(Options):
         super().__post_init__()
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
-        check_ap_version(self.ap_version)
+        check_ap_version(self.ap_version, self.root)
         if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
             raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):

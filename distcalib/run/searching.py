@@ -98,7 +98,15 @@ class Searching:
                 self._work([final])
             self._answer(final)
         self.measuring.cost.total += self.measuring.session.settle()
+        self.measuring.winner_values = self._values(winner)
         return winner
+
+    def _values(self, candidate: Candidate) -> Sequence[PartialScore]:
+        """What all iterations say of a candidate that was measured; none of one that cannot be run."""
+        if candidate not in self._known and not candidate.int8:
+            return self._decider.reference
+        known, n = self._known[candidate], len(self._decider.reference)
+        return [known.values[i] for i in range(n)] if len(known.values) == n else ()
 
     def measurement(self, candidate: Candidate) -> Measurement:
         """The score over all iterations, and its drop."""

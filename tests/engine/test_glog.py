@@ -126,3 +126,27 @@ def test_log_that_breaks_off_before_the_means() -> None:
     log = read(without("Loss", "523]") + f"{PREFIX}caffe.cpp:506] Batch 2, accuracy-top1 = 1\n")
     with pytest.raises(EngineError, match="it breaks off before the means"):
         log.check(2, ["loss"])
+
+
+def test_log_of_a_detection_test_has_the_map_of_each_output() -> None:
+    log = CaffeLog("net.prototxt")
+    for line in (
+        "I1122 10:11:12.131415  77 caffe.cpp:400] Running for 8 iterations.",
+        "I1122 10:11:12.131415  77 caffe.cpp:441]     Test net output #0: detection_eval = 0.121716",
+        "I1122 10:11:12.131415  77 caffe.cpp:441]     Test net output #1: other = 1",
+    ):
+        log.feed(line + "\n")
+    assert log.detected == {"detection_eval": 0.121716, "other": 1.0}
+    log.check_detected(["detection_eval", "other"])
+    with pytest.raises(EngineError, match="is not that of a test: it has no mAP of 'third'"):
+        log.check_detected(["detection_eval", "third"])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [("x", "'map' is 'x', which is no number"), ("nan", "it has no mAP of 'map'")]
+)
+def test_log_of_a_detection_test_with_another_value_is_refused(value: str, said: str) -> None:
+    log = CaffeLog("net.prototxt")
+    log.feed(f"I1122 10:11:12.131415  77 caffe.cpp:441]     Test net output #0: map = {value}")
+    with pytest.raises(EngineError, match=said):
+        log.check_detected(["map"])

@@ -191,7 +191,9 @@ def test_force_u8_refuses_a_bias_beyond_32_bits() -> None:
 
 C = conv("c", "data")
 SHARED = C.replace('name: "c"', 'name: "c" param { name: "w" }')
-NO_TRANSFORM = r"has no transform_param for -fu to write to; Data and ImageData layers have one, else leave out -fu"
+NO_TRANSFORM = (
+    r"has no transform_param for -fu to write to; Data, ImageData, AnnotatedData layers have one, else leave out -fu"
+)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,222 @@
+"""Detection nets from end to end: mAP as the score, on any number of actors and by a build of Caffe."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.caffe.graph import Blob
+from distcalib.engine.ranking import RankSpec
+from distcalib.engine.spec import Outputs
+from distcalib.errors import EngineError, OptionError, UnsupportedError
+from distcalib.metrics import Detections, merged
+from distcalib.report import TIMING_KEYS, CalibrationReport
+from distcalib.run.calibration import calibrate
+from distcalib.run.checks import net_notes
+from distcalib.run.choosing import score_inputs
+from distcalib.run.evaluation import class_scores, evaluate
+from distcalib.run.inspection import inspect
+from distcalib.run.net import open_net
+from distcalib.run.options import CalibrationOptions
+from tests.run.test_calibration import Notes
+from tests.run.tiny_ssd import ITERATIONS, QUANTIZABLE, TinySsd, make_tiny_ssd, worker_of
+from tests.standin import make_standin
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, detection=True, accuracy_loss=0.1)
+
+
+@pytest.fixture(scope="module")
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture(scope="module")
+def ranked(tiny_ssd: TinySsd, tmp_path_factory: pytest.TempPathFactory, notes: Notes) -> CalibrationReport:
+    """A run that had to search, on two actors."""
+    options = replace(OPTIONS, out=tmp_path_factory.mktemp("out"), n_actors=2)
+    return calibrate(tiny_ssd.prototxt, tiny_ssd.weights, options, reporter=notes)
+
+
+def test_calibrate_by_map_finds_the_one_layer_that_int8_ruins(ranked: CalibrationReport, notes: Notes) -> None:
+    assert (ranked.metric, ranked.met, ranked.minimal) == ("map", True, True)
+    assert ranked.fp32_layers == ("conv3",)
+    assert set(ranked.int8_layers) | {"conv3"} == set(QUANTIZABLE)
+    assert ranked.fp32_score is not None
+    assert ranked.fp32_score > 0.9
+    assert ranked.all_int8_score == pytest.approx(0.0, abs=0.1)
+    assert any("'conv3' alone in INT8 does most to the output" in note for note in notes.notes)
+
+
+def test_calibrate_by_map_reports_the_ap_of_each_class(ranked: CalibrationReport) -> None:
+    assert ranked.ap_version == "11point"
+    for score, by_class in (
+        (ranked.fp32_score, ranked.fp32_average_precisions),
+        (ranked.score, ranked.average_precisions),
+    ):
+        assert list(by_class) == [1, 2]
+        assert sum(by_class.values()) / 2 == pytest.approx(score)
+    written = json.loads((Path(ranked.output).parent / "report.json").read_text())
+    assert written["average_precisions"] == {str(label): ap for label, ap in ranked.average_precisions.items()}
+
+
+def test_calibrate_by_map_gives_the_same_bytes_on_one_actor(
+    ranked: CalibrationReport, tiny_ssd: TinySsd, tmp_path: Path
+) -> None:
+    found = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(OPTIONS, out=tmp_path, n_actors=1))
+    assert Path(found.output).read_bytes() == Path(ranked.output).read_bytes()
+    ignored = {*TIMING_KEYS, "output"}
+    one, two = (
+        {key: value for key, value in json.loads(report.to_json()).items() if key not in ignored}
+        for report in (found, ranked)
+    )
+    assert one == two
+
+
+def test_evaluate_gives_the_map_of_the_delivered_file(ranked: CalibrationReport, tiny_ssd: TinySsd) -> None:
+    found = evaluate(ranked.output, tiny_ssd.weights, ITERATIONS, n_actors=1)
+    assert found.scores == {"map": ranked.score}
+    assert found.average_precisions == {"map": ranked.average_precisions}
+    assert found.n_values == {"map": 1}
+
+
+def test_calibrate_by_map_uses_what_caffe_prints_with_a_build(
+    ranked: CalibrationReport, tiny_ssd: TinySsd, tmp_path: Path
+) -> None:
+    standin = make_standin(tmp_path / "build")
+    options = replace(OPTIONS, strategy="none", n_actors=2, root=standin.root, out=tmp_path / "out")
+    found = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, options)
+    assert found.fp32_score == pytest.approx(ranked.fp32_score, abs=1e-6)
+    assert found.all_int8_score == pytest.approx(ranked.all_int8_score, abs=1e-6)
+    assert found.average_precisions == {}
+    calls = [call["args"] for call in standin.calls]
+    assert [args[-1] for args in calls] == ["-detection"] * 2
+    assert [args[6] for args in calls] == [str(ITERATIONS)] * 2, "one slice of all"
+    standin.fail_by("truncate")
+    with pytest.raises(EngineError, match="is not that of a test: it has no mAP of 'map'"):
+        evaluate(tiny_ssd.prototxt, tiny_ssd.weights, ITERATIONS, n_actors=1, root=standin.root)
+
+
+def test_a_build_refuses_an_output_beside_the_map(tiny_ssd: TinySsd, tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    added = 'layer { name: "more" type: "ReLU" bottom: "conv3" top: "more" }'
+    file.write_text(tiny_ssd.prototxt.read_text() + added)
+    with pytest.raises(UnsupportedError, match="takes 'more' for detections, too; let a Silence layer read it"):
+        evaluate(file, tiny_ssd.weights, root=make_standin(tmp_path / "build").root)
+
+
+def test_calibrate_refuses_what_map_does_not_have(tiny_ssd: TinySsd, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="'map' is an mAP, which is no mean of them; leave it out"):
+        calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(OPTIONS, confidence=0.99))
+    with pytest.raises(OptionError, match="--ap-version Integral: `caffe test` takes 11point"):
+        replace(OPTIONS, ap_version="Integral", root=tmp_path)
+    with pytest.raises(OptionError, match="--ap-version x: is none; 11point, MaxIntegral, Integral are"):
+        replace(OPTIONS, ap_version="x")
+    with pytest.raises(OptionError, match="-d 1: the net has no DetectionEvaluate layer"):
+        text = tiny_ssd.prototxt.read_text().split('layer { name: "map"')[0]
+        (tmp_path / "net.prototxt").write_text(text)
+        calibrate(tmp_path / "net.prototxt", tiny_ssd.weights, OPTIONS)
+
+
+def test_score_inputs_of_map_are_boxes_and_confidences(tiny_ssd: TinySsd) -> None:
+    net = open_net(tiny_ssd.prototxt)
+    assert score_inputs(net, "map") == (Blob("loc_flat", 0), Blob("prob_flat", 0))
+    assert set(score_inputs(net, "")) == {Blob("loc_flat", 0), Blob("prob_flat", 0), Blob("priors", 0)}
+
+
+def test_rows_of_the_worker_are_detections_that_merge(tiny_ssd: TinySsd) -> None:
+    net = open_net(tiny_ssd.prototxt)
+    assert [node.type for node in net.graph].count("MultiBoxLoss") == 0
+    worker = worker_of(net, tiny_ssd.weights)
+    worker.load("net", worker.compile(net.spec()))
+    rows = worker.run("net", range(ITERATIONS))
+    parts = [row.scores["map"] for row in rows]
+    assert all(isinstance(part, Detections) for part in parts)
+    assert 0.9 < merged(parts) <= 1.0
+    assert class_scores(rows, "MaxIntegral").keys() == {"map"}
+    assert parts[0].value == merged(parts[:1])
+
+
+def test_ranking_weighs_boxes_and_confidences_by_their_size() -> None:
+    blobs = (Blob("loc", 0), Blob("conf", 0))
+    reference = {i: (np.full(4, 10.0, np.float32), np.full(2, 0.5, np.float32)) for i in range(3)}
+    assert RankSpec({}, blobs, reference, 0).weights == pytest.approx((1 / 100, 4.0))
+    assert RankSpec({}, blobs[:1], {0: reference[0][:1]}, 0).weights == (1.0,)
+    zeros = {0: (np.zeros(4, np.float32), np.ones(2, np.float32))}
+    assert RankSpec({}, blobs, zeros, 0).weights == (1.0, 1.0)
+
+
+def test_inspect_shows_sizes_that_differ_and_what_is_not_done(tmp_path: Path) -> None:
+    made = make_tiny_ssd(tmp_path, output='visualize: true save_output_param { output_directory: "x" }')
+    text = made.prototxt.read_text().replace("batch_sampler {}", "batch_sampler { max_trials: 3 }")
+    made.prototxt.write_text(text.replace("transform_param {", "transform_param { distort_param {}", 1))
+    found = inspect(made.prototxt, made.weights)
+    assert found.problems == ()
+    assert found.quantizable == QUANTIZABLE
+    shapes = {layer.name: layer.shapes for layer in found.layers}
+    assert shapes["data"] == ((4, 3, 16, 16), (1, 1, -1, 8))
+    assert shapes["out"] == ((1, 1, -1, 7),)
+    assert shapes["priors"] == ((1, 2, 8 * 8 * 2 * 4),)
+    assert list(found.notes) == net_notes(open_net(made.prototxt))
+    assert [note.split(": ", 1)[1] for note in found.notes] == [
+        "layer 'data' (AnnotatedData): random batch_sampler and distort_param are not applied",
+        "layer 'out' (DetectionOutput): save_output_param is ignored: no detections are written to files",
+        "layer 'out' (DetectionOutput): visualize is ignored: nothing is shown",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        (
+            'layer { name: "r" type: "ReLU" bottom: "label" top: "r" }',
+            "layer 'r' (ReLU): reads 'label', whose size differs from iteration to iteration; only DetectionEvaluate",
+        ),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "out" top: "r" }',
+            "layer 'r' (ReLU) reads blob 'out', made by 'out' (DetectionOutput); remove that reader",
+        ),
+    ],
+    ids=["labels", "detections"],
+)
+def test_inspect_refuses_a_layer_that_reads_what_varies(
+    tiny_ssd: TinySsd, tmp_path: Path, added: str, said: str
+) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(tiny_ssd.prototxt.read_text() + added)
+    assert any(said in problem for problem in inspect(file, tiny_ssd.weights).problems)
+
+
+def test_net_problems_name_a_size_file_that_is_not_there(tiny_ssd: TinySsd, tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    text = tiny_ssd.prototxt.read_text()
+    head, tail = text.rsplit("num_classes: 3", 1)
+    file.write_text(f'{head}num_classes: 3 name_size_file: "sizes.txt"{tail}')
+    assert inspect(file).problems == (
+        "sizes.txt: the name_size_file cannot be read (No such file or directory); correct its path",
+    )
+    (tmp_path / "sizes.txt").write_text("".join(f"image{i} 16 16\n" for i in range(24)))
+    assert inspect(file).problems == ()
+    assert evaluate(file, tiny_ssd.weights, 2, n_actors=1).scores["map"] > 0.5
+
+
+def test_calibrate_forces_u8_where_priors_know_the_size_of_the_image(tmp_path: Path, tiny_ssd: TinySsd) -> None:
+    options = replace(OPTIONS, first_conv_force_u8=True, strategy="none", n_actors=1, weights_channel="multiple")
+    with pytest.raises(UnsupportedError, match="pads, and -fu would pad 'data', whose size 'priors' takes; give these"):
+        calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "0"))
+    made = make_tiny_ssd(tmp_path / "net", prior="img_size: 16")
+    found = calibrate(made.prototxt, made.weights, replace(options, out=tmp_path / "1"))
+    assert found.fp32_score is not None
+    assert found.plain is not None
+    assert found.score == pytest.approx(found.plain.score, abs=0.1)
+    outputs = Outputs((Blob("priors", 0),))
+    nets = [open_net(made.prototxt), open_net(Path(found.output))]
+    boxes = []
+    for net, weights in zip(nets, (made.weights, Path(str(found.output_weights))), strict=True):
+        worker = worker_of(net, weights)
+        worker.load("net", worker.compile(net.spec(outputs=outputs)))
+        boxes.append(worker.run("net", [0])[0].values[Blob("priors", 0)])
+    np.testing.assert_array_equal(boxes[0], boxes[1])
