@@ -52,9 +52,13 @@ class SimulatedCluster:
         """As it is."""
         return value
 
-    def start_actor(self) -> "SimulatedActor":
+    def start_actor(self, node: str = "") -> "SimulatedActor":
         """In no time: what starting takes is not looked into."""
         return SimulatedActor(self)
+
+    def keep(self, ref: Any) -> Any:
+        """One machine."""
+        return ref
 
     def get(self, ref: Ref) -> Outcome:
         """The outcome; by then it is its time."""

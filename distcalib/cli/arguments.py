@@ -17,6 +17,16 @@ def a_path(text: str) -> Path:
     return Path(text)
 
 
+def a_number_or_auto(text: str) -> int | None:
+    """A whole number, or None for auto."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
+
+
 def example(*commands: str) -> str:
     """The end of a help text: commands as they can be pasted, on the net that comes with the sources."""
     return "\n".join(["example" if len(commands) == 1 else "examples", *(f"  {command}" for command in commands)])
@@ -60,8 +70,12 @@ def add_actors(parser: argparse.ArgumentParser) -> None:
     """How the work is spread."""
     parser.add_argument("--actors", type=int, metavar="N", help="actors that measure (default: one a physical core)")
     parser.add_argument(
-        "--cores-per-actor", type=int, default=1, metavar="N", help="physical cores of each (default: 1)"
+        "--cores-per-actor",
+        type=a_number_or_auto,
+        metavar="N|auto",
+        help="physical cores of each; auto, the default: one, and more where memory is short",
     )
+    add_address(parser)
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
             data=args.data,
             ap_version=args.ap_version,
             root=args.root,
+            address=args.address,
             reporter=reporter,
         )
     if args.json:

@@ -105,15 +105,18 @@ class Call:
     def _collect(self, actor: int) -> None:
         """Take the oldest result of an actor; if it died, give its tasks back and replace it."""
         flying = self._flying[actor]
+        task = flying[0].task
         try:
             outcome = self._fleet.cluster.get(flying[0].outcome)
+            if task is not None and task.kind is Kind.COMPILE and task.job in self._blobs and outcome.error is None:
+                self._blobs[task.job] = self._fleet.cluster.keep(self._blobs[task.job])
         except ActorLost:
             self._replace(actor)
             return
         except Exception:
             flying.popleft()
             raise
-        task = flying.popleft().task
+        flying.popleft()
         self._feeder.freed(actor)
         if task is None:
             self._fleet.settle_one(outcome)

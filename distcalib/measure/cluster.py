@@ -36,12 +36,15 @@ from distcalib.measure.actor import ActorProcess  # noqa: E402
 from distcalib.measure.interrupts import interrupt_held  # noqa: E402
 
 _CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 2.0
+
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
 
 Ref = Any  # ray.ObjectRef: its type parameter is lost on the way through an actor's untyped methods
 
 
 class ActorLost(Exception):
-    """An actor's process is gone, and the call's result with it."""
+    """An actor's process is gone, or the node that had the call's result is."""
 
 
 class Actor:
@@ -73,25 +76,53 @@ class Cluster:
             if self._ours:
                 with interrupt_held():
                     _connect(address, n_cpus)
-            self._here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            self.home: str = ray.get_runtime_context().get_node_id()
         except BaseException:  # Ctrl-C that was held back, too
             self.close()
             raise
+
+    @staticmethod
+    def joins(address: str | None) -> bool:
+        """Whether a Cluster of `address` joins a Ray that runs, rather than start one on this machine."""
+        return ray.is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
     def put(self, value: object) -> Ref:
         """Store once for all actors."""
         return ray.put(value)
 
-    def start_actor(self) -> Actor:
-        """Start an actor process on this machine. It reserves no CPUs of Ray's: pinning is what keeps actors apart,
-        and a reservation that cannot be met would wait for ever."""
-        return Actor(ray.remote(ActorProcess).options(num_cpus=0, scheduling_strategy=self._here).remote())
+    def keep(self, ref: Ref) -> Ref:
+        """The same value on the driver's machine, so that it outlives the node that made it; on one machine itself.
+
+        Raises ActorLost if it is too late.
+        """
+        return ref if len(self.live_nodes()) == 1 else ray.put(self.get(ref))
+
+    def live_nodes(self) -> dict[str, str]:
+        """The nodes that Ray has not given up, by id in hex: what a person calls them."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        return {
+            node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            for node in nodes
+            if node["Alive"]
+        }
+
+    def answering_nodes(self) -> dict[str, str]:
+        """Of the live nodes those whose Ray answers now: up to a minute may pass until Ray gives a lost one up."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        ports = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in nodes}
+        return {node: name for node, name in self.live_nodes().items() if node == self.home or _listens(*ports[node])}
+
+    def start_actor(self, node: str = "") -> Actor:
+        """Start an actor process on `node` ("": this machine). It reserves no CPUs of Ray's: pinning is what keeps
+        actors apart, and a reservation that cannot be met would wait for ever."""
+        there = NodeAffinitySchedulingStrategy(node or self.home, soft=False)
+        return Actor(ray.remote(ActorProcess).options(num_cpus=0, scheduling_strategy=there).remote())
 
     def get(self, ref: Ref) -> Any:
         """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""
         try:
             return ray.get(ref)
-        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+        except _LOST as error:
             raise ActorLost(str(error)) from error
         except ray.exceptions.RayTaskError as error:
             raise MeasureError(
@@ -157,6 +188,14 @@ def _check_listening(address: str) -> None:
         raise ValueError("not of the form HOST:PORT")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
         pass
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def _last_line(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """The actors of a pool as processes: start, pin, replace, kill. What they work on is the business of call.py."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distcalib.errors import DistcalibError, MeasureError
@@ -33,20 +35,26 @@ class Fleet:
         env: Mapping[str, str],
     ) -> None:
         self.cluster = cluster
-        self._placements = placements
+        self._placements = list(placements)
+        self._moved: dict[int, None] = {}  # actors whose node was lost, and that share the cores of others since
         self._env = dict(env)
         self._factory = cluster.put(factory)
         self._shared = cluster.put(shared)
         self._left: list[list[Ref]] = [[] for _ in placements]
         self._used: dict[int, None] = {}  # actors that may hold a program; as keys, for sets have no order
         self._abandoned_seconds = 0.0
-        self._actors: list[Actor] = [cluster.start_actor() for _ in placements]
+        self._actors: list[Actor] = [cluster.start_actor(placement.node) for placement in placements]
         try:
             for number, refs in enumerate([self._begin(number) for number in range(len(placements))]):
                 self._finish(number, refs)
         except BaseException:
             self.kill()
             raise
+
+    @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where each actor runs."""
+        return tuple(self._placements)
 
     def __len__(self) -> int:
         return len(self._placements)
@@ -57,7 +65,8 @@ class Fleet:
         return self._actors[number].call(method, *args, n_returns=n_returns)
 
     def replace(self, number: int) -> None:
-        """Put a new process in the place of a dead one, pinned alike. Raises MeasureError if that dies too."""
+        """Put a new process in the place of a dead one, pinned alike, or, if its node is lost, to the cores of another.
+        Raises MeasureError if that dies too."""
         _LOG.warning("actor %d died; a new one takes its place and its work is done again", number)
         self._restart(number)
         self._finish(number, self._begin(number))
@@ -74,6 +83,21 @@ class Fleet:
     def settle_one(self, outcome: Outcome) -> None:
         """Count the seconds of a task that nobody waited for. Its error, if any, is nobody's business either."""
         self._abandoned_seconds += outcome.seconds
+
+    def extend(self, placements: Sequence[Placement], grows: bool) -> None:
+        """Use a new node, between two calls: actors whose node was lost move there; if it `grows`, others start."""
+        free = list(placements)
+        for number in list(self._moved):
+            if free:
+                del self._moved[number]
+                self._place(number, free.pop(0))
+        first = len(self._placements)
+        added = [replace(placement, actor=first + i) for i, placement in enumerate(free)] if grows else []
+        self._placements += added
+        self._left += [[] for _ in added]
+        self._actors += [self.cluster.start_actor(placement.node) for placement in added]
+        for placement, refs in [(placement, self._begin(placement.actor)) for placement in added]:
+            self._finish(placement.actor, refs)
 
     def settle(self) -> float:
         """Wait for all that is left; the seconds of all such tasks since this was last asked."""
@@ -132,8 +156,34 @@ class Fleet:
                 refs = self._begin(number)
 
     def _restart(self, number: int) -> None:
+        """A new process for an actor, elsewhere if its node does not answer."""
+        placement = self._placements[number]
+        if placement.node:
+            answering = self.cluster.answering_nodes()
+            if placement.node not in answering:
+                placement = self._shelter(number, answering)
         self._actors[number].kill()
-        self._actors[number] = self.cluster.start_actor()
+        self._placements[number] = placement
+        self._actors[number] = self.cluster.start_actor(placement.node)
+
+    def _place(self, number: int, placement: Placement) -> None:
+        """Move an actor that has nothing under way."""
+        self._left[number].clear()
+        self._used.pop(number, None)
+        self._actors[number].kill()
+        self._placements[number] = replace(placement, actor=number)
+        self._actors[number] = self.cluster.start_actor(placement.node)
+        self._finish(number, self._begin(number))
+
+    def _shelter(self, number: int, answering: Mapping[str, str]) -> Placement:
+        """The cores with the fewest actors on the nodes that answer."""
+        loads = Counter((place.node, place.cpus) for place in self._placements if place.node in answering)
+        if not loads:
+            raise MeasureError("no node answers that had actors; see whether Ray still runs there")
+        node, cpus = min(loads, key=lambda place: loads[place])
+        self._moved[number] = None
+        _LOG.warning("the node of actor %d is lost; it goes on at %s, beside another", number, answering[node])
+        return Placement(number, cpus, node)
 
 
 def check(outcome: Outcome) -> Outcome:

@@ -3,27 +3,38 @@
 One machine is a cluster of one: there is no serial path beside it, a pool of one actor is that. What a worker computes
 is none of its business; how work is dealt out is in dispatcher.py, how results come back in call.py."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 
-from distcalib.errors import MeasureError
+from distcalib.errors import DistcalibError, MeasureError
 from distcalib.measure.call import Call
 from distcalib.measure.cluster import Cluster
 from distcalib.measure.feeding import IN_FLIGHT
 from distcalib.measure.fleet import Fleet
 from distcalib.measure.jobs import Enough, Job, JobResult, Progress, WorkerFactory
-from distcalib.measure.topology import Placement, Topology, place_actors, read_topology
+from distcalib.measure.nodes import NodeInfo, describe_this_node, place_on_nodes
+from distcalib.measure.survey import ask_nodes
+from distcalib.measure.topology import Placement
+
+_LOG = logging.getLogger(__name__)
+
+Environment = Callable[[Sequence[NodeInfo]], Mapping[str, str]]
 
 
 class ActorPool:
     """Pinned actor processes, each with a worker made by `factory(shared, placement)`; a context manager.
 
     `n_actors` None: one for every `cores_per_actor` usable physical cores. More than there are cores for share them,
-    and `oversubscribed` says so. `env` is in each actor's environment before the factory is even imported there.
+    and `oversubscribed` says so. `cores_per_actor` None: as few as the memory of each machine allows, where an actor
+    needs `actor_bytes`. `env`, or what it returns for the nodes, is in each actor's environment before the factory is
+    even imported there; it may refuse the nodes.
     `shared` is stored once for all actors; arrays in it arrive as read-only views.
     `in_flight`: tasks that an actor is given at a time, see feeding.py.
-    `address`: of a Ray cluster; None: the Ray already used in this process, else RAY_ADDRESS, else a local Ray, which
-    `close` ends. Actors run on the driver's machine.
+    `address`: of a Ray cluster, on all nodes of which actors run; None: the Ray already used in this process, else
+    RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used from the next `run` on.
     Raises OptionError for counts that cannot be met, MeasureError when actors do not start, and what the factory
     raises.
     """
@@ -33,20 +44,31 @@ class ActorPool:
         factory: WorkerFactory,
         *,
         n_actors: int | None = None,
-        cores_per_actor: int = 1,
-        env: Mapping[str, str] | None = None,
+        cores_per_actor: int | None = 1,
+        actor_bytes: int = 0,
+        env: Mapping[str, str] | Environment | None = None,
         address: str | None = None,
         shared: object = None,
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._in_flight = in_flight
-        self.topology: Topology = read_topology()
-        self.placements: tuple[Placement, ...] = place_actors(self.topology, n_actors, cores_per_actor)
+        self._place = partial(place_on_nodes, cores_per_actor=cores_per_actor, actor_bytes=actor_bytes)
+        self._grows, self._fits = n_actors is None, cores_per_actor is None
+        self._unwelcome: set[str] = set()
         self._pace: float | None = None
         self._fleet: Fleet | None = None
-        self._cluster = Cluster(address, n_cpus=self.n_actors)
+        self._placed: tuple[Placement, ...] = ()
+        self._spread = Cluster.joins(address)
+        self.nodes: tuple[NodeInfo, ...] = () if self._spread else (describe_this_node(),)
+        placements = () if self._spread else self._place(self.nodes, n_actors)
+        self._cluster = Cluster(address, n_cpus=len(placements))
         try:
-            self._fleet = Fleet(self._cluster, self.placements, factory, shared, env or {})
+            if self._spread:
+                self.nodes = self._ask()
+                placements = self._place(self.nodes, n_actors)
+            self._agree = env if callable(env) else None
+            self._env = self._agree(self.nodes) if self._agree else dict(env or {})  # type: ignore[arg-type]
+            self._fleet = Fleet(self._cluster, placements, factory, shared, self._env)
         except BaseException:
             self.close()
             raise
@@ -57,9 +79,22 @@ class ActorPool:
         return len(self.placements)
 
     @property
+    def placements(self) -> tuple[Placement, ...]:
+        """Where each actor runs now, or ran when the pool was closed."""
+        return self._placed if self._fleet is None else self._fleet.placements
+
+    @property
+    def narrowed(self) -> bool:
+        """True when actors have more cores each because their machine has not the memory for more actors."""
+        return self._fits and any(placement.n_threads > 1 for placement in self.placements)
+
+    @property
     def oversubscribed(self) -> bool:
         """True when actors share cores or a CPU quota: results hold, times do not."""
-        return sum(len(placement.cpus) for placement in self.placements) > self.topology.n_usable
+        wanted = Counter({node.node_id: 0 for node in self.nodes})
+        for placement in self.placements:
+            wanted[placement.node] += len(placement.cpus)
+        return any(wanted[node.node_id] > node.topology.n_usable for node in self.nodes)
 
     def run(
         self,
@@ -80,6 +115,8 @@ class ActorPool:
         """
         if self._fleet is None:
             raise MeasureError("the actor pool is closed; make a new one")
+        if self._spread:
+            self._welcome(self._fleet)
         call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight)
         try:
             results = self._run(self._fleet, call)
@@ -90,6 +127,34 @@ class ActorPool:
             raise
         self._pace = call.seconds_per_iteration
         return results
+
+    def _ask(self) -> tuple[NodeInfo, ...]:
+        """All nodes of the cluster; this machine alone is not asked by a task, which would take a second."""
+        if list(self._cluster.live_nodes()) == [self._cluster.home]:
+            return (describe_this_node(self._cluster.home),)
+        found = ask_nodes()
+        if found.silent:
+            raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in found.silent.items()))
+        return found.nodes
+
+    def _welcome(self, fleet: Fleet) -> None:
+        """Use nodes that have joined since, if they are as the others; else say why not, once."""
+        known = {node.node_id for node in self.nodes} | self._unwelcome
+        if self._cluster.live_nodes().keys() <= known:
+            return
+        for node in ask_nodes(known).nodes:
+            try:
+                alike = self._agree is None or self._agree((*self.nodes, node)) == self._env
+                reason = "its CPU is another kind than those that the run began with"
+            except DistcalibError as error:
+                alike, reason = False, str(error)
+            if not alike:
+                self._unwelcome.add(node.node_id)
+                _LOG.warning("%s joined and is not used: %s", node.label, reason)
+                continue
+            _LOG.warning("%s joined and is used", node.label)
+            self.nodes = (*self.nodes, node)
+            fleet.extend(self._place((node,), None), self._grows)
 
     @staticmethod
     def _run(fleet: Fleet, call: Call) -> list[JobResult]:
@@ -111,6 +176,7 @@ class ActorPool:
     def close(self) -> None:
         """Kill the actors, and end Ray if this pool started it; twice does no harm."""
         if self._fleet is not None:
+            self._placed = self._fleet.placements
             self._fleet.kill()
             self._fleet = None
         self._cluster.close()

@@ -1,7 +1,8 @@
 """Ask every node of a cluster what it is; one that cannot tell is named with the reason, and does not stop the rest."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distcalib.measure.cluster import Cluster  # before ray, whose environment it sets
@@ -33,24 +34,26 @@ def survey(address: str | None = None) -> Survey:
         return Survey((describe_this_node(),), {})
     cluster = Cluster(address, n_cpus=0)
     try:
-        return _ask(address or "")
+        return replace(ask_nodes(), address=address or "")
     finally:
         cluster.close()
 
 
-def _ask(address: str) -> Survey:
+def ask_nodes(known: Collection[str] = ()) -> Survey:
+    """What each node is of the cluster that this process has joined, but those whose ids are `known`."""
     describe: Any = ray.remote(describe_this_node)
     asked: list[tuple[str, Any]] = []
     nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
     for node in nodes:
-        if node["Alive"]:
+        if node["Alive"] and node["NodeID"] not in known:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ip = node["NodeManagerAddress"]
             ref = describe.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(node["NodeID"], ip)
             asked.append((f"{node['NodeManagerHostname']} ({ip})", ref))
     found: list[NodeInfo] = []
     silent: dict[str, str] = {}
-    ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=_SECONDS)
+    if asked:
+        ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=_SECONDS)
     for label, ref in asked:
         try:
             found.append(ray.get(ref, timeout=0))
@@ -60,7 +63,7 @@ def _ask(address: str) -> Survey:
             silent[label] = f"cannot tell what it is: {_reason(error)}; install distcalib there as on the others"
         except ray.exceptions.RayError:
             silent[label] = "was lost while it was asked; see whether Ray still runs there and the network is well"
-    return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent, address)
+    return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent)
 
 
 def _reason(error: Exception) -> str:

@@ -116,7 +116,14 @@ class _Run:
                 saved = count_saved(searching, measuring.without, winner)
         report = self._report(made.text(), base, metric, quantizer, winner, measuring)
         report = replace(report, all_int8_score_given=saved.all_int8_score, layers_saved=saved.layers)
-        report = replace(report, batch=session.batch, n_actors=session.n_actors, seconds=time.perf_counter() - begin)
+        report = replace(
+            report,
+            batch=session.batch,
+            isa=session.isa,
+            n_actors=session.n_actors,
+            cores_per_actor=session.cores_per_actor,
+            seconds=time.perf_counter() - begin,
+        )
         if is_forced:
             text = deliver_plain(base, calibration, winner).text()
             return self._write_forced(made, session.weights, text, plain, report)
@@ -224,7 +231,7 @@ class _Run:
             isa=measured_isa(options.isa) if self.build is None else self.build.isa,
             versions=versions(self.build),
             n_actors=0,
-            cores_per_actor=options.cores_per_actor,
+            cores_per_actor=options.cores_per_actor or 1,
             seconds=0.0,
             cost_passes=measuring.cost.passes,
             images_per_second=measuring.images_per_second,

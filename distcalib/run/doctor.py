@@ -12,10 +12,9 @@ from typing import Any
 from distcalib.errors import OptionError
 from distcalib.measure.nodes import NodeInfo, place_on_nodes
 from distcalib.run.agreement import agreed_isa, mixed
+from distcalib.run.memory import BASE_BYTES
 
 GB = 2**30
-# Of an actor with a small net, measured: 0.3 GB in its process, most of it OpenVINO and Ray. Nets come on top.
-_ACTOR_BYTES = 0.5 * GB
 # Weights and programs travel through /dev/shm; Ray takes the disk instead where it is smaller than that.
 _SHM_BYTES = 1 * GB
 _BUSY = 0.25  # cores' share that other work may have before it is told
@@ -125,10 +124,10 @@ def _of_memory(node: NodeInfo) -> Iterator[Finding]:
         return Finding(False, (node.label,), what, remedy)
 
     n_actors = node.topology.n_usable
-    if node.free_bytes < n_actors * _ACTOR_BYTES:
+    if node.free_bytes < n_actors * BASE_BYTES:
         yield warn(
             f"{node.free_bytes / GB:.1f} GB of memory are free for {n_actors} actor(s), which want "
-            f"{n_actors * _ACTOR_BYTES / GB:.1f} GB before the net",
+            f"{n_actors * BASE_BYTES / GB:.1f} GB before the net",
             "free memory, or use fewer actors: --cores-per-actor",
         )
     if node.shm_bytes < _SHM_BYTES:

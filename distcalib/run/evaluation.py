@@ -17,7 +17,6 @@ from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
 from distcalib.run.checks import check_ap_version, check_iterations
-from distcalib.run.isa import measured_isa
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import Session, rows, versions
@@ -29,7 +28,7 @@ def evaluate(
     iterations: int = 10,
     *,
     n_actors: int | None = None,
-    cores_per_actor: int = 1,
+    cores_per_actor: int | None = None,
     isa: str = "native",
     data: str | Path | None = None,
     ap_version: str = DEFAULT_AP,
@@ -39,9 +38,10 @@ def evaluate(
 ) -> Evaluation:
     """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
 
-    Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores.  `root`:
-    a build folder of Intel Caffe, which measures in place of the embedded engine.  `ap_version`: how detections become
-    an AP.  Raises the errors of distcalib.errors.
+    Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores, which
+    None sets by the memory.  `root`: a build folder of Intel Caffe, which measures in place of the embedded engine.
+    `ap_version`: how detections become an AP.  `address`: of a Ray cluster, all nodes of which measure.  Raises the
+    errors of distcalib.errors.
     """
     begin = time.perf_counter()
     check_iterations(iterations)
@@ -77,7 +77,7 @@ def evaluate(
             batch=session.batch,
             int8_layers=int8,
             without_int8_kernel=without_kernel(int8, found),
-            isa=measured_isa(isa) if build is None else build.isa,
+            isa=session.isa,
             versions=versions(build),
             n_actors=session.n_actors,
             seconds=time.perf_counter() - begin,

@@ -39,7 +39,7 @@ class CalibrationOptions(Options):
     root: Path | None = None
     out: Path | None = None
     n_actors: int | None = None
-    cores_per_actor: int = 1
+    cores_per_actor: int | None = None
     address: str | None = None
 
     @property

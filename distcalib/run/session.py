@@ -25,10 +25,12 @@ from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, Placement, Progress
+from distcalib.measure.nodes import NodeInfo
 from distcalib.quantize.fusion import find_fused
+from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
-from distcalib.run.isa import isa_environment
+from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
 from distcalib.version import __version__
@@ -44,13 +46,13 @@ class Session:
         reporter: Reporter,
         *,
         n_actors: int | None = None,
-        cores_per_actor: int = 1,
+        cores_per_actor: int | None = None,
         isa: str = "native",
         data: Path | None = None,
         build: CaffeBuild | None = None,
         address: str | None = None,
     ) -> None:
-        """`build`: what scores in place of the embedded engine.
+        """`build`: what scores in place of the embedded engine. `cores_per_actor` None: as memory allows.
 
         Raises what reading the inputs and starting the actors raise.
         """
@@ -63,25 +65,55 @@ class Session:
         self.reporter = reporter
         self.weights: Weights = net.weights(weights)
         refuse_no_numbers(self.weights, weights, net)
-        self.cores_per_actor = cores_per_actor
         layers = [node.layer for node in data_nodes(net.graph)]
         arrays = None if data is None else load_arrays(data, layers, net.path)
         self.batch, indexes, self._data_shapes = _open_data(net, arrays)
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
-        start = partial(ActorPool, n_actors=n_actors, cores_per_actor=cores_per_actor, address=address)
+        start = partial(
+            ActorPool,
+            n_actors=n_actors,
+            cores_per_actor=cores_per_actor,
+            actor_bytes=self._actor_bytes(),
+            address=address,
+        )
         try:
             if build is None or self._caffe is None:
-                self._pool = start(make_worker, env=isa_environment(isa), shared=setting)
+                self._pool = start(make_worker, env=partial(agree, isa), shared=setting)
             else:
-                self._pool = start(make_caffe_worker, env=build.environment, shared=self._caffe.setting, in_flight=1)
+                env = partial(agree_on_caffe, build.environment)
+                self._pool = start(make_caffe_worker, env=env, shared=self._caffe.setting, in_flight=1)
         except BaseException:
             self._remove_scratch()
             raise
-        self.n_actors = self._pool.n_actors
+        self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
+        self._tell_of_nodes()
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
+
+    @property
+    def n_actors(self) -> int:
+        """How many they are; more when nodes join."""
+        return self._pool.n_actors
+
+    @property
+    def cores_per_actor(self) -> int:
+        """Physical cores of the widest actor."""
+        return max(placement.n_threads for placement in self._pool.placements)
+
+    def _tell_of_nodes(self) -> None:
+        nodes = self._pool.nodes
+        if len(nodes) > 1:
+            self.reporter.note(f"{len(nodes)} nodes, {self.n_actors} actors, {self.isa} kernels")
+        if (cores := self.cores_per_actor) > 1 and self._pool.narrowed:
+            self.reporter.note(f"memory is short: {self.n_actors} actors, of up to {cores} cores each")
+
+    def _actor_bytes(self) -> int:
+        """What an actor is likely to need."""
+        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
+        weights = sum(blob.nbytes for blobs in self.weights.values() for blob in blobs)
+        return actor_bytes(weights, (4 * prod(shape) for shape in shapes.values()))
 
     def in_parts(self, blobs: Sequence[Blob], n_bytes: int) -> list[tuple[Blob, ...]]:
         """`blobs` in their order, in groups whose values take `n_bytes` a batch at the most, or are alone."""
@@ -173,6 +205,18 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def agree(isa: str, nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
+    """The environment in which all nodes compute alike; refuses nodes that cannot."""
+    refuse_mixed(nodes)
+    return agreed_environment(isa, nodes)
+
+
+def agree_on_caffe(environment: Mapping[str, str], nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
+    """The same for Intel Caffe, whose kernels are its own."""
+    refuse_mixed(nodes)
+    return environment
 
 
 def make_worker(setting: Setting, placement: Placement) -> NetWorker:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.cli.arguments import add_model, console_of, example, model_of
+from distcalib.cli.arguments import a_number_or_auto, add_model, console_of, example, model_of
 from distcalib.errors import OptionError
 
 
@@ -31,3 +31,14 @@ def test_console_leaves_stdout_to_json(json: bool) -> None:
 
 def test_example_ends_with_the_commands() -> None:
     assert example("a b", "c").splitlines()[1:] == ["  a b", "  c"]
+
+
+@pytest.mark.parametrize(("text", "number"), [("auto", None), ("2", 2), ("-1", -1)])
+def test_a_number_or_auto(text: str, number: int | None) -> None:
+    assert a_number_or_auto(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "AUTO", "1.5"])
+def test_a_number_or_auto_refuses(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is neither a whole number nor auto"):
+        a_number_or_auto(text)

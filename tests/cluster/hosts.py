@@ -5,6 +5,7 @@ and ssh behave as between machines: `ray stop` on one does not see the others, a
 elsewhere are the same on all, as on a cluster with a common file system. Needs root and iproute2.
 """
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -85,11 +86,13 @@ class Host:
     ) -> "subprocess.Popen[str]":
         """Start a shell command on this host, in a session of its own; it prints to a pipe, or into `output`."""
         words = ["taskset", "-c", str(self.cpu), "nsenter", f"--target={self._pid}", "--all", f"--wd={os.getcwd()}"]
-        return subprocess.Popen(
-            [*words, "bash", "-c", command],
-            env={**self.env, **(env or {})}, text=True, stdin=subprocess.DEVNULL, start_new_session=True,
-            stdout=subprocess.PIPE if output is None else output.open("w"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            to = subprocess.PIPE if output is None else stack.enter_context(output.open("w"))
+            return subprocess.Popen(
+                [*words, "bash", "-c", command],
+                env={**self.env, **(env or {})}, text=True, stdin=subprocess.DEVNULL, start_new_session=True,
+                stdout=to, stderr=subprocess.STDOUT,
+            )  # fmt: skip
 
     def run(self, command: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
         """Run a shell command on this host; what it printed, stderr included."""

@@ -27,6 +27,9 @@ class Shuffled:
     def get(self, ref: list[Outcome]) -> Outcome:
         return ref[0]
 
+    def keep(self, ref: object) -> object:
+        return ref
+
     def wait(self, refs: Sequence[Any]) -> list[Any]:
         ready = list(refs)
         self._rng.shuffle(ready)

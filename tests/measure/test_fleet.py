@@ -2,6 +2,9 @@
 
 from typing import Any, cast
 
+import pytest
+
+from distcalib.errors import MeasureError
 from distcalib.measure import Placement
 from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import Cluster
@@ -14,6 +17,8 @@ class Listening:
     def __init__(self) -> None:
         self.called: list[tuple[int, str]] = []
         self.n_actors = 0
+        self.started: list[str] = []
+        self.answering = ["a", "b", "c"]
 
     def put(self, value: object) -> object:
         return value
@@ -21,9 +26,13 @@ class Listening:
     def get(self, ref: Outcome) -> Outcome:
         return ref
 
-    def start_actor(self) -> Any:
+    def start_actor(self, node: str = "") -> Any:
         number, self.n_actors = self.n_actors, self.n_actors + 1
+        self.started.append(node)
         return ListeningActor(self, number)
+
+    def answering_nodes(self) -> dict[str, str]:
+        return {node: f"host {node}" for node in self.answering}
 
 
 class ListeningActor:
@@ -33,6 +42,9 @@ class ListeningActor:
     def call(self, method: str, *args: object, n_returns: int = 1) -> Outcome:
         self._cluster.called.append((self._number, method))
         return Outcome()
+
+    def kill(self) -> None:
+        self._cluster.called.append((self._number, "kill"))
 
 
 def test_fleet_clears_those_that_were_given_something_since() -> None:
@@ -48,3 +60,58 @@ def test_fleet_clears_those_that_were_given_something_since() -> None:
     assert cluster.called == [(2, "clear"), (0, "clear")]
     fleet.clear()
     assert len(cluster.called) == 2, "once is enough"
+
+
+def on_nodes(*nodes: str) -> tuple[Listening, Fleet]:
+    """An actor on each, numbered in that order."""
+    cluster = Listening()
+    placements = [Placement(i, (i,), node) for i, node in enumerate(nodes)]
+    return cluster, Fleet(cast(Cluster, cluster), placements, cast(Any, None), None, {})
+
+
+def test_fleet_starts_actors_on_their_nodes() -> None:
+    cluster, fleet = on_nodes("a", "b", "b")
+    assert cluster.started == ["a", "b", "b"]
+    assert [placement.node for placement in fleet.placements] == ["a", "b", "b"]
+
+
+def test_fleet_replaces_an_actor_where_it_was_while_its_node_answers() -> None:
+    cluster, fleet = on_nodes("a", "b")
+    fleet.replace(1)
+    assert cluster.started == ["a", "b", "b"]
+    assert fleet.placements[1] == Placement(1, (1,), "b")
+
+
+def test_fleet_moves_actors_of_a_lost_node_to_where_fewest_are() -> None:
+    cluster, fleet = on_nodes("a", "a", "b", "b", "b")
+    cluster.answering = ["a"]
+    for number in (2, 3, 4):
+        fleet.replace(number)
+    places = [(placement.node, placement.cpus) for placement in fleet.placements]
+    assert places[:2] == [("a", (0,)), ("a", (1,))]
+    assert sorted(places[2:4]) == places[:2], "each core gets a second before one gets a third"
+    assert [placement.actor for placement in fleet.placements] == [0, 1, 2, 3, 4]
+
+
+def test_fleet_without_a_node_that_answers_gives_up() -> None:
+    cluster, fleet = on_nodes("a", "b")
+    cluster.answering = []
+    with pytest.raises(MeasureError, match="no node answers that had actors"):
+        fleet.replace(0)
+
+
+@pytest.mark.parametrize(("grows", "n_actors"), [(True, 4), (False, 3)])
+def test_fleet_takes_moved_actors_to_a_new_node_and_grows_if_it_may(grows: bool, n_actors: int) -> None:
+    cluster, fleet = on_nodes("a", "b", "b")
+    cluster.answering = ["a"]
+    fleet.replace(1)
+    fleet.extend([Placement(0, (7,), "c"), Placement(1, (8,), "c")], grows)
+    assert len(fleet) == n_actors
+    assert fleet.placements[1] == Placement(1, (7,), "c"), "the one that was moved"
+    assert fleet.placements[2] == Placement(2, (2,), "b"), "whether it is lost will be seen when it is asked"
+    assert fleet.placements[3:] == ((Placement(3, (8,), "c"),) if grows else ())
+    fleet.extend([Placement(0, (1,), "d")], grows=False)
+    assert cluster.started[-1] == "c", "nobody is left that was moved"
+    if grows:
+        fleet.call(3, "load")
+        assert cluster.called[-1][1] == "load"

@@ -203,7 +203,7 @@ def test_pool_closed_says_so_and_leaves_a_ray_that_was_there(folder: Path) -> No
 
 
 def test_pool_knows_when_actors_share_cores(pool: ActorPool, folder: Path) -> None:
-    n_cores = pool.topology.n_usable
+    n_cores = pool.nodes[0].topology.n_usable
     assert pool.oversubscribed == (n_cores < 2)
     with ActorPool(EchoWorker, n_actors=n_cores + 1, shared=shared(folder)) as crowded:
         assert crowded.oversubscribed

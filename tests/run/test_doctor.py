@@ -43,7 +43,7 @@ def test_diagnose_finds_nothing_on_good_machines() -> None:
         (node(isas=("AVX2",)), "no AVX-512: avx2 kernels run"),
         (node(isas=()), "the CPU has no AVX2"),
         (node(load=2.4), "other work keeps about 2.4 of the machine's 4 core(s) busy"),
-        (node(free_bytes=GB), "1.0 GB of memory are free for 4 actor(s), which want 2.0 GB"),
+        (node(free_bytes=GB // 2), "0.5 GB of memory are free for 4 actor(s), which want 1.0 GB"),
         (node(shm_bytes=64 * 2**20), "/dev/shm has 0.06 GB"),
     ],
     ids=["no AVX-512", "no AVX2", "busy", "short of memory", "docker's /dev/shm"],

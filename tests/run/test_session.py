@@ -1,7 +1,43 @@
 """What is the same in all runs. (The actors: test_calibration, test_evaluation.)"""
 
-from distcalib.run.session import versions
+import pytest
+
+import distcalib.measure.nodes
+from distcalib.errors import MeasureError
+from distcalib.run.isa import measured_isa
+from distcalib.run.net import open_net
+from distcalib.run.reporter import Silent
+from distcalib.run.session import Session, agree, agree_on_caffe, versions
+from tests.run.test_agreement import CASCADE, node
+from tests.run.tiny import Tiny
 
 
 def test_versions_name_what_a_score_depends_on() -> None:
     assert versions().keys() == {"distcalib", "openvino", "ray", "numpy", "python"}
+
+
+def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions() -> None:
+    assert agree("native", [node("host0", CASCADE), node("host1")]) == {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    assert agree_on_caffe({"OMP_NUM_THREADS": "1"}, [node("host0", CASCADE), node("host1")]) == {"OMP_NUM_THREADS": "1"}
+    mixed = [node("host0"), node("host1", openvino="2025.4")]
+    with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
+        agree("native", mixed)
+    with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
+        agree_on_caffe({}, mixed)
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_session_takes_wider_actors_where_memory_is_short(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", said.append)
+    net = open_net(tiny.prototxt)
+    with Session(net, tiny.weights, reporter) as session:
+        assert session.cores_per_actor == 1
+        n_actors = session.n_actors
+    assert not any("memory is short" in line for line in said)
+    monkeypatch.setattr(distcalib.measure.nodes, "memory", lambda root: (2**28, 2**28))  # less than one actor needs
+    with Session(net, tiny.weights, reporter) as session:
+        assert (session.n_actors, session.cores_per_actor) == (1, n_actors)
+        assert session.isa == measured_isa()
+    assert any("memory is short: 1 actors, of up to" in line for line in said) == (n_actors > 1)

@@ -1,0 +1,163 @@
+"""The pool on clusters that are made up: which nodes it takes, and what it does when others join."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+import distcalib.measure.pool as pool_module
+from distcalib.errors import MeasureError, OptionError
+from distcalib.measure.nodes import NodeInfo
+from distcalib.measure.pool import ActorPool, Environment
+from distcalib.measure.survey import Survey
+from distcalib.measure.topology import Placement
+from tests.measure.test_nodes import node
+
+
+class MadeUp:
+    """The nodes of a cluster, and what was asked of them."""
+
+    def __init__(self) -> None:
+        self.nodes = [node("a", 2), node("b", 2)]
+        self.silent: dict[str, str] = {}
+        self.asked: list[set[str]] = []
+        self.home = "id-a"
+
+    @staticmethod
+    def joins(address: str | None) -> bool:
+        return address is not None
+
+    def live_nodes(self) -> dict[str, str]:
+        return {info.node_id: info.label for info in self.nodes}
+
+    def close(self) -> None:
+        pass
+
+    def ask_nodes(self, known: Sequence[str] = ()) -> Survey:
+        self.asked.append(set(known))
+        return Survey(tuple(info for info in self.nodes if info.node_id not in known), self.silent)
+
+
+class FakeFleet:
+    """Placements, and what was added."""
+
+    def __init__(self, cluster: MadeUp, placements: Sequence[Placement], *rest: object) -> None:
+        self.placements = tuple(placements)
+        self.extended: list[tuple[tuple[Placement, ...], bool]] = []
+
+    def extend(self, placements: Sequence[Placement], grows: bool) -> None:
+        self.extended.append((tuple(placements), grows))
+
+    def clear(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        pass
+
+
+class FakeCall:
+    """Nothing to do."""
+
+    seconds_per_iteration = None
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def run(self) -> list[Any]:
+        return []
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
+    cluster = MadeUp()
+
+    def connect(address: str | None, n_cpus: int) -> MadeUp:
+        return cluster
+
+    connect.joins = MadeUp.joins  # type: ignore[attr-defined]
+    monkeypatch.setattr(pool_module, "Cluster", connect)
+    monkeypatch.setattr(pool_module, "ask_nodes", cluster.ask_nodes)
+    monkeypatch.setattr(pool_module, "Fleet", FakeFleet)
+    monkeypatch.setattr(pool_module, "Call", FakeCall)
+    return cluster
+
+
+def by_isa(nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
+    """Any environment that depends on all nodes; refuses a host called bad."""
+    if any(info.host == "bad" for info in nodes):
+        raise OptionError("bad: is not wanted; leave it out")
+    return {"ISA": min(info.isas[0] for info in nodes)}
+
+
+def make(env: Environment | None = by_isa, **options: Any) -> ActorPool:
+    factory: Any = None
+    return ActorPool(factory, env=env, address="auto", **options)
+
+
+def fleet(pool: ActorPool) -> FakeFleet:
+    found: Any = pool._fleet
+    assert isinstance(found, FakeFleet)
+    return found
+
+
+def test_pool_lays_actors_on_all_nodes(made_up: MadeUp) -> None:
+    with make() as pool:
+        assert [(place.node, place.cpus) for place in pool.placements] == [
+            ("id-a", (0,)), ("id-a", (1,)), ("id-b", (0,)), ("id-b", (1,))
+        ]  # fmt: skip
+        assert pool.n_actors == 4
+        assert not pool.oversubscribed
+    assert pool.n_actors == 4, "as it was when it was closed"
+    with make(n_actors=5) as pool:
+        assert pool.oversubscribed
+
+
+def test_pool_widens_actors_where_memory_is_short(made_up: MadeUp) -> None:
+    made_up.nodes[1] = node("b", 2, gb=3)
+    with make(cores_per_actor=None, actor_bytes=2 * 2**30) as pool:
+        assert [place.cpus for place in pool.placements] == [(0,), (1,), (0, 1)]
+        assert pool.narrowed
+    with make(cores_per_actor=2) as pool:
+        assert not pool.narrowed, "it was asked for"
+
+
+def test_pool_refuses_a_cluster_with_a_node_that_cannot_tell_what_it_is(made_up: MadeUp) -> None:
+    made_up.silent = {"c (10.0.0.3)": "cannot tell what it is: No module named 'distcalib'; install it"}
+    with pytest.raises(MeasureError, match=r"^c \(10.0.0.3\): cannot tell what it is: .*; install it$"):
+        make()
+
+
+def test_pool_refuses_what_its_environment_refuses(made_up: MadeUp) -> None:
+    made_up.nodes.append(node("bad"))
+    with pytest.raises(OptionError, match="bad: is not wanted"):
+        make()
+
+
+@pytest.mark.parametrize(("n_actors", "grows"), [(None, True), (4, False)])
+def test_pool_uses_nodes_that_join_from_the_next_run_on(made_up: MadeUp, n_actors: int | None, grows: bool) -> None:
+    with make(n_actors=n_actors) as pool:
+        pool.run([])
+        assert fleet(pool).extended == []
+        assert len(made_up.asked) == 1, "nobody is asked when nothing changed"
+        made_up.nodes.append(node("c", 1))
+        pool.run([])
+        pool.run([])
+        assert fleet(pool).extended == [((Placement(0, (0,), "id-c"),), grows)]
+        assert made_up.asked[1:] == [{"id-a", "id-b"}]
+        assert [info.host for info in pool.nodes] == ["a", "b", "c"]
+
+
+def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:
+    with make() as pool:
+        other = NodeInfo("id-c", "c", node("c").topology, ("AVX2",), 2**34, {})
+        made_up.nodes += [other, node("bad")]
+        with caplog.at_level(logging.WARNING):
+            pool.run([])
+            pool.run([])
+        assert fleet(pool).extended == []
+        assert [record.getMessage() for record in caplog.records] == [
+            "c joined and is not used: its CPU is another kind than those that the run began with",
+            "bad joined and is not used: bad: is not wanted; leave it out",
+        ]
+        assert [info.host for info in pool.nodes] == ["a", "b"]
