@@ -29,20 +29,25 @@ def sizes(boxes: Array, pixels: bool = False) -> Array:
 
 def overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
     """Intersection over union (m, n) of boxes a (m, 4) with b (n, 4) (JaccardOverlap of bbox_util.cpp)."""
-    size_a, size_b = sizes(a, pixels), sizes(b, pixels)
-    size = np.ones((), np.float32)
-    for axis in (0, 1):
-        low = np.maximum(a[:, None, axis], b[None, :, axis])
-        length = np.minimum(a[:, None, axis + 2], b[None, :, axis + 2]) - low
-        apart = length < 0
-        if pixels:
-            length = length + ONE
-        length[apart] = 0.0  # boxes that do not touch; those that do share a pixel
-        size = size * length
-    with np.errstate(invalid="ignore"):  # of infinite boxes; the result is no overlap
-        union = size_a[:, None] + size_b[None, :] - size
-        found = np.divide(size, union, out=np.zeros_like(union), where=size > 0)
-    return np.where(np.isnan(found), np.float32(0.0), found)
+    columns_a, columns_b = np.ascontiguousarray(a.T)[:, :, None], np.ascontiguousarray(b.T)[:, None, :]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # of boxes without a size or without an end
+        common: Array = _shared(columns_a[0], columns_a[2], columns_b[0], columns_b[2], pixels)
+        common *= _shared(columns_a[1], columns_a[3], columns_b[1], columns_b[3], pixels)
+        union = sizes(a, pixels)[:, None] + sizes(b, pixels)[None, :]
+        union -= common
+        common /= union
+    np.fmax(common, np.float32(0.0), out=common)  # a NaN is no overlap
+    return common
+
+
+def _shared(low_a: Array, high_a: Array, low_b: Array, high_b: Array, pixels: bool) -> Array:
+    """The lengths that intervals have in common; 0 for those that do not touch, a pixel for those that do."""
+    length: Array = np.minimum(high_a, high_b)
+    length -= np.maximum(low_a, low_b)
+    if pixels:
+        length = np.where(length >= 0.0, length + ONE, np.float32(0.0))
+    np.fmax(length, np.float32(0.0), out=length)
+    return length
 
 
 def clipped(boxes: Array) -> Array:

@@ -90,19 +90,19 @@ def suppressed(boxes: Array, threshold: float, eta: float = 1.0) -> Array:
     With eta < 1 the threshold falls with each box that is left, as long as it is above 0.5 (ApplyNMSFast).
     """
     limit, kept = np.float32(threshold), list[int]()
-    highest = np.zeros(len(boxes), np.float32)  # the largest overlap with a box that is left
     left = np.arange(len(boxes))
+    highest = np.zeros(len(left), np.float32)  # of each that is left the largest overlap with one that was kept
     while len(left):
-        block = left[:_BLOCK]
+        block = left[:_BLOCK].tolist()
         shared = overlaps(boxes[block], boxes[left])
-        for row, index in enumerate(block.tolist()):
-            if highest[index] <= limit:
+        for row, index in enumerate(block):
+            if highest[row] <= limit:
                 kept.append(index)
-                highest[left] = np.maximum(highest[left], shared[row])
+                np.maximum(highest, shared[row], out=highest)
                 if eta < 1.0 and limit > 0.5:
                     limit = np.float32(limit * np.float32(eta))
-        left = left[_BLOCK:]
-        left = left[highest[left] <= limit]
+        still = np.flatnonzero(highest[_BLOCK:] <= limit) + _BLOCK
+        left, highest = left[still], highest[still]
     return np.array(kept, np.int64)
 
 
@@ -116,6 +116,8 @@ def _of_image(p: DetectionOutputParameter, loc: Array, conf: Array, corners: Arr
         if label == p.background_label_id:
             continue
         passing = np.flatnonzero(scores > np.float32(least))  # never a NaN
+        if len(passing) > 2 * top_k > 0:  # to find the least of the best is faster than to sort all
+            passing = passing[scores[passing] >= np.partition(scores[passing], -top_k)[-top_k]]
         best = passing[np.argsort(-scores[passing], kind="stable")[:top_k]]
         if not len(best):
             continue

@@ -165,3 +165,13 @@ def test_detection_output_refuses_counts_that_do_not_fit() -> None:
     loc, conf, priors = inputs()
     with pytest.raises(UnsupportedError, match="360 and 360 values an image for 90 priors, 5 classes"):
         make_layer(layer("num_classes: 5"), [loc, conf, priors])
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 5, 30, 60, 200])
+def test_detection_output_takes_the_first_of_equal_scores(top_k: int) -> None:
+    proto = layer(f"num_classes: {N_CLASSES} nms_param {{ nms_threshold: 0.6 top_k: {top_k} }} keep_top_k: 25")
+    loc, conf, priors = inputs(seed=7)
+    conf = np.round(conf * 4) / 4
+    found = make_layer(proto, [loc, conf, priors])
+    expected = np.array(stated(proto, loc, conf, priors), np.float32)
+    np.testing.assert_allclose(found[0, 0], expected, rtol=1e-5, atol=1e-6)
