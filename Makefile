@@ -46,6 +46,7 @@ bench: $(VENV)/.run  ## measure the costs that README and docstrings tell; wants
 	$(BIN)/python scripts/bench_evaluate.py
 	$(BIN)/python scripts/bench_dispatch.py
 	$(BIN)/python -m scripts.bench_data
+	$(BIN)/python scripts/bench_detections.py
 
 digits: $(VENV)/.examples  ## train examples/digits again (downloads PyTorch)
 	$(BIN)/python scripts/make_digits.py

@@ -32,7 +32,7 @@ def intel_faults(
     `weights` must fit the net; without them, what depends on their values is not told.
     """
     found = [*_sums(graph, groups), *_eltwises(graph, groups, stored), *_shared(graph, groups)]
-    nonnegative = nonnegative_blobs(graph)
+    nonnegative = nonnegative_blobs(graph, weights)
     for group in groups.values():
         if runs_int8(group, params, stored):
             negative = group.input not in nonnegative

@@ -9,6 +9,7 @@ and where Intel Caffe heeds it.
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,6 @@ class Quantizer:
         self.groups: Mapping[str, Fused] = find_fused(graph)
         self.first = next((name for name, group in self.groups.items() if group.node.type == "Convolution"), None)
         """The first convolution."""
-        self._nonnegative = nonnegative_blobs(graph)
         self.refused: dict[str, str] = {}
         """Convolutions and inner products that stay FP32 whatever the search says, with the reason."""
         self.fp32_outputs: Mapping[str, str] = {}
@@ -242,6 +242,10 @@ class Calibration:
     _folded: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
     _thresholds: dict[tuple[Blob, bool, str], float] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def _nonnegative(self) -> frozenset[Blob]:
+        return nonnegative_blobs(self.quantizer.graph, self.weights)
+
     def scaled(self, candidate: Candidate) -> tuple[Blob, ...]:
         """The values whose thresholds the parameters of `candidate` are made from, in net order: fewer than are
         observed, since a consumer takes over the scale in which its input is stored.
@@ -273,7 +277,7 @@ class Calibration:
         if source is not None and options.disable_cac_unify and quantizer.behind_average(group.input):
             source = Grid(self._scale(group.input, source.signed), source.signed)
         if source is None:
-            signed = group.input not in quantizer._nonnegative
+            signed = group.input not in self._nonnegative
             source = Grid(self._scale(group.input, signed), signed)
         param = caffe_pb2.QuantizationParameter(bw_layer_in=INT8, bw_params=INT8, scale_in=[source.scale])
         if source.signed:

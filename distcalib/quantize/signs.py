@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from distcalib.caffe import caffe_pb2
+from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.quantize.fusion import own_relu
 
@@ -14,16 +14,16 @@ _KEEP_FIRST = frozenset({"Crop", "ROIPooling", "PSROIPooling"})
 _NEVER_NEGATIVE = frozenset({"Sigmoid", "Softmax", "AbsVal", "Exp"})
 
 
-def nonnegative_blobs(graph: Graph) -> frozenset[Blob]:
-    """The values that no input whatsoever can make negative."""
+def nonnegative_blobs(graph: Graph, weights: Weights | None = None) -> frozenset[Blob]:
+    """The values that no input whatsoever can make negative; more of them are known with the `weights`."""
     known: dict[Blob, bool] = {}
     for node in graph:
         inputs = [known.get(blob, False) for blob in node.bottoms]
-        known.update((top, _nonnegative(node, inputs, known)) for top in node.tops)
+        known.update((top, _nonnegative(node, inputs, known, weights or {})) for top in node.tops)
     return frozenset(blob for blob, is_so in known.items() if is_so)
 
 
-def _nonnegative(node: Node, inputs: list[bool], known: Mapping[Blob, bool]) -> bool:
+def _nonnegative(node: Node, inputs: list[bool], known: Mapping[Blob, bool], weights: Weights) -> bool:
     layer = node.layer
     if node.type in _NEVER_NEGATIVE:
         return True
@@ -35,6 +35,9 @@ def _nonnegative(node: Node, inputs: list[bool], known: Mapping[Blob, bool]) -> 
         return inputs[0]
     if node.type in _KEEP:
         return all(inputs)
+    if node.type == "Normalize":  # SSD's, of conv4_3: its factors begin at 20 and stay far above zero
+        blobs = weights.get(node.name)
+        return inputs[0] and blobs is not None and all(bool((blob >= 0.0).all()) for blob in blobs)
     if node.type == "Eltwise":
         param = layer.eltwise_param
         if param.operation == caffe_pb2.EltwiseParameter.MAX:

@@ -13,6 +13,8 @@ from distcalib.engine.spec import NetSpec
 from distcalib.layers import RandomBlobs, ZeroBlobs
 from distcalib.metrics import make_layer
 from distcalib.quantize.fusion import find_fused
+from distcalib.quantize.ranges import Range
+from distcalib.quantize.scales import Calibration, Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
 
 # Name, image size, and how many layers run INT8.
@@ -72,3 +74,26 @@ def test_build_model_runs_the_published_ssd_on_int8_kernels(golden: Path) -> Non
     rows = make_layer(layer.layer, [outputs[blob] for blob in layer.bottoms])
     assert rows.shape[1:] == (1, 200, 7)
     assert set(rows[0, 0, :, 1]) <= set(range(1, 21))
+
+
+@pytest.mark.golden
+def test_quantizer_chooses_for_the_published_ssd_what_intels_calibrator_did(golden: Path) -> None:
+    """The same layers and signs; the heads, which Intel's stores as integers, are so with -uff."""
+    net = test_net(read_net(golden / "intel_int8_zoo" / "ssd_vgg16_int8.prototxt"))
+    theirs = params_of(build_graph(net.layer, "ssd"))
+    for layer in net.layer:
+        layer.ClearField("quantization_param")
+    graph = build_graph(net.layer, "ssd")
+    shapes, _ = layer_shapes(graph, ZeroBlobs(), {"data": (1, 3, 300, 300), "label": (1, 1, 1, 8)}, "ssd")
+    weights = {"conv4_3_norm": (np.full(512, 20.0, np.float32),)}
+    for node in graph:
+        if node.type == "Convolution":
+            p = node.layer.convolution_param
+            shape = (p.num_output, shapes[node.bottoms[0]][1], p.kernel_size[0], p.kernel_size[0])
+            weights[node.name] = (np.ones(shape, np.float32), np.zeros(p.num_output, np.float32))  # type: ignore[assignment]
+    quantizer = Quantizer(graph, Options(weights_channel="multiple", disable_force_fp32=True))
+    calibration = Calibration(quantizer, {blob: Range(-1.0, 1.0) for blob in quantizer.observed}, weights)
+    ours = calibration.params(quantizer.space.all_int8)
+    assert {name: (p.is_negative_input, p.bw_layer_out, len(p.scale_params)) for name, p in ours.items()} == {
+        name: (p.is_negative_input, p.bw_layer_out, len(p.scale_params)) for name, p in theirs.items()
+    }

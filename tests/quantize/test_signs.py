@@ -1,5 +1,6 @@
 """What can be negative."""
 
+import numpy as np
 import pytest
 
 from distcalib.quantize.signs import nonnegative_blobs
@@ -43,3 +44,13 @@ POSITIVE = layer("Sigmoid", "p", "x")
 )
 def test_nonnegative_blobs_follow_what_can_reach_them(layers: list[str], blob: str, nonnegative: bool) -> None:
     assert (value(blob) in nonnegative_blobs(make_graph(*layers))) == nonnegative
+
+
+@pytest.mark.parametrize(
+    ("scale", "nonnegative"), [(None, False), ([20.0, 0.0], True), ([20.0, -0.1], False)], ids=["unknown", "all", "one"]
+)
+def test_nonnegative_blobs_follow_a_normalize_by_its_weights(scale: list[float] | None, nonnegative: bool) -> None:
+    graph = make_graph(POSITIVE, layer("Normalize", "s", "p"), layer("Normalize", "t", "x"))
+    weights = None if scale is None else {name: (np.array(scale, np.float32),) for name in ("s", "t")}
+    assert (value("s") in nonnegative_blobs(graph, weights)) == nonnegative
+    assert value("t") not in nonnegative_blobs(graph, weights)
