@@ -49,6 +49,18 @@ def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     return net
 
 
+def read_label_map(path: Path) -> dict[int, str]:
+    """The display names of classes in a label map, as text, by label.
+
+    Empty where it cannot be read: Caffe itself does not look into it to test.
+    """
+    try:
+        found = text_format.Parse(path.read_text("utf-8"), caffe_pb2.LabelMap())
+    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        return {}
+    return {item.label: item.display_name or item.name for item in found.item}
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The content of a file that must exist, be a file and not be empty; FormatError says what it is instead."""
     where = os.fspath(path)

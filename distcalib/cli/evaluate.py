@@ -78,7 +78,9 @@ def lines(result: Evaluation) -> list[str]:
             weight = result.loss_weights[name]
             line += f" (* {weight:.6g} = {weight * score:.6g} loss)"
         shown.append(line)
-        shown += [f"    class {label}: {ap:.6g}" for label, ap in result.average_precisions.get(name, {}).items()]
+        for label, ap in result.average_precisions.get(name, {}).items():
+            called = f" ({result.class_names[label]})" if label in result.class_names else ""
+            shown.append(f"    class {label}{called}: {ap:.6g}")
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
     shown.append(

@@ -83,6 +83,8 @@ class CalibrationReport:
     fp32_average_precisions: Mapping[int, float]
     """Of FP32 the AP by class, where the metric is an mAP; of the delivered file `average_precisions`."""
     average_precisions: Mapping[int, float]
+    class_names: Mapping[int, str]
+    """Of a label map, as far as there is one."""
     fp32_score: float | None
     all_int8_score: float | None
     score: float | None
@@ -188,6 +190,8 @@ class Evaluation:
     average_precisions: Mapping[str, Mapping[int, float]]
     """Of each blob that is an mAP, the AP by class, taken as `ap_version` says."""
     ap_version: str
+    class_names: Mapping[int, str]
+    """Of a label map, as far as there is one."""
     n_values: Mapping[str, int]
     loss_weights: Mapping[str, float]
     loss: float

@@ -204,6 +204,7 @@ class _Run:
             ap_version=options.ap_version if detections_of(measuring.fp32_values[:1]) else None,
             fp32_average_precisions=average_precisions(detections_of(measuring.fp32_values), options.ap_version),
             average_precisions=average_precisions(detections_of(measuring.winner_values), options.ap_version),
+            class_names=base.class_names,
             fp32_score=measuring.fp32_score,
             all_int8_score=None if first is None else first.score,
             score=None if measured is None else measured.score,

@@ -70,6 +70,7 @@ def evaluate(
             scores=means,
             average_precisions=class_scores(found, ap_version),
             ap_version=ap_version,
+            class_names=net.class_names,
             n_values={name: partial.denominator for name, partial in found[0].scores.items()},
             loss_weights=weights_of,
             loss=math.fsum(weight * means[name] for name, weight in weights_of.items()),

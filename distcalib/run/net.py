@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.caffe import Weights, caffe_pb2, read_net, read_weights, resolve_sources, share, test_net
+from distcalib.caffe import (
+    Weights,
+    caffe_pb2,
+    read_label_map,
+    read_net,
+    read_weights,
+    resolve_path,
+    resolve_sources,
+    share,
+    test_net,
+)
 from distcalib.caffe.graph import Graph, build_graph
 from distcalib.data import DATA_TYPES
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
@@ -27,6 +37,16 @@ class Net:
     def name(self) -> str:
         """The file's name, for messages."""
         return self.path.name
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """By label, where an AnnotatedData layer names a label map that is there."""
+        files = [layer.annotated_data_param.label_map_file for layer in self.test.layer]
+        return {
+            label: name
+            for file in filter(None, files)
+            for label, name in read_label_map(resolve_path(file, self.path)).items()
+        }
 
     def weights(self, path: Path) -> Weights:
         """The blobs of the caffemodel `path` as this net's layers see them, shared ones included."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.caffe import caffe_pb2, net_text, read_net, reading, test_net
+from distcalib.caffe import caffe_pb2, net_text, read_label_map, read_net, reading, test_net
 from distcalib.errors import FormatError
 
 
@@ -128,3 +128,20 @@ def test_read_net_reports_all_unknown_parts_of_a_binary_net(tmp_path: Path) -> N
         "  layer 'p': has the unknown field 999; give the net as a prototxt without it",
         "  layer 'p': has an unknown value of pooling_param.pool; give the net as a prototxt without it",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ('item { name: "n01" label: 1 display_name: "a" } item { name: "n02" label: 2 }', {1: "a", 2: "n02"}),
+        ("", {}),
+        ("no label map", {}),
+        ("\udcff", {}),
+    ],
+    ids=["names", "empty", "other", "bytes"],
+)
+def test_read_label_map_gives_names_where_there_are_some(tmp_path: Path, content: str, names: dict[int, str]) -> None:
+    path = tmp_path / "labelmap.prototxt"
+    path.write_text(content, "utf-8", "surrogateescape")
+    assert read_label_map(path) == names
+    assert read_label_map(tmp_path / "none") == {}

@@ -16,6 +16,7 @@ RESULT = Evaluation(
     scores={"accuracy-top1": 0.8187, "accuracy-top5": 0.991, "loss": 0.5332931, "loss1": 2.0},
     average_precisions={},
     ap_version="11point",
+    class_names={},
     n_values={},
     loss_weights={"loss": 1.0, "loss1": 0.3},
     loss=1.1332931,
@@ -59,3 +60,13 @@ def test_evaluate_prints_scores_and_json(tiny: Tiny, capfd: pytest.CaptureFixtur
     assert f"Loss: {found['loss']:.6g}" in shown
     assert shown[-1].startswith("6 iterations of 8 images, 0 INT8 layers, ")
     assert "starting actors" in err
+
+
+def test_lines_tell_the_ap_of_each_class_below_its_map() -> None:
+    result = replace(
+        RESULT,
+        scores={"map": 0.625, "other": 1.0},
+        average_precisions={"map": {1: 0.75, 2: 0.5}},
+        class_names={1: "aeroplane"},
+    )
+    assert lines(result)[1:5] == ["map = 0.625", "    class 1 (aeroplane): 0.75", "    class 2: 0.5", "other = 1"]

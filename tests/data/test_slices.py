@@ -43,6 +43,20 @@ def leveldb_layer(folder: Path) -> Layer:
     return data_layer(write_datums(folder / "db", numbered(N_RECORDS), write=write_leveldb), BATCH, backend="LEVELDB")
 
 
+def annotated_layer(folder: Path) -> Layer:
+    """Record i has i % 3 boxes; in a LevelDB, which is copied even from its first record on."""
+    records = []
+    for i, datum in enumerate(numbered(N_RECORDS)):
+        record = caffe_pb2.AnnotatedDatum(datum=datum, type=caffe_pb2.AnnotatedDatum.BBOX)
+        for _ in range(i % 3):
+            b = record.annotation_group.add(group_label=i).annotation.add().bbox
+            b.xmin, b.ymin, b.xmax, b.ymax = 0.1, 0.2, 0.5, 0.7
+        records.append((b"%02d" % i, record.SerializeToString()))
+    made = data_layer(write_leveldb(folder / "db", records), BATCH, backend="LEVELDB")
+    made.type = "AnnotatedData"
+    return made
+
+
 def list_layer(folder: Path) -> Layer:
     lines = []
     for i in range(N_RECORDS):
@@ -70,7 +84,7 @@ def hdf5_layer(folder: Path) -> Layer:
     )
 
 
-LAYERS = [lmdb_layer, large_lmdb_layer, leveldb_layer, list_layer, hdf5_layer]
+LAYERS = [lmdb_layer, large_lmdb_layer, leveldb_layer, annotated_layer, list_layer, hdf5_layer]
 
 
 @pytest.mark.parametrize("make", LAYERS)
@@ -140,6 +154,7 @@ def test_an_lmdb_from_its_first_record_on_is_not_copied(tmp_path: Path) -> None:
         (lmdb_layer, 5 * BATCH * 4096),
         (large_lmdb_layer, 5 * BATCH * 30 * 4096),
         (leveldb_layer, 10 * BATCH * 4096),
+        (annotated_layer, 10 * BATCH * 4096),
         (list_layer, 0),
         (hdf5_layer, 5 * BATCH * 7 * 8),
     ],

@@ -74,3 +74,7 @@ def test_host_layers_on_recorded_blobs_are_exactly_those_of_caffe(folder: Path, 
     assert made.labels.tolist() == detections[:, 1].tolist()
     assert made.scores.tolist() == detections[:, 2].tolist()
     assert made.hits.tolist() == detections[:, 3].tolist()
+
+
+def test_class_names_are_those_of_the_label_map(folder: Path) -> None:
+    assert open_net(folder / "tiny_ssd.prototxt").class_names == {0: "background", 1: "a", 2: "b"}

@@ -20,6 +20,7 @@ from distcalib.run.evaluation import class_scores, evaluate
 from distcalib.run.inspection import inspect
 from distcalib.run.net import open_net
 from distcalib.run.options import CalibrationOptions
+from distcalib.run.searching import Searching, Switches
 from tests.run.test_calibration import Notes
 from tests.run.tiny_ssd import ITERATIONS, QUANTIZABLE, TinySsd, make_tiny_ssd, worker_of
 from tests.standin import make_standin
@@ -74,6 +75,20 @@ def test_calibrate_by_map_gives_the_same_bytes_on_one_actor(
         for report in (found, ranked)
     )
     assert one == two
+
+
+def test_calibrate_by_map_stops_candidates_early_and_decides_as_without(
+    tiny_ssd: TinySsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(OPTIONS, iterations=8 * ITERATIONS, accuracy_loss=0.01, enable_1st_conv=True, n_actors=1)
+    notes = Notes()
+    found = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "0"), reporter=notes)
+    shares = [int(note.rsplit("after ", 1)[1].split("%")[0]) for note in notes.notes if "too much (after" in note]
+    assert min(shares) < 100, "at least one was stopped before the end"
+    monkeypatch.setattr("distcalib.run.calibration.Searching", lambda m, c: Searching(m, c, Switches(stop_early=False)))
+    whole = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "1"))
+    assert found.candidates == whole.candidates
+    assert found.sha256 == whole.sha256
 
 
 def test_evaluate_gives_the_map_of_the_delivered_file(ranked: CalibrationReport, tiny_ssd: TinySsd) -> None:
