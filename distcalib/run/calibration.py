@@ -19,6 +19,7 @@ from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.run.build import CaffeBuild, open_build
 from distcalib.run.checks import net_problems
+from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
 from distcalib.run.isa import isa_environment, measured_isa
@@ -93,6 +94,7 @@ class _Run:
             address=options.address,
         ) as session:
             measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
+            measuring.image_bytes = session.image_bytes(score_inputs(base, metric))
             calibration = Observing(measuring, session, base).observe(quantizer)
             searching: Searching | None = None
             if options.quantize_model:

@@ -45,9 +45,18 @@ class Cost:
         self.total += sum(r.run_seconds + r.compile_seconds + r.load_seconds for r in results)
 
 
-def ranked_iterations(n_iterations: int, batch: int) -> tuple[int, ...]:
-    """The iterations that a ranking looks at, spread evenly over the data, which may be sorted by class."""
-    n = min(n_iterations, max(2, math.ceil(RANKED_IMAGES / batch)))
+# What FP32's values of these images may take, unless two iterations take more: every actor gets them. An SSD300 has
+# 0.9 MB of boxes and confidences an image, of so many priors that fewer images tell as much.
+RANKED_BYTES = 64 * 2**20
+
+
+def ranked_iterations(n_iterations: int, batch: int, image_bytes: int = 0) -> tuple[int, ...]:
+    """The iterations that a ranking looks at, spread evenly over the data, which may be sorted by class.
+
+    `image_bytes`: what the compared values of an image take.
+    """
+    n_images = min(RANKED_IMAGES, RANKED_BYTES // image_bytes) if image_bytes else RANKED_IMAGES
+    n = min(n_iterations, max(2, math.ceil(n_images / batch)))
     return tuple(i * n_iterations // n for i in range(n))
 
 
@@ -71,6 +80,8 @@ class Results:
     cost: Cost = field(default_factory=Cost)
     curve: tuple[CurvePoint, ...] = ()
     """With --pareto."""
+    image_bytes: int = 0
+    """What the values that a ranking compares take of an image; 0: not worth counting."""
     winner_values: Sequence[PartialScore] = ()
     """Of the delivered candidate, by iteration."""
     chosen: Chosen | None = None
@@ -123,7 +134,7 @@ class Measuring(Results):
     @property
     def ranked(self) -> tuple[int, ...]:
         """The iterations that a ranking looks at."""
-        return ranked_iterations(self.options.iterations, self.session.batch)
+        return ranked_iterations(self.options.iterations, self.session.batch, self.image_bytes)
 
     def partials(self, found: Mapping[int, object]) -> dict[int, PartialScore]:
         """What rows say of the score, by iteration."""

@@ -115,6 +115,11 @@ class Session:
         weights = sum(blob.nbytes for blobs in self.weights.values() for blob in blobs)
         return actor_bytes(weights, (4 * prod(shape) for shape in shapes.values()))
 
+    def image_bytes(self, blobs: Sequence[Blob]) -> int:
+        """What `blobs` take of an image."""
+        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
+        return sum(4 * prod(shapes[blob]) for blob in blobs) // self.batch
+
     def in_parts(self, blobs: Sequence[Blob], n_bytes: int) -> list[tuple[Blob, ...]]:
         """`blobs` in their order, in groups whose values take `n_bytes` a batch at the most, or are alone."""
         shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)

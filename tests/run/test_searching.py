@@ -199,6 +199,19 @@ def test_ranked_iterations_are_spread_over_the_data(n_iterations: int, batch: in
     assert ranked_iterations(n_iterations, batch) == expected
 
 
+@pytest.mark.parametrize(
+    ("batch", "image_bytes", "n"),
+    [
+        pytest.param(8, 4000, 25, id="logits"),
+        pytest.param(8, 873_240, 10, id="ssd300"),
+        pytest.param(32, 873_240, 3, id="ssd300_large_batch"),
+        pytest.param(8, 2**30, 2, id="huge"),
+    ],
+)
+def test_ranked_iterations_are_fewer_where_the_compared_values_are_large(batch: int, image_bytes: int, n: int) -> None:
+    assert len(ranked_iterations(1000, batch, image_bytes)) == n
+
+
 def test_n_ahead_is_nothing_where_actors_have_enough_to_do() -> None:
     assert n_ahead(1, 1, 100, 0.03, 0.25) == 0
     assert n_ahead(1, 2, 1000, 0.5, 1.0) == 0
