@@ -65,9 +65,9 @@ class SimulatedCluster:
         self.clock = max(self.clock, ref.at)
         return ref.outcome
 
-    def wait(self, refs: Sequence[Ref]) -> list[Ref]:
-        """Until one is there, then all that are."""
-        self.clock = max(self.clock, min(ref.at for ref in refs))
+    def wait(self, refs: Sequence[Ref], seconds: float) -> list[Ref]:
+        """Until one is there, at most `seconds`, then all that are."""
+        self.clock = max(self.clock, min(self.clock + seconds, *(ref.at for ref in refs)))
         return [ref for ref in refs if ref.at <= self.clock]
 
 
@@ -118,7 +118,7 @@ class SimulatedPool:
 
     def run(self, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
         """As ActorPool.run."""
-        call = Call(self._fleet, jobs, None, enough, self._pace)
+        call = Call(self._fleet, jobs, None, enough, self._pace, clock=lambda: self.cluster.clock)
         results = call.run()
         self._fleet.clear()
         self._pace = call.seconds_per_iteration

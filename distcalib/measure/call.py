@@ -1,5 +1,8 @@
 """One call of ActorPool.run: the loop between the dispatcher, which decides, and the fleet, which works.
 
+When an actor is late with its shards, others that would idle do them as well: rows are the same whoever makes them, so
+the first answer counts. Nodes may join meanwhile: `look`, asked every few seconds, may lengthen the fleet.
+
 When an actor dies its tasks go to others and a new actor takes its place; the loop waits meanwhile, which costs the
 other actors nothing for as long as their second task lasts.
 
@@ -7,6 +10,7 @@ A call ends when nobody waits for a row any more, not when its last task does: w
 stopped, failed or are optional is left to its actor, and the next call starts with that actor busy. So nothing is
 killed, and a loaded program that is dropped comes after the task that uses it."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +22,10 @@ from distcalib.measure.dispatcher import Dispatcher, Kind, Task
 from distcalib.measure.feeding import IN_FLIGHT, Feeder
 from distcalib.measure.fleet import Fleet, error_of
 from distcalib.measure.jobs import Enough, Job, JobResult, Progress
+from distcalib.measure.lateness import LOOK_SECONDS, Lateness
 from distcalib.measure.results import Collector
+
+NODES_SECONDS = 3.0  # how often `look` is asked
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Call:
         enough: Enough | None = None,
         seconds_per_iteration: float | None = None,
         in_flight: int = IN_FLIGHT,
+        look: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _check_jobs(jobs)
         self._fleet = fleet
@@ -51,6 +60,9 @@ class Call:
         self._blobs: dict[int, Ref] = {}
         self._flying = [deque(_Flying(None, ref) for ref in fleet.take_left(actor)) for actor in range(len(fleet))]
         self._feeder = Feeder(self._dispatcher, [len(flying) for flying in self._flying], in_flight)
+        self._lateness = Lateness(self._dispatcher)
+        self._look, self._clock = look, clock
+        self._looked = self._watched = clock()
         self._n_done = 0
         self._n_total = sum(job.size for job in jobs if not job.optional)
 
@@ -64,18 +76,38 @@ class Call:
         while not self._dispatcher.finished:
             for actor, task in self._feeder.feed():
                 self._flying[actor].append(_Flying(task, self._submit(actor, task)))
+                if len(self._flying[actor]) == 1:
+                    self._lateness.begun(actor, task, self._clock())
             # An actor answers in order, so the oldest task of each is all there is to wait for.
             oldest = {flying[0].outcome: actor for actor, flying in enumerate(self._flying) if flying}
             if not oldest:
                 raise MeasureError("the dispatcher has work left and gives none out; this is a fault of distcalib")
-            for ref in self._fleet.cluster.wait(list(oldest)):
+            for ref in self._fleet.cluster.wait(list(oldest), LOOK_SECONDS):
                 self._collect(oldest[ref])
+            self._watch()
         for actor, flying in enumerate(self._flying):
             self._fleet.leave(actor, [one.outcome for one in flying])
         return [
             collector.result(partial=job.optional or place in self._ended_early, error=self._ended_early.get(place))
             for place, (job, collector) in enumerate(zip(self._jobs, self._collectors, strict=True))
         ]
+
+    def _watch(self) -> None:
+        """From time to time: who is late, and who is new."""
+        now = self._clock()
+        if now - self._watched >= LOOK_SECONDS:
+            self._watched = now
+            for actor in self._lateness.late(now):
+                self._dispatcher.late([one.task for one in self._flying[actor] if one.task is not None])
+                self._feeder.ask_again()
+        if self._look is not None and now - self._looked >= NODES_SECONDS:
+            self._look()
+            self._looked = self._clock()
+            n_actors = len(self._fleet)
+            if n_actors > len(self._flying):
+                self._dispatcher.grow(n_actors)
+                self._feeder.grow(n_actors)
+                self._flying += [deque() for _ in range(n_actors - len(self._flying))]
 
     def drain(self) -> None:
         """Wait for what is in flight and forget it; a shard is short, so this takes about a second."""
@@ -118,8 +150,12 @@ class Call:
             raise
         flying.popleft()
         self._feeder.freed(actor)
+        self._lateness.begun(actor, flying[0].task if flying else None, self._clock())
         if task is None:
             self._fleet.settle_one(outcome)
+        elif self._dispatcher.is_answered(task):
+            self._collectors[task.job].add_again(outcome)
+            self._dispatcher.done(task, outcome.seconds)
         elif outcome.error is not None:
             self._failed(task.job, error_of(outcome))
         else:
@@ -130,6 +166,7 @@ class Call:
         under_way = flying[0].task
         tasks = [one.task for one in flying if one.task is not None]
         flying.clear()
+        self._lateness.begun(actor, None, self._clock())
         self._fleet.replace(actor)
         error = self._dispatcher.lost(actor, tasks, blame=under_way is not None)
         self._feeder.lost(actor)

@@ -131,9 +131,9 @@ class Cluster:
         except ray.exceptions.RayError as error:
             raise MeasureError(f"Ray: {_last_line(error)}; look into /tmp/ray/session_latest/logs") from error
 
-    def wait(self, refs: Sequence[Ref]) -> list[Ref]:
-        """Wait until one is there, then return all that are."""
-        ray.wait(list(refs), num_returns=1, fetch_local=False)
+    def wait(self, refs: Sequence[Ref], seconds: float) -> list[Ref]:
+        """Wait until one is there, at most `seconds`, then return all that are."""
+        ray.wait(list(refs), num_returns=1, timeout=seconds, fetch_local=False)
         ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0, fetch_local=False)
         return list(ready)
 

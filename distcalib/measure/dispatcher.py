@@ -19,6 +19,7 @@ TARGET_SECONDS = 0.5  # a shard this long shows progress twice a second and make
 SHORT_SECONDS = 0.05  # of a job that may be stopped: what is then in flight is lost; 0.75 ms of overhead are 1.5 %
 LEAST_SECONDS = 0.03  # halving stops here: shorter tail shards would cost more overhead than balance they bring
 DRIVER_SECONDS = 0.001  # a task costs the driver less (scripts/bench_dispatch.py); 1,000 actors must not swamp it
+MAX_COPIES = 3  # of one shard under way at a time, where those who have it are late
 MAX_DEATHS = 3  # of actors on the same task, before it and not the machine is taken for the culprit
 
 
@@ -84,6 +85,9 @@ class Dispatcher:
         self._helpable: dict[bool, dict[int, None]] = {False: {}, True: {}}
         self._held: list[list[int]] = [[] for _ in range(n_actors)]  # jobs by actor, in the order it got them
         self._to_drop: list[list[str]] = [[] for _ in range(n_actors)]
+        self._late: dict[Task, None] = {}  # shards whose answer is overdue, the longest first: anybody may do them too
+        self._copies: dict[Task, int] = {}  # of shards that were ever late: how many actors have them
+        self._answered: set[Task] = set()  # of these, those that one of them has done
         self._deaths: Counter[Task] = Counter()
         self._n_open = len(self._unstarted[False])
         self._pace = seconds_per_iteration
@@ -108,7 +112,8 @@ class Dispatcher:
 
         It goes on with a job that it holds, else starts one, else helps where most work is left. An optional job
         comes after all that can be done for others, and only for an `idle` actor, one that has nothing to do: a task
-        that waits beside another could stand in the way of what is wanted by then.
+        that waits beside another could stand in the way of what is wanted by then. Before that it does again what
+        others are late with.
         """
         for optional in (False, True) if idle else (False,):
             for job in self._held[actor]:
@@ -116,8 +121,11 @@ class Dispatcher:
                 if state.supply.n_waiting and state.job.optional == optional:
                     return Task(Kind.RUN, job, self._shard(job, actor))
             offer = self._offer(optional)
+            if offer is None and idle and not optional:
+                offer = self._overdue(actor)
             if offer is not None:
-                self._accept(actor, offer)
+                if offer.kind is not Kind.RUN:
+                    self._accept(actor, offer)
                 return offer
         return None
 
@@ -131,9 +139,46 @@ class Dispatcher:
         self._to_drop[actor].clear()
         return keys
 
+    def expected_seconds(self, task: Task) -> float | None:
+        """How long an actor like the others takes; None: not known, as it never is of compiling."""
+        if task.kind is Kind.LOAD:
+            return self._load_seconds
+        if task.kind is Kind.COMPILE:
+            return None
+        state = self._states[task.job]
+        if state.n_done:
+            return len(task.positions) * state.run_seconds / state.n_done
+        return None if self._pace is None else len(task.positions) * self._pace * state.row_size
+
+    def late(self, tasks: Sequence[Task]) -> None:
+        """An actor should long have answered one of `tasks`, all that it has: actors that would idle do its shards too,
+        as they are, and the first answer counts. So nobody waits for the slowest; ask all actors again."""
+        for task in tasks:
+            if task.kind is Kind.RUN and self._is_wanted(task) and self._copies.get(task, 1) < MAX_COPIES:
+                self._copies.setdefault(task, 1)
+                self._late[task] = None
+
+    def is_answered(self, task: Task) -> bool:
+        """True when another actor was faster with the same shard."""
+        return task in self._answered
+
+    def grow(self, n_actors: int) -> None:
+        """From now on there are `n_actors`, more than before; the new ones are numbered after the others."""
+        for state in self._states:
+            state.supply.grow(n_actors)
+        while len(self._held) < n_actors:
+            self._held.append([])
+            self._to_drop.append([])
+
     def done(self, task: Task, seconds: float, load_seconds: float | None = None) -> None:
         """`task` succeeded and took `seconds` of its actor, `load_seconds` of them to load a program it compiled."""
         state = self._states[task.job]
+        self._late.pop(task, None)
+        if task in self._copies:
+            self._copies[task] -= 1
+            if task in self._answered:
+                return
+            self._answered.add(task)
         if task.kind is Kind.COMPILE:
             state.compiled = True
             if load_seconds is not None:
@@ -165,7 +210,7 @@ class Dispatcher:
                 state.n_loading -= 1
             elif not state.closed and task.kind is Kind.COMPILE:
                 self._unstarted[state.job.optional].appendleft(task.job)
-            elif not state.closed:
+            elif self._is_wanted(task) and not self._has_other(task):
                 state.supply.give_back(task.positions)
                 self._note_helpable(task.job)
         for task in tasks[:1] if blame else ():
@@ -184,6 +229,8 @@ class Dispatcher:
             return
         state.closed = True
         state.supply.clear()
+        for task in [task for task in self._late if task.job == job]:
+            del self._late[task]
         self._note_helpable(job)
         if job in self._unstarted[state.job.optional]:
             self._unstarted[state.job.optional].remove(job)
@@ -193,6 +240,33 @@ class Dispatcher:
             self._held[actor].remove(job)
             self._to_drop[actor].append(state.job.key)
         state.holders.clear()
+
+    def _is_wanted(self, task: Task) -> bool:
+        return not self._states[task.job].closed and task not in self._answered
+
+    def _has_other(self, task: Task) -> bool:
+        """Whether, with one actor of it lost, another still does `task`."""
+        if task not in self._copies:
+            return False
+        self._copies[task] -= 1
+        if self._copies[task]:
+            return True
+        del self._copies[task]
+        self._late.pop(task, None)
+        return False
+
+    def _overdue(self, actor: int) -> Task | None:
+        """A shard that others are late with, or the program that it needs; as many programs as there are shards."""
+        held = self._held[actor]
+        for task in self._late:
+            if task.job in held:
+                del self._late[task]
+                self._copies[task] += 1
+                return task
+        for job, n_late in Counter(task.job for task in self._late).items():
+            if self._states[job].n_loading < n_late:
+                return Task(Kind.LOAD, job)
+        return None
 
     def _offer(self, optional: bool) -> Task | None:
         """What an actor can do that holds nothing; not handed out before `_accept`."""

@@ -52,6 +52,16 @@ class Feeder:
         self._leave(actor)
         self._n_flying[actor] = 0
         self._enter(actor)
+        self.ask_again()
+
+    def grow(self, n_actors: int) -> None:
+        """There are `n_actors` from now on, the new ones without a task."""
+        for actor in range(len(self._n_flying), n_actors):
+            self._n_flying.append(0)
+            self._enter(actor)
+
+    def ask_again(self) -> None:
+        """There is something new for actors that were refused."""
         for fresh, refused in zip(self._fresh, self._refused, strict=True):
             fresh.update(refused)
             refused.clear()

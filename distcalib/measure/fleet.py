@@ -56,6 +56,11 @@ class Fleet:
         """Where each actor runs."""
         return tuple(self._placements)
 
+    @property
+    def is_at_home(self) -> bool:
+        """True when no actor shelters from a lost node beside another."""
+        return not self._moved
+
     def __len__(self) -> int:
         return len(self._placements)
 
@@ -85,7 +90,8 @@ class Fleet:
         self._abandoned_seconds += outcome.seconds
 
     def extend(self, placements: Sequence[Placement], grows: bool) -> None:
-        """Use a new node, between two calls: actors whose node was lost move there; if it `grows`, others start."""
+        """Use a new node: actors whose node was lost move there; if it `grows`, others start. In a call only
+        while all are at home."""
         free = list(placements)
         for number in list(self._moved):
             if free:

@@ -34,7 +34,7 @@ class ActorPool:
     `shared` is stored once for all actors; arrays in it arrive as read-only views.
     `in_flight`: tasks that an actor is given at a time, see feeding.py.
     `address`: of a Ray cluster, on all nodes of which actors run; None: the Ray already used in this process, else
-    RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used from the next `run` on.
+    RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used within seconds.
     Raises OptionError for counts that cannot be met, MeasureError when actors do not start, and what the factory
     raises.
     """
@@ -117,7 +117,8 @@ class ActorPool:
             raise MeasureError("the actor pool is closed; make a new one")
         if self._spread:
             self._welcome(self._fleet)
-        call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight)
+        look = partial(self._welcome, self._fleet, meanwhile=True) if self._spread else None
+        call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight, look)
         try:
             results = self._run(self._fleet, call)
         except Exception:
@@ -137,8 +138,11 @@ class ActorPool:
             raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in found.silent.items()))
         return found.nodes
 
-    def _welcome(self, fleet: Fleet) -> None:
-        """Use nodes that have joined since, if they are as the others; else say why not, once."""
+    def _welcome(self, fleet: Fleet, meanwhile: bool = False) -> None:
+        """Use nodes that have joined since, if they are as the others; else say why not, once. `meanwhile`, in a call,
+        no actor can move: that waits for the end of it."""
+        if meanwhile and not (self._grows and fleet.is_at_home):
+            return
         known = {node.node_id for node in self.nodes} | self._unwelcome
         if self._cluster.live_nodes().keys() <= known:
             return

@@ -30,6 +30,10 @@ class Collector:
         if repeated:
             raise MeasureError(f"{self._said(repeated)} came back twice: a fault of distcalib")
         self._rows.update(zip(task.positions, outcome.rows, strict=True))
+        self.add_again(outcome)
+
+    def add_again(self, outcome: Outcome) -> None:
+        """Count the seconds of what was done, be it that another actor was faster with the same shard."""
         self._run_seconds += outcome.run_seconds
         self._compile_seconds += outcome.compile_seconds
         self._load_seconds += outcome.load_seconds

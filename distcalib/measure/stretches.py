@@ -55,6 +55,11 @@ class Stretches:
         self._redo.append(shard)
         self.n_waiting += len(shard)
 
+    def grow(self, n_actors: int) -> None:
+        """There are `n_actors` from now on: the new ones have no home and take from the longest stretches."""
+        if self._in_order:
+            self._n_sharing = n_actors
+
     def clear(self) -> None:
         """Hand out no more."""
         self._stretches.clear()
@@ -66,7 +71,7 @@ class Stretches:
         """The stretch that `actor` takes from."""
         if self._in_order:
             return 0
-        return actor if self._stretches[actor] else self._longest_home()
+        return actor if actor < len(self._stretches) and self._stretches[actor] else self._longest_home()
 
     def _longest_home(self) -> int:
         """The first of the longest stretches."""

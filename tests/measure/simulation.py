@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from distcalib.measure.dispatcher import Dispatcher, Kind, Task
 from distcalib.measure.feeding import Feeder
 from distcalib.measure.jobs import Job
+from distcalib.measure.lateness import LOOK_SECONDS, Lateness
 
+HANG_SECONDS = 60.0
 SECONDS = {Kind.COMPILE: 0.5, Kind.LOAD: 0.1}
 
 
@@ -19,7 +21,8 @@ class Simulation:
     """Drive a dispatcher as call.py does.
 
     `dies(actor, n-th task of that actor, task)` kills the actor on that task, `fails(task)` is an error of its worker
-    and ends a job that may fail; `enough(job, positions done)` ends one that has enough.
+    and ends a job that may fail; `enough(job, positions done)` ends one that has enough. `hangs(actor, n-th task)`: its
+    machine is cut off, which shows HANG_SECONDS later only, as a death. `joins`: at which times an actor more is there.
     """
 
     def __init__(
@@ -31,9 +34,16 @@ class Simulation:
         slow: Mapping[int, float] | None = None,
         fails: Callable[[Task], bool] = lambda task: False,
         enough: Callable[[int, set[int]], bool] | None = None,
+        hangs: Callable[[int, int], bool] = lambda actor, n: False,
+        joins: Sequence[float] = (),
     ) -> None:
         self.dispatcher = Dispatcher(jobs, n_actors, stoppable=enough is not None)
         self.feeder = Feeder(self.dispatcher, [0] * n_actors)
+        self.lateness = Lateness(self.dispatcher)
+        self.hangs = hangs
+        self.joins = deque(sorted(joins))
+        self.n_late: Counter[Task] = Counter()  # how often it was said that they are
+        self.n_again = 0  # shards that another actor had done before
         self.jobs = jobs
         self.n_actors = n_actors
         self.seconds = seconds
@@ -51,31 +61,63 @@ class Simulation:
         self.clock = 0.0
 
     def run(self) -> "Simulation":
-        flying: list[deque[tuple[Task, tuple[str, ...]]]] = [deque() for _ in range(self.n_actors)]
-        events: list[tuple[float, int]] = []
-        counts: Counter[int] = Counter()
+        self.flying: list[deque[tuple[Task, tuple[str, ...]]]] = [deque() for _ in range(self.n_actors)]
+        self.events: list[tuple[float, int]] = []
+        self.counts: Counter[int] = Counter()
+        looked = 0.0
         while not self.dispatcher.finished:
             for actor, task in self.feeder.feed():
                 self.given.append((self.clock, actor, task))
-                flying[actor].append((task, self.dispatcher.drops(actor)))
-                if len(flying[actor]) == 1:
-                    heapq.heappush(events, (self.clock + self.duration(actor, task), actor))
-            assert events, "work left and nobody busy"
-            self.clock, actor = heapq.heappop(events)
-            task, drops = flying[actor][0]
-            counts[actor] += 1
-            if self.dies(actor, counts[actor], task):
-                lost = [task for task, _ in flying[actor]]
-                flying[actor].clear()
-                self.die(actor, lost)
+                self.flying[actor].append((task, self.dispatcher.drops(actor)))
+                if len(self.flying[actor]) == 1:
+                    self.begin(actor)
+            assert self.events, "work left and nobody busy"
+            if self.events[0][0] > looked + LOOK_SECONDS:
+                self.clock = looked = looked + LOOK_SECONDS
+                self.look()
                 continue
-            flying[actor].popleft()
-            self.programs[actor] -= set(drops)
-            self.feeder.freed(actor)
-            self.finish(actor, task)
-            if flying[actor]:
-                heapq.heappush(events, (self.clock + self.duration(actor, flying[actor][0][0]), actor))
+            self.clock, actor = heapq.heappop(self.events)
+            self.answer(actor)
         return self
+
+    def begin(self, actor: int) -> None:
+        """The oldest task of an actor is under way."""
+        self.counts[actor] += 1
+        task = self.flying[actor][0][0]
+        self.lateness.begun(actor, task, self.clock)
+        seconds = HANG_SECONDS if self.hangs(actor, self.counts[actor]) else self.duration(actor, task)
+        heapq.heappush(self.events, (self.clock + seconds, actor))
+
+    def look(self) -> None:
+        """Who is late, and who is new."""
+        for actor in self.lateness.late(self.clock):
+            late = [task for task, _ in self.flying[actor]]
+            self.n_late.update(late)
+            self.dispatcher.late(late)
+            self.feeder.ask_again()
+        while self.joins and self.joins[0] <= self.clock:
+            self.joins.popleft()
+            self.n_actors += 1
+            self.flying.append(deque())
+            self.programs.append(set())
+            self.dispatcher.grow(self.n_actors)
+            self.feeder.grow(self.n_actors)
+
+    def answer(self, actor: int) -> None:
+        task, drops = self.flying[actor][0]
+        if self.dies(actor, self.counts[actor], task) or self.hangs(actor, self.counts[actor]):
+            lost = [task for task, _ in self.flying[actor]]
+            self.flying[actor].clear()
+            self.lateness.begun(actor, None, self.clock)
+            self.die(actor, lost)
+            return
+        self.flying[actor].popleft()
+        self.programs[actor] -= set(drops)
+        self.feeder.freed(actor)
+        self.lateness.begun(actor, None, self.clock)
+        self.finish(actor, task)
+        if self.flying[actor]:
+            self.begin(actor)
 
     def die(self, actor: int, lost: list[Task]) -> None:
         self.programs[actor].clear()
@@ -90,6 +132,10 @@ class Simulation:
     def finish(self, actor: int, task: Task) -> None:
         if self.dispatcher.is_closed(task.job) and self.failed.keys() & {task.job}:
             return  # a shard behind a compilation that failed fails too
+        if self.dispatcher.is_answered(task):
+            self.n_again += 1
+            self.dispatcher.done(task, self.duration(actor, task))
+            return
         if self.fails(task):
             self.fail(task.job)
             return

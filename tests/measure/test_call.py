@@ -30,7 +30,7 @@ class Shuffled:
     def keep(self, ref: object) -> object:
         return ref
 
-    def wait(self, refs: Sequence[Any]) -> list[Any]:
+    def wait(self, refs: Sequence[Any], seconds: float) -> list[Any]:
         ready = list(refs)
         self._rng.shuffle(ready)
         return ready[: self._rng.randint(1, len(ready))]
@@ -155,3 +155,76 @@ def test_call_hands_over_an_error_of_enough() -> None:
 def test_call_of_optional_jobs_does_nothing() -> None:
     [result] = Call(cast(Fleet, FakeFleet(0)), [Job("a", None, 4, "a", optional=True)]).run()
     assert (result.rows, result.iterations, result.complete) == ((), (), False)
+
+
+class Hanging(FakeFleet):
+    """The second actor never answers a shard, but those that wait move the clock; a third may join."""
+
+    def __init__(self, n_joining: int = 0) -> None:
+        super().__init__(0)
+        self.now, self.step = 0.0, 0.01
+        self.n_actors = 2
+        self.n_joining = n_joining
+        self.calls: list[tuple[int, str]] = []
+        self.hung: set[int] = set()
+        self.cluster.wait = self.wait  # type: ignore[method-assign]
+
+    def __len__(self) -> int:
+        return self.n_actors
+
+    def take_left(self, actor: int) -> list[Any]:
+        return []
+
+    def wait(self, refs: Sequence[Any], seconds: float) -> list[Any]:
+        ready = [ref for ref in refs if id(ref) not in self.hung]
+        self.now += self.step if ready else seconds
+        assert self.now < 1000, "waits for the one that hangs"
+        return ready
+
+    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
+        self.calls.append((actor, method))
+        answer = super().call(actor, method, key, label, *args, n_returns=n_returns)
+        if actor == 1 and method == "run":
+            self.hung.add(id(answer))
+        return answer
+
+    def look(self) -> None:
+        self.n_actors, self.n_joining = self.n_actors + self.n_joining, 0
+
+
+def test_call_has_another_actor_do_what_one_is_late_with() -> None:
+    fleet = Hanging()
+    seen: list[Progress] = []
+    jobs = [Job("a", None, 400, "a")]
+    [result] = Call(cast(Fleet, fleet), jobs, seen.append, None, 0.01, clock=lambda: fleet.now).run()
+    assert result.rows == tuple(range(400))
+    assert (1, "run") in fleet.calls
+    assert len(fleet.left) == 2, "it is left to its actor"
+    assert seen[-1].n_done == seen[-1].n_total == 400
+
+
+def test_call_counts_the_slower_answer_as_time_alone() -> None:
+    """Both answers to a late shard come back while the call still waits for other rows."""
+    fleet = Hanging()
+    jobs = [Job("a", None, 4, "a"), Job("b", None, 400, "b")]
+    call = Call(cast(Fleet, fleet), jobs, None, None, 0.01, clock=lambda: fleet.now)
+    late = call._dispatcher.late
+
+    def answer_soon(tasks: Sequence[Any]) -> None:
+        late(tasks)
+        call._feeder.ask_again()
+        fleet.hung.clear()
+
+    call._dispatcher.late = answer_soon  # type: ignore[method-assign]
+    results = call.run()
+    assert [result.rows for result in results] == [tuple(range(4)), tuple(range(400))]
+    assert sum(result.run_seconds for result in results) > 0.4041
+
+
+def test_call_uses_actors_that_join() -> None:
+    fleet = Hanging(n_joining=2)
+    fleet.step = 1.0
+    jobs = [Job("a", None, 40_000, "a")]
+    call = Call(cast(Fleet, fleet), jobs, None, None, 1e-3, 2, fleet.look, lambda: fleet.now)
+    assert call.run()[0].rows == tuple(range(40_000))
+    assert {actor for actor, method in fleet.calls if method == "run"} == {0, 1, 2, 3}

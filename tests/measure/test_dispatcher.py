@@ -9,6 +9,7 @@ import pytest
 from distcalib.errors import MeasureError
 from distcalib.measure.dispatcher import (
     LEAST_SECONDS,
+    MAX_COPIES,
     MAX_DEATHS,
     SHORT_SECONDS,
     TARGET_SECONDS,
@@ -18,7 +19,7 @@ from distcalib.measure.dispatcher import (
     describe,
 )
 from distcalib.measure.jobs import Job
-from tests.measure.simulation import SECONDS, Simulation, jobs
+from tests.measure.simulation import HANG_SECONDS, SECONDS, Simulation, jobs
 
 
 @pytest.mark.parametrize("n_actors", [1, 2, 7, 64])
@@ -265,8 +266,8 @@ def test_dispatcher_keeps_its_promises_whatever_happens(first_seed: int) -> None
 
 
 def check_promises(seed: int) -> None:
-    """A random call with slow actors, deaths, failures and stops. That it ends without idle actors that have work left
-    and that nothing is done twice is asserted on the way, in the simulation."""
+    """A random call with slow actors, late and lost ones, new ones, deaths, failures and stops. That it ends
+    without idle actors that have work left and that nothing counts twice is asserted on the way, in the simulation."""
     rng = random.Random(seed)
     n_actors = rng.choice([1, 2, 3, 8, 33])
     call = [random_job(rng, place) for place in range(rng.randint(1, 8))]
@@ -274,6 +275,7 @@ def check_promises(seed: int) -> None:
     failing = {place for place, job in enumerate(call) if job.may_fail and rng.random() < 0.5}
     deadly = {place for place, job in enumerate(call) if job.may_fail and rng.random() < 0.2}
     deaths = {(rng.randrange(n_actors), rng.randint(1, 12)) for _ in range(rng.randint(0, 2))}
+    hangs = {(rng.randrange(n_actors), rng.randint(1, 12)) for _ in range(2 - len(deaths))}
     simulation = Simulation(
         call,
         n_actors,
@@ -282,16 +284,95 @@ def check_promises(seed: int) -> None:
         dies=lambda actor, n, task: (actor, n) in deaths or (task.job in deadly and 0 in task.positions),
         fails=lambda task: task.job in failing and call[task.job].n_iterations - 1 in task.positions,
         enough=lambda place, done: len(done) >= stops.get(place, 10**9),
+        hangs=lambda actor, n: (actor, n) in hangs,
+        joins=[rng.uniform(0.0, 5.0) for _ in range(rng.choice([0, 0, 1, 5]))],
     ).run()
     for place, job in enumerate(call):
         ended = place in simulation.stopped or place in simulation.failed
         assert ended or job.optional or simulation.iterations(place) == list(range(job.n_iterations)), seed
     handed_out = Counter((t.job, i) for _, _, t in simulation.given for i in t.positions)
     lost = Counter((task.job, i) for task in simulation.lost for i in task.positions)
-    assert all(n <= 1 + lost[one] for one, n in handed_out.items()), seed
+    late = Counter((task.job, i) for task in simulation.n_late.elements() for i in task.positions)
+    assert all(n <= 1 + lost[one] + late[one] for one, n in handed_out.items()), seed
     for clock, _, task in simulation.given:
         ended_at = {**simulation.stopped, **simulation.failed}.get(task.job, clock)
         assert clock <= ended_at, "handed out after its job was ended"
+
+
+@pytest.mark.parametrize("slowness", [20.0, 1e6], ids=["slow", "as good as lost"])
+def test_dispatcher_waits_for_no_late_actor(slowness: float) -> None:
+    simulation = Simulation(jobs(400), 4, slow={2: slowness}, dies=lambda actor, n, task: False)
+    simulation.dispatcher._pace = 0.02
+    simulation.run()
+    assert simulation.iterations(0) == list(range(400))
+    assert simulation.clock < SECONDS[Kind.COMPILE] + 400 * 0.02 / 3 + 3.5, "it would be 10 s, or for ever"
+
+
+def test_dispatcher_goes_on_without_a_machine_that_is_cut_off() -> None:
+    simulation = Simulation(jobs(400, 400), 6, hangs=lambda actor, n: actor >= 3 and n == 4).run()
+    assert [simulation.iterations(job) for job in (0, 1)] == [list(range(400))] * 2
+    assert simulation.clock < HANG_SECONDS / 4
+
+
+def test_dispatcher_does_nothing_twice_where_nobody_is_late() -> None:
+    simulation = Simulation(jobs(500, 20), 8, slow={i: 1.0 + i / 8 for i in range(8)}).run()
+    assert not simulation.n_late
+    assert sum(len(task.positions) for _, _, task in simulation.given) == 520
+
+
+def test_dispatcher_lets_a_late_shard_be_done_by_another_as_it_is() -> None:
+    dispatcher = Dispatcher(jobs(1), 3, seconds_per_iteration=0.1)
+    compiling, shard = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert shard is not None
+    dispatcher.done(compiling, 0.5, 0.1)
+    assert dispatcher.next_task(1) is None
+    dispatcher.late([shard])
+    assert dispatcher.next_task(1, idle=False) is None, "busy itself"
+    assert dispatcher.next_task(1) == Task(Kind.LOAD, 0)
+    assert dispatcher.next_task(2) is None, "one helper a shard"
+    dispatcher.done(Task(Kind.LOAD, 0), 0.1)
+    assert dispatcher.next_task(1) == shard
+    assert dispatcher.next_task(1) is None
+    assert dispatcher.lost(0, [shard]) is None
+    assert dispatcher.next_task(0) is None, "it is under way at the other one"
+    assert dispatcher.lost(1, [shard]) is None
+    dispatcher.next_task(2)
+    assert dispatcher.next_task(2) == shard, "nobody has it any more"
+    dispatcher.done(shard, 0.1)
+    assert dispatcher.finished
+    assert dispatcher.is_answered(shard) == (dispatcher._copies != {})
+
+
+def test_dispatcher_has_at_most_so_many_do_a_late_shard() -> None:
+    dispatcher = Dispatcher(jobs(1), 9, seconds_per_iteration=0.1)
+    compiling, shard = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert shard is not None
+    dispatcher.done(compiling, 0.5, 0.1)
+    found = [shard]
+    for actor in range(1, 9):
+        dispatcher.late([shard])
+        if dispatcher.next_task(actor) is not None:
+            dispatcher.done(Task(Kind.LOAD, 0), 0.1)
+            task = dispatcher.next_task(actor)
+            assert task == shard
+            found.append(task)
+    assert len(found) == MAX_COPIES
+    dispatcher.done(shard, 9.0)
+    assert dispatcher.finished
+    assert dispatcher.is_answered(shard)
+    dispatcher.done(shard, 9.0)
+    assert dispatcher.lost(2, [shard]) is None
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_dispatcher_gives_work_to_actors_that_join(in_order: bool) -> None:
+    [job] = jobs(2000)
+    simulation = Simulation([replace(job, in_order=in_order)], 1, joins=[4.0] * 3).run()
+    assert simulation.iterations(0) == list(range(2000))
+    assert {actor for actor, _ in simulation.done} == {0, 1, 2, 3}
+    assert simulation.clock <= 4.25 + (2000 * 0.02 - 3.5) / 4 * 1.1
 
 
 def random_job(rng: random.Random, place: int) -> Job:

@@ -42,6 +42,8 @@ class MadeUp:
 class FakeFleet:
     """Placements, and what was added."""
 
+    is_at_home = True
+
     def __init__(self, cluster: MadeUp, placements: Sequence[Placement], *rest: object) -> None:
         self.placements = tuple(placements)
         self.extended: list[tuple[tuple[Placement, ...], bool]] = []
@@ -146,6 +148,31 @@ def test_pool_uses_nodes_that_join_from_the_next_run_on(made_up: MadeUp, n_actor
         assert fleet(pool).extended == [((Placement(0, (0,), "id-c"),), grows)]
         assert made_up.asked[1:] == [{"id-a", "id-b"}]
         assert [info.host for info in pool.nodes] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("n_actors", "at_home", "used"),
+    [(None, True, True), (4, True, False), (None, False, False)],
+    ids=["used", "so many actors were asked for", "an actor would have to move"],
+)
+def test_pool_uses_nodes_that_join_in_a_run(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, n_actors: int | None, at_home: bool, used: bool
+) -> None:
+    class Joining(FakeCall):
+        def __init__(self, *args: Any) -> None:
+            self.look = args[-1]
+
+        def run(self) -> list[Any]:
+            self.look()
+            made_up.nodes.append(node("c", 1))
+            self.look()
+            return []
+
+    monkeypatch.setattr(pool_module, "Call", Joining)
+    with make(n_actors=n_actors) as pool:
+        fleet(pool).is_at_home = at_home
+        pool.run([])
+        assert len(fleet(pool).extended) == used
 
 
 def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,39 @@
+"""Who is late, told by a clock that the tests set."""
+
+from distcalib.measure.dispatcher import Dispatcher, Kind, Task
+from distcalib.measure.lateness import LATE_FACTOR, LATE_SECONDS, Lateness
+from tests.measure.simulation import jobs
+
+SHARD = Task(Kind.RUN, 0, range(10))
+LIMIT = LATE_FACTOR * 10 * 0.1 + LATE_SECONDS
+
+
+def lateness(pace: float | None = 0.1) -> Lateness:
+    return Lateness(Dispatcher(jobs(100), 2, seconds_per_iteration=pace))
+
+
+def test_lateness_is_told_once_and_again_after_as_long() -> None:
+    watch = lateness()
+    watch.begun(0, SHARD, 5.0)
+    watch.begun(1, SHARD, 6.0)
+    assert watch.late(5.0 + LIMIT - 0.01) == []
+    assert watch.late(5.0 + LIMIT + 0.01) == [0]
+    assert watch.late(5.0 + LIMIT + 0.02) == []
+    assert watch.late(6.0 + LIMIT + 0.01) == [1]
+    assert watch.late(5.1 + 2 * LIMIT) == [0]
+
+
+def test_lateness_forgets_what_was_answered_or_left_by_an_earlier_call() -> None:
+    watch = lateness()
+    watch.begun(0, SHARD, 0.0)
+    watch.begun(0, None, 1.0)
+    watch.begun(1, SHARD, 0.0)
+    watch.begun(1, SHARD, 1e3)
+    assert watch.late(1e3) == []
+
+
+def test_lateness_says_nothing_of_what_may_take_any_time() -> None:
+    watch = lateness(pace=None)
+    watch.begun(0, SHARD, 0.0)
+    watch.begun(1, Task(Kind.COMPILE, 0), 0.0)
+    assert watch.late(1e9) == []
