@@ -26,7 +26,7 @@ from distcalib.run import calibration
 from distcalib.run.searching import Searching, Switches
 from scripts.bench_evaluate import default_model
 
-ROW = "| {:>7} | {:<24} | {:>8} | {:>6} | {:>11} | {:>7} | {:>9} |"
+ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>7} | {:>9} |"
 HELPS = ("share_prefixes", "stop_early", "look_ahead")
 
 
@@ -63,15 +63,16 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
     runs: dict[str, list[object]] = {
         "ranked": [],
         "ranked, --confidence": ["--confidence", "0.999"],
+        "ranked, --bias-correction": ["--bias-correction"],
         "topological": ["--strategy", "topological"],
     }
     if n <= args.greedy:
         runs["greedy"] = ["--strategy", "greedy"]
-    for name, flags in runs.items():
-        yield _calibrated(n, name, [*files, *actors, *flags], folder / "out", [])
+    for i, (name, flags) in enumerate(runs.items()):  # each has a folder of its own: nothing is measured already
+        yield _calibrated(n, name, [*files, *actors, *flags], folder / f"out{i}", [])
     if args.ablation:
         for off in HELPS:
-            yield _calibrated(n, f"ranked, no {off}", [*files, *actors], folder / "out", [off])
+            yield _calibrated(n, f"ranked, no {off}", [*files, *actors], folder / off, [off])
     if args.nncf:
         seconds, text = _run([args.nncf, "-m", "scripts.peer_nncf", *files])
         found: dict[str, Any] = json.loads(text.splitlines()[-1])

@@ -89,11 +89,12 @@ def simulate(
     switches: Switches | None = None,
     tolerance: float = TOLERANCE,
     task_seconds: float = TASK_SECONDS,
+    strategy: str = "ranked",
 ) -> Simulated:
     """The FP32 pass and the search; the start of the actors and the ranges of the scales are not in it."""
     session = SimulatedSession(net, n_actors, task_seconds)
     n = net.n_iterations
-    options = CalibrationOptions(iterations=n, accuracy_loss=tolerance, confidence=confidence)
+    options = CalibrationOptions(iterations=n, accuracy_loss=tolerance, confidence=confidence, strategy=strategy)
     measuring = Measuring(session, METRIC, False, options)
     [fp32] = measuring.timed("FP32", [Job("fp32", net.fp32(measuring.ranked), n, "FP32")])
     measuring.take_fp32(fp32, net.name)
@@ -169,6 +170,16 @@ def ablation(net: SimulatedNet) -> list[str]:
     return lines
 
 
+def strategies(net: SimulatedNet) -> list[str]:
+    """A table: what each strategy costs on one actor, and how many times that of `ranked`."""
+    lines = ["| strategy | FP32 layers | candidates | cost_passes | times `ranked` |", "|" + " --- |" * 5]
+    runs = {name: simulate(net, 1, strategy=name) for name in ("ranked", "topological", "greedy")}
+    for name, run in runs.items():
+        cells = [f"`{name}`", str(len(run.winner.fp32_layers)), str(len(run.answered)), f"{run.cost_passes:.2f}"]
+        lines.append(f"| {' | '.join(cells)} | {run.cost_passes / runs['ranked'].cost_passes:.1f} |")
+    return lines
+
+
 def margins(net: SimulatedNet) -> list[str]:
     """A table: cost_passes on one actor by how far the hard layers are from the tolerance, on other random images."""
     lines = ["| hard layers cost, times | exact | confidence | FP32 layers |", "|" + " --- |" * 4]
@@ -196,7 +207,8 @@ def main() -> None:
     for name in args.net or NETS:
         net = NETS[name]()
         lines, curves[net.name] = tables(net)
-        print("\n".join([*lines, "", *ablation(net), *(["", *margins(net)] if args.margins else []), ""]), flush=True)
+        lines += ["", *strategies(net), "", *ablation(net), *(["", *margins(net)] if args.margins else [])]
+        print("\n".join([*lines, ""]), flush=True)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(plot(ACTORS, curves))

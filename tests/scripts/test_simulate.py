@@ -84,6 +84,9 @@ def test_simulated_resnet50_costs_what_is_promised() -> None:
     assert exact.winner.fp32_layers == sure.winner.fp32_layers == tuple(net.hard)
     assert exact.cost_passes <= 3.0
     assert sure.cost_passes <= 1.5
+    others = [simulate(net, 1, strategy=name) for name in ("topological", "greedy")]
+    assert all(exact.cost_passes <= other.cost_passes / 5 for other in others)
+    assert all(len(exact.winner.fp32_layers) <= len(other.winner.fp32_layers) for other in others)
 
 
 def test_works_are_those_of_the_nets() -> None:
