@@ -96,8 +96,10 @@ def _in_fp32(model: ov.Model) -> list[str]:
     found = []
     for op in model.get_ordered_ops():
         if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
-            feeder = op.input_value(0).get_node().get_type_name()
-            if feeder != "FakeQuantize":
+            feeder = op.input_value(0).get_node()
+            while feeder.get_type_name() in ("Reshape", "Squeeze"):
+                feeder = feeder.input_value(0).get_node()
+            if feeder.get_type_name() != "FakeQuantize":
                 found.append(op.get_friendly_name())
     return found
 
