@@ -206,7 +206,8 @@ class _Builder:
 
     def _data(self, node: Node) -> None:
         for blob in node.tops:
-            readers = [n for n in self.graph.consumers.get(blob, ()) if n.type not in HOST_TYPES]
+            # A Silence needs nothing: labels that it reads do not go in.
+            readers = [n for n in self.graph.consumers.get(blob, ()) if n.type not in HOST_TYPES and n.tops]
             if readers and VARIES in self.shapes[blob.name]:
                 self.problems.append(
                     UnsupportedError(

@@ -224,7 +224,7 @@ def data_nodes(graph: Graph) -> Sequence[Node]:
 def refuse_host_feeding(graph: Graph, where: str) -> None:
     """Raise UnsupportedError where a layer reads what a loss or accuracy makes: those are ends of the net here.
 
-    Detections are read by what scores them, and by nothing else.
+    Detections are read by what scores them, and by Silence.
     """
     bad = [
         f"layer '{reader.name}' ({reader.type}) reads blob '{top}', made by '{node.name}' ({node.type})"
@@ -232,7 +232,7 @@ def refuse_host_feeding(graph: Graph, where: str) -> None:
         if node.type in HOST_TYPES
         for top in node.tops
         for reader in graph.consumers.get(top, ())
-        if node.type in SCORE_TYPES or reader.type not in SCORE_TYPES
+        if node.type in SCORE_TYPES or (reader.type not in SCORE_TYPES and reader.tops)
     ]
     if bad:
         raise UnsupportedError(

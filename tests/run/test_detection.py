@@ -205,6 +205,17 @@ def test_inspect_refuses_a_layer_that_reads_what_varies(
     assert any(said in problem for problem in inspect(file, tiny_ssd.weights).problems)
 
 
+def test_evaluate_takes_a_net_that_silences_boxes_and_detections(tiny_ssd: TinySsd, tmp_path: Path) -> None:
+    file = tmp_path / "net.prototxt"
+    silence = 'layer { name: "s" type: "Silence" bottom: "label" bottom: "out" }'
+    more = 'layer { name: "t" type: "Softmax" bottom: "conv3" top: "t" }'
+    file.write_text(tiny_ssd.prototxt.read_text().split('layer { name: "map"')[0] + silence + more)
+    assert inspect(file, tiny_ssd.weights).problems == ()
+    found = evaluate(file, tiny_ssd.weights, 2, n_actors=1)
+    assert found.scores == {"t": pytest.approx(1 / 6)}
+    assert found.average_precisions == {}
+
+
 def test_net_problems_name_a_size_file_that_is_not_there(tiny_ssd: TinySsd, tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     text = tiny_ssd.prototxt.read_text()
