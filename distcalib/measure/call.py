@@ -157,7 +157,7 @@ class Call:
             self._collectors[task.job].add_again(outcome)
             self._dispatcher.done(task, outcome.seconds)
         elif outcome.error is not None:
-            self._failed(task.job, error_of(outcome))
+            self._failed(task.job, error_of(outcome, self._fleet.node_of(actor)))
         else:
             self._succeeded(task, outcome)
 

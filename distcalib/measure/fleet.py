@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from distcalib.errors import DistcalibError, MeasureError
+from distcalib.errors import DataError, DistcalibError, MeasureError
 from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import Actor, ActorLost, Cluster, Ref
 from distcalib.measure.dispatcher import MAX_DEATHS
@@ -60,6 +60,11 @@ class Fleet:
     def is_at_home(self) -> bool:
         """True when no actor shelters from a lost node beside another."""
         return not self._moved
+
+    def node_of(self, number: int) -> str:
+        """What a person calls the node of actor `number`, if it is another machine than the driver's; else ""."""
+        node = self._placements[number].node
+        return "" if not node or node == self.cluster.home else self.cluster.live_nodes().get(node, node)
 
     def __len__(self) -> int:
         return len(self._placements)
@@ -199,8 +204,14 @@ def check(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def error_of(outcome: Outcome) -> DistcalibError:
-    """The error of a failed outcome, with the actor's traceback as its cause."""
-    assert outcome.error is not None, "it did not fail"
-    outcome.error.__cause__ = RemoteTraceback(outcome.trace)
-    return outcome.error
+def error_of(outcome: Outcome, node: str = "") -> DistcalibError:
+    """The error of a failed outcome, with the actor's traceback as its cause.
+
+    One of the data names the `node` that it happened on: another may well open what is at the same path there.
+    """
+    error = outcome.error
+    assert error is not None, "it did not fail"
+    if node and isinstance(error, DataError):
+        error = DataError(f"on {node}: {error}")
+    error.__cause__ = RemoteTraceback(outcome.trace)
+    return error

@@ -6,11 +6,11 @@ import pytest
 
 from tests.cluster.hosts import Host, Network, why_not
 
-# Ray takes a node for dead after a minute without an answer; here it does so after some seconds.
+# Ray takes a node for dead after a minute without an answer; here it does so after some 10 seconds.
 QUICK = {
-    "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "4",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
 }
 
 

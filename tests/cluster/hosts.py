@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
@@ -130,12 +130,21 @@ class Host:
                 continue
         return found
 
-    def kill(self, name: str) -> None:
-        """kill -9 what is called so here."""
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """kill -9 what is called so here, or send it another signal."""
         victims = self.processes(name)
         assert victims, f"{self.name}: no {name} to kill"
         for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, how)
+
+    @contextlib.contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """What is called so here stands still meanwhile, so that it does not get on with something too soon."""
+        self.kill(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.kill(name, signal.SIGCONT)
 
     def cut_off(self) -> None:
         """Pull the cable."""

@@ -85,8 +85,9 @@ def test_run_outlives_a_host_that_is_cut_off_and_comes_back(
     run.wait_until("round 1")
     three[2].cut_off()
     run.wait_until("round 2")
-    three[2].stop_ray()  # plugs it in
-    three[2].start_ray(three[0])
+    with three[0].stopped("distcalib"):
+        three[2].stop_ray()  # plugs it in
+        three[2].start_ray(three[0])
     assert run.result() == alone
     assert "the node of actor 2 is lost; it goes on at host" in run.said()
     assert f"{three[2].name} ({three[2].ip}) joined and is used" in run.said()
@@ -98,10 +99,12 @@ def test_run_uses_a_host_that_joins_late(
     run = start()
     run.wait_until("round 1")
     late = network.hosts[3]
-    late.start_ray(three[0])
+    with three[0].stopped("distcalib"):
+        late.start_ray(three[0])
     wait_for(lambda: bool(late.processes("ray::ActorProc")) or run.process.poll() is not None, "an actor there", 60)
     assert run.process.poll() is None, run.said()
     assert run.result() == alone
+    assert f"{late.name} ({late.ip}) joined and is used" in run.said()
 
 
 def test_run_is_refused_where_versions_differ(three: list[Host], tmp_path: Path) -> None:
@@ -117,3 +120,16 @@ def test_run_is_refused_where_versions_differ(three: list[Host], tmp_path: Path)
     assert f"1.0.0 on {odd.name} ({odd.ip})" in said
     assert said.rstrip().endswith("exit code 1")
     assert not list(tmp_path.iterdir())
+
+
+def test_run_names_the_node_that_cannot_open_the_data(three: list[Host], tmp_path: Path) -> None:
+    blind = three[2]
+    blind.run(f"mount -t tmpfs none {DIGITS}/digits_test_lmdb")
+    try:
+        said = three[0].run(f"{JOB} --address auto --out {tmp_path}; echo exit code $?")
+    finally:
+        blind.run(f"umount {DIGITS}/digits_test_lmdb")
+    assert f"distcalib: on {blind.name} ({blind.ip}): " in said
+    assert "digits_test_lmdb: " in said
+    assert "Traceback" not in said
+    assert said.rstrip().endswith("exit code 1")

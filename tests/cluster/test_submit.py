@@ -41,6 +41,7 @@ def test_ray_submit_calibrates_on_the_cluster(desk: Host, network: Network, tmp_
     submit = f"ray submit --no-config-cache {config} {ROOT}/scripts/calibrate.py --"
     said = desk.run(f"{submit} {DEMO} --out {tmp_path}/cluster")
     assert "Tolerance 0.01 met" in said
+    assert "2 nodes, 2 actors" in said
 
     outsider.run(f"distcalib calibrate {DEMO} --out {tmp_path}/alone")
     name = "digits_quantized.prototxt"

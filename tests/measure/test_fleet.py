@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 
-from distcalib.errors import MeasureError
+from distcalib.errors import DataError, EngineError, MeasureError
 from distcalib.measure import Placement
 from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import Cluster
-from distcalib.measure.fleet import Fleet
+from distcalib.measure.fleet import Fleet, error_of
 
 
 class Listening:
@@ -19,6 +19,7 @@ class Listening:
         self.n_actors = 0
         self.started: list[str] = []
         self.answering = ["a", "b", "c"]
+        self.home = "a"
 
     def put(self, value: object) -> object:
         return value
@@ -33,6 +34,8 @@ class Listening:
 
     def answering_nodes(self) -> dict[str, str]:
         return {node: f"host {node}" for node in self.answering}
+
+    live_nodes = answering_nodes
 
 
 class ListeningActor:
@@ -115,3 +118,17 @@ def test_fleet_takes_moved_actors_to_a_new_node_and_grows_if_it_may(grows: bool,
     if grows:
         fleet.call(3, "load")
         assert cluster.called[-1][1] == "load"
+
+
+def test_fleet_names_nodes_that_are_not_the_drivers() -> None:
+    _, fleet = on_nodes("a", "b", "gone", "")
+    assert [fleet.node_of(number) for number in range(4)] == ["", "host b", "gone", ""]
+
+
+def test_error_of_data_names_the_node() -> None:
+    missing = Outcome(error=DataError("/data/x: no such folder; mount it"), trace="Traceback")
+    assert str(error_of(missing, "host b")) == "on host b: /data/x: no such folder; mount it"
+    assert str(error_of(missing).__cause__).strip('\n"') == "Traceback"
+    assert str(error_of(missing)) == "/data/x: no such folder; mount it"
+    engine = Outcome(error=EngineError("net: refused; drop it"))
+    assert str(error_of(engine, "host b")) == "net: refused; drop it", "the same on all nodes, and in the report"
