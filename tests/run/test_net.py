@@ -46,7 +46,7 @@ def test_open_net_says_what_a_net_without_test_data_needs(tmp_path: Path, old: s
         open_net(net.prototxt)
     assert str(caught.value) == (
         f"net.prototxt: has no data layer in the TEST phase{reason}; add one that makes 'data' and 'label' from the "
-        "test set (Data, DummyData, HDF5Data, ImageData, Input; Input takes --data FILE)"
+        "test set (AnnotatedData, Data, DummyData, HDF5Data, ImageData, Input; Input takes --data FILE)"
     )
 
 
