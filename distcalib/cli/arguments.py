@@ -114,3 +114,8 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def console_of(args: argparse.Namespace) -> Console:
     """Where progress goes: stdout, or stderr if stdout is for JSON."""
     return Console(stderr=bool(args.json))
+
+
+def memory_line(n_retired: int) -> str:
+    """That actors were given up, for the end of a run."""
+    return f"memory ran out: {n_retired} actor(s) were given up, and others did their work; --actors asks for fewer"

@@ -20,6 +20,7 @@ from distcalib.cli.arguments import (
     add_root,
     console_of,
     example,
+    memory_line,
     model_of,
 )
 from distcalib.cli.console import ConsoleReporter
@@ -213,5 +214,7 @@ def run(args: argparse.Namespace) -> int:
         if report.fp32_layers:
             line = f"in FP32 again: {', '.join(report.fp32_layers)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if report.n_retired:
+            console.print(memory_line(report.n_retired), markup=False, highlight=False, soft_wrap=True)
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
     return BELOW_FLOOR if report.met is False else OK

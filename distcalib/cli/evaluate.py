@@ -12,6 +12,7 @@ from distcalib.cli.arguments import (
     add_root,
     console_of,
     example,
+    memory_line,
     model_of,
 )
 from distcalib.cli.console import ConsoleReporter
@@ -83,6 +84,8 @@ def lines(result: Evaluation) -> list[str]:
             shown.append(f"    class {label}{called}: {ap:.6g}")
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
+    if result.n_retired:
+        shown.append(memory_line(result.n_retired))
     shown.append(
         f"{result.n_iterations} iterations of {result.batch} images, {len(result.int8_layers)} INT8 layers, "
         f"{result.images_per_second:,.0f} images/s on {result.n_actors} actors ({result.isa})"

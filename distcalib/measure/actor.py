@@ -8,6 +8,7 @@ module and so perhaps openvino, which reads its environment once, when imported.
 (Ray's runtime_env would do it too, but cannot use the processes started ahead: 1.6-1.9 s an actor, not 0.03 s.)"""
 
 import os
+import pickle
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ import numpy as np
 
 from distcalib.errors import DistcalibError, MeasureError
 from distcalib.measure.jobs import Blob, Worker, WorkerFactory, describe_iterations
+from distcalib.measure.machine import oom_kills
 from distcalib.measure.pinning import pin_process
 from distcalib.measure.topology import Placement
 
@@ -32,6 +34,8 @@ class Outcome:
     run_seconds: float = 0.0
     compile_seconds: float = 0.0
     load_seconds: float = 0.0
+    oom_kills: int = 0
+    """How many processes the kernel of the machine has killed for lack of memory; told by `prepare`."""
     error: DistcalibError | None = None
     trace: str = ""
 
@@ -101,6 +105,10 @@ class ActorProcess:
 
         return _guarded(f"{label}, {describe_iterations(iterations)}", run)
 
+    def run_packed(self, arguments: bytes) -> Outcome:
+        """`run` of pickled arguments: Ray looks at each argument by itself, which takes longer than sending it."""
+        return self.run(*pickle.loads(arguments))
+
     def clear(self) -> Outcome:
         """Drop every program; the pool asks for it at the end of each call, whether it went well or not."""
 
@@ -117,7 +125,7 @@ class ActorProcess:
 
     def _pin(self, placement: Placement) -> Outcome:
         pin_process(placement.cpus)
-        return Outcome()
+        return Outcome(oom_kills=oom_kills())
 
     def _load(self, key: str, blob: Blob) -> float:
         self._loaded.add(key)  # before loading: a program loaded by half is dropped too

@@ -60,6 +60,8 @@ class Call:
         self._blobs: dict[int, Ref] = {}
         self._flying = [deque(_Flying(None, ref) for ref in fleet.take_left(actor)) for actor in range(len(fleet))]
         self._feeder = Feeder(self._dispatcher, [len(flying) for flying in self._flying], in_flight)
+        for actor in filter(fleet.is_retired, range(len(fleet))):
+            self._feeder.lost(actor, retired=True)
         self._lateness = Lateness(self._dispatcher)
         self._look, self._clock = look, clock
         self._looked = self._watched = clock()
@@ -115,9 +117,9 @@ class Call:
             try:
                 while flying:
                     self._fleet.cluster.get(flying.popleft().outcome)
-            except ActorLost:
+            except ActorLost as error:
                 flying.clear()
-                self._fleet.replace(actor)
+                self._fleet.replace(actor, error.for_memory)
 
     def _submit(self, actor: int, task: Task) -> Ref:
         job = self._jobs[task.job]
@@ -142,8 +144,8 @@ class Call:
             outcome = self._fleet.cluster.get(flying[0].outcome)
             if task is not None and task.kind is Kind.COMPILE and task.job in self._blobs and outcome.error is None:
                 self._blobs[task.job] = self._fleet.cluster.keep(self._blobs[task.job])
-        except ActorLost:
-            self._replace(actor)
+        except ActorLost as error:
+            self._replace(actor, error.for_memory)
             return
         except Exception:
             flying.popleft()
@@ -161,15 +163,15 @@ class Call:
         else:
             self._succeeded(task, outcome)
 
-    def _replace(self, actor: int) -> None:
+    def _replace(self, actor: int, for_memory: bool) -> None:
         flying = self._flying[actor]
         under_way = flying[0].task
         tasks = [one.task for one in flying if one.task is not None]
         flying.clear()
         self._lateness.begun(actor, None, self._clock())
-        self._fleet.replace(actor)
+        self._fleet.replace(actor, for_memory)
         error = self._dispatcher.lost(actor, tasks, blame=under_way is not None)
-        self._feeder.lost(actor)
+        self._feeder.lost(actor, retired=self._fleet.is_retired(actor))
         if error is not None and under_way is not None:
             self._failed(under_way.job, error)
 

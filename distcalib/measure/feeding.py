@@ -47,10 +47,11 @@ class Feeder:
         self._n_flying[actor] -= 1
         self._enter(actor)
 
-    def lost(self, actor: int) -> None:
-        """`actor` died and was replaced. What it leaves may suit an actor that was refused before: ask all again."""
+    def lost(self, actor: int, retired: bool = False) -> None:
+        """`actor` died and was replaced, or `retired`, and is asked no more. What it leaves may suit an
+        actor that was refused before: ask all again."""
         self._leave(actor)
-        self._n_flying[actor] = 0
+        self._n_flying[actor] = len(self._fresh) if retired else 0
         self._enter(actor)
         self.ask_again()
 

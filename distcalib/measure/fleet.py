@@ -37,6 +37,8 @@ class Fleet:
         self.cluster = cluster
         self._placements = list(placements)
         self._moved: dict[int, None] = {}  # actors whose node was lost, and that share the cores of others since
+        self._retired: dict[int, None] = {}  # actors for which there was no memory
+        self._oom_kills: dict[str, int] = {}  # by node, as its last new actor saw it
         self._env = dict(env)
         self._factory = cluster.put(factory)
         self._shared = cluster.put(shared)
@@ -74,12 +76,35 @@ class Fleet:
         self._used[number] = None
         return self._actors[number].call(method, *args, n_returns=n_returns)
 
-    def replace(self, number: int) -> None:
+    @property
+    def n_retired(self) -> int:
+        """Actors that were not replaced because their nodes ran out of memory."""
+        return len(self._retired)
+
+    def is_retired(self, number: int) -> bool:
+        """True when actor `number` works no more."""
+        return number in self._retired
+
+    def replace(self, number: int, for_memory: bool = False) -> None:
         """Put a new process in the place of a dead one, pinned alike, or, if its node is lost, to the cores of another.
-        Raises MeasureError if that dies too."""
-        _LOG.warning("actor %d died; a new one takes its place and its work is done again", number)
-        self._restart(number)
-        self._finish(number, self._begin(number))
+        Where one died `for_memory`, or the kernel has killed a process of its node for that meanwhile, there is one
+        actor less from now on; the last one of all is replaced whatever it died of.
+        Raises MeasureError if the new one dies too."""
+        node = self._placements[number].node
+        known = self._oom_kills.get(node)
+        can_spare = len(self) - self.n_retired > 1
+        if not (for_memory and can_spare):
+            self._restart(number)
+            self._finish(number, self._begin(number))
+            killed = self._placements[number].node == node and known is not None and self._oom_kills[node] > known
+            if not (killed and can_spare):
+                _LOG.warning("actor %d died; a new one takes its place and its work is done again", number)
+                return
+        self._actors[number].kill()
+        self._retired[number] = None
+        self._moved.pop(number, None)
+        self._used.pop(number, None)
+        _LOG.warning("memory ran out where actor %d ran; it is not replaced and others do its work", number)
 
     def leave(self, number: int, outcomes: Sequence[Ref]) -> None:
         """Remember what actor `number` still works on, oldest first, though nobody waits for it."""
@@ -116,8 +141,8 @@ class Fleet:
             try:
                 for ref in self.take_left(number):
                     self.settle_one(self.cluster.get(ref))
-            except ActorLost:
-                self.replace(number)
+            except ActorLost as error:
+                self.replace(number, error.for_memory)
         seconds, self._abandoned_seconds = self._abandoned_seconds, 0.0
         return seconds
 
@@ -133,8 +158,8 @@ class Fleet:
                 continue
             try:
                 check(self.cluster.get(ref))
-            except ActorLost:
-                self.replace(number)
+            except ActorLost as error:
+                self.replace(number, error.for_memory)
 
     def kill(self) -> None:
         """End all processes at once."""
@@ -153,8 +178,8 @@ class Fleet:
         """Wait until the actor is ready; one that dies while starting gets MAX_DEATHS trials."""
         for trial in range(MAX_DEATHS):
             try:
-                for ref in refs:
-                    check(self.cluster.get(ref))
+                prepared, *_ = [check(self.cluster.get(ref)) for ref in refs]
+                self._oom_kills[self._placements[number].node] = prepared.oom_kills
                 return
             except ActorLost as error:
                 if trial + 1 == MAX_DEATHS:

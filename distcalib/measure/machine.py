@@ -81,3 +81,12 @@ def read_text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def oom_kills(root: Path = Path("/")) -> int:
+    """How often the kernel has killed a process for lack of memory, in a container or anywhere, since it started."""
+    for line in read_text(root / "proc/vmstat").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill" and value.strip().isdigit():
+            return int(value)
+    return 0

@@ -58,6 +58,7 @@ class ActorPool:
         self._pace: float | None = None
         self._fleet: Fleet | None = None
         self._placed: tuple[Placement, ...] = ()
+        self._n_retired = 0
         self._spread = Cluster.joins(address)
         self.nodes: tuple[NodeInfo, ...] = () if self._spread else (describe_this_node(),)
         placements = () if self._spread else self._place(self.nodes, n_actors)
@@ -75,8 +76,13 @@ class ActorPool:
 
     @property
     def n_actors(self) -> int:
-        """Actors of the pool; one that dies is replaced."""
-        return len(self.placements)
+        """Actors of the pool; one that dies is replaced, unless it did for lack of memory."""
+        return len(self.placements) - self.n_retired
+
+    @property
+    def n_retired(self) -> int:
+        """Actors that were given up because their nodes ran out of memory."""
+        return self._n_retired if self._fleet is None else self._fleet.n_retired
 
     @property
     def placements(self) -> tuple[Placement, ...]:
@@ -180,7 +186,7 @@ class ActorPool:
     def close(self) -> None:
         """Kill the actors, and end Ray if this pool started it; twice does no harm."""
         if self._fleet is not None:
-            self._placed = self._fleet.placements
+            self._placed, self._n_retired = self._fleet.placements, self._fleet.n_retired
             self._fleet.kill()
             self._fleet = None
         self._cluster.close()

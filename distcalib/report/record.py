@@ -119,6 +119,8 @@ class CalibrationReport:
     images_per_second: Mapping[str, float]
     pareto: tuple[CurvePoint, ...] = ()
     """With --pareto: choices from the fastest to the slowest."""
+    n_retired: int = 0
+    """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
 
     def to_json(self) -> str:
         """report.json: keys in the order of the fields, two spaces, a newline at the end; NaN and infinity are null."""
@@ -147,7 +149,7 @@ class CalibrationReport:
         return f"{said}wrote {self.output}"
 
 
-TIMING_KEYS = ("n_actors", "cores_per_actor", "seconds", "cost_passes", "images_per_second", "pareto")
+TIMING_KEYS = ("n_actors", "n_retired", "cores_per_actor", "seconds", "cost_passes", "images_per_second", "pareto")
 """The keys of report.json that depend on the machine and its mood."""
 
 
@@ -204,6 +206,8 @@ class Evaluation:
     n_actors: int
     seconds: float
     images_per_second: float
+    n_retired: int = 0
+    """Actors that were given up because memory ran out on their nodes; not among `n_actors`."""
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""

@@ -123,6 +123,7 @@ class _Run:
             batch=session.batch,
             isa=session.isa,
             n_actors=session.n_actors,
+            n_retired=session.n_retired,
             cores_per_actor=session.cores_per_actor,
             seconds=time.perf_counter() - begin,
         )

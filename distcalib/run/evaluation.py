@@ -81,6 +81,7 @@ def evaluate(
             isa=session.isa,
             versions=versions(build),
             n_actors=session.n_actors,
+            n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
         )

@@ -98,6 +98,11 @@ class Session:
         return self._pool.n_actors
 
     @property
+    def n_retired(self) -> int:
+        """Actors that were given up because their nodes ran out of memory."""
+        return self._pool.n_retired
+
+    @property
     def cores_per_actor(self) -> int:
         """Physical cores of the widest actor."""
         return max(placement.n_threads for placement in self._pool.placements)

@@ -10,6 +10,7 @@ from distcalib.errors import MeasureError
 from distcalib.measure import Job, Progress
 from distcalib.measure.actor import Outcome
 from distcalib.measure.call import Call
+from distcalib.measure.cluster import ActorLost
 from distcalib.measure.fleet import Fleet
 
 JOBS = [Job(key=key, spec=None, n_iterations=n, label=key) for key, n in (("a", 9), ("b", 4), ("c", 1))]
@@ -52,6 +53,9 @@ class FakeFleet:
 
     def __len__(self) -> int:
         return 2
+
+    def is_retired(self, actor: int) -> bool:
+        return False
 
     def take_left(self, actor: int) -> list[Any]:
         left, self.left = self.left, []
@@ -190,6 +194,46 @@ class Hanging(FakeFleet):
 
     def look(self) -> None:
         self.n_actors, self.n_joining = self.n_actors + self.n_joining, 0
+
+
+class ShortOfMemory(FakeFleet):
+    """The second actor dies on its first shard and is given up."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.retired: set[int] = set()
+        self.calls: list[int] = []
+        take = self.cluster.get
+
+        def get(ref: list[Outcome]) -> Outcome:
+            if not ref:
+                raise ActorLost("no memory", for_memory=True)
+            return take(ref)
+
+        self.cluster.get = get  # type: ignore[method-assign]
+
+    def is_retired(self, actor: int) -> bool:
+        return actor in self.retired
+
+    def replace(self, actor: int, for_memory: bool) -> None:
+        assert for_memory
+        self.retired.add(actor)
+
+    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
+        assert actor not in self.retired
+        self.calls.append(actor)
+        if actor == 1 and method == "run":
+            return Ref([])
+        return super().call(actor, method, key, label, *args, n_returns=n_returns)
+
+
+def test_call_does_without_an_actor_that_has_no_memory() -> None:
+    fleet = ShortOfMemory()
+    for _ in range(2):
+        results = Call(cast(Fleet, fleet), JOBS).run()
+        assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
+    assert fleet.retired == {1}
+    assert fleet.calls.count(1) < 5
 
 
 def test_call_has_another_actor_do_what_one_is_late_with() -> None:

@@ -68,6 +68,16 @@ def test_feeder_asks_again_as_soon_as_there_is_something() -> None:
     assert [actor for actor, _ in one.feed()] == [0, 1]
 
 
+def test_feeder_asks_no_retired_actor_and_those_that_are_new() -> None:
+    script = Scripted(99)
+    one = feeder(script, [0, 0])
+    one.lost(0, retired=True)
+    assert {actor for actor, _ in one.feed()} == {1}
+    one.freed(1)
+    one.grow(3)
+    assert sorted(actor for actor, _ in one.feed()) == [1, 2, 2]
+
+
 def test_feeder_asks_all_again_after_a_death() -> None:
     script = Scripted(1)
     one = feeder(script, [0] * 3)

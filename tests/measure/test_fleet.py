@@ -20,6 +20,7 @@ class Listening:
         self.started: list[str] = []
         self.answering = ["a", "b", "c"]
         self.home = "a"
+        self.oom_kills = 7
 
     def put(self, value: object) -> object:
         return value
@@ -44,7 +45,7 @@ class ListeningActor:
 
     def call(self, method: str, *args: object, n_returns: int = 1) -> Outcome:
         self._cluster.called.append((self._number, method))
-        return Outcome()
+        return Outcome(oom_kills=self._cluster.oom_kills if method == "prepare" else 0)
 
     def kill(self) -> None:
         self._cluster.called.append((self._number, "kill"))
@@ -132,3 +133,34 @@ def test_error_of_data_names_the_node() -> None:
     assert str(error_of(missing)) == "/data/x: no such folder; mount it"
     engine = Outcome(error=EngineError("net: refused; drop it"))
     assert str(error_of(engine, "host b")) == "net: refused; drop it", "the same on all nodes, and in the report"
+
+
+def test_fleet_has_fewer_actors_where_memory_ran_out() -> None:
+    cluster, fleet = on_nodes("a", "a", "b")
+    fleet.call(1, "load")
+    fleet.replace(1, for_memory=True)
+    assert cluster.started == ["a", "a", "b"], "no other takes its place"
+    assert (fleet.n_retired, len(fleet)) == (1, 3), "actors keep their numbers"
+    assert [fleet.is_retired(number) for number in range(3)] == [False, True, False]
+    cluster.called.clear()
+    fleet.clear()
+    assert cluster.called == [], "it is asked nothing"
+
+
+def test_fleet_sees_that_the_kernel_killed_for_lack_of_memory() -> None:
+    cluster, fleet = on_nodes("a", "a", "a", "b")
+    fleet.replace(0)
+    assert fleet.n_retired == 0, "it died of something else"
+    cluster.oom_kills = 9
+    fleet.replace(1)
+    assert [fleet.is_retired(number) for number in range(4)] == [False, True, False, False]
+    fleet.replace(2)
+    assert fleet.n_retired == 1, "nobody was killed since"
+
+
+def test_fleet_keeps_its_last_actor_whatever_it_died_of() -> None:
+    cluster, fleet = on_nodes("a", "a")
+    fleet.replace(0, for_memory=True)
+    fleet.replace(1, for_memory=True)
+    assert [fleet.is_retired(number) for number in range(2)] == [True, False]
+    assert cluster.started == ["a", "a", "a"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.measure.machine import cpu_model, memory, usable_isas
+from distcalib.measure.machine import cpu_model, memory, oom_kills, usable_isas
 
 SKYLAKE = """processor\t: 0
 model name\t: Intel(R) Xeon(R) Platinum 8180 CPU @ 2.50GHz
@@ -93,3 +93,13 @@ def test_memory_of_this_machine_is_some() -> None:
 
 def test_memory_without_proc_is_unknown(tmp_path: Path) -> None:
     assert memory(tmp_path) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "n"), [("nr_free_pages 8\noom_kill 3\ndrop_slab 1\n", 3), ("nr_free_pages 8\n", 0), (None, 0)], ids=str
+)
+def test_oom_kills_are_those_of_the_kernel(text: str | None, n: int, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/vmstat").write_text(text)
+    assert oom_kills(tmp_path) == n

@@ -43,6 +43,7 @@ class FakeFleet:
     """Placements, and what was added."""
 
     is_at_home = True
+    n_retired = 0
 
     def __init__(self, cluster: MadeUp, placements: Sequence[Placement], *rest: object) -> None:
         self.placements = tuple(placements)
@@ -173,6 +174,13 @@ def test_pool_uses_nodes_that_join_in_a_run(
         fleet(pool).is_at_home = at_home
         pool.run([])
         assert len(fleet(pool).extended) == used
+
+
+def test_pool_counts_actors_that_were_given_up(made_up: MadeUp) -> None:
+    with make() as pool:
+        fleet(pool).n_retired = 1
+        assert (pool.n_actors, pool.n_retired) == (3, 1)
+    assert (pool.n_actors, pool.n_retired) == (3, 1), "as it was when it was closed"
 
 
 def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:
