@@ -89,7 +89,8 @@ class Host:
         with contextlib.ExitStack() as stack:
             to = subprocess.PIPE if output is None else stack.enter_context(output.open("w"))
             return subprocess.Popen(
-                [*words, "bash", "-c", command],
+                # Bash must not make way for the command: nsenter stops with a child that is stopped, and stays so.
+                [*words, "bash", "-c", f"{command}\nexit $?"],
                 env={**self.env, **(env or {})}, text=True, stdin=subprocess.DEVNULL, start_new_session=True,
                 stdout=to, stderr=subprocess.STDOUT,
             )  # fmt: skip
@@ -97,7 +98,7 @@ class Host:
     def run(self, command: str, check: bool = True, env: Mapping[str, str] | None = None) -> str:
         """Run a shell command on this host; what it printed, stderr included."""
         process = self.popen(command, env)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=600)
         assert not check or process.returncode == 0, f"{self.name}: {command}: {process.returncode}\n{said}"
         return said
 
@@ -207,7 +208,7 @@ def run(command: str) -> None:
     assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
-def wait_for(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def wait_for(true: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
     """Wait until it is; a failure after some time, for what never comes should not stop all tests."""
     end = time.monotonic() + seconds
     while not true():

@@ -37,12 +37,12 @@ class Run:
 
     def wait_until(self, words: str) -> None:
         """Until it has said so."""
-        wait_for(lambda: words in self.said() or self.process.poll() is not None, words, 120)
+        wait_for(lambda: words in self.said() or self.process.poll() is not None, words)
         assert self.process.poll() is None, self.said()
 
     def result(self) -> bytes:
         """The file that it wrote."""
-        assert self.process.wait(timeout=200) == 0, self.said()
+        assert self.process.wait(timeout=600) == 0, self.said()
         return (self.out / NAME).read_bytes()
 
 
@@ -101,7 +101,7 @@ def test_run_uses_a_host_that_joins_late(
     late = network.hosts[3]
     with three[0].stopped("distcalib"):
         late.start_ray(three[0])
-    wait_for(lambda: bool(late.processes("ray::ActorProc")) or run.process.poll() is not None, "an actor there", 60)
+    wait_for(lambda: bool(late.processes("ray::ActorProc")) or run.process.poll() is not None, "an actor there")
     assert run.process.poll() is None, run.said()
     assert run.result() == alone
     assert f"{late.name} ({late.ip}) joined and is used" in run.said()

@@ -35,9 +35,9 @@ def test_ray_submit_calibrates_on_the_cluster(desk: Host, network: Network, tmp_
     key = start_sshd([head, worker], tmp_path / "ssh")
     config = onprem(head, [worker], key, tmp_path / "onprem.yaml")
     desk.run(f"ray up -y --no-config-cache {config}")
-    wait_for(lambda: bool(worker.processes("raylet")), "the head to start Ray on the worker", 120)
+    wait_for(lambda: bool(worker.processes("raylet")), "the head to start Ray on the worker")
     doctor = f"ray exec --no-config-cache {config} 'distcalib doctor --address auto'"
-    wait_for(lambda: "2 node(s)" in desk.run(doctor), "the worker to join", 60)
+    wait_for(lambda: "2 node(s)" in desk.run(doctor), "the worker to join")
     submit = f"ray submit --no-config-cache {config} {ROOT}/scripts/calibrate.py --"
     said = desk.run(f"{submit} {DEMO} --out {tmp_path}/cluster")
     assert "Tolerance 0.01 met" in said
