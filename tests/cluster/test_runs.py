@@ -133,3 +133,25 @@ def test_run_names_the_node_that_cannot_open_the_data(three: list[Host], tmp_pat
     assert "digits_test_lmdb: " in said
     assert "Traceback" not in said
     assert said.rstrip().endswith("exit code 1")
+
+
+def test_run_uses_a_host_that_joins_in_the_middle_of_a_pass(
+    three: list[Host], network: Network, tmp_path: Path
+) -> None:
+    """`evaluate` is one pass, so it has no next one that the host could wait for."""
+    late = network.hosts[3]
+    log = tmp_path / "log"
+    evaluate = f"distcalib evaluate {DIGITS}/digits.prototxt -w {DIGITS}/digits.caffemodel -i 20000"
+    process = three[0].popen(f"{evaluate} --address auto", output=log)
+    try:
+        wait_for(lambda: "3 nodes, 3 actors" in log.read_text() or process.poll() is not None, "three actors", 120)
+        assert process.poll() is None, log.read_text()
+        with three[0].stopped("distcalib"):
+            late.start_ray(three[0])
+        assert process.wait(timeout=300) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+        late.stop_ray()
+    assert f"{late.name} ({late.ip}) joined and is used" in log.read_text()
+    assert "on 4 actors" in log.read_text()
