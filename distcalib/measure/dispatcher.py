@@ -140,15 +140,16 @@ class Dispatcher:
         return keys
 
     def expected_seconds(self, task: Task) -> float | None:
-        """How long an actor like the others takes; None: not known, as it never is of compiling."""
+        """How long an actor like the others takes; None: not known, as it never is of compiling.
+
+        What another program takes tells nothing: with -r one is run by a process of its own.
+        """
         if task.kind is Kind.LOAD:
             return self._load_seconds
         if task.kind is Kind.COMPILE:
             return None
         state = self._states[task.job]
-        if state.n_done:
-            return len(task.positions) * state.run_seconds / state.n_done
-        return None if self._pace is None else len(task.positions) * self._pace * state.row_size
+        return len(task.positions) * state.run_seconds / state.n_done if state.n_done else None
 
     def late(self, tasks: Sequence[Task]) -> None:
         """An actor should long have answered one of `tasks`, all that it has: actors that would idle do its shards too,

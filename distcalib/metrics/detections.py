@@ -2,8 +2,7 @@
 
 Caffe sorts all detections of a class by falling score; equal ones stay in the order of iteration, image and rank in it.
 So they do here: the score does not depend on who measured which iteration.  Precision and recall are float32, as in
-Caffe: 7 of 10 objects found are a recall of less than 0.7 there.  The mean is over all classes but the background,
-those without an object included (TestDetection of caffe.cpp counts them as 0).
+Caffe: 7 of 10 objects found are a recall of less than 0.7 there.  The mean is over the classes that have objects.
 """
 
 from __future__ import annotations
@@ -66,21 +65,21 @@ class Detections:
         j / (j + f(j - u)), where f is 0 up to u.  With all u on top that is its precision.
         """
         labels, hits = _by_class(measured)
-        known, unknown = _positives(measured), _positives(left)
-        return 0.0, math.fsum(
-            _average_precision(
-                np.concatenate([np.ones(unknown[c], np.bool_), hits[labels == c]]), known[c] + unknown[c], ap_version
-            )
-            for c in known
-        ) / len(known) if known else 0.0
+        unknown, positives = _positives(left), _positives([*measured, *left])
+        best = [
+            _average_precision(np.concatenate([np.ones(unknown[c], np.bool_), hits[labels == c]]), n, ap_version)
+            for c, n in positives.items()
+            if n
+        ]
+        return 0.0, math.fsum(best) / len(best) if best else 0.0
 
 
 def average_precisions(parts: Iterable[Detections], ap_version: str = DEFAULT_AP) -> dict[int, float]:
-    """The AP of each class, of iterations in their order."""
+    """The AP of each class that has objects, of iterations in their order."""
     parts = list(parts)
     labels, hits = _by_class(parts)
     positives = _positives(parts)
-    return {c: _average_precision(hits[labels == c], n, ap_version) for c, n in sorted(positives.items())}
+    return {c: _average_precision(hits[labels == c], n, ap_version) for c, n in sorted(positives.items()) if n}
 
 
 def _by_class(parts: Sequence[Detections]) -> tuple[Array, Array]:
@@ -92,7 +91,7 @@ def _by_class(parts: Sequence[Detections]) -> tuple[Array, Array]:
 
 
 def _positives(parts: Iterable[Detections]) -> Counter[int]:
-    """The number of objects of each class; Counter.__add__ would drop those without any."""
+    """The number of objects of each class."""
     total: Counter[int] = Counter()
     for part in parts:
         total.update(part.positives)
@@ -100,8 +99,8 @@ def _positives(parts: Iterable[Detections]) -> Counter[int]:
 
 
 def _average_precision(hits: Array, n_positives: int, ap_version: str) -> float:
-    """The AP of detections sorted by falling score; 0 where there is nothing to find, or nothing was found."""
-    if not len(hits) or not n_positives:
+    """The AP of detections sorted by falling score, of `n_positives` objects, at least one."""
+    if not len(hits):
         return 0.0
     found = np.cumsum(hits, dtype=np.int64)
     precision = found.astype(np.float32) / np.arange(1, len(hits) + 1, dtype=np.float32)

@@ -8,8 +8,12 @@ SHARD = Task(Kind.RUN, 0, range(10))
 LIMIT = LATE_FACTOR * 10 * 0.1 + LATE_SECONDS
 
 
-def lateness(pace: float | None = 0.1) -> Lateness:
-    return Lateness(Dispatcher(jobs(100), 2, seconds_per_iteration=pace))
+def lateness(done: range = range(50, 60)) -> Lateness:
+    """Another program took 0.001 s an iteration, which tells nothing; of this one `done` took 0.1 s each."""
+    dispatcher = Dispatcher(jobs(100), 2, seconds_per_iteration=0.001)
+    if done:
+        dispatcher.done(Task(Kind.RUN, 0, done), 0.1 * len(done))
+    return Lateness(dispatcher)
 
 
 def test_lateness_is_told_once_and_again_after_as_long() -> None:
@@ -33,7 +37,7 @@ def test_lateness_forgets_what_was_answered_or_left_by_an_earlier_call() -> None
 
 
 def test_lateness_says_nothing_of_what_may_take_any_time() -> None:
-    watch = lateness(pace=None)
+    watch = lateness(done=range(0))
     watch.begun(0, SHARD, 0.0)
     watch.begun(1, Task(Kind.COMPILE, 0), 0.0)
     assert watch.late(1e9) == []

@@ -99,7 +99,8 @@ def test_merged_orders_equal_scores_by_iteration_then_row() -> None:
         ([], {1: 3}, 0.0),
         ([(1, 0.5, False)], {1: 0}, 0.0),
         ([(1, 0.5, True)], {1: 1}, 1.0),
-        ([(1, 0.5, True)], {1: 1, 2: 0}, 0.5),  # a class without an object counts, as in `caffe test`
+        ([(1, 0.5, True)], {1: 1, 2: 0}, 1.0),  # a class without an object does not count, nor what is found of it
+        ([(1, 0.5, True), (2, 0.9, False)], {1: 1, 2: 0}, 1.0),
         ([], {}, 0.0),
     ],
 )
