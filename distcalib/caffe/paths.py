@@ -5,6 +5,7 @@ it taken from the prototxt. Both work here, and Caffe's way wins when both exist
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2
@@ -21,6 +22,8 @@ _PATHS = (
     ("annotated_data_param", "label_map_file"),
     ("detection_evaluate_param", "name_size_file"),
 )
+FILE_FIELDS = frozenset(field for _, field in _PATHS) - {"root_folder"}
+"""Those that are files or databases, and no folder that names of files are put behind."""
 
 
 def resolve_path(source: str, prototxt: Path) -> Path:
@@ -32,6 +35,17 @@ def resolve_path(source: str, prototxt: Path) -> Path:
         return as_given
     beside = Path(prototxt).parent / source
     return beside if beside.exists() else as_given
+
+
+def named_paths(
+    layer: caffe_pb2.LayerParameter, prototxt: Path, fields: Collection[str] = FILE_FIELDS
+) -> Iterator[Path]:
+    """The paths that `layer` names in `fields`, as `resolve_path` finds them."""
+    for param_name, field in _PATHS:
+        if field in fields and layer.HasField(param_name):
+            source = getattr(getattr(layer, param_name), field)
+            if source:
+                yield resolve_path(source, prototxt)
 
 
 def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path) -> None:

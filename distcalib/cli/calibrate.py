@@ -24,11 +24,12 @@ from distcalib.cli.arguments import (
     model_of,
 )
 from distcalib.cli.console import ConsoleReporter
-from distcalib.cli.exit_codes import BELOW_FLOOR, OK
+from distcalib.cli.exit_codes import BELOW_FLOOR, INTERRUPTED, OK
 from distcalib.errors import OptionError
 from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
+from distcalib.run.run_record import Interrupted
 from distcalib.search import STRATEGIES
 
 EXAMPLE = (
@@ -204,8 +205,12 @@ def run(args: argparse.Namespace) -> int:
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
     options = CalibrationOptions(**given, n_actors=args.actors)
     console = console_of(args)
+    interrupted = False
     with ConsoleReporter(console) as reporter:
-        report = calibrate(model_of(args), args.weights, options, reporter=reporter)
+        try:
+            report = calibrate(model_of(args), args.weights, options, reporter=reporter)
+        except Interrupted as interrupt:
+            report, interrupted = interrupt.report, True
     if args.json:
         print(report.to_json(), end="")
     else:
@@ -217,4 +222,6 @@ def run(args: argparse.Namespace) -> int:
         if report.n_retired:
             console.print(memory_line(report.n_retired), markup=False, highlight=False, soft_wrap=True)
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
+    if interrupted:
+        return INTERRUPTED
     return BELOW_FLOOR if report.met is False else OK

@@ -7,13 +7,13 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from distcalib.cli import calibrate, doctor, evaluate, inspect
+from distcalib.cli import calibrate, doctor, evaluate, inspect, runs
 from distcalib.cli.arguments import example
 from distcalib.cli.exit_codes import ERROR, INTERRUPTED
 from distcalib.errors import DistcalibError, OptionError
 from distcalib.version import __version__
 
-COMMANDS = (calibrate, evaluate, inspect, doctor)
+COMMANDS = (calibrate, evaluate, inspect, doctor, runs)
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `distcalib inspect net.prototxt | head`: nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
         return ERROR
-    except KeyboardInterrupt:
-        print("distcalib: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"distcalib: interrupted; {str(error) or 'no result was written'}", file=sys.stderr)
         return INTERRUPTED

@@ -1,6 +1,6 @@
 """Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets."""
 
-from distcalib.measure.jobs import Blob, Enough, Job, JobResult, Progress, Worker, WorkerFactory
+from distcalib.measure.jobs import Blob, Enough, Job, JobResult, OnRows, Progress, Worker, WorkerFactory
 from distcalib.measure.pool import ActorPool
 from distcalib.measure.topology import Core, Placement, Topology, place_actors, read_topology
 
@@ -11,6 +11,7 @@ __all__ = [
     "Enough",
     "Job",
     "JobResult",
+    "OnRows",
     "Placement",
     "Progress",
     "Topology",

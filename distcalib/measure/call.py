@@ -21,7 +21,7 @@ from distcalib.measure.cluster import ActorLost, Ref
 from distcalib.measure.dispatcher import Dispatcher, Kind, Task
 from distcalib.measure.feeding import IN_FLIGHT, Feeder
 from distcalib.measure.fleet import Fleet, error_of
-from distcalib.measure.jobs import Enough, Job, JobResult, Progress
+from distcalib.measure.jobs import Enough, Job, JobResult, OnRows, Progress
 from distcalib.measure.lateness import LOOK_SECONDS, Lateness
 from distcalib.measure.results import Collector
 
@@ -47,12 +47,14 @@ class Call:
         in_flight: int = IN_FLIGHT,
         look: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_rows: OnRows | None = None,
     ) -> None:
         _check_jobs(jobs)
         self._fleet = fleet
         self._jobs = jobs
         self._on_progress = on_progress
         self._enough = enough
+        self._on_rows = on_rows
         self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration, stoppable=enough is not None)
         self._collectors = [Collector(job) for job in jobs]
         self._ended_early: dict[int, DistcalibError | None] = {}  # jobs that were stopped (None) or failed
@@ -187,6 +189,8 @@ class Call:
     def _succeeded(self, task: Task, outcome: Outcome) -> None:
         job, collector = self._jobs[task.job], self._collectors[task.job]
         collector.add(task, outcome)
+        if task.kind is Kind.RUN and self._on_rows:
+            self._on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
         was_closed = self._dispatcher.is_closed(task.job)
         self._dispatcher.done(task, outcome.seconds, outcome.load_seconds if task.kind is Kind.COMPILE else None)
         if task.kind is Kind.RUN:

@@ -106,6 +106,8 @@ class JobResult:
     load_seconds: float
     error: DistcalibError | None = None
     """Why a job that may fail did."""
+    n_recorded: int = 0
+    """How many of `rows` were not run now but recorded before; `run_seconds` has what they took then."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ class Progress:
 
 Enough = Callable[[int, Mapping[int, object]], bool]
 """enough(place, rows): whether the job at `place` in the list of the call needs no more than `rows`, by position."""
+
+OnRows = Callable[[int, range, Sequence[object], float], None]
+"""on_rows(place, positions, rows, run_seconds): a shard of the job at `place` was finished; called before `enough`."""
 
 
 def describe_iterations(iterations: Iterable[int]) -> str:

@@ -14,7 +14,7 @@ from distcalib.measure.call import Call
 from distcalib.measure.cluster import Cluster
 from distcalib.measure.feeding import IN_FLIGHT
 from distcalib.measure.fleet import Fleet
-from distcalib.measure.jobs import Enough, Job, JobResult, Progress, WorkerFactory
+from distcalib.measure.jobs import Enough, Job, JobResult, OnRows, Progress, WorkerFactory
 from distcalib.measure.nodes import NodeInfo, describe_this_node, place_on_nodes
 from distcalib.measure.survey import ask_nodes
 from distcalib.measure.topology import Placement
@@ -107,13 +107,15 @@ class ActorPool:
         jobs: Sequence[Job],
         on_progress: Callable[[Progress], None] | None = None,
         enough: Enough | None = None,
+        on_rows: OnRows | None = None,
     ) -> list[JobResult]:
         """Run all jobs, results in the order of `jobs`; the same rows for any number of actors.
 
-        `on_progress` and `enough` are called in this thread whenever a shard is finished. When `enough` says so, no
-        more of that job is handed out. The call ends when every job that is not optional is complete, stopped or set
-        aside; it does not wait for tasks of any other, and the rows of those that came in time are kept. So which rows
-        such a job has depends on timing and on the number of actors: `enough` must be content with any.
+        `on_rows`, `enough` and `on_progress` are called in this thread whenever a shard is finished, in this order.
+        When `enough` says so, no more of that job is handed out. The call ends when every job that is not optional is
+        complete, stopped or set aside; it does not wait for tasks of any other, and the rows of those that came in
+        time are kept. So which rows such a job has depends on timing and on the number of actors: `enough` must be
+        content with any.
 
         A DistcalibError of a worker is raised here as it was, any other of its exceptions as a MeasureError, unless
         its job may fail; the pool can be used again after either. What is no Exception (Ctrl-C) closes the pool at
@@ -124,7 +126,7 @@ class ActorPool:
         if self._spread:
             self._welcome(self._fleet)
         look = partial(self._welcome, self._fleet, meanwhile=True) if self._spread else None
-        call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight, look)
+        call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight, look, on_rows=on_rows)
         try:
             results = self._run(self._fleet, call)
         except Exception:

@@ -121,6 +121,8 @@ class CalibrationReport:
     """With --pareto: choices from the fastest to the slowest."""
     n_retired: int = 0
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
+    n_rows_from_journal: int = 0
+    """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
 
     def to_json(self) -> str:
         """report.json: keys in the order of the fields, two spaces, a newline at the end; NaN and infinity are null."""
@@ -149,7 +151,16 @@ class CalibrationReport:
         return f"{said}wrote {self.output}"
 
 
-TIMING_KEYS = ("n_actors", "n_retired", "cores_per_actor", "seconds", "cost_passes", "images_per_second", "pareto")
+TIMING_KEYS = (
+    "n_actors",
+    "n_retired",
+    "cores_per_actor",
+    "seconds",
+    "cost_passes",
+    "images_per_second",
+    "pareto",
+    "n_rows_from_journal",
+)
 """The keys of report.json that depend on the machine and its mood."""
 
 

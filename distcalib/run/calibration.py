@@ -6,11 +6,13 @@ before the file is written its text is read back and compared with what was meas
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
 from distcalib.errors import OptionError, UnsupportedError
+from distcalib.journal import Journal
 from distcalib.metrics import average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
@@ -29,6 +31,7 @@ from distcalib.run.observing import Observing
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
+from distcalib.run.run_record import Interrupted, RunRecord
 from distcalib.run.saved import Saved, count_saved
 from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
@@ -46,7 +49,8 @@ def calibrate(
     """Quantize `model`, find the layers that must fall back, write `MODEL_quantized.prototxt` and report.json.
 
     Returns what report.json holds.  The best file is written even if the tolerance is not met; `met` tells.  Raises
-    the errors of distcalib.errors, and then has written nothing.
+    the errors of distcalib.errors, and then has written nothing but the journal, from which the same call continues.
+    After Ctrl-C the best that was measured is written and Interrupted raised, a KeyboardInterrupt that has the report.
     """
     options = options or CalibrationOptions()
     model = Path(model)
@@ -55,6 +59,25 @@ def calibrate(
     target = Target(model, options.out, kind, Path(weights) if is_new else None)
     run = _Run(model, Path(weights), options, target, reporter or Silent())
     return run.execute()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is to be delivered."""
+
+    calibration: Calibration
+    winner: Candidate
+    made: Deliverable
+    plain: Measurement | None = None
+    """With -fu: the same net without it."""
+    saved: Saved = field(default_factory=Saved)
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    """The layers that --equalize scaled."""
+    interrupted: bool = False
+
+    def is_forced(self, options: CalibrationOptions) -> bool:
+        """Whether the first convolution reads u8 with weights of its own."""
+        return options.first_conv_force_u8 and bool(self.made.changed)
 
 
 @dataclass
@@ -82,58 +105,87 @@ class _Run:
         self.target.check()
         if options.performance_model:
             return self._write_dummy(base, quantizer, metric)
-        with Session(
-            base,
-            self.weights,
-            self.reporter,
-            n_actors=options.n_actors,
-            cores_per_actor=options.cores_per_actor,
-            isa=options.isa,
-            data=options.data,
-            build=self.build,
-            address=options.address,
-        ) as session:
+        with (
+            Session(
+                base,
+                self.weights,
+                self.reporter,
+                n_actors=options.n_actors,
+                cores_per_actor=options.cores_per_actor,
+                isa=options.isa,
+                data=options.data,
+                build=self.build,
+                address=options.address,
+                open_journal=lambda: Journal(self.target.folder),
+            ) as session,
+            RunRecord(session, f"calibrate {self.model}", options, self.build) as record,
+        ):
             measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
             measuring.image_bytes = session.image_bytes(score_inputs(base, metric))
-            calibration = Observing(measuring, session, base).observe(quantizer)
-            searching: Searching | None = None
-            if options.quantize_model:
-                winner = calibration.quantizer.space.all_int8
-            else:
-                programs = NetPrograms(base, calibration, metric)
-                times = None
-                if options.by_time or options.pareto:
-                    times = layer_times(measuring, base.spec(), programs.spec(programs.start))
-                searching = Searching(measuring, programs)
-                if times is not None and options.by_time:
-                    searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
-                winner = searching.run()
-                if times is not None and options.pareto:
-                    measuring.curve = measure_curve(searching, winner, times)
-            made = deliver(base, calibration, winner)
-            is_forced = options.first_conv_force_u8 and bool(made.changed)
-            plain = searching.measure_plain(winner) if searching is not None and is_forced else None
-            saved = Saved()
-            if made.changed and not is_forced and searching is not None:
-                saved = count_saved(searching, measuring.without, winner)
-        report = self._report(made.text(), base, metric, quantizer, winner, measuring)
-        report = replace(report, all_int8_score_given=saved.all_int8_score, layers_saved=saved.layers)
-        report = replace(
-            report,
-            batch=session.batch,
-            isa=session.isa,
-            n_actors=session.n_actors,
-            n_retired=session.n_retired,
-            cores_per_actor=session.cores_per_actor,
-            seconds=time.perf_counter() - begin,
-        )
-        if is_forced:
+            found = replace(self._find(base, metric, quantizer, session, measuring), pairs=measuring.pairs)
+            report = self._report(found.made.text(), base, metric, quantizer, found.winner, measuring)
+            report = replace(
+                report,
+                all_int8_score_given=found.saved.all_int8_score,
+                layers_saved=found.saved.layers,
+                batch=session.batch,
+                isa=session.isa,
+                n_actors=session.n_actors,
+                n_retired=session.n_retired,
+                cores_per_actor=session.cores_per_actor,
+                seconds=time.perf_counter() - begin,
+                n_rows_from_journal=session.n_rows_from_journal,
+            )
+            if report.n_rows_from_journal:
+                self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
+            report = self._write(base, session.weights, found, report)
+            record.verdict = report.verdict
+            if found.interrupted:
+                raise Interrupted(report)
+        return report
+
+    def _find(self, base: Net, metric: str, quantizer: Quantizer, session: Session, measuring: Measuring) -> "_Found":
+        """Measure until the winner is known; after Ctrl-C the best that was measured, if anything was."""
+        options = self.options
+        calibration = Observing(measuring, session, base).observe(quantizer)
+        if options.quantize_model:
+            winner = calibration.quantizer.space.all_int8
+            return _Found(calibration, winner, deliver(base, calibration, winner))
+        programs = NetPrograms(base, calibration, metric)
+        searching = Searching(measuring, programs)
+        best: Candidate | None = None
+        try:
+            times = None
+            if options.by_time or options.pareto:
+                times = layer_times(measuring, base.spec(), programs.spec(programs.start))
+            if times is not None and options.by_time:
+                searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
+            winner = best = searching.run()
+            if times is not None and options.pareto:
+                measuring.curve = measure_curve(searching, winner, times)
+            found = _Found(calibration, winner, deliver(base, calibration, winner))
+            if found.is_forced(options):
+                return replace(found, plain=searching.measure_plain(winner))
+            if found.made.changed:
+                return replace(found, saved=count_saved(searching, measuring.without, winner))
+            return found
+        except KeyboardInterrupt:
+            winner_so_far = searching.interrupted(best)
+            if winner_so_far is None:
+                raise
+            made = deliver(base, calibration, winner_so_far)
+            return _Found(calibration, winner_so_far, made, interrupted=True)
+
+    def _write(self, base: Net, weights: Weights, found: "_Found", report: CalibrationReport) -> CalibrationReport:
+        """Write all files; returns the report with what it says of them."""
+        made, calibration, winner = found.made, found.calibration, found.winner
+        if found.is_forced(self.options):
             text = deliver_plain(base, calibration, winner).text()
-            return self._write_forced(made, session.weights, text, plain, report)
+            return self._write_forced(made, weights, text, found.plain, report)
         if made.changed:
-            report = self._write_weights(made, session.weights, report)
+            report = self._write_weights(made, weights, report)
             corrected = tuple(name for name in winner.int8_layers if name in calibration.corrected)
-            report = replace(report, corrected_layers=corrected, equalized_layers=measuring.pairs)
+            report = replace(report, corrected_layers=corrected, equalized_layers=found.pairs)
         self.target.write(made.text(), report.to_json())
         return report
 

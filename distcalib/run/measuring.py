@@ -145,6 +145,6 @@ class Measuring(Results):
         begin = time.perf_counter()
         results = self.session.run(phase, jobs, enough)
         self.cost.add(results)
-        if len(results) == 1 and results[0].rows and enough is None:
+        if len(results) == 1 and results[0].rows and enough is None and not results[0].n_recorded:
             self.images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
         return results

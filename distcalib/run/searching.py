@@ -101,6 +101,24 @@ class Searching:
         self.measuring.winner_values = self._values(winner)
         return winner
 
+    def interrupted(self, winner: Candidate | None) -> Candidate | None:
+        """What is delivered after Ctrl-C: the `winner` if it was found, else the best that all iterations measured.
+
+        None: nothing was.  No actor works any more.
+        """
+        if winner is None:
+            n = len(self._decider.reference)
+            whole = [c for c, known in self._known.items() if known.error is None and len(known.values) == n]
+            found = [self.measurement(candidate) for candidate in whole]
+            if not found:
+                return None
+            best = min(found, key=self._preference)
+            winner = best.candidate
+            self.measuring.answered[winner] = best
+        self.measuring.stopped_by = "Ctrl-C"
+        self.measuring.winner_values = self._values(winner)
+        return winner
+
     def _values(self, candidate: Candidate) -> Sequence[PartialScore]:
         """What all iterations say of a candidate that was measured; none of one that cannot be run."""
         if candidate not in self._known and not candidate.int8:
@@ -320,16 +338,16 @@ class Searching:
 
     def _best(self) -> Candidate:
         """Of what was measured or decided: what meets the tolerance with most INT8 layers, else what loses least."""
+        return min(self.measuring.answered.values(), key=self._preference).candidate
 
-        def preference(candidate: Candidate) -> tuple[bool, float, int, tuple[str, ...]]:
-            said = self.measuring.answered[candidate]
-            if isinstance(said, Verdict):
-                meets, drop = said.meets, inf
-            else:
-                meets, drop = said.drop <= self._decider.tolerance, said.drop
-            return not meets, 0.0 if meets else drop, -len(candidate.int8), candidate.fp32_layers
-
-        return min(self.measuring.answered, key=preference)
+    def _preference(self, said: Measurement | Verdict) -> tuple[bool, float, int, tuple[str, ...]]:
+        """Less is better."""
+        if isinstance(said, Verdict):
+            meets, drop = said.meets, inf
+        else:
+            meets, drop = said.drop <= self._decider.tolerance, said.drop
+        candidate = said.candidate
+        return not meets, 0.0 if meets else drop, -len(candidate.int8), candidate.fp32_layers
 
     def _phase(self, requests: Sequence[Measure | Decide]) -> str:
         n = len(requests)

@@ -5,7 +5,7 @@ that do not fit and records that cannot be decoded are met by the actors.
 """
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -18,21 +18,24 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Index, load_arrays, open_source
+from distcalib.data import Index, data_identity, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.journal import Journal
 from distcalib.layers import ZeroBlobs
-from distcalib.measure import ActorPool, Enough, Job, JobResult, Placement, Progress
+from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
 from distcalib.measure.nodes import NodeInfo
 from distcalib.quantize.fusion import find_fused
 from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.keys import Keys
 from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
+from distcalib.run.resuming import Resuming
 from distcalib.version import __version__
 
 
@@ -51,8 +54,10 @@ class Session:
         data: Path | None = None,
         build: CaffeBuild | None = None,
         address: str | None = None,
+        open_journal: Callable[[], Journal] | None = None,
     ) -> None:
         """`build`: what scores in place of the embedded engine. `cores_per_actor` None: as memory allows.
+        `open_journal`: opens that of the run, once the inputs were found to be readable; the session closes it.
 
         Raises what reading the inputs and starting the actors raise.
         """
@@ -70,7 +75,7 @@ class Session:
         self.batch, indexes, self._data_shapes = _open_data(net, arrays)
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
-        self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
+        self._resuming: Resuming | None = None
         start = partial(
             ActorPool,
             n_actors=n_actors,
@@ -78,16 +83,22 @@ class Session:
             actor_bytes=self._actor_bytes(),
             address=address,
         )
+        self.journal = None if open_journal is None else open_journal()
+        self._caffe = None
         try:
+            self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
             if build is None or self._caffe is None:
                 self._pool = start(make_worker, env=partial(agree, isa), shared=setting)
             else:
                 env = partial(agree_on_caffe, build.environment)
                 self._pool = start(make_caffe_worker, env=env, shared=self._caffe.setting, in_flight=1)
         except BaseException:
-            self._remove_scratch()
+            self._let_go()
             raise
         self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
+        if self.journal is not None:
+            identity = [indexes, data_identity(layers, net.path, indexes), arrays]
+            self._resuming = Resuming(self.journal, Keys(self.weights, identity, self.isa, versions(build)))
         self._tell_of_nodes()
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
@@ -174,13 +185,34 @@ class Session:
         return job.spec.slices.parts
 
     def run(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
-        """Run jobs, showing how far they are; results in their order."""
-        self.reporter.phase(phase, sum(job.size for job in jobs), self.batch)
+        """Run jobs, showing how far they are; results in their order.  What the journal has is not run again."""
 
-        def advance(progress: Progress) -> None:
-            self.reporter.advance(progress.n_done, progress.n_total)
+        def run_missing(
+            missing: Sequence[Job], enough: Enough | None = None, on_rows: OnRows | None = None
+        ) -> list[JobResult]:
+            self.reporter.phase(phase, sum(job.size for job in missing), self.batch)
 
-        return self._pool.run(jobs, advance, enough)
+            def advance(progress: Progress) -> None:
+                self.reporter.advance(progress.n_done, progress.n_total)
+
+            return self._pool.run(missing, advance, enough, on_rows)
+
+        return run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
+
+    @property
+    def n_rows_from_journal(self) -> int:
+        """Rows that were measured by an earlier run."""
+        return 0 if self._resuming is None else self._resuming.n_recorded
+
+    @property
+    def journal_name(self) -> str:
+        """The journal's file, as it was named."""
+        return "" if self.journal is None else str(self.journal.path)
+
+    @property
+    def n_rows_measured(self) -> int:
+        """Rows that this run added to the journal."""
+        return 0 if self._resuming is None else self._resuming.n_measured
 
     def settle(self) -> float:
         """Wait for what stopped jobs left under way; the actor-seconds of it, which no result has."""
@@ -197,16 +229,18 @@ class Session:
         try:
             self._pool.close()
         finally:
-            self._remove_scratch()
+            self._let_go()
 
     def _job(self, key: str, spec: NetSpec, n_rows: int, phase: str) -> Job:
         if self._caffe is not None and spec.scores:
             return self._caffe.job(key, spec, n_rows, phase, self.n_actors)
         return Job(key, spec, n_rows, phase, spec.sampling.row_sizes if spec.sampling else None)
 
-    def _remove_scratch(self) -> None:
+    def _let_go(self) -> None:
         if self._caffe is not None:
             self._caffe.close()
+        if self.journal is not None:
+            self.journal.close()
 
     def __enter__(self) -> "Session":
         return self

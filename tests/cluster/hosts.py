@@ -214,4 +214,3 @@ def wait_for(true: Callable[[], bool], what: str, seconds: float = 180.0) -> Non
     while not true():
         assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
         time.sleep(0.05)
-

@@ -45,8 +45,11 @@ def test_survey_names_a_node_that_cannot_tell(monkeypatch: pytest.MonkeyPatch, t
     assert found.nodes == ()
     [(label, reason)] = found.silent.items()
     assert label.startswith(os.uname().nodename)
-    assert reason == {
-        "raises": "cannot tell what it is: No module named 'distcalib.measure.nodes'; install distcalib there "
-        "as on the others",
-        "hangs": "does not answer within 2 s; see whether the machine is well, or take it out",
-    }[trouble]
+    assert (
+        reason
+        == {
+            "raises": "cannot tell what it is: No module named 'distcalib.measure.nodes'; install distcalib there "
+            "as on the others",
+            "hangs": "does not answer within 2 s; see whether the machine is well, or take it out",
+        }[trouble]
+    )

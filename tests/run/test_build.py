@@ -135,7 +135,7 @@ def test_ctrl_c_leaves_no_child_and_no_scratch(tiny: Tiny, standin: StandIn, scr
         assert [path.name[:10] for path in scratch.glob("distcalib*")] == ["distcalib-"]
         os.kill(process.pid, signal.SIGINT)  # the driver alone
         _, err = process.communicate()
-    assert (process.returncode, err) == (INTERRUPTED, "distcalib: interrupted; nothing was written\n")
+    assert (process.returncode, err) == (INTERRUPTED, "distcalib: interrupted; no result was written\n")
     end = time.monotonic() + 10.0
     while any(map(is_alive, standin.calls)) and time.monotonic() < end:
         time.sleep(0.05)

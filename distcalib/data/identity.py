@@ -1,0 +1,73 @@
+"""What identifies the data of a net without reading all of it.
+
+Of each file its path, size and time of the last change, and of those that are not one of many a hash of both ends: an
+LMDB counts its transactions on its first two pages.  So another database of the same name is told from the one before,
+and so is one that was written to.  Who changes a byte in the middle and puts the time back is not found out.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import named_paths
+from distcalib.data.source import Index, LineIndex, RowIndex
+
+# Written by those who only read a database.
+_IGNORED = frozenset({"lock.mdb", "LOCK", "LOG", "LOG.old"})
+_END_BYTES = 64 * 2**10
+
+FileIdentity = tuple[str, int, int, bytes]
+"""Path, bytes, time of the last change in nanoseconds, hash of both ends; sizes are -1 for a file that is not there."""
+
+
+def data_identity(
+    layers: Iterable[caffe_pb2.LayerParameter],
+    prototxt: Path,
+    indexes: Mapping[str, Index | None],
+) -> list[FileIdentity]:
+    """All files that `layers` read; `indexes` are those of their sources, by layer name."""
+    found: list[FileIdentity] = []
+    for layer in layers:
+        for path in named_paths(layer, prototxt):
+            found.extend(_files(path))
+        index = indexes.get(layer.name)
+        if isinstance(index, RowIndex):
+            found.extend(_identity(Path(file), ends=True) for file, _ in index.files)
+        elif isinstance(index, LineIndex):
+            found.extend(_images(layer, prototxt, index))
+    return found
+
+
+def _files(path: Path) -> Iterator[FileIdentity]:
+    if path.is_dir():
+        for file in sorted(path.iterdir()):
+            if file.name not in _IGNORED and file.is_file():
+                yield _identity(file, ends=True)
+    else:
+        yield _identity(path, ends=True)
+
+
+def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -> Iterator[FileIdentity]:
+    """The images of a list; a pass reads them all, so that to ask for each one's size is little beside it."""
+    for source in named_paths(layer, prototxt, ("source",)):
+        with source.open("rb") as lines:
+            for line in lines:
+                name = line.rsplit(None, 1)[0] if line.strip() else b""
+                if name:
+                    file = index.root + name.decode(errors="surrogateescape")
+                    yield _identity(Path(index.folder) / file, ends=False)
+
+
+def _identity(path: Path, *, ends: bool) -> FileIdentity:
+    try:
+        stat = path.stat()
+        digest = hashlib.sha256()
+        if ends:
+            with path.open("rb") as file:
+                digest.update(file.read(_END_BYTES))
+                file.seek(max(0, stat.st_size - _END_BYTES))
+                digest.update(file.read(_END_BYTES))
+    except OSError:
+        return str(path), -1, -1, b""
+    return str(path.resolve()), stat.st_size, stat.st_mtime_ns, digest.digest()

@@ -1,0 +1,205 @@
+"""The journal: rows by key and number, and the runs that made them."""
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from distcalib.errors import OutputError
+from distcalib.journal.locking import FolderLock
+from distcalib.journal.schema import NoJournal, check, prepare
+
+FILE_NAME = "distcalib.db"
+# Numbers in one query: SQLite takes at least 999 parameters.
+_AT_ONCE = 500
+# What SQLite says, in its words (its codes came with Python 3.11), and what would do.
+_TOLD = {
+    "disk is full": "the disk is full; make room and give the same command again, it continues",
+    "not a database": "is no journal of distcalib; move it, or give another --out",
+    "malformed": "is damaged; move it, or give another --out",
+    "readonly database": "cannot be written to; give yourself permission, or another --out",
+    "unable to open": "cannot be opened; give yourself permission, or another --out",
+}
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A row as it was stored, and the actor-seconds that it took."""
+
+    payload: bytes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that was run in the folder; see schema.py."""
+
+    number: int
+    command: str
+    options: Mapping[str, Any]
+    versions: Mapping[str, str]
+    host: str
+    pid: int
+    begun: str
+    ended: str | None
+    state: str
+    verdict: str | None
+    n_measured: int
+    n_recorded: int
+
+
+class Journal:
+    """The journal of a folder, made if it is not there, for the one process that writes; a context manager.
+
+    Every method raises OutputError where the file cannot be used; what was committed before stays in it.
+    """
+
+    def __init__(self, folder: Path, prepared: Callable[[sqlite3.Connection], None] = prepare) -> None:
+        self.path = folder / FILE_NAME
+        self._made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+        self._is_new = not self.path.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written to ({error.strerror}); give another --out") from None
+        self._lock = FolderLock(folder)
+        try:
+            with _said(self.path):
+                # Read and written by one thread at a time, which is not always the one that opened it.
+                self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            try:
+                with _said(self.path):
+                    self._connection.execute("PRAGMA synchronous = FULL")
+                    prepared(self._connection)  # first, for it refuses what is no journal, and that stays as it is
+                    self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                    self._connection.execute("UPDATE run SET state = 'killed' WHERE state = 'running'")
+            except BaseException:
+                self._connection.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def rows(self, key: bytes, numbers: Collection[int]) -> dict[int, Recorded]:
+        """Those of the rows `numbers` that are there, in any order."""
+        found: dict[int, Recorded] = {}
+        wanted = list(numbers)
+        with _said(self.path):
+            for begin in range(0, len(wanted), _AT_ONCE):
+                part = wanted[begin : begin + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                sql = f"SELECT number, payload, seconds FROM result WHERE key = ? AND number IN ({marks})"
+                for number, payload, seconds in self._connection.execute(sql, (key, *part)):
+                    found[number] = Recorded(payload, seconds)
+        return found
+
+    def store(self, key: bytes, rows: Mapping[int, Recorded]) -> None:
+        """Commit rows by number: when this returns they are on the disk.  One that is there already stays."""
+        values = [(key, number, row.seconds, row.payload) for number, row in rows.items()]
+        with self._transaction():
+            self._connection.executemany("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?)", values)
+
+    def begin(self, command: str, options: Mapping[str, Any], versions: Mapping[str, str]) -> int:
+        """Note that a run begins; its number."""
+        values = (command, json.dumps(options), json.dumps(versions), socket.gethostname(), os.getpid(), _now())
+        with self._transaction():
+            cursor = self._connection.execute(
+                "INSERT INTO run (command, options, versions, host, pid, begun, state) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'running')",
+                values,
+            )
+        assert cursor.lastrowid is not None, "an INSERT that succeeded has made a row"
+        return cursor.lastrowid
+
+    def end(self, number: int, state: str, verdict: str | None, *, n_measured: int, n_recorded: int) -> None:
+        """Note how a run ended."""
+        values = (_now(), state, verdict, n_measured, n_recorded, number)
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE run SET ended = ?, state = ?, verdict = ?, n_measured = ?, n_recorded = ? WHERE number = ?",
+                values,
+            )
+
+    def close(self) -> None:
+        """Let go of file and folder; twice does no harm.  A new journal in which nothing is of use leaves no trace."""
+        try:
+            is_useless = self._is_new and not self._is_of_use()
+            self._connection.close()
+            if is_useless:
+                self._remove()
+        except sqlite3.Error:  # closed before; or a last checkpoint on a full disk, which the next reader makes
+            pass
+        finally:
+            self._lock.release()
+            for folder in self._made:
+                with suppress(OSError):  # of use
+                    folder.rmdir()
+
+    def _is_of_use(self) -> bool:
+        sql = "SELECT EXISTS (SELECT 1 FROM result) OR EXISTS (SELECT 1 FROM run WHERE state = 'done')"
+        return bool(self._connection.execute(sql).fetchone()[0])
+
+    def _remove(self) -> None:
+        for ending in ("-wal", "-shm", ""):
+            self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _said(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_runs(folder: Path) -> Sequence[Run]:
+    """The runs of a folder from the first to the last; also while one is under way.  Raises OutputError."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise OutputError(f"{path}: does not exist; no run of distcalib was made in this folder")
+    with _said(path):
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
+        try:
+            check(connection)
+            connection.row_factory = sqlite3.Row
+            found = [dict(row) for row in connection.execute("SELECT * FROM run ORDER BY number")]
+        finally:
+            connection.close()
+    for row in found:
+        row.update(options=json.loads(row["options"]), versions=json.loads(row["versions"]))
+    return [Run(**row) for row in found]
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """What SQLite raises as a sentence."""
+    try:
+        yield
+    except NoJournal as error:
+        raise OutputError(f"{path}: {error}") from None
+    except sqlite3.Error as error:
+        told = next((said for part, said in _TOLD.items() if part in str(error)), None)
+        raise OutputError(f"{path}: {told or f'cannot be used ({error}); give another --out'}") from None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

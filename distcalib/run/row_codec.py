@@ -1,0 +1,165 @@
+"""Rows as bytes, exactly, and back: what the journal keeps.
+
+A JSON header, which says what is where, then the arrays as they are in memory, little-endian; compressed.  Python
+writes floats so that they read back as the same number, NaN and infinity too.  Partial scores come in kinds; one that
+is not in KINDS is refused, as is a header of another FORMAT.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.caffe.graph import Blob
+from distcalib.engine.spec import Row
+from distcalib.metrics import Detections, Partial, PartialScore
+from distcalib.quantize.histogram import Histogram
+from distcalib.quantize.ranges import Range
+
+FORMAT = 1
+"""Of all that is written here; a part of every key, so that rows of another format are never asked for."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class _Arrays:
+    """The arrays of a row; its header has their numbers."""
+
+    def __init__(self) -> None:
+        self.described: list[tuple[str, list[int]]] = []
+        self.parts: list[bytes] = []
+
+    def add(self, array: NDArray[Any]) -> int:
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        if little.dtype.hasobject:
+            raise TypeError("an array of objects has no bytes")
+        self.described.append((little.dtype.str, list(array.shape)))
+        self.parts.append(little.tobytes())
+        return len(self.parts) - 1
+
+
+Found = list[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of partial score is written: as what JSON can say, its arrays aside."""
+
+    type: type[Any]
+    encode: Callable[[Any, _Arrays], object]
+    decode: Callable[[Any, Found], PartialScore]
+
+
+def _encode_detections(part: Detections, arrays: _Arrays) -> object:
+    numbers = [arrays.add(array) for array in (part.labels, part.scores, part.hits)]
+    return [*numbers, [[int(label), int(n)] for label, n in part.positives.items()]]
+
+
+def _decode_detections(said: Any, arrays: Found) -> Detections:
+    labels, scores, hits, positives = said
+    return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives))
+
+
+KINDS: Mapping[str, Kind] = {
+    "mean": Kind(
+        Partial,
+        lambda part, _: [_number(part.numerator), int(part.denominator)],
+        lambda said, _: Partial(*said),
+    ),
+    "detections": Kind(Detections, _encode_detections, _decode_detections),
+}
+
+
+def encode(row: object) -> bytes:
+    """A Row, or the tuple of Rows that a slice of Caffe's gives.  Raises TypeError for what has no format here."""
+    arrays = _Arrays()
+    if isinstance(row, tuple):
+        said: object = {"rows": [_encode_row(one, arrays) for one in row]}
+    else:
+        said = {"row": _encode_row(row, arrays)}
+    header = json.dumps({"format": FORMAT, "arrays": arrays.described, **said}, separators=(",", ":")).encode()  # type: ignore[dict-item]
+    return zlib.compress(b"".join([_LENGTH.pack(len(header)), header, *arrays.parts]), 1)
+
+
+def decode(payload: bytes) -> Row | tuple[Row, ...]:
+    """What `encode` was given.  Raises ValueError for what it did not write."""
+    try:
+        plain = zlib.decompress(payload)
+        begin = _LENGTH.size + _LENGTH.unpack_from(plain)[0]
+        header = json.loads(plain[_LENGTH.size : begin])
+    except (zlib.error, struct.error, ValueError) as error:
+        raise ValueError(f"no row: {error}") from None
+    if header["format"] != FORMAT:
+        raise ValueError(f"a row of format {header['format']}, and this distcalib knows {FORMAT}")
+    arrays: Found = []
+    for dtype, shape in header["arrays"]:
+        array = np.frombuffer(plain, dtype, int(np.prod(shape, dtype=np.int64)), begin)
+        begin += array.nbytes
+        arrays.append(array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=True))
+    if "rows" in header:
+        return tuple(_decode_row(said, arrays) for said in header["rows"])
+    return _decode_row(header["row"], arrays)
+
+
+def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
+    if not isinstance(row, Row):
+        raise TypeError(f"{type(row).__name__}: is no row; add its format to {__name__}")
+    return {
+        "scores": [[name, *_encode_score(part, arrays)] for name, part in row.scores.items()],
+        "ranges": [_encode_range(found, arrays) for found in row.ranges],
+        "kernels": None if row.kernels is None else dict(row.kernels),
+        "values": [[blob.name, blob.version, arrays.add(array)] for blob, array in row.values.items()],
+        "distances": {name: _number(value) for name, value in row.distances.items()},
+        "seconds": {name: _number(value) for name, value in row.seconds.items()},
+    }
+
+
+def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
+    return Row(
+        {name: _decode_score(kind, part, arrays) for name, kind, part in said["scores"]},
+        tuple(_decode_range(found, arrays) for found in said["ranges"]),
+        said["kernels"],
+        {Blob(name, version): arrays[number] for name, version, number in said["values"]},
+        said["distances"],
+        said["seconds"],
+    )
+
+
+def _encode_score(part: PartialScore, arrays: _Arrays) -> tuple[str, object]:
+    for name, kind in KINDS.items():
+        if type(part) is kind.type:
+            return name, kind.encode(part, arrays)
+    raise TypeError(f"{type(part).__name__}: is no kind of partial score that can be kept; add it to {__name__}.KINDS")
+
+
+def _decode_score(kind: str, said: object, arrays: Found) -> PartialScore:
+    if kind not in KINDS:
+        raise ValueError(f"a partial score of the unknown kind '{kind}'")
+    return KINDS[kind].decode(said, arrays)
+
+
+def _encode_range(found: Range, arrays: _Arrays) -> list[object]:
+    histogram = found.histogram
+    return [
+        _number(found.low),
+        _number(found.high),
+        [_number(value) for value in found.maxima],
+        [_number(value) for value in found.percentiles],
+        None if histogram is None else [arrays.add(histogram.counts), int(histogram.exponent)],
+    ]
+
+
+def _decode_range(said: Any, arrays: Found) -> Range:
+    low, high, maxima, percentiles, histogram = said
+    made = None if histogram is None else Histogram(arrays[histogram[0]], histogram[1])
+    return Range(low, high, tuple(maxima), tuple(percentiles), made)
+
+
+def _number(value: float | int) -> float | int:
+    """`value` as Python's own int or float; a float32 is a float64 of the same value."""
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)

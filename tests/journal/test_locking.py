@@ -1,0 +1,42 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distcalib.errors import OutputError
+from distcalib.journal import FolderLock
+
+HOLD = (
+    "import sys; from pathlib import Path; from distcalib.journal import FolderLock\n"
+    "lock = FolderLock(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(OutputError, match=rf"process {holder.pid} of .*, since 20.* UTC, is running in it; wait"):
+            FolderLock(tmp_path)
+        holder.kill()
+    assert any(tmp_path.iterdir())  # its file is still there, and is no lock any more
+    FolderLock(tmp_path).release()
+    assert not any(tmp_path.iterdir())
+
+
+def test_lock_is_one_in_a_process_too(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    with pytest.raises(OutputError, match=f"process {os.getpid()} "):
+        FolderLock(tmp_path)
+    lock.release()
+    lock.release()
+    FolderLock(tmp_path).release()
+
+
+def test_lock_says_that_a_folder_cannot_be_written_to(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"none: cannot be written to \(No such file or directory\); give another"):
+        FolderLock(tmp_path / "none")
