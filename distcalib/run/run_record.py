@@ -50,7 +50,8 @@ class RunRecord:
         except OutputError:
             if error is None:
                 raise
-        if isinstance(error, KeyboardInterrupt) and not error.args:
+        n_rows = self._session.n_rows_measured + self._session.n_rows_from_journal
+        if isinstance(error, KeyboardInterrupt) and not error.args and n_rows:
             raise KeyboardInterrupt(CONTINUES) from None
 
     def _end(self, state: str, verdict: str | None) -> None:
