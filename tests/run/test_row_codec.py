@@ -2,6 +2,7 @@ import json
 import math
 import struct
 import zlib
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from distcalib.caffe.graph import Blob
 from distcalib.engine.spec import Row
 from distcalib.metrics import Detections, Partial
 from distcalib.metrics.partial import PartialScore
-from distcalib.quantize.histogram import count
+from distcalib.quantize.histogram import Histogram, count
 from distcalib.quantize.ranges import Range, observe
 from distcalib.run import row_codec
 from distcalib.run.row_codec import KINDS, decode, encode
@@ -124,3 +125,15 @@ def test_decode_refuses_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(zlib.compress(plain))
     with pytest.raises(ValueError, match="no row"):
         decode(json.dumps({}).encode())
+
+
+def test_encode_knows_every_field_of_a_row() -> None:
+    """A field that is added to any of these must be written too."""
+    names = {kind: [field.name for field in fields(kind)] for kind in (Row, Range, Partial, Detections, Histogram)}
+    assert names == {
+        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds"],
+        Range: ["low", "high", "maxima", "percentiles", "histogram"],
+        Partial: ["numerator", "denominator"],
+        Detections: ["labels", "scores", "hits", "positives"],
+        Histogram: ["counts", "exponent"],
+    }
