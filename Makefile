@@ -12,6 +12,11 @@ DIGITS := examples/digits
 # 18 iterations of 50 are all 900 test images, each once.
 DEMO := -m $(DIGITS)/digits.prototxt -w $(DIGITS)/digits.caffemodel -i 18 -n accuracy-top1 -l 0.01 --out $(BUILD)/demo
 
+SCENES := examples/digit_scenes
+# 25 iterations of 20 are all 500 test scenes, each once.
+DEMO_DETECTION := -m $(SCENES)/digit_scenes.prototxt -w $(SCENES)/digit_scenes.caffemodel -i 25 -d 1 -l 0.01 \
+  --out $(BUILD)/demo-detection
+
 # The recorded nets are too large for the repository; without them the small example is timed.
 CIFAR10 := $(or $(DISTCALIB_GOLDEN),../shared)/cifar10
 ifneq ($(wildcard $(CIFAR10)/resnet20.prototxt),)
@@ -20,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow check proto bench digits clean
+.PHONY: help demo demo-detection test test-slow check proto bench digits digit-scenes clean
 
 help:  ## list the targets
 	@echo "distcalib: INT8 calibration of Caffe models, accuracy measured"
@@ -28,6 +33,9 @@ help:  ## list the targets
 
 demo: $(VENV)/.run  ## calibrate examples/digits into build/demo
 	$(BIN)/distcalib calibrate $(DEMO)
+
+demo-detection: $(VENV)/.run  ## calibrate the SSD of examples/digit_scenes into build/demo-detection
+	$(BIN)/distcalib calibrate $(DEMO_DETECTION)
 
 test: $(VENV)/.test  ## the tests, but the slow ones
 	$(BIN)/python -m pytest -m "not slow"
@@ -49,7 +57,10 @@ bench: $(VENV)/.run  ## measure the costs that README and docstrings tell; wants
 	$(BIN)/python scripts/bench_detections.py
 
 digits: $(VENV)/.examples  ## train examples/digits again (downloads PyTorch)
-	$(BIN)/python scripts/make_digits.py
+	$(BIN)/python -m scripts.make_digits
+
+digit-scenes: $(VENV)/.examples  ## train examples/digit_scenes again (downloads PyTorch)
+	$(BIN)/python -m scripts.make_digit_scenes
 
 clean:  ## remove what make made
 	rm -rf $(VENV) $(VENV)-proto $(BUILD) *.egg-info .mypy_cache .pytest_cache .ruff_cache

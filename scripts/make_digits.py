@@ -1,7 +1,7 @@
 """Train the net of examples/digits, and write it with its test set as Caffe files.
 
     pip install -e '.[examples]'
-    python scripts/make_digits.py                  # about a minute on one core
+    python -m scripts.make_digits                  # about a minute on one core
 
 The images are scikit-learn's handwritten digits (1,797 real ones, part of the package): half train the net, half are
 the test set. PyTorch is needed for training only. Two runs on one machine give the same bytes; another CPU or PyTorch
@@ -18,14 +18,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -33,9 +30,9 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 from distcalib.caffe import caffe_pb2, net_text, write_atomically, write_weights
-
-Array = npt.NDArray[np.float32]
-Images = npt.NDArray[np.uint8]
+from scripts import depthwise
+from scripts.depthwise import Conv, Hard, Images, Parameters
+from scripts.split import split_by_label
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "digits"
@@ -43,28 +40,7 @@ SIDE = 16  # pixels; the digits have 8, too few for two strides
 N_TEST = 900
 BATCH = 50  # 18 iterations see each test image once
 MEAN, SCALE = 78.0, 0.01  # of the pixels 0..255: near mean 0, deviation 1
-EPS = 1e-5
 N_CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution without bias, its BatchNorm and Scale, the sum with the blob `add` if there is one, and ReLU."""
-
-    name: str
-    bottom: str
-    n_in: int
-    n_out: int
-    kernel: int
-    stride: int = 1
-    depthwise: bool = False
-    add: str | None = None
-
-    @property
-    def top(self) -> str:
-        """The blob behind the sum."""
-        return f"{self.name}_sum" if self.add else self.name
-
 
 CONVS = (
     Conv("conv1", "data", 1, 16, 3),
@@ -97,11 +73,7 @@ def read_digits(seed: int) -> Digits:
     large = F.interpolate(small, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     images = large.round().clamp(0, 255).numpy().astype(np.uint8)
     labels = np.asarray(bunch.target, np.int64)
-    # Ordered by digit, then every second one: a stratified half; three more make the test set 900.
-    order = np.random.default_rng(seed).permutation(len(labels))
-    by_digit = order[np.argsort(labels[order], kind="stable")]
-    test = np.concatenate([by_digit[::2], by_digit[1::2][: N_TEST - len(by_digit[::2])]])
-    train = np.setdiff1d(by_digit, test)
+    train, test = split_by_label(labels, N_TEST, seed)
     test = np.random.default_rng(seed + 1).permutation(test)
     return Digits(images[train], labels[train], images[test], labels[test])
 
@@ -109,21 +81,11 @@ def read_digits(seed: int) -> Digits:
 # ---- training
 
 
-Parameters = dict[str, torch.Tensor]
-
-
 def new_parameters() -> tuple[Parameters, Parameters]:
     """What is learnt (He's initialization) and what is only counted: the statistics of the BatchNorms."""
     learnt: Parameters = {}
     counted: Parameters = {}
-    for conv in CONVS:
-        fan_in = conv.kernel**2 * (1 if conv.depthwise else conv.n_in)
-        shape = (conv.n_out, 1 if conv.depthwise else conv.n_in, conv.kernel, conv.kernel)
-        learnt[conv.name] = torch.randn(shape) * math.sqrt(2 / fan_in)
-        learnt[conv.name + ".gamma"] = torch.ones(conv.n_out)
-        learnt[conv.name + ".beta"] = torch.zeros(conv.n_out)
-        counted[conv.name + ".mean"] = torch.zeros(conv.n_out)
-        counted[conv.name + ".var"] = torch.ones(conv.n_out)
+    depthwise.add_parameters(CONVS, learnt, counted)
     learnt[FC] = torch.randn(N_CLASSES, CONVS[-1].n_out) * math.sqrt(1 / CONVS[-1].n_out)
     learnt[FC + ".bias"] = torch.zeros(N_CLASSES)
     return learnt, counted
@@ -131,25 +93,7 @@ def new_parameters() -> tuple[Parameters, Parameters]:
 
 def forward(x: torch.Tensor, learnt: Parameters, counted: Parameters, training: bool) -> torch.Tensor:
     """Logits (N, 10) of x (N, 1, SIDE, SIDE); `training` takes the statistics of the batch and counts them."""
-    blobs = {"data": x}
-    for conv in CONVS:
-        y = F.conv2d(
-            blobs[conv.bottom],
-            learnt[conv.name],
-            stride=conv.stride,
-            padding=conv.kernel // 2,
-            groups=conv.n_in if conv.depthwise else 1,
-        )
-        y = F.batch_norm(
-            y,
-            counted[conv.name + ".mean"],
-            counted[conv.name + ".var"],
-            learnt[conv.name + ".gamma"],
-            learnt[conv.name + ".beta"],
-            training,
-            eps=EPS,
-        )
-        blobs[conv.top] = F.relu(y + blobs[conv.add] if conv.add else y)
+    blobs = depthwise.run_convs(CONVS, x, learnt, counted, training)
     pooled = blobs[CONVS[-1].top].mean(dim=(2, 3))
     return F.linear(pooled, learnt[FC], learnt[FC + ".bias"])
 
@@ -209,41 +153,8 @@ def accuracy(digits: Digits, learnt: Parameters, counted: Parameters) -> float:
 # ---- what INT8 finds hard
 
 
-@dataclass(frozen=True)
-class Hard:
-    """Output channels of a depthwise convolution that get 2^exponent of their range."""
-
-    layer: str
-    n_channels: int
-    exponent: int
-
-    @classmethod
-    def parse(cls, text: str) -> Hard:
-        """LAYER:CHANNELS:EXPONENT"""
-        layer, n_channels, exponent = text.split(":")
-        return cls(layer, int(n_channels), int(exponent))
-
-    def __str__(self) -> str:
-        return f"{self.layer}:{self.n_channels}:{self.exponent}"
-
-
 #: A quarter of the channels each. One of the two layers in FP32 does not restore the accuracy, both do.
 HARD = (Hard("conv3_dw", 8, 5), Hard("conv5_dw", 16, 6))
-
-
-def rescale(learnt: Parameters, hard: Sequence[Hard], seed: int) -> None:
-    """Multiply channels through gamma and beta, divide the next layer's weights: relu(s·x)·w/s = relu(x)·w for s > 0.
-
-    A power of two changes exponents only, so that FP32 answers stay the same to the bit."""
-    rng = np.random.default_rng(seed)
-    for item in hard:
-        [consumer] = [conv for conv in CONVS if conv.bottom == item.layer]
-        n_out = len(learnt[item.layer + ".gamma"])
-        channels = torch.tensor(rng.choice(n_out, item.n_channels, replace=False))
-        factor = 2.0**item.exponent
-        learnt[item.layer + ".gamma"][channels] *= factor
-        learnt[item.layer + ".beta"][channels] *= factor
-        learnt[consumer.name][:, channels] /= factor
 
 
 # ---- Caffe files
@@ -261,35 +172,11 @@ def data_layer() -> caffe_pb2.LayerParameter:
     return layer
 
 
-def conv_layers(conv: Conv) -> Iterator[caffe_pb2.LayerParameter]:
-    """Convolution, BatchNorm, Scale, then the sum if there is one, and ReLU."""
-    layer = caffe_pb2.LayerParameter(name=conv.name, type="Convolution", bottom=[conv.bottom], top=[conv.name])
-    param = layer.convolution_param
-    param.num_output, param.bias_term = conv.n_out, False
-    param.kernel_size.append(conv.kernel)
-    param.pad.append(conv.kernel // 2)
-    param.stride.append(conv.stride)
-    if conv.depthwise:
-        param.group = conv.n_in
-    yield layer
-    norm = caffe_pb2.LayerParameter(name=f"{conv.name}_bn", type="BatchNorm", bottom=[conv.name], top=[conv.name])
-    norm.batch_norm_param.use_global_stats, norm.batch_norm_param.eps = True, EPS
-    yield norm
-    scale = caffe_pb2.LayerParameter(name=f"{conv.name}_scale", type="Scale", bottom=[conv.name], top=[conv.name])
-    scale.scale_param.bias_term = True
-    yield scale
-    if conv.add:
-        eltwise = caffe_pb2.LayerParameter(name=conv.top, type="Eltwise", bottom=[conv.add, conv.name], top=[conv.top])
-        eltwise.eltwise_param.operation = caffe_pb2.EltwiseParameter.SUM
-        yield eltwise
-    yield caffe_pb2.LayerParameter(name=f"{conv.top}_relu", type="ReLU", bottom=[conv.top], top=[conv.top])
-
-
 def net_layers() -> Iterator[caffe_pb2.LayerParameter]:
     """The whole net as `caffe test` takes it: tops loss and accuracy-top1."""
     yield data_layer()
     for conv in CONVS:
-        yield from conv_layers(conv)
+        yield from depthwise.conv_layers(conv)
     pool = caffe_pb2.LayerParameter(name="pool6", type="Pooling", bottom=[CONVS[-1].top], top=["pool6"])
     pool.pooling_param.pool, pool.pooling_param.global_pooling = caffe_pb2.PoolingParameter.AVE, True
     yield pool
@@ -303,31 +190,11 @@ def net_layers() -> Iterator[caffe_pb2.LayerParameter]:
     yield top1
 
 
-def caffe_weights(learnt: Parameters, counted: Parameters) -> dict[str, tuple[Array, ...]]:
-    """Blobs by layer; a BatchNorm's third is the factor that mean and variance are divided by."""
-    weights: dict[str, tuple[Array, ...]] = {FC: (learnt[FC].numpy(), learnt[FC + ".bias"].numpy())}
-    for conv in CONVS:
-        mean, var = counted[conv.name + ".mean"].numpy(), counted[conv.name + ".var"].numpy()
-        weights[conv.name] = (learnt[conv.name].numpy(),)
-        weights[f"{conv.name}_bn"] = (mean, var, np.ones(1, np.float32))
-        weights[f"{conv.name}_scale"] = (learnt[conv.name + ".gamma"].numpy(), learnt[conv.name + ".beta"].numpy())
-    return weights
-
-
-def write_lmdb(folder: Path, images: Images, labels: npt.NDArray[np.int64]) -> None:
-    """A Datum an image, keys 00000000, 00000001, ...; compacted, so that the file is as large as what it holds."""
-    with tempfile.TemporaryDirectory() as scratch, lmdb.open(scratch, map_size=1 << 26) as env:
-        with env.begin(write=True) as txn:
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                channels, height, width = image.shape
-                datum = caffe_pb2.Datum(
-                    channels=channels, height=height, width=width, data=image.tobytes(), label=int(label)
-                )
-                txn.put(b"%08d" % i, datum.SerializeToString(deterministic=True), append=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        env.copy(str(folder), compact=True)
-    (folder / "lock.mdb").unlink(missing_ok=True)
+def records(images: Images, labels: npt.NDArray[np.int64]) -> Iterator[caffe_pb2.Datum]:
+    """A Datum an image."""
+    for image, label in zip(images, labels, strict=True):
+        channels, height, width = image.shape
+        yield caffe_pb2.Datum(channels=channels, height=height, width=width, data=image.tobytes(), label=int(label))
 
 
 def write_all(folder: Path, digits: Digits, learnt: Parameters, counted: Parameters) -> None:
@@ -335,8 +202,10 @@ def write_all(folder: Path, digits: Digits, learnt: Parameters, counted: Paramet
     folder.mkdir(parents=True, exist_ok=True)
     net = caffe_pb2.NetParameter(name="digits", layer=net_layers())
     write_atomically(folder / "digits.prototxt", net_text(net))
-    write_weights(folder / "digits.caffemodel", net.name, net.layer, caffe_weights(learnt, counted))
-    write_lmdb(folder / "digits_test_lmdb", digits.test_images, digits.test_labels)
+    weights = depthwise.caffe_weights(CONVS, learnt, counted)
+    weights[FC] = (learnt[FC].numpy(), learnt[FC + ".bias"].numpy())
+    write_weights(folder / "digits.caffemodel", net.name, net.layer, weights)
+    depthwise.write_lmdb(folder / "digits_test_lmdb", records(digits.test_images, digits.test_labels))
 
 
 def main() -> None:
@@ -360,7 +229,7 @@ def main() -> None:
     digits = read_digits(options.seed)
     learnt, counted = train(digits, options.epochs, options.seed)
     before = accuracy(digits, learnt, counted)
-    rescale(learnt, options.hard, options.seed)
+    depthwise.rescale(CONVS, learnt, options.hard, options.seed)
     after = accuracy(digits, learnt, counted)
     write_all(options.out, digits, learnt, counted)
     print(f"{options.out}: accuracy on {N_TEST} test images {after:.4f}, before rescaling {before:.4f}")

@@ -7,10 +7,14 @@ import lmdb
 import numpy as np
 import pytest
 
-from distcalib.caffe import caffe_pb2, read_net, read_weights, test_net
+from distcalib.caffe import caffe_pb2, read_label_map, read_net, read_weights, test_net
+from distcalib.run.calibration import calibrate
+from distcalib.run.options import CalibrationOptions
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits"
+SCENES = DIGITS.parent / "digit_scenes"
 MAX_BYTES = 2 * 1024 * 1024
+MAX_SCENES_BYTES = 6 * 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +61,64 @@ def test_digits_has_depthwise_layers_and_blobs_for_every_layer(net: caffe_pb2.Ne
 def test_digits_has_channels_of_widely_differing_ranges(layer: str) -> None:
     gamma = np.abs(read_weights(DIGITS / "digits.caffemodel")[f"{layer}_scale"][0])
     assert gamma.max() / np.median(gamma) > 16
+
+
+@pytest.fixture(scope="module")
+def scenes_net() -> caffe_pb2.NetParameter:
+    return test_net(read_net(SCENES / "digit_scenes.prototxt"))
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[caffe_pb2.AnnotatedDatum]:
+    with (
+        lmdb.open(str(SCENES / "digit_scenes_test_lmdb"), readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
+        return [caffe_pb2.AnnotatedDatum.FromString(bytes(value)) for _, value in transaction.cursor()]
+
+
+def test_digit_scenes_is_small() -> None:
+    assert sum(path.stat().st_size for path in SCENES.rglob("*") if path.is_file()) < MAX_SCENES_BYTES
+
+
+def test_digit_scenes_is_seen_once_in_25_iterations(
+    scenes_net: caffe_pb2.NetParameter, scenes: list[caffe_pb2.AnnotatedDatum]
+) -> None:
+    assert len(scenes) == 500
+    assert scenes_net.layer[0].data_param.batch_size * 25 == len(scenes)
+    assert {(one.datum.channels, one.datum.height, one.datum.width) for one in scenes} == {(1, 64, 64)}
+
+
+def test_digit_scenes_has_boxes_of_every_digit_within_the_canvas(scenes: list[caffe_pb2.AnnotatedDatum]) -> None:
+    names = read_label_map(SCENES / "labelmap.prototxt")
+    groups = [group for one in scenes for group in one.annotation_group]
+    assert {names[group.group_label] for group in groups} == set("0123456789")
+    for box in (annotation.bbox for group in groups for annotation in group.annotation):
+        assert 0 <= box.xmin < box.xmax <= 1
+        assert 0 <= box.ymin < box.ymax <= 1
+    assert all(one.annotation_group for one in scenes)
+
+
+def test_digit_scenes_reads_boxes_from_three_maps_and_has_blobs_for_every_layer(
+    scenes_net: caffe_pb2.NetParameter,
+) -> None:
+    assert sum(layer.type == "PriorBox" for layer in scenes_net.layer) == 3
+    learnt = {layer.name for layer in scenes_net.layer if layer.type in {"Convolution", "BatchNorm", "Scale"}}
+    assert set(read_weights(SCENES / "digit_scenes.caffemodel")) == learnt
+
+
+@pytest.mark.slow
+def test_digit_scenes_is_calibrated_with_a_layer_in_fp32(tmp_path: Path, one_ray: object) -> None:
+    """What `make demo-detection` does."""
+    report = calibrate(
+        SCENES / "digit_scenes.prototxt",
+        SCENES / "digit_scenes.caffemodel",
+        CalibrationOptions(iterations=25, detection=True, accuracy_loss=0.01, out=tmp_path),
+    )
+    assert report.fp32_score is not None
+    assert report.fp32_score > 0.75
+    assert report.met
+    assert report.score is not None
+    assert report.score >= report.fp32_score - 0.01
+    assert report.fp32_layers
+    assert report.int8_layers
