@@ -272,3 +272,22 @@ def test_call_uses_actors_that_join() -> None:
     call = Call(cast(Fleet, fleet), jobs, None, None, 1e-3, 2, fleet.look, lambda: fleet.now)
     assert call.run()[0].rows == tuple(range(40_000))
     assert {actor for actor, method in fleet.calls if method == "run"} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_call_hands_out_rows_before_enough_sees_them(seed: int) -> None:
+    handed: dict[int, dict[int, object]] = {0: {}, 1: {}, 2: {}}
+    seconds = []
+
+    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
+        assert handed[place].keys().isdisjoint(positions)
+        handed[place].update(zip(positions, rows, strict=True))
+        seconds.append(run_seconds)
+
+    def enough(place: int, rows: Mapping[int, object]) -> bool:
+        assert handed[place] == rows
+        return False
+
+    results = Call(cast(Fleet, FakeFleet(seed)), JOBS, enough=enough, on_rows=on_rows).run()
+    assert [tuple(handed[place][i] for i in sorted(handed[place])) for place in range(3)] == [r.rows for r in results]
+    assert sum(seconds) == pytest.approx(sum(result.run_seconds for result in results))
