@@ -21,7 +21,8 @@ Labels = npt.NDArray[np.int64]
 
 SIDE = 64  # pixels of the canvas
 MIN_DIGIT, MAX_DIGIT = 14, 30  # side of the enlarged 8x8 digit
-MAX_DIGITS = 5
+MIN_DIGITS, MAX_DIGITS = 2, 5
+N_TRIES = 40  # places that are tried before a scene stays with fewer digits, but never below MIN_DIGITS
 MAX_OVERLAP = 0.05  # intersection over union of two digits of a scene
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
 MATCH_OVERLAP = 0.5
@@ -70,12 +71,14 @@ def overlaps(a: Array, b: Array) -> Array:
 
 
 def compose(digits: Images, labels: Labels, rng: np.random.Generator) -> Scene:
-    """1 to MAX_DIGITS of digits (N, 8, 8) u8 at random places and sizes on a noisy canvas; boxes fit the ink."""
+    """MIN_DIGITS to MAX_DIGITS of digits (N, 8, 8) u8 at random places and sizes on a noisy canvas; boxes fit ink."""
     level, contrast = rng.uniform(20, 70), rng.uniform(0.6, 1.0)
     canvas = rng.normal(level, rng.uniform(6, 18), (SIDE, SIDE)).astype(np.float32)
     boxes: list[tuple[float, float, float, float]] = []
     chosen: list[int] = []
-    for _ in range(int(rng.integers(1, MAX_DIGITS + 1))):
+    wanted, tries = int(rng.integers(MIN_DIGITS, MAX_DIGITS + 1)), 0
+    while len(boxes) < wanted and (tries < N_TRIES or len(boxes) < MIN_DIGITS):
+        tries += 1
         side, index = int(rng.integers(MIN_DIGIT, MAX_DIGIT + 1)), int(rng.integers(len(digits)))
         x, y = (int(at) for at in rng.integers(0, SIDE - side + 1, 2))
         ink = cv2.resize(digits[index], (side, side), interpolation=cv2.INTER_LINEAR)
@@ -83,7 +86,7 @@ def compose(digits: Images, labels: Labels, rng: np.random.Generator) -> Scene:
         box = (x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1)
         scaled = tuple(float(at) / SIDE for at in box)
         if boxes and overlaps(np.array([scaled], np.float32), np.array(boxes, np.float32)).max() > MAX_OVERLAP:
-            continue  # no room here; the scene has one digit fewer
+            continue  # no room here
         patch = canvas[y : y + side, x : x + side]
         patch += ink.astype(np.float32) * (contrast * (255 - level) / 255)
         boxes.append((scaled[0], scaled[1], scaled[2], scaled[3]))

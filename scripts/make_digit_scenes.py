@@ -1,7 +1,7 @@
 """Train the SSD of examples/digit_scenes, and write it with its test scenes as Caffe files.
 
     pip install -e '.[examples]'
-    python -m scripts.make_digit_scenes            # about two minutes on an idle core
+    python -m scripts.make_digit_scenes            # about two minutes on one core
 
 The digits are scikit-learn's handwritten ones: half of them appear in the scenes that train the net, the other half in
 the test scenes. PyTorch is needed for training only. Two runs on one machine give the same bytes; another CPU or

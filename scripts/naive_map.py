@@ -42,7 +42,7 @@ def average_precision(found: Sequence[tuple[float, int, Array]], truth: Sequence
     for _, image, box in sorted(found, key=lambda one: -one[0]):
         shared = overlaps(box[None], truth[image])[0] if len(truth[image]) else np.zeros(0)
         best = int(shared.argmax()) if len(shared) else -1
-        hit = best >= 0 and bool(shared[best] > 0.5) and not seen[image][best]
+        hit = best >= 0 and bool(shared[best] >= 0.5) and not seen[image][best]
         if hit:
             seen[image][best] = True
         right.append(hit)

@@ -96,7 +96,8 @@ def test_digit_scenes_has_boxes_of_every_digit_within_the_canvas(scenes: list[ca
     for box in (annotation.bbox for group in groups for annotation in group.annotation):
         assert 0 <= box.xmin < box.xmax <= 1
         assert 0 <= box.ymin < box.ymax <= 1
-    assert all(one.annotation_group for one in scenes)
+    assert {sum(len(group.annotation) for group in one.annotation_group) for one in scenes} == {2, 3, 4, 5}
+    assert sum(len(group.annotation) for group in groups) == 1762
 
 
 def test_digit_scenes_reads_boxes_from_three_maps_and_has_blobs_for_every_layer(

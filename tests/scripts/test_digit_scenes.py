@@ -1,12 +1,20 @@
 """The scenes of digits and what an SSD learns from them, in NumPy, against the layers that decode it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
-from distcalib.caffe import caffe_pb2
+from distcalib.caffe import caffe_pb2, read_net
 from scripts import digit_scenes
 from scripts.digit_scenes import SIDE, VARIANCES, Array, Labels, Priors, Scene
 from scripts.split import split_by_label
+from tests.layers.harness import run
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digit_scenes" / "digit_scenes.prototxt"
+#: By the feature map that their boxes are read from.
+EXAMPLE_PRIORS = {"conv4_pw": Priors(16, 11, 15), "conv6_pw": Priors(8, 18, 23), "conv7_pw": Priors(4, 26, 30)}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def test_scenes_are_the_same_for_a_seed_and_differ_between_seeds() -> None:
 
 
 def test_compose_puts_digits_within_the_canvas_and_apart(some: list[Scene]) -> None:
-    assert {1, 2, 3} <= {len(scene.labels) for scene in some} <= {1, 2, 3, 4, 5}
+    assert {2, 3, 4} <= {len(scene.labels) for scene in some} <= {2, 3, 4, 5}
     for scene in some:
         assert scene.image.shape == (1, SIDE, SIDE)
         assert scene.boxes.min() >= 0
@@ -66,6 +74,20 @@ def test_priors_boxes_are_those_of_prior_box() -> None:
     assert sizes == pytest.approx(np.array(expected), rel=1e-5)
 
 
+def test_priors_boxes_are_those_of_the_layers_of_the_example() -> None:
+    """What the net learnt to correct is what DetectionOutput corrects, to the last bit but one."""
+    net = read_net(EXAMPLE)
+    param = {layer.name: text_format.MessageToString(layer.prior_box_param) for layer in net.layer}
+    image = np.zeros((1, 1, SIDE, SIDE), np.float32)
+    for head, layer in EXAMPLE_PRIORS.items():
+        features = np.zeros((1, 1, layer.side, layer.side), np.float32)
+        text = param[f"{head}_mbox_priorbox"]
+        [found] = run(f'type: "PriorBox" prior_box_param {{ {text} }}', features, image)
+        boxes, variances = found.reshape(2, -1, 4)
+        np.testing.assert_allclose(layer.boxes(), boxes, rtol=0, atol=1e-7)
+        assert np.unique(variances, axis=0).tolist() == [np.array(VARIANCES, np.float32).tolist()]
+
+
 def test_overlaps_is_intersection_over_union() -> None:
     rng = np.random.default_rng(2)
     low, size = rng.uniform(0, 0.6, (2, 6, 2)), rng.uniform(0.1, 0.4, (2, 6, 2))
@@ -90,6 +112,29 @@ def test_match_gives_each_box_its_best_prior_and_all_that_overlap(
     assert digit_scenes.match(priors, np.array(boxes, np.float32)).tolist() == expected
 
 
+def stated_match(priors: Array, boxes: Array) -> list[int]:
+    """MatchBBox of bbox_util.cpp with PER_PREDICTION and overlap 0.5, a pair at a time."""
+    table = [[naive_overlap(prior, box) for box in boxes.tolist()] for prior in priors.tolist()]
+    matched, left = [-1] * len(priors), set(range(len(boxes)))
+    while left:
+        free = [(table[i][j], -i, -j) for i in range(len(priors)) if matched[i] < 0 for j in sorted(left)]
+        best, i, j = max(free)
+        if best <= 1e-6:
+            break
+        matched[-i] = -j
+        left.remove(-j)
+    for i, row in enumerate(table):
+        if matched[i] < 0 and max(row) >= 0.5:
+            matched[i] = row.index(max(row))
+    return matched
+
+
+def test_match_is_that_of_caffe(some: list[Scene]) -> None:
+    priors = digit_scenes.all_priors(tuple(EXAMPLE_PRIORS.values()))
+    for scene in some[:10]:
+        assert digit_scenes.match(priors, scene.boxes).tolist() == stated_match(priors, scene.boxes)
+
+
 def decoded(priors: Array, code: Array) -> Array:
     """CENTER_SIZE, as Caffe's bbox_util.cpp has it, a box at a time."""
     out = []
@@ -102,7 +147,7 @@ def decoded(priors: Array, code: Array) -> Array:
 
 
 def test_targets_decode_to_the_boxes_of_the_scene(some: list[Scene]) -> None:
-    priors = digit_scenes.all_priors([Priors(16, 11, 15), Priors(8, 18, 23), Priors(4, 26, 30)])
+    priors = digit_scenes.all_priors(tuple(EXAMPLE_PRIORS.values()))
     for scene in some:
         code, classes = digit_scenes.targets(priors, scene)
         found: Labels = np.flatnonzero(classes)
