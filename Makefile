@@ -37,8 +37,8 @@ demo: $(VENV)/.run  ## calibrate examples/digits into build/demo
 demo-detection: $(VENV)/.run  ## calibrate the SSD of examples/digit_scenes into build/demo-detection
 	$(BIN)/distcalib calibrate $(DEMO_DETECTION)
 
-test: $(VENV)/.test  ## the tests, but the slow ones, on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+test: $(VENV)/.test  ## the tests, but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/.test  ## the slow tests
 	$(BIN)/python -m pytest -m slow
