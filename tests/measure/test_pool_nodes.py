@@ -64,7 +64,7 @@ class FakeCall:
 
     seconds_per_iteration = None
 
-    def __init__(self, *args: object) -> None:
+    def __init__(self, *args: object, on_rows: object) -> None:
         pass
 
     def run(self) -> list[Any]:
@@ -160,7 +160,7 @@ def test_pool_uses_nodes_that_join_in_a_run(
     made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, n_actors: int | None, at_home: bool, used: bool
 ) -> None:
     class Joining(FakeCall):
-        def __init__(self, *args: Any) -> None:
+        def __init__(self, *args: Any, on_rows: object) -> None:
             self.look = args[-1]
 
         def run(self) -> list[Any]:
