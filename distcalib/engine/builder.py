@@ -20,7 +20,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, quantized, refusal
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
@@ -61,7 +61,7 @@ def unconverted(graph: Graph, where: str) -> list[str]:
     return [
         f"{where}: layer '{node.name}' ({node.type}): {reason}"
         for node in graph
-        if node.type not in known and (reason := refusal(node.type)) is not None
+        if node.type not in known and (reason := layer_refusal(node.layer)) is not None
     ]
 
 

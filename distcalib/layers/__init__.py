@@ -23,7 +23,7 @@ from distcalib.layers import (
 )
 from distcalib.layers.blobs import Blobs, FileBlobs, RandomBlobs, ZeroBlobs
 from distcalib.layers.geometry import Geometry, kernel_geometry
-from distcalib.layers.registry import CONVERTED, REFUSED, Layer, convert, converter, converts, refusal
+from distcalib.layers.registry import CONVERTED, REFUSED, Layer, convert, converter, converts, layer_refusal, refusal
 
 __all__ = [
     "CONVERTED",
@@ -44,6 +44,7 @@ __all__ = [
     "eltwise",
     "joining",
     "kernel_geometry",
+    "layer_refusal",
     "lrn",
     "normalize",
     "pooling",

@@ -22,7 +22,6 @@ from openvino import Output
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, integers, reshape, shape_of
 
-_MODULE, _LAYER = "rpn.proposal_layer", "ProposalLayer"
 _DROPPED = -2.0
 """The score of a box that is too small: below any probability."""
 _ROWS = integers([0])
@@ -54,15 +53,9 @@ def python(layer: Layer, *inputs: Output) -> Sequence[Output]:
     of the image and by what it was resized.  R is post_nms_topn.  Of equal scores the one stands first that comes
     first in (row, column, anchor); in the original any of them may.
     """
-    p = layer.param("python_param")
-    layer.require(
-        (p.module, p.layer) == (_MODULE, _LAYER),
-        f"runs {p.module}.{p.layer}, code from outside the prototxt, which cannot be compiled; "
-        f"{_MODULE}.{_LAYER} alone is known",
-    )
     layer.require(len(inputs) == 3, f"{len(inputs)} bottoms are given; scores, deltas and im_info are needed")
     layer.require(len(layer.tops) in (1, 2), f"{len(layer.tops)} tops are given; rois, and scores if wanted, are made")
-    settings = _settings(layer, p.param_str)
+    settings = _settings(layer, layer.param("python_param").param_str)
     scores, deltas, info = inputs
     n_anchors = len(settings.ratios) * len(settings.scales)
     places = _checked_places(layer, n_anchors, *map(shape_of, inputs))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.data import REFUSED_DATA
 
 _LATER = "is not converted yet"
@@ -59,3 +60,18 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "WindowData": REFUSED_DATA["WindowData"],
     }
 )
+
+KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
+"""Module and class of the Python layers that are converted: see proposal.py."""
+
+
+def refused_code(layer: LayerParameter) -> str | None:
+    """Why a Python layer is not converted; None if it is, or is no Python layer."""
+    p = layer.python_param
+    if layer.type != "Python" or (p.module, p.layer) in KNOWN_CODE:
+        return None
+    known = ", ".join(map(".".join, KNOWN_CODE))
+    return (
+        f"runs {p.module}.{p.layer}, code from outside the prototxt, which cannot be compiled; "
+        f"of Python layers {known} alone is known"
+    )

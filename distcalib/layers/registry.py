@@ -17,7 +17,7 @@ from openvino import Output
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers.blobs import ROLES, Blobs, FloatArray
-from distcalib.layers.refused import REFUSED
+from distcalib.layers.refused import REFUSED, refused_code
 
 __all__ = [
     "CONVERTED",
@@ -29,6 +29,7 @@ __all__ = [
     "convert",
     "converter",
     "converts",
+    "layer_refusal",
     "refusal",
 ]
 
@@ -131,13 +132,18 @@ def converts(
 
 
 def refusal(layer_type: str) -> str | None:
-    """Why a layer of this type is not converted, to follow "layer 'x' (Type): "; None if it is.
+    """Why no layer of this type is converted, to follow "layer 'x' (Type): "; None if some are.
 
     Sources and scores are not asked for here: data/ and metrics/ know theirs.
     """
     if layer_type in CONVERTED or layer_type in FOLDING:
         return None
     return REFUSED.get(layer_type, "is not a layer type of Caffe or Intel Caffe")
+
+
+def layer_refusal(layer: LayerParameter) -> str | None:
+    """Why this layer is not converted, whatever its shapes; None if it may be."""
+    return refusal(layer.type) or refused_code(layer)
 
 
 def converter(layer_type: str) -> Converter:
@@ -153,7 +159,7 @@ def convert(layer: Layer, inputs: Sequence[Output]) -> tuple[Output, ...]:
 
     Raises UnsupportedError for a type or a parameter that is not converted, WeightsError for blobs that do not fit.
     """
-    reason = refusal(layer.type)
+    reason = layer_refusal(layer.proto)
     if reason is not None:
         raise UnsupportedError(f"{layer.where}: {reason}")
     made = _CONVERTERS[layer.type](layer, *inputs)

@@ -155,5 +155,5 @@ def test_python_layers_are_refused_by_name() -> None:
     said = refused('type: "Python" python_param { module: "my.layers" layer: "Crop" }', (1, 2))
     assert said == (
         "net.prototxt: layer 'it' (Python): runs my.layers.Crop, code from outside the prototxt, which cannot be "
-        "compiled; rpn.proposal_layer.ProposalLayer alone is known"
+        "compiled; of Python layers rpn.proposal_layer.ProposalLayer alone is known"
     )
