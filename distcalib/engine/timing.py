@@ -22,9 +22,10 @@ REST = ""
 
 @dataclass(frozen=True)
 class TimingSpec:
-    """A net whose layers are to be timed, an iteration a row."""
+    """A net whose layers are to be timed, an iteration a row, by actors of `n_cores` cores: times are of these."""
 
     net: NetSpec
+    n_cores: int
 
 
 class TimedProgram:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from distcalib.errors import DistcalibError, MeasureError
+from distcalib.errors import DataError, DistcalibError, MeasureError
 from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import ActorLost, Ref
 from distcalib.measure.dispatcher import Dispatcher, Kind, Task
@@ -178,10 +178,13 @@ class Call:
             self._failed(under_way.job, error)
 
     def _failed(self, place: int, error: DistcalibError) -> None:
-        """Raise `error`, or set the job aside if it may fail; of a job that nobody waits for it is no news."""
+        """Raise `error`, or set the job aside if it may fail; of a job that nobody waits for it is no news.
+
+        Data that cannot be read is no fault of the program that asked for it: every other would meet it as well.
+        """
         if self._dispatcher.is_closed(place):
             return
-        if not self._jobs[place].may_fail:
+        if not self._jobs[place].may_fail or isinstance(error, DataError):
             raise error
         self._end(place, error)
         self._tell(place)

@@ -122,7 +122,12 @@ class Cluster:
         """Of the live nodes those whose Ray answers now: up to a minute may pass until Ray gives a lost one up."""
         nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
         ports = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in nodes}
-        return {node: name for node, name in self.live_nodes().items() if node == self.home or _listens(*ports[node])}
+        live = self.live_nodes()  # one that has come since is not in `ports`, and will be asked the next time
+        return {
+            node: name
+            for node, name in live.items()
+            if node == self.home or (node in ports and _listens(*ports[node]))
+        }
 
     def start_actor(self, node: str = "") -> Actor:
         """Start an actor process on `node` ("": this machine). It reserves no CPUs of Ray's: pinning is what keeps

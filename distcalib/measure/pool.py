@@ -154,10 +154,18 @@ class ActorPool:
         known = {node.node_id for node in self.nodes} | self._unwelcome
         if self._cluster.live_nodes().keys() <= known:
             return
-        for node in ask_nodes(known).nodes:
+        found = ask_nodes(known)
+        if found.silent:  # asking again and again would hold up all others
+            self._unwelcome.update(self._cluster.live_nodes().keys() - known - {node.node_id for node in found.nodes})
+            for label, reason in found.silent.items():
+                _LOG.warning("%s joined and is not used: %s", label, reason)
+        for node in found.nodes:
+            placements: tuple[Placement, ...] = ()
             try:
                 alike = self._agree is None or self._agree((*self.nodes, node)) == self._env
                 reason = "its CPU is another kind than those that the run began with"
+                if alike:
+                    placements = self._place((node,), None)
             except DistcalibError as error:
                 alike, reason = False, str(error)
             if not alike:
@@ -166,7 +174,7 @@ class ActorPool:
                 continue
             _LOG.warning("%s joined and is used", node.label)
             self.nodes = (*self.nodes, node)
-            fleet.extend(self._place((node,), None), self._grows)
+            fleet.extend(placements, self._grows)
 
     @staticmethod
     def _run(fleet: Fleet, call: Call) -> list[JobResult]:

@@ -157,7 +157,7 @@ class _Run:
         try:
             times = None
             if options.by_time or options.pareto:
-                times = layer_times(measuring, base.spec(), programs.spec(programs.start))
+                times = layer_times(measuring, base.spec(), programs.spec(programs.start), session.cores_per_actor)
             if times is not None and options.by_time:
                 searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
             winner = best = searching.run()

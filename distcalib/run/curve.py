@@ -44,11 +44,11 @@ class LayerTimes:
         return max(self.fp32.get(layer, 0.0) - self.int8.get(layer, 0.0), 0.0)
 
 
-def layer_times(measuring: Measuring, fp32: NetSpec, int8: NetSpec) -> LayerTimes:
-    """Measure both nets on the iterations that a ranking looks at; of each layer the median."""
+def layer_times(measuring: Measuring, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
+    """Measure both nets on the iterations that a ranking looks at, by actors of `n_cores`; of each layer the median."""
     order = measuring.ranked
     jobs = [
-        Job(f"times/{name}", TimingSpec(spec), len(order), PHASE, order=order)
+        Job(f"times/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order)
         for name, spec in (("FP32", fp32), ("INT8", int8))
     ]
     found = [[row.seconds for row in rows(result)] for result in measuring.timed(PHASE, jobs)]

@@ -18,7 +18,7 @@ from distcalib.engine.timing import TimingSpec
 from distcalib.run.row_codec import FORMAT
 
 # Of the versions that a report has, those that can change a bit of a row.
-_DECIDING = ("distcalib", "openvino", "numpy", "intel_caffe")
+_DECIDING = ("distcalib", "openvino", "numpy", "opencv", "intel_caffe")
 # Fields of specs that only name things for messages.
 _NAMES = frozenset({"where"})
 

@@ -8,6 +8,7 @@ all.  So the same command after a crash gets the same rows, and goes on where th
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from distcalib.errors import OutputError
 from distcalib.journal import Journal, Recorded
 from distcalib.measure import Enough, Job, JobResult, OnRows
 from distcalib.run.keys import Keys
@@ -24,6 +25,8 @@ class _Part:
     job: Job
     key: bytes
     recorded: Mapping[int, object]
+    n_earlier: int
+    """Of `recorded`, those that an earlier run measured; `seconds` are theirs."""
     seconds: float
     missing: tuple[int, ...]
 
@@ -62,7 +65,7 @@ class _Part:
             compile_seconds=0.0 if result is None else result.compile_seconds,
             load_seconds=0.0 if result is None else result.load_seconds,
             error=None if result is None else result.error,
-            n_recorded=len(self.recorded),
+            n_recorded=self.n_earlier,
         )
 
 
@@ -75,11 +78,12 @@ class Resuming:
     n_recorded: int = field(default=0, init=False)
     """Rows taken from the journal so far, and those measured."""
     n_measured: int = field(default=0, init=False)
+    _own: set[tuple[bytes, int]] = field(default_factory=set, init=False)
 
     def run(self, run: Run, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
         """Results in the order of `jobs`, from the journal and from `run`."""
         parts = [self._look_up(job) for job in jobs]
-        self.n_recorded += sum(len(part.recorded) for part in parts)
+        self.n_recorded += sum(part.n_earlier for part in parts)
         open_places = [
             place
             for place, part in enumerate(parts)
@@ -109,18 +113,17 @@ class Resuming:
         key = self.keys.key(job.spec)
         numbers = range(job.n_iterations) if job.order is None else job.order
         rows = self.journal.rows(key, numbers)
-        recorded = {place: decode(rows[number].payload) for place, number in enumerate(numbers) if number in rows}
-        seconds = sum(row.seconds for row in rows.values())
+        try:
+            recorded = {place: decode(rows[number].payload) for place, number in enumerate(numbers) if number in rows}
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise OutputError(f"{self.journal.path}: is damaged ({error}); move it, or give another --out") from None
+        earlier = [row.seconds for number, row in rows.items() if (key, number) not in self._own]
         missing = tuple(place for place in range(job.n_iterations) if place not in recorded)
-        return _Part(job, key, recorded, seconds, missing)
+        return _Part(job, key, recorded, len(earlier), sum(earlier), missing)
 
     def _store(self, part: _Part, positions: range, rows: Sequence[object], seconds: float) -> None:
-        rest = part.rest
-        self.journal.store(
-            part.key,
-            {
-                number: Recorded(encode(row), seconds / len(rows))
-                for number, row in zip(rest.iterations_at(positions), rows, strict=True)
-            },
-        )
+        numbers = part.rest.iterations_at(positions)
+        found = {n: Recorded(encode(row), seconds / len(rows)) for n, row in zip(numbers, rows, strict=True)}
+        self.journal.store(part.key, found)
+        self._own.update((part.key, number) for number in found)
         self.n_measured += len(rows)

@@ -23,6 +23,7 @@ from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.errors import OptionError
 from distcalib.journal import Journal
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
@@ -95,10 +96,15 @@ class Session:
         except BaseException:
             self._let_go()
             raise
-        self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
-        if self.journal is not None:
-            identity = [indexes, data_identity(layers, net.path, indexes), arrays]
-            self._resuming = Resuming(self.journal, Keys(self.weights, identity, self.isa, versions(build)))
+        try:
+            self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
+            if self.journal is not None:
+                read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
+                identity = [indexes, data_identity(read, net.path, indexes), arrays]
+                self._resuming = Resuming(self.journal, Keys(self.weights, identity, self.isa, versions(build)))
+        except BaseException:
+            self.close()
+            raise
         self._tell_of_nodes()
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
@@ -258,8 +264,10 @@ def agree(isa: str, nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
 
 
 def agree_on_caffe(environment: Mapping[str, str], nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
-    """The same for Intel Caffe, whose kernels are its own."""
+    """The same for Intel Caffe, whose kernels are its own; its files are on one machine.  Raises OptionError too."""
     refuse_mixed(nodes)
+    if len(nodes) > 1:
+        raise OptionError(f"-r: works on one machine, and the cluster has {len(nodes)} nodes; leave out --address")
     return environment
 
 
@@ -304,6 +312,7 @@ def versions(build: CaffeBuild | None = None) -> dict[str, str]:
         "openvino": version("openvino"),
         "ray": version("ray"),
         "numpy": version("numpy"),
+        "opencv": version("opencv-python-headless"),
         "python": platform.python_version(),
         **caffe,
     }

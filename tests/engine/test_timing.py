@@ -19,7 +19,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> tuple[NetWorker, Path]:
 
 def test_timing_has_a_row_an_iteration_and_every_layer_that_multiplies(worker: tuple[NetWorker, Path]) -> None:
     net_worker, prototxt = worker
-    net_worker.load("times", net_worker.compile(TimingSpec(open_net(prototxt).spec())))
+    net_worker.load("times", net_worker.compile(TimingSpec(open_net(prototxt).spec(), n_cores=1)))
     rows = net_worker.run("times", (0, 3))
     net_worker.drop("times")
     assert [set(row.seconds) for row in rows] == [{REST, "conv1", "conv2", "conv3", "conv4", "fc"}] * 2

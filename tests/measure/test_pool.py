@@ -16,7 +16,7 @@ import pytest
 import ray
 import ray.cloudpickle
 
-from distcalib.errors import EngineError, MeasureError, OptionError
+from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from distcalib.measure import ActorPool, Blob, Job, Placement, Progress
 from distcalib.measure.pinning import stray_threads
 
@@ -436,6 +436,13 @@ def test_pool_sets_a_job_aside_that_may_fail(pool: ActorPool, bad: Job, kind: ty
     assert re.search(said, str(failed.error))
     assert not failed.complete
     assert failed.rows == tuple((bad.spec["name"], iteration) for iteration in failed.iterations)  # type: ignore[index]
+    assert pool.run([job("b", 2)])[0].rows == rows("b", 2)
+
+
+def test_pool_ends_a_call_whose_data_cannot_be_read(pool: ActorPool) -> None:
+    """Though the job may fail: it is no fault of its program, and all others would meet it."""
+    with pytest.raises(DataError, match="mine: not there"):
+        pool.run([replace(job("bad", 30, compile_raises=DataError("mine: not there")), may_fail=True), job("b", 20)])
     assert pool.run([job("b", 2)])[0].rows == rows("b", 2)
 
 

@@ -50,7 +50,8 @@ SPECS: dict[str, object] = {
     "ranking from elsewhere": replace(RANK, begin=3),
     "Caffe's": CaffeSpec(NET, Slices(10, 2)),
     "Caffe's otherwise cut": CaffeSpec(NET, Slices(10, 3)),
-    "timing": TimingSpec(NET),
+    "timing": TimingSpec(NET, 1),
+    "timing_of_wider_actors": TimingSpec(NET, 2),
 }
 
 

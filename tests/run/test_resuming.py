@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from distcalib.engine.spec import NetSpec, Row
-from distcalib.journal import Journal
+from distcalib.errors import OutputError
+from distcalib.journal import Journal, Recorded
 from distcalib.measure import Enough, Job, JobResult, OnRows
 from distcalib.metrics import Partial
 from distcalib.run.keys import Keys
@@ -141,3 +142,20 @@ def test_run_commits_rows_before_enough_sees_them(resuming: Resuming) -> None:
         return False
 
     resuming.run(_Pool(), [JOB], enough)
+
+
+def test_run_counts_its_own_rows_as_measured(resuming: Resuming) -> None:
+    """The same program asked for once more in one run comes from the journal, and is no earlier run's."""
+    resuming.run(_Pool(), [JOB])
+    pool = _Pool()
+    [found] = resuming.run(pool, [JOB])
+    assert pool.n_calls == 0
+    assert found.complete
+    assert (found.n_recorded, found.run_seconds) == (0, 0.0)
+    assert (resuming.n_recorded, resuming.n_measured) == (0, JOB.n_iterations)
+
+
+def test_run_says_that_a_row_is_damaged(resuming: Resuming) -> None:
+    resuming.journal.store(resuming.keys.key(JOB.spec), {0: Recorded(b"no row", 1.0)})
+    with pytest.raises(OutputError, match=r"is damaged \(no row: .*\); move it, or give another --out"):
+        resuming.run(_Pool(), [JOB])

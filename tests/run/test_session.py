@@ -3,7 +3,7 @@
 import pytest
 
 import distcalib.measure.nodes
-from distcalib.errors import MeasureError
+from distcalib.errors import MeasureError, OptionError
 from distcalib.run.isa import measured_isa
 from distcalib.run.net import open_net
 from distcalib.run.reporter import Silent
@@ -13,12 +13,14 @@ from tests.run.tiny import Tiny
 
 
 def test_versions_name_what_a_score_depends_on() -> None:
-    assert versions().keys() == {"distcalib", "openvino", "ray", "numpy", "python"}
+    assert versions().keys() == {"distcalib", "openvino", "ray", "numpy", "opencv", "python"}
 
 
 def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions() -> None:
     assert agree("native", [node("host0", CASCADE), node("host1")]) == {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
-    assert agree_on_caffe({"OMP_NUM_THREADS": "1"}, [node("host0", CASCADE), node("host1")]) == {"OMP_NUM_THREADS": "1"}
+    assert agree_on_caffe({"OMP_NUM_THREADS": "1"}, [node("host0", CASCADE)]) == {"OMP_NUM_THREADS": "1"}
+    with pytest.raises(OptionError, match="-r: works on one machine, and the cluster has 2 nodes; leave out --address"):
+        agree_on_caffe({}, [node("host0", CASCADE), node("host1")])
     mixed = [node("host0"), node("host1", openvino="2025.4")]
     with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
         agree("native", mixed)
