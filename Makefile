@@ -17,12 +17,6 @@ SCENES := examples/digit_scenes
 DEMO_DETECTION := -m $(SCENES)/digit_scenes.prototxt -w $(SCENES)/digit_scenes.caffemodel -i 25 -d 1 -l 0.01 \
   --out $(BUILD)/demo-detection
 
-# The recorded nets are too large for the repository; without them the small example is timed.
-CIFAR10 := $(or $(DISTCALIB_GOLDEN),../shared)/cifar10
-ifneq ($(wildcard $(CIFAR10)/resnet20.prototxt),)
-else
-endif
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-detection test test-slow check proto bench digits digit-scenes clean
