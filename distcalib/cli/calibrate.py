@@ -136,6 +136,28 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="scale the channels between two layers so that the weights of both fit INT8; writes a new caffemodel, too",
     )
     add("--recover", action="store_true", help="--equalize and --bias-correction")
+    _add_search(parser)
+    add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add_data(parser)
+    add_actors(parser)
+    add_isa(parser)
+    add_root(parser)
+    add_output(parser)
+    for flags, takes_value, reason in NOT_YET:
+        add(
+            *flags,
+            action=Refuse,
+            reason=reason,
+            nargs=None if takes_value else 0,
+            dest="refused",
+            help=argparse.SUPPRESS,
+        )
+    parser.set_defaults(run=run)
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    """How layers that must fall back are found."""
+    defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "--strategy",
         choices=tuple(STRATEGIES),
@@ -160,22 +182,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "(default: most multiply-adds, which are the same in every run)",
     )
     add("--pareto", action="store_true", help="measure choices from all INT8 to all FP32, too: accuracy against speed")
-    add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
-    add_data(parser)
-    add_actors(parser)
-    add_isa(parser)
-    add_root(parser)
-    add_output(parser)
-    for flags, takes_value, reason in NOT_YET:
-        add(
-            *flags,
-            action=Refuse,
-            reason=reason,
-            nargs=None if takes_value else 0,
-            dest="refused",
-            help=argparse.SUPPRESS,
-        )
-    parser.set_defaults(run=run)
 
 
 def curve_table(report: CalibrationReport) -> Table:
