@@ -4,6 +4,7 @@ One machine is a cluster of one: there is no serial path beside it, a pool of on
 is none of its business; how work is dealt out is in dispatcher.py, how results come back in call.py."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,10 +17,11 @@ from distcalib.measure.feeding import IN_FLIGHT
 from distcalib.measure.fleet import Fleet
 from distcalib.measure.jobs import Enough, Job, JobResult, OnRows, Progress, WorkerFactory
 from distcalib.measure.nodes import NodeInfo, describe_this_node, place_on_nodes
-from distcalib.measure.survey import ask_nodes
+from distcalib.measure.survey import LOST, ask_nodes
 from distcalib.measure.topology import Placement
 
 _LOG = logging.getLogger(__name__)
+_N_TRIALS, _PAUSE_SECONDS = 20, 3.0  # a minute, which is what Ray takes at the most to give a lost node up
 
 Environment = Callable[[Sequence[NodeInfo]], Mapping[str, str]]
 
@@ -142,6 +144,11 @@ class ActorPool:
         if list(self._cluster.live_nodes()) == [self._cluster.home]:
             return (describe_this_node(self._cluster.home),)
         found = ask_nodes()
+        for _ in range(_N_TRIALS):  # Ray lists a node that has just died for a while: to be gone is no reason to refuse
+            if LOST not in found.silent.values():
+                break
+            time.sleep(_PAUSE_SECONDS)
+            found = ask_nodes()
         if found.silent:
             raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in found.silent.items()))
         return found.nodes

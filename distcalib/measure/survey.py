@@ -12,6 +12,7 @@ import ray  # isort: skip
 import ray.exceptions  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
+LOST = "was lost while it was asked; see whether Ray still runs there and the network is well"
 _SECONDS = 30.0  # a busy node that has to start its first process takes 5; one that is cut off never answers
 
 
@@ -62,7 +63,7 @@ def ask_nodes(known: Collection[str] = ()) -> Survey:
         except ray.exceptions.RayTaskError as error:
             silent[label] = f"cannot tell what it is: {_reason(error)}; install distcalib there as on the others"
         except ray.exceptions.RayError:
-            silent[label] = "was lost while it was asked; see whether Ray still runs there and the network is well"
+            silent[label] = LOST
     return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent)
 
 

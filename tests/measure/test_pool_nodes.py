@@ -10,7 +10,7 @@ import distcalib.measure.pool as pool_module
 from distcalib.errors import MeasureError, OptionError
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.pool import ActorPool, Environment
-from distcalib.measure.survey import Survey
+from distcalib.measure.survey import LOST, Survey
 from distcalib.measure.topology import Placement
 from tests.measure.test_nodes import node
 
@@ -181,6 +181,23 @@ def test_pool_counts_actors_that_were_given_up(made_up: MadeUp) -> None:
         fleet(pool).n_retired = 1
         assert (pool.n_actors, pool.n_retired) == (3, 1)
     assert (pool.n_actors, pool.n_retired) == (3, 1), "as it was when it was closed"
+
+
+def test_pool_waits_until_a_node_that_has_just_died_is_gone(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_up.silent = {"c (10.0.0.3)": LOST}
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            made_up.silent = {}
+
+    monkeypatch.setattr("distcalib.measure.pool.time.sleep", pause)
+    with make() as pool:
+        assert pool.n_actors == 4
+    assert len(pauses) == 3
 
 
 def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:
