@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
-from distcalib.data.database import database_faults, open_records, transform_of
+from distcalib.data.database import database_faults, open_records, placed, transform_of
 from distcalib.data.datum import BadRecord, Pixels, times
 from distcalib.data.records import Record, key_text
 from distcalib.data.source import VARIES, FloatArray, Index
@@ -68,9 +68,7 @@ class AnnotatedSource:
         found = []
         for item, record in enumerate(records):
             pixels, rows = self._decoded(record, item)
-            if pixels.dtype != np.uint8 and images.dtype == np.uint8:
-                images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
-            images[item] = pixels
+            images = placed(images, item, pixels)
             found.append(rows)
         return dict(zip(self.tops, (self._transform.finish(images), self._label_blob(found)), strict=False))
 

@@ -58,9 +58,7 @@ class DatabaseSource:
         labels = np.empty(self.batch_size, np.float32)
         for row, record in enumerate(records):
             pixels, labels[row] = self._decoded(record)
-            if pixels.dtype != np.uint8 and images.dtype == np.uint8:
-                images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
-            images[row] = pixels
+            images = placed(images, row, pixels)
         return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
 
     def close(self) -> None:
@@ -81,6 +79,14 @@ class DatabaseSource:
         except BadRecord as error:
             raise DataError(f"{self._records.path}: record {key_text(key)} {error}") from error
         return pixels, datum.label
+
+
+def placed(images: Pixels, row: int, pixels: Pixels) -> Pixels:
+    """`images` (N, C, H, W) with `pixels` (C, H, W) at `row`; f32 from the first record on that is not of bytes."""
+    if pixels.dtype != np.uint8 and images.dtype == np.uint8:
+        images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
+    images[row] = pixels
+    return images
 
 
 def open_records(param: caffe_pb2.DataParameter, prototxt: Path, index: Index | None = None) -> Records:
