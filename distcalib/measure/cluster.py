@@ -35,6 +35,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 from distcalib.errors import MeasureError  # noqa: E402
 from distcalib.measure.actor import ActorProcess  # noqa: E402
 from distcalib.measure.interrupts import interrupt_held  # noqa: E402
+from distcalib.measure.vigil import Vigil  # noqa: E402
 
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 2.0
@@ -83,12 +84,15 @@ class Cluster:
         Raises MeasureError when Ray cannot be reached or started.
         """
         self._ours = not ray.is_initialized()
+        self._vigil: Vigil | None = None
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             if self._ours:
                 with interrupt_held():
                     _connect(address, n_cpus)
             self.home: str = ray.get_runtime_context().get_node_id()
+            if self._ours:
+                self._vigil = Vigil(self._needed(with_gcs=address == "local"))
         except BaseException:  # Ctrl-C that was held back, too
             self.close()
             raise
@@ -159,9 +163,18 @@ class Cluster:
 
     def close(self) -> None:
         """Disconnect, and end a local Ray that was started here; one that was found running stays."""
+        if self._vigil is not None:
+            self._vigil.end()
         if self._ours and ray.is_initialized():
             with interrupt_held():
                 ray.shutdown()
+
+    def _needed(self, with_gcs: bool) -> list[tuple[str, int]]:
+        """Where the raylet of this machine listens, and the GCS: where a cluster has it, it may come back."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        raylet = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in nodes if n["NodeID"] == self.home]
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        return [*raylet, (host.strip("[]"), int(port))] if with_gcs else raylet
 
 
 def _connect(address: str, n_cpus: int) -> None:

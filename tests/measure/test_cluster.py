@@ -1,5 +1,6 @@
 """Starting and ending Ray, each time in a driver process of its own; so these are few."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -86,6 +87,16 @@ def processes_of_session(driver: int) -> list[str]:
     return found
 
 
+def process_of_session(driver: int, name: str) -> int:
+    """The process of that Ray session whose program is called so."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            program, *arguments = (folder / "cmdline").read_bytes().decode().split("\0")
+            if Path(program).name == name and any(f"_{driver}/" in argument for argument in arguments):
+                return int(folder.name)
+    raise AssertionError(f"no {name} of driver {driver}")
+
+
 def wait_for_no_process(driver: int, seconds: float = 5.0) -> list[str]:
     end = time.monotonic() + seconds
     while (left := processes_of_session(driver)) and time.monotonic() < end:
@@ -114,3 +125,17 @@ def test_cluster_ends_at_once_on_ctrl_c(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 5
     assert err.strip().endswith("KeyboardInterrupt")
     assert wait_for_no_process(driver) == []
+
+
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_cluster_says_so_when_its_ray_is_killed(tmp_path: Path, name: str) -> None:
+    process = start(tmp_path, n_iterations=100_000)
+    assert process.stdout is not None
+    driver = int(process.stdout.readline())
+    assert process.stdout.readline() == "progress\n"
+    begun = time.monotonic()
+    os.kill(process_of_session(driver, name), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == 1
+    assert "\ndistcalib: Ray on this machine was killed, and nothing can be measured without it; " in f"\n{err}"
