@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 
 from distcalib.cli import calibrate, doctor, evaluate, inspect, runs
 from distcalib.cli.arguments import example
-from distcalib.cli.exit_codes import ERROR, INTERRUPTED
+from distcalib.cli.exit_codes import ERROR, INTERRUPTED, TERMINATED
 from distcalib.errors import DistcalibError, OptionError
+from distcalib.measure.interrupts import termination_told, was_terminated
 from distcalib.version import __version__
 
 COMMANDS = (calibrate, evaluate, inspect, doctor, runs)
@@ -46,14 +47,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C."""
+    """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C, 143
+    SIGTERM."""
     verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
     try:
-        args, unknown = make_parser().parse_known_args(argv)
-        if unknown:
-            raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
-        code: int = args.run(args)
-        return code
+        with termination_told():
+            args, unknown = make_parser().parse_known_args(argv)
+            if unknown:
+                raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
+            code: int = args.run(args)
+            return code
     except DistcalibError as error:
         if verbose:
             traceback.print_exc()
@@ -64,4 +67,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ERROR
     except KeyboardInterrupt as error:
         print(f"distcalib: interrupted; {str(error) or 'no result was written'}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if was_terminated() else INTERRUPTED

@@ -34,7 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from distcalib.errors import MeasureError  # noqa: E402
 from distcalib.measure.actor import ActorProcess  # noqa: E402
-from distcalib.measure.interrupts import interrupt_held  # noqa: E402
+from distcalib.measure.interrupts import interrupt_held, termination_kept  # noqa: E402
 from distcalib.measure.vigil import Vigil  # noqa: E402
 
 _CONNECT_SECONDS = 5.0
@@ -88,7 +88,7 @@ class Cluster:
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             if self._ours:
-                with interrupt_held():
+                with interrupt_held(), termination_kept():
                     _connect(address, n_cpus)
             self.home: str = ray.get_runtime_context().get_node_id()
             if self._ours:
@@ -182,7 +182,8 @@ def _connect(address: str, n_cpus: int) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address == "local":
-            ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
+            with _apart():
+                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
         else:
             _check_listening(address)
             with _few_trials():
@@ -195,6 +196,30 @@ def _connect(address: str, n_cpus: int) -> None:
                 "head node and set RAY_AUTH_MODE=token"
             ) from error
         raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
+
+
+_is_starting = False
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Give each process of a local Ray a process group of its own, so that a signal to that of the driver (`timeout`, a
+    batch system) ends the driver alone: without its raylet it could not even write what it has. Ray leaves such hooks
+    in force, for it runs code between fork and exec itself."""
+    global _is_starting
+    _is_starting = True
+    try:
+        yield
+    finally:
+        _is_starting = False
+
+
+def _leave_group() -> None:
+    if _is_starting:
+        os.setpgid(0, 0)
+
+
+os.register_at_fork(after_in_child=_leave_group)
 
 
 @contextmanager

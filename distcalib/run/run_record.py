@@ -1,4 +1,4 @@
-"""A run's line in the journal, from its begin to its end, however it ends; and what Ctrl-C leaves."""
+"""A run's line in the journal, from its begin to its end, however it ends; and what Ctrl-C or SIGTERM leaves."""
 
 import json
 from collections.abc import Mapping
@@ -13,11 +13,12 @@ from distcalib.run.build import CaffeBuild
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.session import Session, versions
 
+CTRL_C, SIGTERM = "Ctrl-C", "SIGTERM"  # as `stopped_by` names them
 CONTINUES = "no result was written; the same command continues from the journal"
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after which the best so far was written; `report` is what report.json holds."""
+    """Ctrl-C or SIGTERM, after which the best so far was written; `report` is what report.json holds."""
 
     def __init__(self, report: CalibrationReport) -> None:
         super().__init__(report.verdict)

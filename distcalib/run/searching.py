@@ -101,7 +101,7 @@ class Searching:
         self.measuring.winner_values = self._values(winner)
         return winner
 
-    def interrupted(self, winner: Candidate | None) -> Candidate | None:
+    def interrupted(self, winner: Candidate | None, by: str) -> Candidate | None:
         """What is delivered after Ctrl-C: the `winner` if it was found, else the best that all iterations measured.
 
         None: nothing was.  No actor works any more.
@@ -115,7 +115,7 @@ class Searching:
             best = min(found, key=self._preference)
             winner = best.candidate
             self.measuring.answered[winner] = best
-        self.measuring.stopped_by = "Ctrl-C"
+        self.measuring.stopped_by = by
         self.measuring.winner_values = self._values(winner)
         return winner
 

@@ -14,7 +14,7 @@ import pytest
 
 from distcalib.caffe import caffe_pb2, read_net, read_weights, write_weights
 from distcalib.cli import calibrate, inspect
-from distcalib.cli.exit_codes import ERROR, INTERRUPTED
+from distcalib.cli.exit_codes import ERROR, INTERRUPTED, TERMINATED
 from distcalib.cli.main import main, make_parser
 from tests.conftest import ROOT
 from tests.data.databases import noise, raw_datum, write_datums, write_lmdb
@@ -277,8 +277,11 @@ def processes_of_session(session: int) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)], ids=str)
 @pytest.mark.parametrize("moment", [pytest.param("actors start", marks=pytest.mark.slow), "in the middle"])
-def test_ctrl_c_ends_a_run_at_once_and_leaves_nothing(tiny: Tiny, here: Path, moment: str) -> None:
+def test_ctrl_c_or_sigterm_ends_a_run_at_once_and_leaves_nothing(
+    tiny: Tiny, here: Path, moment: str, how: signal.Signals, code: int
+) -> None:
     command = [sys.executable, "-m", "distcalib", "calibrate", *tiny.args, "-i", "10000000", "--out", "new"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with subprocess.Popen(
@@ -291,11 +294,11 @@ def test_ctrl_c_ends_a_run_at_once_and_leaves_nothing(tiny: Tiny, here: Path, mo
             assert process.stdout.readline().startswith("FP32 and ranges: ")
         time.sleep(0.5)
         begun = time.monotonic()
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, how)
         _, err = process.communicate(timeout=60)
         # Ray's start is waited for, and takes longer on a busy machine.
         assert time.monotonic() - begun < (5.0 if moment == "in the middle" else 20.0)
-    assert process.returncode == INTERRUPTED
+    assert process.returncode == code
     is_measured = (here / "new" / "distcalib.db").exists()
     continues = "; the same command continues from the journal" if is_measured else ""
     assert err == f"distcalib: interrupted; no result was written{continues}\n"

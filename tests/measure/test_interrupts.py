@@ -1,11 +1,12 @@
-"""Ctrl-C while something must not be interrupted."""
+"""Ctrl-C while something must not be interrupted, and SIGTERM."""
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from distcalib.measure.interrupts import interrupt_held
+from distcalib.measure.interrupts import interrupt_held, termination_kept, termination_told, was_terminated
 
 
 def test_interrupt_held_comes_at_the_end_of_the_block() -> None:
@@ -46,3 +47,67 @@ def test_interrupt_held_does_nothing_in_another_thread() -> None:
     thread.start()
     thread.join()
     assert found == [before]
+
+
+def test_termination_told_is_a_keyboard_interrupt_once() -> None:
+    reached = False
+    with termination_told():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        assert was_terminated()
+        signal.raise_signal(signal.SIGTERM)
+        reached = True
+    assert reached
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with termination_told():
+        assert not was_terminated()
+
+
+def test_termination_told_leaves_ctrl_c_as_it_is() -> None:
+    with termination_told():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert not was_terminated()
+
+
+def test_termination_told_leaves_another_handler_alone(handler: list[int]) -> None:
+    with termination_told():
+        signal.raise_signal(signal.SIGTERM)
+    assert handler == [signal.SIGTERM]
+
+
+@pytest.fixture
+def handler() -> Iterator[list[int]]:
+    """What a handler of SIGTERM was called with."""
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    yield came
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def end_process(*_: object) -> None:
+    """Ray's handler."""
+    raise SystemExit(15)
+
+
+def test_termination_kept_brings_the_handler_back(handler: list[int]) -> None:
+    with termination_kept():
+        signal.signal(signal.SIGTERM, end_process)
+    signal.raise_signal(signal.SIGTERM)
+    assert handler == [signal.SIGTERM]
+
+
+def test_termination_kept_hands_on_what_came_meanwhile(handler: list[int]) -> None:
+    with pytest.raises(SystemExit), termination_kept():
+        signal.signal(signal.SIGTERM, end_process)
+        signal.raise_signal(signal.SIGTERM)
+    assert handler == [signal.SIGTERM]
+
+
+def test_termination_kept_leaves_it_to_ray_where_nobody_handles_it() -> None:
+    try:
+        with termination_kept():
+            signal.signal(signal.SIGTERM, end_process)
+        assert signal.getsignal(signal.SIGTERM) is end_process
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from distcalib.cli import main
+from distcalib.cli.exit_codes import TERMINATED
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.report import TIMING_KEYS
@@ -88,6 +91,18 @@ def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
+
+
+def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that has not had a Ray yet
+    monkeypatch.setattr(searching.Searching, "_rank", lambda *_: signal.raise_signal(signal.SIGTERM))
+    command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--actors", "1", "--out", str(tmp_path)]
+    assert main(command) == TERMINATED
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["stopped_by"], report["fp32_layers"]) == ("SIGTERM", [])
+    assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
 
 
 def test_a_second_run_in_the_folder_is_refused(tiny: Tiny, tmp_path: Path) -> None:
