@@ -61,6 +61,9 @@ class SimulatedSession:
         """By the simulated clock."""
         return self.pool.run(jobs, enough)
 
+    def recorded(self, job: Job) -> None:
+        """There is no journal."""
+
     def settle(self) -> float:
         """The actor-seconds of what was left."""
         return self.pool.settle()

@@ -8,19 +8,22 @@ other actors nothing for as long as their second task lasts.
 
 A call ends when nobody waits for a row any more, not when its last task does: what is in flight for jobs that were
 stopped, failed or are optional is left to its actor, and the next call starts with that actor busy. So nothing is
-killed, and a loaded program that is dropped comes after the task that uses it."""
+killed, and a loaded program that is dropped comes after the task that uses it. Rows that come back later are handed
+out all the same, for a journal; nobody else sees them."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from distcalib.errors import DataError, DistcalibError, MeasureError
 from distcalib.measure.actor import Outcome
 from distcalib.measure.cluster import ActorLost, Ref
 from distcalib.measure.dispatcher import Dispatcher, Kind, Task
 from distcalib.measure.feeding import IN_FLIGHT, Feeder
-from distcalib.measure.fleet import Fleet, error_of
+from distcalib.measure.fleet import Fleet, Left, error_of
 from distcalib.measure.jobs import Enough, Job, JobResult, OnRows, Progress
 from distcalib.measure.lateness import LOOK_SECONDS, Lateness
 from distcalib.measure.results import Collector
@@ -31,7 +34,12 @@ NODES_SECONDS = 3.0  # how often `look` is asked
 @dataclass(frozen=True)
 class _Flying:
     task: Task | None  # None: left by an earlier call
-    outcome: Ref
+    left: Left
+    """What it is to the next call."""
+
+    @property
+    def outcome(self) -> Ref:
+        return self.left.outcome
 
 
 class Call:
@@ -60,7 +68,7 @@ class Call:
         self._ended_early: dict[int, DistcalibError | None] = {}  # jobs that were stopped (None) or failed
         self._specs: dict[int, Ref] = {}  # both by job and freed with it: a hundred programs would fill the store
         self._blobs: dict[int, Ref] = {}
-        self._flying = [deque(_Flying(None, ref) for ref in fleet.take_left(actor)) for actor in range(len(fleet))]
+        self._flying = [deque(_Flying(None, left) for left in fleet.take_left(actor)) for actor in range(len(fleet))]
         self._feeder = Feeder(self._dispatcher, [len(flying) for flying in self._flying], in_flight)
         for actor in filter(fleet.is_retired, range(len(fleet))):
             self._feeder.lost(actor, retired=True)
@@ -79,7 +87,7 @@ class Call:
         """Until nobody waits for a row any more; results in the order of the jobs. Leaves the rest to the fleet."""
         while not self._dispatcher.finished:
             for actor, task in self._feeder.feed():
-                self._flying[actor].append(_Flying(task, self._submit(actor, task)))
+                self._flying[actor].append(_Flying(task, Left(self._submit(actor, task), self._keeper(task))))
                 if len(self._flying[actor]) == 1:
                     self._lateness.begun(actor, task, self._clock())
             # An actor answers in order, so the oldest task of each is all there is to wait for.
@@ -90,7 +98,7 @@ class Call:
                 self._collect(oldest[ref])
             self._watch()
         for actor, flying in enumerate(self._flying):
-            self._fleet.leave(actor, [one.outcome for one in flying])
+            self._fleet.leave(actor, [one.left for one in flying])
         return [
             collector.result(partial=job.optional or place in self._ended_early, error=self._ended_early.get(place))
             for place, (job, collector) in enumerate(zip(self._jobs, self._collectors, strict=True))
@@ -114,14 +122,34 @@ class Call:
                 self._flying += [deque() for _ in range(n_actors - len(self._flying))]
 
     def drain(self) -> None:
-        """Wait for what is in flight and forget it; a shard is short, so this takes about a second."""
+        """Wait for what is in flight and hand out its rows; a shard is short, so this takes about a second."""
         for actor, flying in enumerate(self._flying):
             try:
                 while flying:
-                    self._fleet.cluster.get(flying.popleft().outcome)
+                    left = flying.popleft().left
+                    self._settle(left, self._fleet.cluster.get(left.outcome))
             except ActorLost as error:
                 flying.clear()
                 self._fleet.replace(actor, error.for_memory)
+
+    def rescue(self, seconds: float) -> None:
+        """Hand out the rows of the shards that come back within `seconds`; after that the fleet can only be killed."""
+        end = self._clock() + seconds
+        waiting = {flying[0].outcome: flying[0].left for flying in self._flying if flying}
+        while waiting and (rest := end - self._clock()) > 0.0:
+            for ref in self._fleet.cluster.wait(list(waiting), rest):
+                left = waiting.pop(ref)
+                with suppress(ActorLost):
+                    self._settle(left, self._fleet.cluster.get(ref))
+
+    def _settle(self, left: Left, outcome: Outcome) -> None:
+        """Of what comes after the end no error is told: there is one already."""
+        with suppress(DistcalibError):
+            self._fleet.settle_one(left, outcome)
+
+    def _keeper(self, task: Task) -> Callable[[Outcome], None] | None:
+        """What hands out the rows of `task` if they come after the end."""
+        return partial(_keep, self._on_rows, task) if self._on_rows and task.kind is Kind.RUN else None
 
     def _submit(self, actor: int, task: Task) -> Ref:
         job = self._jobs[task.job]
@@ -142,8 +170,9 @@ class Call:
         """Take the oldest result of an actor; if it died, give its tasks back and replace it."""
         flying = self._flying[actor]
         task = flying[0].task
+        left = flying[0].left
         try:
-            outcome = self._fleet.cluster.get(flying[0].outcome)
+            outcome = self._fleet.cluster.get(left.outcome)
             if task is not None and task.kind is Kind.COMPILE and task.job in self._blobs and outcome.error is None:
                 self._blobs[task.job] = self._fleet.cluster.keep(self._blobs[task.job])
         except ActorLost as error:
@@ -156,7 +185,7 @@ class Call:
         self._feeder.freed(actor)
         self._lateness.begun(actor, flying[0].task if flying else None, self._clock())
         if task is None:
-            self._fleet.settle_one(outcome)
+            self._fleet.settle_one(left, outcome)
         elif self._dispatcher.is_answered(task):
             self._collectors[task.job].add_again(outcome)
             self._dispatcher.done(task, outcome.seconds)
@@ -224,6 +253,10 @@ class Call:
     def _tell(self, place: int) -> None:
         if self._on_progress:
             self._on_progress(Progress(self._jobs[place].label, self._n_done, self._n_total))
+
+
+def _keep(on_rows: OnRows, task: Task, outcome: Outcome) -> None:
+    on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
 
 
 def _check_jobs(jobs: Sequence[Job]) -> None:

@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distcalib.errors import DataError, DistcalibError, MeasureError
@@ -21,6 +21,15 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
+
+
+@dataclass(frozen=True)
+class Left:
+    """A task that an actor has from a call that is over."""
+
+    outcome: Ref
+    keep: Callable[[Outcome], None] | None = None
+    """Takes its rows all the same."""
 
 
 class Fleet:
@@ -42,7 +51,7 @@ class Fleet:
         self._env = dict(env)
         self._factory = cluster.put(factory)
         self._shared = cluster.put(shared)
-        self._left: list[list[Ref]] = [[] for _ in placements]
+        self._left: list[list[Left]] = [[] for _ in placements]
         self._used: dict[int, None] = {}  # actors that may hold a program; as keys, for sets have no order
         self._abandoned_seconds = 0.0
         self._actors: list[Actor] = [cluster.start_actor(placement.node) for placement in placements]
@@ -106,18 +115,21 @@ class Fleet:
         self._used.pop(number, None)
         _LOG.warning("memory ran out where actor %d ran; it is not replaced and others do its work", number)
 
-    def leave(self, number: int, outcomes: Sequence[Ref]) -> None:
+    def leave(self, number: int, tasks: Sequence[Left]) -> None:
         """Remember what actor `number` still works on, oldest first, though nobody waits for it."""
-        self._left[number].extend(outcomes)
+        self._left[number].extend(tasks)
 
-    def take_left(self, number: int) -> list[Ref]:
+    def take_left(self, number: int) -> list[Left]:
         """What actor `number` still works on; each one that comes back goes to `settle_one`."""
         left, self._left[number] = self._left[number], []
         return left
 
-    def settle_one(self, outcome: Outcome) -> None:
-        """Count the seconds of a task that nobody waited for. Its error, if any, is nobody's business either."""
+    def settle_one(self, task: Left, outcome: Outcome) -> None:
+        """Count the seconds of a task that nobody waited for, and hand on its rows. Its error, if any, is nobody's
+        business."""
         self._abandoned_seconds += outcome.seconds
+        if task.keep is not None and outcome.error is None:
+            task.keep(outcome)
 
     def extend(self, placements: Sequence[Placement], grows: bool) -> None:
         """Use a new node: actors whose node was lost move there; if it `grows`, others start. In a call only
@@ -139,8 +151,8 @@ class Fleet:
         """Wait for all that is left; the seconds of all such tasks since this was last asked."""
         for number in range(len(self)):
             try:
-                for ref in self.take_left(number):
-                    self.settle_one(self.cluster.get(ref))
+                for task in self.take_left(number):
+                    self.settle_one(task, self.cluster.get(task.outcome))
             except ActorLost as error:
                 self.replace(number, error.for_memory)
         seconds, self._abandoned_seconds = self._abandoned_seconds, 0.0
@@ -154,7 +166,7 @@ class Fleet:
         clearing = [(number, self._actors[number].call("clear")) for number in used]
         for number, ref in clearing:
             if self._left[number]:
-                self.leave(number, [ref])
+                self.leave(number, [Left(ref)])
                 continue
             try:
                 check(self.cluster.get(ref))

@@ -126,7 +126,10 @@ Enough = Callable[[int, Mapping[int, object]], bool]
 """enough(place, rows): whether the job at `place` in the list of the call needs no more than `rows`, by position."""
 
 OnRows = Callable[[int, range, Sequence[object], float], None]
-"""on_rows(place, positions, rows, run_seconds): a shard of the job at `place` was finished; called before `enough`."""
+"""on_rows(place, positions, rows, run_seconds): a shard of the job at `place` was finished; called before `enough`.
+
+A shard that nobody waits for when the call ends is handed out in a later call, or when the pool settles; one that two
+actors have done may be handed out twice then."""
 
 
 def describe_iterations(iterations: Iterable[int]) -> str:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 
@@ -22,6 +23,7 @@ from distcalib.measure.topology import Placement
 
 _LOG = logging.getLogger(__name__)
 _N_TRIALS, _PAUSE_SECONDS = 20, 3.0  # a minute, which is what Ray takes at the most to give a lost node up
+_RESCUE_SECONDS = 0.5  # a shard takes no longer, unless an iteration does
 
 Environment = Callable[[Sequence[NodeInfo]], Mapping[str, str]]
 
@@ -120,8 +122,8 @@ class ActorPool:
         content with any.
 
         A DistcalibError of a worker is raised here as it was, any other of its exceptions as a MeasureError, unless
-        its job may fail; the pool can be used again after either. What is no Exception (Ctrl-C) closes the pool at
-        once.
+        its job may fail; the pool can be used again after either. What is no Exception (Ctrl-C) closes the pool, once
+        `on_rows` was given what came back within half a second.
         """
         if self._fleet is None:
             raise MeasureError("the actor pool is closed; make a new one")
@@ -133,8 +135,12 @@ class ActorPool:
             results = self._run(self._fleet, call)
         except Exception:
             raise
-        except BaseException:  # nobody waits for a shard after Ctrl-C
-            self.close()
+        except BaseException:  # nobody waits long for a shard after Ctrl-C
+            try:
+                with suppress(DistcalibError):
+                    call.rescue(_RESCUE_SECONDS)
+            finally:
+                self.close()
             raise
         self._pace = call.seconds_per_iteration
         return results

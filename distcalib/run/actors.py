@@ -38,6 +38,10 @@ class Actors(Protocol):
         """Run jobs; results in their order."""
         ...
 
+    def recorded(self, job: Job) -> JobResult | None:
+        """What the journal has of a job; None without a journal."""
+        ...
+
     def settle(self) -> float:
         """Wait for what stopped jobs left under way; the actor-seconds of it, which no result has."""
         ...

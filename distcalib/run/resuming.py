@@ -109,6 +109,10 @@ class Resuming:
             results = dict(zip(open_places, found, strict=True))
         return [part.merged(results.get(place)) for place, part in enumerate(parts)]
 
+    def recorded(self, job: Job) -> JobResult:
+        """What the journal has of a job; nothing is run."""
+        return self._look_up(job).merged(None)
+
     def _look_up(self, job: Job) -> _Part:
         key = self.keys.key(job.spec)
         numbers = range(job.n_iterations) if job.order is None else job.order
@@ -123,7 +127,11 @@ class Resuming:
 
     def _store(self, part: _Part, positions: range, rows: Sequence[object], seconds: float) -> None:
         numbers = part.rest.iterations_at(positions)
-        found = {n: Recorded(encode(row), seconds / len(rows)) for n, row in zip(numbers, rows, strict=True)}
+        found = {
+            number: Recorded(encode(row), seconds / len(rows))
+            for number, row in zip(numbers, rows, strict=True)
+            if (part.key, number) not in self._own  # else another actor, which was late with it, did it as well
+        }
         self.journal.store(part.key, found)
         self._own.update((part.key, number) for number in found)
-        self.n_measured += len(rows)
+        self.n_measured += len(found)

@@ -102,11 +102,13 @@ class Searching:
         return winner
 
     def interrupted(self, winner: Candidate | None, by: str) -> Candidate | None:
-        """What is delivered after Ctrl-C: the `winner` if it was found, else the best that all iterations measured.
+        """What is delivered after Ctrl-C: the `winner` if it was found, else the best that all iterations measured, if
+        only in the round that was under way.
 
         None: nothing was.  No actor works any more.
         """
         if winner is None:
+            self._take_recorded()
             n = len(self._decider.reference)
             whole = [c for c, known in self._known.items() if known.error is None and len(known.values) == n]
             found = [self.measurement(candidate) for candidate in whole]
@@ -118,6 +120,17 @@ class Searching:
         self.measuring.stopped_by = by
         self.measuring.winner_values = self._values(winner)
         return winner
+
+    def _take_recorded(self) -> None:
+        """What the journal has of the candidates of a round that did not come to its end."""
+        session, n_iterations = self.measuring.session, len(self._decider.reference)
+        for i, (candidate, known) in enumerate(self._known.items()):
+            missing = [iteration for iteration in range(n_iterations) if iteration not in known.values]
+            if known.error is None and missing:
+                job = session.scoring(f"recorded/{i}", known.spec, n_iterations, missing, "")
+                found = session.recorded(job)
+                if found is not None:
+                    self._take(candidate, job, found)
 
     def _values(self, candidate: Candidate) -> Sequence[PartialScore]:
         """What all iterations say of a candidate that was measured; none of one that cannot be run."""

@@ -205,6 +205,10 @@ class Session:
 
         return run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
 
+    def recorded(self, job: Job) -> JobResult | None:
+        """What the journal has of a job; None without a journal."""
+        return None if self._resuming is None else self._resuming.recorded(job)
+
     @property
     def n_rows_from_journal(self) -> int:
         """Rows that were measured by an earlier run."""

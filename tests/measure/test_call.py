@@ -2,16 +2,17 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import pytest
 
-from distcalib.errors import MeasureError
+from distcalib.errors import MeasureError, OutputError
 from distcalib.measure import Job, Progress
 from distcalib.measure.actor import Outcome
 from distcalib.measure.call import Call
 from distcalib.measure.cluster import ActorLost
-from distcalib.measure.fleet import Fleet
+from distcalib.measure.fleet import Fleet, Left
 
 JOBS = [Job(key=key, spec=None, n_iterations=n, label=key) for key, n in (("a", 9), ("b", 4), ("c", 1))]
 
@@ -46,7 +47,7 @@ class Ref(list[Outcome]):
 class FakeFleet:
     """Two actors that answer at once; a row is its iteration. What is left to them is of an earlier call."""
 
-    def __init__(self, seed: int, left: Sequence[Any] = ()) -> None:
+    def __init__(self, seed: int, left: Sequence[Left] = ()) -> None:
         self.cluster = Shuffled(seed)
         self.left = list(left)
         self.settled: list[Outcome] = []
@@ -57,15 +58,17 @@ class FakeFleet:
     def is_retired(self, actor: int) -> bool:
         return False
 
-    def take_left(self, actor: int) -> list[Any]:
+    def take_left(self, actor: int) -> list[Left]:
         left, self.left = self.left, []
         return left
 
-    def leave(self, actor: int, outcomes: Sequence[Any]) -> None:
-        self.left += outcomes
+    def leave(self, actor: int, tasks: Sequence[Left]) -> None:
+        self.left += tasks
 
-    def settle_one(self, outcome: Outcome) -> None:
+    def settle_one(self, task: Left, outcome: Outcome) -> None:
         self.settled.append(outcome)
+        if task.keep is not None:
+            task.keep(outcome)
 
     def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
         if method == "run":
@@ -141,7 +144,8 @@ def test_call_stops_a_job_and_leaves_what_is_in_flight(seed: int) -> None:
 
 
 def test_call_waits_for_an_actor_that_an_earlier_call_left_busy() -> None:
-    old = [Ref([Outcome(run_seconds=3.0)]), Ref([Outcome(error=MeasureError("nobody wants to know"))])]
+    outcomes = (Outcome(run_seconds=3.0), Outcome(error=MeasureError("nobody wants to know")))
+    old = [Left(Ref([outcome])) for outcome in outcomes]
     fleet = FakeFleet(0, left=old)
     [result] = Call(cast(Fleet, fleet), JOBS[:1]).run()
     assert result.rows == tuple(range(9))
@@ -176,7 +180,7 @@ class Hanging(FakeFleet):
     def __len__(self) -> int:
         return self.n_actors
 
-    def take_left(self, actor: int) -> list[Any]:
+    def take_left(self, actor: int) -> list[Left]:
         return []
 
     def wait(self, refs: Sequence[Any], seconds: float) -> list[Any]:
@@ -291,3 +295,63 @@ def test_call_hands_out_rows_before_enough_sees_them(seed: int) -> None:
     results = Call(cast(Fleet, FakeFleet(seed)), JOBS, enough=enough, on_rows=on_rows).run()
     assert [tuple(handed[place][i] for i in sorted(handed[place])) for place in range(3)] == [r.rows for r in results]
     assert sum(seconds) == pytest.approx(sum(result.run_seconds for result in results))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_call_hands_out_rows_that_nobody_waited_for(seed: int) -> None:
+    """Those of a job that was stopped come in the next call, or with what is left after the last."""
+    fleet = FakeFleet(seed)
+    handed: list[int] = []
+
+    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
+        assert [*rows] == [*positions]
+        handed.extend(positions)
+
+    stop = partial(Call, cast(Fleet, fleet), [Job("a", None, 500, "a")], enough=lambda place, rows: len(rows) >= 3)
+    [first] = stop(on_rows=on_rows).run()
+    left = [task for task in fleet.left if task.keep is not None]
+    Call(cast(Fleet, fleet), JOBS).run()
+    for task in fleet.left:
+        fleet.settle_one(task, fleet.cluster.get(task.outcome))
+    later = sum(len(task.outcome[0].rows) for task in left)
+    assert len(handed) == len(set(handed)) == len(first.rows) + later
+    assert set(first.rows) <= set(handed)
+
+
+def test_call_that_failed_hands_out_what_was_in_flight() -> None:
+    handed: list[int] = []
+
+    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
+        handed.extend(positions)
+        if len(handed) == 1:
+            raise OSError("an error of something else")
+        raise OutputError("the disk is full")  # not what is told
+
+    call = Call(cast(Fleet, FakeFleet(0)), [Job("a", None, 500, "a")], on_rows=on_rows)
+    with pytest.raises(OSError, match="something else"):
+        call.run()
+    call.drain()
+    assert len(handed) == len(set(handed)) > 1
+
+
+def test_call_that_was_interrupted_hands_out_what_comes_in_time() -> None:
+    fleet = Hanging()
+    handed: list[int] = []
+
+    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
+        handed.extend(positions)
+        if len(handed) == len(positions):
+            raise KeyboardInterrupt
+
+    jobs = [Job("a", None, 40_000, "a")]
+    call = Call(cast(Fleet, fleet), jobs, None, None, 1e-3, clock=lambda: fleet.now, on_rows=on_rows)
+    with pytest.raises(KeyboardInterrupt):
+        call.run()
+    before, begun = len(handed), fleet.now
+    fleet.hung.clear()
+    fleet.step = 0.1
+    call.rescue(0.15)
+    assert len(handed) > before, "of the actor that has answered by now"
+    fleet.hung = {id(flying[0].outcome) for flying in call._flying if flying}
+    call.rescue(3.0)
+    assert fleet.now - begun < 4.0, "it does not wait for ever"

@@ -155,6 +155,25 @@ def test_run_counts_its_own_rows_as_measured(resuming: Resuming) -> None:
     assert (resuming.n_recorded, resuming.n_measured) == (0, JOB.n_iterations)
 
 
+def test_run_takes_rows_that_come_after_its_end_and_once(resuming: Resuming) -> None:
+    late: list[OnRows] = []
+
+    def stopped(jobs: Sequence[Job], enough: Enough | None, on_rows: OnRows | None) -> list[JobResult]:
+        assert on_rows is not None
+        late.append(on_rows)
+        return _Pool()(jobs, lambda place, rows: True, on_rows)  # after positions 3 and 4
+
+    [first] = resuming.run(stopped, [ORDERED])
+    assert list(first.iterations) == [4]
+    assert resuming.recorded(ORDERED).iterations == (4,)
+    for _ in range(2):
+        late[0](0, range(0, 2), [row_of(SPEC, 9), row_of(SPEC, 2)], 1.0)
+    assert resuming.n_measured == 3
+    found = resuming.recorded(ORDERED)
+    assert (found.iterations, found.rows) == ((9, 2, 4), tuple(row_of(SPEC, i) for i in (9, 2, 4)))
+    assert (found.complete, resuming.recorded(replace(JOB, spec=OTHER)).rows) == (False, ())
+
+
 def test_run_says_that_a_row_is_damaged(resuming: Resuming) -> None:
     resuming.journal.store(resuming.keys.key(JOB.spec), {0: Recorded(b"no row", 1.0)})
     with pytest.raises(OutputError, match=r"is damaged \(no row: .*\); move it, or give another --out"):

@@ -18,6 +18,8 @@ from distcalib.cli import main
 from distcalib.cli.exit_codes import TERMINATED
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
+from distcalib.measure import Job, JobResult
+from distcalib.quantize.candidate import Candidate
 from distcalib.report import TIMING_KEYS
 from distcalib.run import searching
 from distcalib.run.calibration import calibrate
@@ -91,6 +93,26 @@ def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
+
+
+def test_ctrl_c_in_a_round_delivers_the_best_of_what_it_measured(
+    tiny: Tiny, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = searching.Searching._take
+    interrupted_at: list[Candidate] = []
+
+    def interrupt(self: searching.Searching, candidate: Candidate, job: Job, result: JobResult) -> None:
+        if candidate.fp32_layers and not interrupted_at:
+            interrupted_at.append(candidate)
+            raise KeyboardInterrupt
+        take(self, candidate, job, result)
+
+    monkeypatch.setattr(searching.Searching, "_take", interrupt)
+    with pytest.raises(Interrupted) as interrupted:
+        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    report = interrupted.value.report
+    assert (report.stopped_by, report.met, report.fp32_layers) == ("Ctrl-C", True, interrupted_at[0].fp32_layers)
+    assert report.candidates[-1].score == report.score
 
 
 def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
