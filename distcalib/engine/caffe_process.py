@@ -44,11 +44,19 @@ def find_caffe(root: Path) -> Path:
 
 
 def caffe_version(executable: Path) -> str:
-    """What tells one build from another: the first 12 digits of the file's SHA-256."""
-    with executable.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+    """What tells one build from another: the first 12 digits of the SHA-256 of the file and of libcaffe, where there is
+    one: in lib of the build folder, as make and CMake have it, or on LD_LIBRARY_PATH.
+
+    Which of several the loader takes is not known without running it, so all count.
+    """
+    root = executable.parent.parent
+    listed = [Path(folder) for folder in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
+    libraries = (file.resolve() for folder in (root / "lib", *listed) for file in sorted(folder.glob("libcaffe.so*")))
+    digest = hashlib.sha256()
+    for path in dict.fromkeys([executable, *filter(Path.is_file, libraries)]):  # a library has several names
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()[:12]
 
 

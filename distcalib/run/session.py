@@ -309,7 +309,7 @@ def _open_data(
 
 
 def versions(build: CaffeBuild | None = None) -> dict[str, str]:
-    """What a score depends on beside its inputs; `intel_caffe` are the first digits of the hash of tools/caffe."""
+    """What a score depends on beside its inputs; `intel_caffe`: see caffe_version."""
     caffe = {} if build is None else {"intel_caffe": build.version}
     return {
         "distcalib": __version__,

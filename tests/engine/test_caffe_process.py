@@ -170,6 +170,23 @@ def test_find_caffe_says_what_root_lacks(
     assert str(error.value) == f"-r {root}: {said.replace('ROOT', str(root))}"
 
 
+@pytest.mark.parametrize("listed", [False, True], ids=["in the build", "on LD_LIBRARY_PATH"])
+def test_caffe_version_tells_libraries_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool) -> None:
+    made = script(tmp_path / "build", "exit")
+    folder = tmp_path / "libraries" if listed else tmp_path / "build" / "lib"
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{folder}:/nowhere" if listed else "")
+    folder.mkdir()
+    found = [caffe_version(made)]
+    library = folder / "libcaffe.so.1.1.6"
+    library.write_bytes(b"one build")
+    found.append(caffe_version(made))
+    (folder / "libcaffe.so").symlink_to(library.name)
+    assert caffe_version(made) == found[-1] == sha256(made.read_bytes() + b"one build").hexdigest()[:12]
+    library.write_bytes(b"another")
+    found.append(caffe_version(made))
+    assert len(set(found)) == 3
+
+
 def test_find_caffe_takes_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = script(tmp_path / "build", "")
     monkeypatch.chdir(tmp_path)
