@@ -133,19 +133,32 @@ class Fleet:
 
     def extend(self, placements: Sequence[Placement], grows: bool) -> None:
         """Use a new node: actors whose node was lost move there; if it `grows`, others start. In a call only
-        while all are at home."""
+        while all are at home. Raises DistcalibError if one cannot start there; then it and the others that were to
+        start are as before."""
         free = list(placements)
         for number in list(self._moved):
             if free:
+                shelter = self._placements[number]
+                try:
+                    self._place(number, free.pop(0))
+                except DistcalibError:
+                    self._place(number, shelter)
+                    raise
                 del self._moved[number]
-                self._place(number, free.pop(0))
         first = len(self._placements)
         added = [replace(placement, actor=first + i) for i, placement in enumerate(free)] if grows else []
         self._placements += added
         self._left += [[] for _ in added]
         self._actors += [self.cluster.start_actor(placement.node) for placement in added]
-        for placement, refs in [(placement, self._begin(placement.actor)) for placement in added]:
-            self._finish(placement.actor, refs)
+        try:
+            for placement, refs in [(placement, self._begin(placement.actor)) for placement in added]:
+                self._finish(placement.actor, refs)
+        except DistcalibError:
+            for number in range(first, len(self)):
+                self._actors[number].kill()
+                self._moved.pop(number, None)
+            del self._placements[first:], self._left[first:], self._actors[first:]
+            raise
 
     def settle(self) -> float:
         """Wait for all that is left; the seconds of all such tasks since this was last asked."""

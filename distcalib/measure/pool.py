@@ -181,13 +181,17 @@ class ActorPool:
                     placements = self._place((node,), None)
             except DistcalibError as error:
                 alike, reason = False, str(error)
+            if alike:
+                try:
+                    fleet.extend(placements, self._grows)
+                except DistcalibError as error:  # of data that are not there, or actors that die
+                    alike, reason = False, str(error)
             if not alike:
                 self._unwelcome.add(node.node_id)
                 _LOG.warning("%s joined and is not used: %s", node.label, reason)
                 continue
             _LOG.warning("%s joined and is used", node.label)
             self.nodes = (*self.nodes, node)
-            fleet.extend(placements, self._grows)
 
     @staticmethod
     def _run(fleet: Fleet, call: Call) -> list[JobResult]:

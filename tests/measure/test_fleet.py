@@ -4,10 +4,10 @@ from typing import Any, cast
 
 import pytest
 
-from distcalib.errors import DataError, EngineError, MeasureError
+from distcalib.errors import DataError, DistcalibError, EngineError, MeasureError
 from distcalib.measure import Placement
 from distcalib.measure.actor import Outcome
-from distcalib.measure.cluster import Cluster
+from distcalib.measure.cluster import ActorLost, Cluster
 from distcalib.measure.fleet import Fleet, error_of
 
 
@@ -119,6 +119,56 @@ def test_fleet_takes_moved_actors_to_a_new_node_and_grows_if_it_may(grows: bool,
     if grows:
         fleet.call(3, "load")
         assert cluster.called[-1][1] == "load"
+
+
+def break_starts(cluster: Listening, broken: str, error: DistcalibError | ActorLost) -> None:
+    """From now on no actor starts on `broken`: its processes die, or its worker cannot be made."""
+    start = cluster.start_actor
+
+    def start_actor(node: str = "") -> Any:
+        actor = start(node)
+        if node == broken:
+            actor.call = lambda method, *args, n_returns=1: error if method == "make_worker" else Outcome()
+        return actor
+
+    def get(ref: Any) -> Outcome:
+        if isinstance(ref, ActorLost):
+            raise ref
+        return Outcome(error=ref) if isinstance(ref, DistcalibError) else ref
+
+    cluster.start_actor = start_actor  # type: ignore[method-assign]
+    cluster.get = get  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "n_trials"),
+    [(DataError("x_lmdb: no such folder"), "x_lmdb", 1), (ActorLost("crash"), "died 3 times while starting", 3)],
+    ids=["no data", "dies"],
+)
+def test_fleet_is_as_it_was_after_a_node_where_no_actor_starts(
+    error: DistcalibError | ActorLost, said: str, n_trials: int
+) -> None:
+    cluster, fleet = on_nodes("a", "b")
+    before = fleet.placements
+    break_starts(cluster, "c", error)
+    with pytest.raises(DistcalibError, match=said):
+        fleet.extend([Placement(0, (7,), "c"), Placement(1, (8,), "c")], grows=True)
+    assert (len(fleet), fleet.placements, fleet.is_at_home) == (2, before, True)
+    assert cluster.started.count("c") == 1 + n_trials
+    assert {number for number, called in cluster.called if called == "kill"} == set(range(2, 2 + 1 + n_trials))
+    fleet.extend([Placement(0, (7,), "d")], grows=True)
+    assert fleet.placements == (*before, Placement(2, (7,), "d"))
+
+
+def test_fleet_keeps_a_moved_actor_where_it_is_if_it_cannot_move_on() -> None:
+    cluster, fleet = on_nodes("a", "b")
+    cluster.answering = ["a"]
+    fleet.replace(1)
+    shelter = fleet.placements
+    break_starts(cluster, "c", DataError("x_lmdb: no such folder"))
+    with pytest.raises(DataError, match="x_lmdb"):
+        fleet.extend([Placement(0, (7,), "c")], grows=True)
+    assert (fleet.placements, fleet.is_at_home, cluster.started[-1]) == (shelter, False, "a")
 
 
 def test_fleet_names_nodes_that_are_not_the_drivers() -> None:

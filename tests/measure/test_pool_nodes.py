@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import distcalib.measure.pool as pool_module
-from distcalib.errors import MeasureError, OptionError
+from distcalib.errors import DataError, MeasureError, OptionError
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.pool import ActorPool, Environment
 from distcalib.measure.survey import LOST, Survey
@@ -174,6 +174,24 @@ def test_pool_uses_nodes_that_join_in_a_run(
         fleet(pool).is_at_home = at_home
         pool.run([])
         assert len(fleet(pool).extended) == used
+
+
+def test_pool_leaves_a_node_out_where_no_actor_starts(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DataError("x_lmdb: no such folder")
+
+    with make() as pool:
+        monkeypatch.setattr(FakeFleet, "extend", refuse)
+        made_up.nodes.append(node("c", 1))
+        with caplog.at_level(logging.WARNING):
+            pool.run([])
+            pool.run([])
+        assert [record.getMessage() for record in caplog.records] == [
+            "c joined and is not used: x_lmdb: no such folder"
+        ]
+        assert [info.host for info in pool.nodes] == ["a", "b"]
 
 
 def test_pool_counts_actors_that_were_given_up(made_up: MadeUp) -> None:
