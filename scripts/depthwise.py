@@ -7,13 +7,9 @@ FP32 as it is: see there."""
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import lmdb
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -160,15 +156,3 @@ def caffe_weights(convs: Sequence[Conv], learnt: Parameters, counted: Parameters
         weights[f"{conv.name}_bn"] = (mean, var, np.ones(1, np.float32))
         weights[f"{conv.name}_scale"] = (learnt[conv.name + ".gamma"].numpy(), learnt[conv.name + ".beta"].numpy())
     return weights
-
-
-def write_lmdb(folder: Path, records: Iterable[caffe_pb2.Datum | caffe_pb2.AnnotatedDatum]) -> None:
-    """Keys 00000000, 00000001, ...; compacted, so that the file is as large as what it holds."""
-    with tempfile.TemporaryDirectory() as scratch, lmdb.open(scratch, map_size=1 << 26) as env:
-        with env.begin(write=True) as txn:
-            for i, record in enumerate(records):
-                txn.put(b"%08d" % i, record.SerializeToString(deterministic=True), append=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        env.copy(str(folder), compact=True)
-    (folder / "lock.mdb").unlink(missing_ok=True)

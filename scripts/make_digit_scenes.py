@@ -30,6 +30,7 @@ from scripts.depthwise import Conv, Hard, Parameters
 from scripts.digit_scenes import SIDE, VARIANCES, Images, Labels, Priors, Scene, all_priors, annotated, scenes, targets
 from scripts.naive_map import detections, mean_average_precision
 from scripts.split import split_by_label
+from scripts.write_lmdb import write_lmdb
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "digit_scenes"
@@ -239,7 +240,7 @@ def write_all(folder: Path, test: Sequence[Scene], learnt: Parameters, counted: 
     write_atomically(folder / "digit_scenes.prototxt", net_text(net))
     write_atomically(folder / "labelmap.prototxt", label_map())
     write_weights(folder / "digit_scenes.caffemodel", net.name, net.layer, weights)
-    depthwise.write_lmdb(folder / "digit_scenes_test_lmdb", map(annotated, test))
+    write_lmdb(folder / "digit_scenes_test_lmdb", map(annotated, test))
 
 
 def main() -> None:

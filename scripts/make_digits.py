@@ -33,6 +33,7 @@ from distcalib.caffe import caffe_pb2, net_text, write_atomically, write_weights
 from scripts import depthwise
 from scripts.depthwise import Conv, Hard, Images, Parameters
 from scripts.split import split_by_label
+from scripts.write_lmdb import write_lmdb
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "digits"
@@ -205,7 +206,7 @@ def write_all(folder: Path, digits: Digits, learnt: Parameters, counted: Paramet
     weights = depthwise.caffe_weights(CONVS, learnt, counted)
     weights[FC] = (learnt[FC].numpy(), learnt[FC + ".bias"].numpy())
     write_weights(folder / "digits.caffemodel", net.name, net.layer, weights)
-    depthwise.write_lmdb(folder / "digits_test_lmdb", records(digits.test_images, digits.test_labels))
+    write_lmdb(folder / "digits_test_lmdb", records(digits.test_images, digits.test_labels))
 
 
 def main() -> None:

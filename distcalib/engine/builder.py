@@ -19,6 +19,7 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
+from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
@@ -334,8 +335,16 @@ class _ErrorBuilder(_Builder):
 
 
 def _weights(weight: Array, scales: NDArray[np.float64] | None, group: int = 1) -> Output:
-    """W (M, ...) as a graph node, or as (group, M/group, ...) if grouped; int8 where there are scales (M,)."""
-    node = ops.constant(weight).output(0) if scales is None else quantized.int8_weights(weight, scales)
+    """W (M, ...) as a graph node, or as (group, M/group, ...) if grouped; int8 where there are scales (M,).
+
+    FP32 weights that can be are used where they lie: in the object store, shared by the actors of a node.
+    """
+    if scales is not None:
+        node = quantized.int8_weights(weight, scales)
+    elif is_lendable(weight):
+        node = ops.constant(lent(weight), shared_memory=True).output(0)
+    else:
+        node = ops.constant(weight).output(0)
     if group == 1:
         return node
     shape = np.array([group, weight.shape[0] // group, *weight.shape[1:]], np.int64)

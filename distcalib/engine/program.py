@@ -5,6 +5,7 @@ Even the actor that compiled it imports it, so that all actors run what came out
 own, because the actor is pinned already.
 """
 
+import io
 import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.engine.builder import BuiltModel
+from distcalib.engine.lending import ALIGNMENT, lent
 from distcalib.engine.spec import NetSpec
 from distcalib.errors import EngineError
 
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-_ALIGNMENT = 64  # a cache line: the exported model begins on one, as in a buffer of its own
 _LOWERED = "/DequantizationMultiply"  # what OpenVINO appends to the name of a layer that it lowered to INT8
 _MULTIPLIERS = frozenset({"Convolution", "FullyConnected", "MatMul"})
 
@@ -50,12 +51,13 @@ def _config(n_threads: int) -> dict[str, Any]:
 def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
     """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
     compiled = compile_model(built, spec.where, n_threads)
-    exported = compiled.export_model().getbuffer()
     light = replace(spec, changed={})  # they are in the exported model
     header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
-    header += bytes(-(len(header) + 8) % _ALIGNMENT)
-    size = np.array([len(header)], np.int64).view(np.uint8)
-    return np.concatenate([size, np.frombuffer(header, np.uint8), np.frombuffer(exported, np.uint8)])
+    header += bytes(-(len(header) + 8) % ALIGNMENT)  # the exported model begins aligned
+    stream = io.BytesIO(np.int64(len(header)).tobytes() + header)
+    stream.seek(0, io.SEEK_END)
+    compiled.export_model(stream)  # behind the header: joined afterwards, the weights would be here once more
+    return np.frombuffer(stream.getbuffer(), np.uint8)
 
 
 class LocalProgram:
@@ -79,13 +81,17 @@ class Program:
         """`blob` as compile_program made it; it may be a read-only view."""
         n_header = int(blob[:8].view(np.int64)[0])
         self.header: Header = pickle.loads(blob[8 : 8 + n_header].tobytes())
-        exported = blob[8 + n_header :].tobytes()  # a Tensor over read-only shared memory is refused
+        # The model is used where it lies, so that the actors of a node share what the CPU plugin does not repack.
+        # `_lent` comes after `_request`: attributes go in this order, and the memory must not go first.
+        exported = lent(blob[8 + n_header :])
         try:
-            self._request = ov.Core().import_model(exported, "CPU", _config(n_threads)).create_infer_request()
+            tensor = ov.Tensor(exported, shared_memory=True)
+            self._request = ov.Core().import_model(tensor, "CPU", _config(n_threads)).create_infer_request()
         except RuntimeError as error:
             raise EngineError(
                 f"{self.header.spec.where}: OpenVINO cannot import the compiled net: {_first_line(error)}"
             ) from error
+        self._lent = exported
 
     def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
         """One batch in, the outputs (own copies) and, if there are taps, their (n_taps, 2) least and largest values."""
