@@ -5,7 +5,8 @@
 Plants 1, 3 and 5 layers that INT8 ruins (scripts/plant.py) and calibrates each net with `-c multiple -1st`; prints a
 Markdown table.  `cost` is the report's cost_passes: actor-seconds of all evaluation and compilation over those of one
 FP32 and one all-INT8 pass.  `seconds` is the wall time of the whole command, start-up included.  `--nncf` names the
-Python of an environment with nncf (it is no dependency of distcalib), for scripts/peer_nncf.py on the same files.
+Python of an environment with nncf (it is no dependency of distcalib), for scripts/peer_nncf.py on the same files; its
+seconds end with NNCF's answer, and in brackets stand the layers that Intel Caffe would run in FP32 of its choice.
 `--ablation` adds rows with one help of `ranked` switched off each.
 """
 
@@ -64,6 +65,7 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
         "ranked": [],
         "ranked, --confidence": ["--confidence", "0.999"],
         "ranked, --bias-correction": ["--bias-correction"],
+        "ranked, --recover": ["--recover"],
         "topological": ["--strategy", "topological"],
     }
     if n <= args.greedy:
@@ -74,9 +76,10 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
         for off in HELPS:
             yield _calibrated(n, f"ranked, no {off}", [*files, *actors], folder / off, [off])
     if args.nncf:
-        seconds, text = _run([args.nncf, "-m", "scripts.peer_nncf", *files])
+        _, text = _run([args.nncf, "-m", "scripts.peer_nncf", *files])
         found: dict[str, Any] = json.loads(text.splitlines()[-1])
-        yield n, "NNCF", f"{found['score']:.4f}", len(found["fp32_layers"]), "", "", f"{seconds:.1f}"
+        told = f"{len(found['fp32_layers'])} ({len(found['fp32_layers_in_caffe'])})"
+        yield n, "NNCF", f"{found['score']:.4f}", told, "", "", f"{found['seconds']:.1f}"
 
 
 def _calibrated(n: int, name: str, flags: list[object], out: Path, off: Sequence[str]) -> Sequence[object]:

@@ -6,7 +6,7 @@ returned to INT8: that was tried for each, on all the data.  So a ranking that i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, sqrt
+from math import fsum
 
 from distcalib.quantize.candidate import Candidate
 from distcalib.search.strategy import Answered, Measurement, Ranking, Search, decide, measure, measure_unless_lost, rank
@@ -121,16 +121,16 @@ def _own_harm(start: Candidate, ranking: Ranking) -> dict[str, float]:
 
 
 def _guess(prefixes: Sequence[Prefix], allowed: float) -> int:
-    """The length at which the square root of the `allowed` part of the harm is left, if harms add up; at least 1.
+    """The length at which the `allowed` part of the harm is left, if harms add up; at least 1.
 
-    To add up is what independent errors do in the square.  Rather too short than too long: a candidate that loses too
-    much is stopped early, one that meets the tolerance is measured to the end, and the neighbor below is asked anyway.
-    With the part itself many easy layers, which cost no accuracy, would be taken for what is missing.
+    To add up is what independent errors do in the square, which the harms are.  That what a net loses of its score goes
+    with the harm, and not with its root as the number of changed answers does, comes of those near a boundary: about
+    as many become right as wrong.  resnet20 with 1 to 5 planted layers loses 0.025 to 0.055 of its top-1 for each unit.
     """
     left = total = fsum(prefix.gain for prefix in prefixes)
     for length, prefix in enumerate(prefixes, 1):
         left -= prefix.gain
-        if left <= sqrt(allowed) * total:
+        if left <= allowed * total:
             return length
     return len(prefixes)
 
