@@ -1,8 +1,9 @@
 """Ray behind a small typed face; the only module that imports it.
 
-A local Ray is started as small as Ray allows: on 2 idle cores 2.4 s (Ray 2.60; 3.5-4.9 s without the defaults below),
-mostly five Python interpreters of Ray's own that nothing public leaves out. It starts `n_cpus` worker processes ahead
-and an actor then takes 0.03 s instead of 0.9 s; hence n_cpus is the number of actors, whatever the machine has.
+A local Ray is started as small as Ray allows: on 2 idle cores 2.5 s (Ray 2.60), most of it spent on waiting for its
+node, which is looked for once a second and needs Python interpreters of Ray's own (see also monitors.py). It starts
+`n_cpus` worker processes ahead and an actor then takes 0.03 s instead of 0.9 s; hence n_cpus is the number of actors,
+whatever the machine has.
 
 Ray reads some of its environment when imported and hands all of it to its processes, so the defaults below are set
 before the import; what the user has set wins."""
@@ -13,6 +14,7 @@ import pickle
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _DEFAULTS = {
@@ -35,6 +37,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 from distcalib.errors import MeasureError  # noqa: E402
 from distcalib.measure.actor import ActorProcess  # noqa: E402
 from distcalib.measure.interrupts import interrupt_held, termination_kept  # noqa: E402
+from distcalib.measure.monitors import no_monitors  # noqa: E402
 from distcalib.measure.vigil import Vigil  # noqa: E402
 
 _CONNECT_SECONDS = 5.0
@@ -182,7 +185,7 @@ def _connect(address: str, n_cpus: int) -> None:
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address == "local":
-            with _apart():
+            with _apart(), no_monitors(Path(ray.__file__).parent):
                 ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
         else:
             _check_listening(address)

@@ -155,8 +155,7 @@ def _shortest(known: _Known, prefixes: Sequence[Candidate], guess: int) -> Answe
         ]
         if_met = [*below, *candidate.returns.values(), *far]
         if_not = [one for p in above for one in (p, *p.returns.values())]
-        likely = [*if_not, *if_met] if low == 0 else [*if_met, *if_not]  # the guess is rather too short
-        yield from known.ask([candidate], likely)
+        yield from known.ask([candidate], [*if_met, *if_not])
         return known[candidate]
 
     step, length = 1, guess
