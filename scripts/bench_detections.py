@@ -42,7 +42,7 @@ def main() -> None:
         blobs = [loc, conf.reshape(N_IMAGES, -1).astype(np.float32), priors]
         rows = make_layer(output, blobs)
         made = best_ms(lambda blobs=blobs: make_layer(output, blobs))  # type: ignore[misc]
-        scored = best_ms(lambda rows=rows: score_layer(evaluate, [rows, labels], 0))  # type: ignore[misc]
+        scored = best_ms(lambda rows=rows: score_layer(evaluate, [rows, labels], ()))  # type: ignore[misc]
         print(f"{kind}: {passing:.1%} pass; DetectionOutput {made:.1f}, DetectionEvaluate {scored:.1f} ms an image")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distcalib.data import FLAG
 from distcalib.errors import OptionError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP
 from distcalib.run.isa import ISAS
@@ -53,6 +54,15 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """What feeds Input layers."""
     parser.add_argument(
         "--data", type=a_path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy"
+    )
+
+
+def add_skipping(parser: argparse.ArgumentParser) -> None:
+    """What happens to records that cannot be read."""
+    parser.add_argument(
+        FLAG,
+        action="store_true",
+        help="leave records out that cannot be read, and count and name them (default: the run ends at the first)",
     )
 
 

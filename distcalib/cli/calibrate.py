@@ -18,6 +18,7 @@ from distcalib.cli.arguments import (
     add_model,
     add_output,
     add_root,
+    add_skipping,
     console_of,
     example,
     memory_line,
@@ -139,6 +140,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_data(parser)
+    add_skipping(parser)
     add_actors(parser)
     add_isa(parser)
     add_root(parser)
@@ -225,6 +227,8 @@ def run(args: argparse.Namespace) -> int:
         if report.fp32_layers:
             line = f"in FP32 again: {', '.join(report.fp32_layers)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if report.bad_records is not None and report.bad_records.count:
+            console.print(report.bad_records.line, markup=False, highlight=False, soft_wrap=True)
         if report.n_retired:
             console.print(memory_line(report.n_retired), markup=False, highlight=False, soft_wrap=True)
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)

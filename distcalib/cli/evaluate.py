@@ -10,6 +10,7 @@ from distcalib.cli.arguments import (
     add_model,
     add_output,
     add_root,
+    add_skipping,
     console_of,
     example,
     memory_line,
@@ -38,6 +39,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_ap_version(parser)
     add_data(parser)
+    add_skipping(parser)
     add_actors(parser)
     add_isa(parser)
     add_root(parser)
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             ap_version=args.ap_version,
             root=args.root,
             address=args.address,
+            skip_bad_records=args.skip_bad_records,
             reporter=reporter,
         )
     if args.json:
@@ -84,6 +87,8 @@ def lines(result: Evaluation) -> list[str]:
             shown.append(f"    class {label}{called}: {ap:.6g}")
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
+    if result.bad_records is not None and result.bad_records.count:
+        shown.append(result.bad_records.line)
     if result.n_retired:
         shown.append(memory_line(result.n_retired))
     shown.append(

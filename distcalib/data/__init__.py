@@ -4,7 +4,20 @@ lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
 from distcalib.data.identity import data_identity
+from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.source import VARIES, Index, Source
 
-__all__ = ["DATA_TYPES", "REFUSED_DATA", "VARIES", "Index", "Source", "data_identity", "load_arrays", "open_source"]
+__all__ = [
+    "DATA_TYPES",
+    "FLAG",
+    "REFUSED_DATA",
+    "VARIES",
+    "Bad",
+    "Index",
+    "LeftOut",
+    "Source",
+    "data_identity",
+    "load_arrays",
+    "open_source",
+]

@@ -15,9 +15,10 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
-from distcalib.data.database import database_faults, open_records, placed, transform_of
-from distcalib.data.datum import BadRecord, Pixels, times
-from distcalib.data.records import Record, key_text
+from distcalib.data.database import database_faults, database_reading, first_records, open_records, transform_of
+from distcalib.data.datum import BadRecord, Pixels, stacked, times
+from distcalib.data.left_out import Bad
+from distcalib.data.records import Record
 from distcalib.data.source import VARIES, FloatArray, Index
 from distcalib.errors import DataError
 
@@ -32,7 +33,9 @@ class AnnotatedSource:
     (N, 1, 1, 1).  The first record decides the shape of images.  Raises DataError as DatabaseSource does.
     """
 
-    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+    def __init__(
+        self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None, skip_bad: bool = False
+    ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         faults = database_faults(layer)
         if layer.transform_param.HasField("random_resize_param"):
@@ -45,9 +48,10 @@ class AnnotatedSource:
         self.tops = tuple(layer.top)
         self.batch_size = int(layer.data_param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
-        self._has_boxes: bool | None = None
+        self._has_boxes: bool | None = None  # as the first record says
+        self._reading = database_reading(layer.name, self._records, self._decoded)
         try:
-            image, _ = self._decoded(self._records.first(), 0)
+            image, _ = self._reading.first(first_records(self._records, self.batch_size, skip_bad), skip_bad)
         except DataError:
             self._records.close()
             raise
@@ -61,37 +65,32 @@ class AnnotatedSource:
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
-        """Records iteration·batch .. of the database, wrapped around at its end."""
-        records = self._records.read(iteration * self.batch_size, self.batch_size)
-        images: Pixels = np.empty((self.batch_size, *self._image_shape), np.uint8)
-        found = []
-        for item, record in enumerate(records):
-            pixels, rows = self._decoded(record, item)
-            images = placed(images, item, pixels)
-            found.append(rows)
-        return dict(zip(self.tops, (self._transform.finish(images), self._label_blob(found)), strict=False))
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
+        """Records iteration·batch .. of the database, wrapped around at its end; a bad one has no boxes."""
+        first = iteration * self.batch_size
+        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
+        images = stacked([pixels for pixels, _ in found])
+        without = (bad or {}) if self._has_boxes else {}
+        labels = [rows[:0] if item in without else rows for item, (_, rows) in enumerate(found)]
+        return dict(zip(self.tops, (self._transform.finish(images), self._label_blob(labels)), strict=False))
 
     def close(self) -> None:
         """Close the database."""
         self._records.close()
 
     def _decoded(self, record: Record, item: int) -> tuple[Pixels, FloatArray]:
-        """One record's pixels (C, H, W), untransformed, and its rows of labels. Raises DataError with its key."""
-        try:
-            annotated = _parsed(record)
-            if self._has_boxes is None:  # as the first record says
-                self._has_boxes = annotated.HasField("type") or self._param.HasField("anno_type")
-            whole = self._transform.whole(annotated.datum)
-            pixels = self._transform.centre(whole)
-            if pixels.shape != self._image_shape and self._image_shape:
-                raise BadRecord(
-                    f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
-                    "set resize_param to make sizes equal, force_color for channels"
-                )
-            return pixels, self._labels(annotated, item, whole.shape)
-        except BadRecord as error:
-            raise DataError(f"{self._records.path}: record {key_text(record[0])} {error}") from error
+        """One record's pixels (C, H, W), untransformed, and its rows of labels. Raises BadRecord."""
+        annotated = _parsed(record)
+        if not self._image_shape:
+            self._has_boxes = annotated.HasField("type") or self._param.HasField("anno_type")
+        whole = self._transform.whole(annotated.datum)
+        pixels = self._transform.centre(whole)
+        if pixels.shape != self._image_shape and self._image_shape:
+            raise BadRecord(
+                f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
+                "set resize_param to make sizes equal, force_color for channels"
+            )
+        return pixels, self._labels(annotated, item, whole.shape)
 
     def _label_blob(self, found: Sequence[FloatArray]) -> FloatArray:
         """The labels of all images in their shape."""

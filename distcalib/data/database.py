@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import BadRecord, Pixels, parse_datum, times
+from distcalib.data.datum import BadRecord, Pixels, parse_datum, stacked, times
+from distcalib.data.left_out import Bad, Reading
 from distcalib.data.leveldb_records import LevelDbRecords
 from distcalib.data.lmdb_records import LmdbRecords
 from distcalib.data.records import Record, Records, key_text
@@ -16,6 +19,7 @@ from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
 
+_V = TypeVar("_V")
 # distcalib.caffe moves them when it reads a file; a layer made by hand may still have them.
 _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
@@ -24,9 +28,12 @@ class DatabaseSource:
     """Images (N, C, H, W) and labels (N,) of an LMDB or a LevelDB, transformed.
 
     The first record decides the shape, as in Caffe. Raises DataError for a database that cannot be used and for what
-    the layer asks that is not done; `batch` names the key of a record that is at fault."""
+    the layer asks that is not done; `batch` names the key of a record that is at fault. `skip_bad`: the first good
+    record decides."""
 
-    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+    def __init__(
+        self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None, skip_bad: bool = False
+    ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.data_param
         faults = database_faults(layer)
@@ -37,8 +44,9 @@ class DatabaseSource:
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
+        self._reading = database_reading(layer.name, self._records, self._decoded)
         try:
-            first, _ = self._decoded(self._records.first())
+            first, _ = self._reading.first(first_records(self._records, self.batch_size, skip_bad), skip_bad)
         except DataError:
             self._records.close()
             raise
@@ -51,42 +59,45 @@ class DatabaseSource:
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """Records iteration·batch .. of the database, wrapped around at its end."""
-        records = self._records.read(iteration * self.batch_size, self.batch_size)
-        images: Pixels = np.empty((self.batch_size, *self._image_shape), np.uint8)
-        labels = np.empty(self.batch_size, np.float32)
-        for row, record in enumerate(records):
-            pixels, labels[row] = self._decoded(record)
-            images = placed(images, row, pixels)
+        first = iteration * self.batch_size
+        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
+        images = stacked([pixels for pixels, _ in found])
+        labels = np.array([label for _, label in found], np.float32)
         return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
 
     def close(self) -> None:
         """Close the database."""
         self._records.close()
 
-    def _decoded(self, record: Record) -> tuple[Pixels, int]:
-        """One record's pixels (C, H, W), untransformed, and its label. Raises DataError with the record's key."""
-        key, value = record
-        try:
-            datum = parse_datum(value)
-            pixels = self._transform.pixels(datum)
-            if pixels.shape != self._image_shape and self._image_shape:
-                raise BadRecord(
-                    f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
-                    "set crop_size or resize_param to make sizes equal, force_color for channels"
-                )
-        except BadRecord as error:
-            raise DataError(f"{self._records.path}: record {key_text(key)} {error}") from error
+    def _decoded(self, record: Record, row: int) -> tuple[Pixels, int]:
+        """One record's pixels (C, H, W), untransformed, and its label. Raises BadRecord."""
+        datum = parse_datum(record[1])
+        pixels = self._transform.pixels(datum)
+        if pixels.shape != self._image_shape and self._image_shape:
+            raise BadRecord(
+                f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
+                "set crop_size or resize_param to make sizes equal, force_color for channels"
+            )
         return pixels, datum.label
 
 
-def placed(images: Pixels, row: int, pixels: Pixels) -> Pixels:
-    """`images` (N, C, H, W) with `pixels` (C, H, W) at `row`; f32 from the first record on that is not of bytes."""
-    if pixels.dtype != np.uint8 and images.dtype == np.uint8:
-        images = images.astype(np.float32)  # exact; bytes and floats may even be mixed
-    images[row] = pixels
-    return images
+def database_reading(layer: str, records: Records, decode: Callable[[Record, int], _V]) -> Reading[Record, _V]:
+    """How the data layer `layer` reads `records`: they are known by their keys."""
+    return Reading(
+        layer,
+        str(records.path),
+        n_records=lambda: records.n_records,
+        decode=decode,
+        told=lambda record: f"record {key_text(record[0])}",
+        key=lambda record: key_text(record[0]),
+    )
+
+
+def first_records(records: Records, batch_size: int, skip_bad: bool) -> Iterable[Record]:
+    """Those that may decide the shape: the first, or the first good one of an iteration."""
+    return records.read(0, min(batch_size, records.n_records)) if skip_bad else (records.first(),)
 
 
 def open_records(param: caffe_pb2.DataParameter, prototxt: Path, index: Index | None = None) -> Records:

@@ -7,6 +7,8 @@ database and the key, and building that text for each good record would cost mor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +66,14 @@ def decode(encoded: bytes, flags: int) -> Bytes:
     if image.dtype != np.uint8:
         raise BadRecord(f"is an image of {image.dtype} values where Caffe takes 8 bits; convert it or set force_color")
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)
+
+
+def stacked(images: Sequence[Pixels]) -> Pixels:
+    """Images (C, H, W) as (N, C, H, W) in C order: u8, or float32 where one is; bytes and floats may be mixed."""
+    dtype = np.uint8 if all(image.dtype == np.uint8 for image in images) else np.float32
+    made: Pixels = np.empty((len(images), *images[0].shape), dtype)
+    np.stack(images, out=made)
+    return made
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from distcalib.caffe import caffe_pb2
+from distcalib.data.left_out import Bad
 from distcalib.data.source import FloatArray, Index
 from distcalib.errors import DataError
 
@@ -50,7 +51,7 @@ class DummySource:
         self.shapes = dict(zip(self.tops, shapes, strict=True))
         self.batch_size = shapes[0][0] if shapes[0] else 1
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """The filled tops; random ones differ from iteration to iteration, as in Caffe."""
         tops = {}
         for number, (top, shape) in enumerate(self.shapes.items()):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
+from distcalib.data.left_out import Bad
 from distcalib.data.source import FloatArray, Index
 from distcalib.errors import DataError
 
@@ -36,7 +37,7 @@ class FeedSource:
         self.batch_size = next(iter(self.shapes.values()))[0]
         self._arrays = None if arrays is None else self._checked(arrays)
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """Rows iteration·n .. of each array, n being its top's leading dimension."""
         if self._arrays is None:
             raise DataError(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import times
+from distcalib.data.left_out import Bad
 from distcalib.data.records import SAME_DATA
 from distcalib.data.source import FloatArray, Index, RowIndex
 from distcalib.errors import DataError
@@ -53,7 +54,7 @@ class Hdf5Source:
             raise DataError(f"{first}: " + "; ".join(bad))
         self.shapes: Mapping[str, Shape] = {top: (self.batch_size, *shape[1:]) for top, shape in shapes.items()}
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """Rows iteration·batch .. of all files in their order, wrapped around at the end of the last."""
         tops = {top: np.empty(shape, np.float32) for top, shape in self.shapes.items()}
         at = 0

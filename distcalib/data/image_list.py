@@ -17,6 +17,7 @@ from distcalib.errors import DataError
 
 _LINE = re.compile(rb"(.+) ([+-]?[0-9]+)\r?")
 _MOST_NAMED = 5
+_MOST_SOUGHT = 256  # names of which one shows the folder that they are in
 
 
 class Line(NamedTuple):
@@ -30,8 +31,8 @@ class Line(NamedTuple):
 class ImageList:
     """The lines of the list at `path`; the names in it begin with `root`, as it is spelled.
 
-    A relative name starts from the working directory if the first image is found there, as in Caffe, else from the
-    folder of `prototxt`. Without `index` all lines are read once, and DataError names those that are none."""
+    A relative name starts from the working directory if the first image that there is is found there, as in Caffe, else
+    from the folder of `prototxt`. Without `index` all lines are read once, and DataError names those that are none."""
 
     def __init__(self, path: Path, root: str, prototxt: Path, index: Index | None = None) -> None:
         if index is not None and not isinstance(index, LineIndex):
@@ -60,6 +61,10 @@ class ImageList:
             self._place = position, file.tell()
         return lines
 
+    def name(self, line: Line) -> str:
+        """The image's name as it stands in the list, without the folder that it is in on this machine."""
+        return line.file.removeprefix(os.path.join(self.index.folder, self.index.root))
+
     def _opened(self) -> BinaryIO:
         """The file. Raises DataError."""
         try:
@@ -75,21 +80,24 @@ class ImageList:
             ) from error
 
     def _scan(self, file: BinaryIO, prototxt: Path) -> LineIndex:
-        offsets, bad, at, first = [], [], 0, b""
+        offsets, bad, at = [], [], 0
+        names: list[bytes] = []
         for number, line in enumerate(file, 1):
             offsets.append(at)
             at += len(line)
             parts = _LINE.fullmatch(line.removesuffix(b"\n"))
             if parts is None:
                 bad.append(number)
-            first = first or (parts[1] if parts else b"")
+            elif len(names) < _MOST_SOUGHT:
+                names.append(parts[1])
         if bad:
             raise DataError(f"{self.path}: {_numbered(bad)} no path, a space and a whole number; correct the list")
         if not offsets:
             raise DataError(f"{self.path}: the list is empty; give a line 'path label' for each image")
         step = -(-len(offsets) // Records.MAX_KEYS)
-        name = self._root + os.fsdecode(first)
-        here = resolve_path(name, prototxt) == Path(name)
+        tried = [Path(self._root + os.fsdecode(name)) for name in names]
+        first = next((one for one in tried if resolve_path(str(one), prototxt).exists()), tried[0])
+        here = resolve_path(str(first), prototxt) == first
         folder = Path.cwd() if here else prototxt.parent.absolute()
         return LineIndex(len(offsets), step, tuple(offsets[::step]), at, str(folder), self._root)
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, times
+from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, stacked, times
 from distcalib.data.image_list import ImageList, Line
+from distcalib.data.left_out import Bad, MachineFault, Reading
 from distcalib.data.resize import resize
 from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
@@ -29,7 +30,9 @@ class ImageSource:
     The first image decides the shape, as in Caffe. Raises DataError for a list that cannot be used and for what the
     layer asks that is not done; `batch` names the line and the file of an image that is at fault."""
 
-    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+    def __init__(
+        self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None, skip_bad: bool = False
+    ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.image_data_param
         faults = _faults(layer)
@@ -42,7 +45,16 @@ class ImageSource:
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
-        self._image_shape = self._pixels(self._list.read(0, 1)[0]).shape
+        self._reading = Reading(
+            layer.name,
+            str(self._list.path),
+            n_records=lambda: self.index.n_records,
+            decode=self._pixels,
+            told=lambda line: f"line {line.number}: image '{line.file}'",
+            key=lambda line: f"line {line.number}: '{self._list.name(line)}'",
+        )
+        n_first = min(self.batch_size, self.index.n_records) if skip_bad else 1
+        self._image_shape = self._reading.first(self._list.read(0, n_first), skip_bad).shape
         shapes = ((self.batch_size, *self._transform.shape(self._image_shape)), (self.batch_size,))
         self.shapes = dict(zip(self.tops, shapes, strict=True))
 
@@ -51,32 +63,28 @@ class ImageSource:
         """Where lines of the list begin, and the folder that relative names start from."""
         return self._list.index
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """Lines iteration·batch .. of the list, wrapped around at its end."""
-        lines = self._list.read(iteration * self.batch_size, self.batch_size)
-        images = np.empty((self.batch_size, *self._image_shape), np.uint8)
-        for row, line in enumerate(lines):
-            images[row] = self._pixels(line)
+        first = iteration * self.batch_size
+        lines = self._list.read(first, self.batch_size)
+        images = stacked(self._reading.rows(first, lines, bad))
         labels = np.array([line.label for line in lines], np.float32)
         return dict(zip(self.tops, (self._transform.finish(images), labels), strict=True))
 
     def close(self) -> None:
         """Nothing to let go of: files are open while they are read."""
 
-    def _pixels(self, line: Line) -> Pixels:
-        """A line's image (C, H, W), before mean and scale. Raises DataError with line and file."""
-        try:
-            image = decode(_contents(line.file), self._flags)
-            if self._resize.height:
-                image = resize(image, self._resize)
-            pixels = self._transform.image(image)
-            if pixels.shape != self._image_shape and self._image_shape:
-                raise BadRecord(
-                    f"gives {times(pixels.shape)} values where the first image gives {times(self._image_shape)}; "
-                    "set new_height and new_width, or crop_size, to make sizes equal"
-                )
-        except BadRecord as error:
-            raise DataError(f"{self._list.path}: line {line.number}: image '{line.file}' {error}") from error
+    def _pixels(self, line: Line, row: int) -> Pixels:
+        """A line's image (C, H, W), before mean and scale. Raises BadRecord."""
+        image = decode(_contents(line.file), self._flags)
+        if self._resize.height:
+            image = resize(image, self._resize)
+        pixels = self._transform.image(image)
+        if pixels.shape != self._image_shape and self._image_shape:
+            raise BadRecord(
+                f"gives {times(pixels.shape)} values where the first image gives {times(self._image_shape)}; "
+                "set new_height and new_width, or crop_size, to make sizes equal"
+            )
         return pixels
 
 
@@ -86,8 +94,10 @@ def _contents(file: str) -> bytes:
         return Path(file).read_bytes()
     except FileNotFoundError as error:
         raise BadRecord("does not exist; correct the list or root_folder") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+    except (IsADirectoryError, NotADirectoryError, PermissionError, ValueError) as error:  # ValueError: a null byte
         raise BadRecord(f"cannot be read ({getattr(error, 'strerror', error)}); correct the list") from error
+    except OSError as error:
+        raise MachineFault(f"cannot be read ({error.strerror}); see to the disk, and give the command again") from error
 
 
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:

@@ -35,18 +35,20 @@ def open_source(
     prototxt: Path,
     index: Index | None = None,
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
+    skip_bad: bool = False,
 ) -> Source:
     """The source behind a data layer of the net in the file `prototxt`.
 
     index: `source.index` of the same layer from another process; with it nothing is ever scanned.
     arrays: by top name, what Input layers feed; others ignore it.
+    skip_bad: the first good record decides the shape, not the first.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "AnnotatedData":
-        return AnnotatedSource(layer, prototxt, index)
+        return AnnotatedSource(layer, prototxt, index, skip_bad)
     if layer.type == "Data":
-        return DatabaseSource(layer, prototxt, index)
+        return DatabaseSource(layer, prototxt, index, skip_bad)
     if layer.type == "ImageData":
-        return ImageSource(layer, prototxt, index)
+        return ImageSource(layer, prototxt, index, skip_bad)
     if layer.type == "HDF5Data":
         return Hdf5Source(layer, prototxt, index)
     if layer.type == "DummyData":

@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from distcalib.data.left_out import Bad
+
 FloatArray = npt.NDArray[np.float32]
 VARIES = -1
 """In a shape: a size that differs from iteration to iteration, such as the number of boxes.  Only what runs on the host
@@ -82,8 +84,10 @@ class Source(Protocol):
         """What lets another process enter a shard without scanning; None where that needs nothing (DummyData)."""
         ...
 
-    def batch(self, iteration: int) -> dict[str, FloatArray]:
-        """The tops in `iteration` (from 0): float32, C order, new arrays that the caller may keep. Raises DataError."""
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
+        """The tops in `iteration` (from 0): float32, C order, new arrays that the caller may keep. Raises DataError.
+
+        With `bad` a record that cannot be used is entered there, and its row is filled with another."""
         ...
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
+from distcalib.engine.batch import Batch
 from distcalib.engine.builder import build_model, layer_shapes, needed_for
 from distcalib.engine.program import LocalProgram
 from distcalib.engine.spec import NetSpec
@@ -84,14 +85,14 @@ class RankProgram:
     tails: Mapping[str, Callable[[Mapping[str, Array]], Mapping[Blob, Array]]]
     weights: tuple[float, ...]
 
-    def distances(self, iteration: int, batch: Mapping[str, Array]) -> dict[str, float]:
+    def distances(self, iteration: int, batch: Batch) -> dict[str, float]:
         """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
-        values = {**batch, **{str(blob): array for blob, array in self.head(batch).items()}}
+        values = {**batch.tops, **{str(blob): array for blob, array in self.head(batch.tops).items()}}
         found: dict[str, float] = {}
         weights = self.weights
         for name, tail in self.tails.items():
             outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
-            made = [outputs[str(blob)] for blob in self.spec.outputs]
+            made = [batch.kept(outputs[str(blob)]) for blob in self.spec.outputs]
             found[name] = distance(made, self.spec.reference[iteration], weights)
         return found
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
+from distcalib.data import LeftOut
 from distcalib.metrics import PartialScore
 from distcalib.quantize.ranges import Range
 
@@ -110,3 +111,5 @@ class Row:
     """Of a ranking, in place of all else: by candidate the mean squared distance of its output from FP32's."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of a net that is timed, in place of all else: by layer the time of the iteration."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The records of the iteration, or the block, that could not be read: all else is of the others."""

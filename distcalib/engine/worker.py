@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, Source, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, Source, open_source
+from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
@@ -40,6 +41,8 @@ class Setting:
     indexes: Mapping[str, Index | None]
     arrays: Mapping[str, NDArray[np.generic]] | None = None
     """What feeds Input layers, by top."""
+    skip_bad: bool = False
+    """Whether records that cannot be read are left out."""
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
@@ -97,8 +100,7 @@ class NetWorker:
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
         if sampling is None:
-            size = self._batch_size(loaded.graph)
-            return [loaded.score(batch(i), kept_of(spec, i), i * size) for i in iterations]
+            return [loaded.score(batch(i), kept_of(spec, i)) for i in iterations]
         observe_block = loaded.observe_errors if sampling.errors else loaded.observe
         return [observe_block(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
 
@@ -118,29 +120,29 @@ class NetWorker:
     def _run_local(self, program: RankProgram | TimedProgram, iterations: Sequence[int]) -> list[Row]:
         if isinstance(program, TimedProgram):
             batch = self._batches(program.spec.graph)
-            return [Row({}, (), {}, seconds=program.seconds(batch(i))) for i in iterations]
+            found = map(batch, iterations)
+            return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in found]
         batch = self._batches(_graph_of(program.spec))
-        return [Row({}, (), {}, distances=program.distances(i, batch(i))) for i in iterations]
+        numbered = zip(iterations, map(batch, iterations), strict=True)
+        return [Row({}, (), {}, distances=program.distances(i, b), left_out=b.left_out) for i, b in numbered]
 
     def _shapes(self, graph: Graph) -> Mapping[str, tuple[int, ...]]:
         """The shapes of the data layers' tops."""
         return {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
 
-    def _batches(self, graph: Graph) -> Callable[[int], dict[str, Array]]:
+    def _batches(self, graph: Graph) -> Callable[[int], Batch]:
         """What the data layers give, by iteration."""
         sources = [self._source(node) for node in data_nodes(graph)]
-        return lambda iteration: {top: values for source in sources for top, values in source.batch(iteration).items()}
-
-    def _batch_size(self, graph: Graph) -> int:
-        """Records an iteration."""
-        return next((self._source(node).batch_size for node in data_nodes(graph)), 0)
+        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad)
 
     def _source(self, node: Node) -> Source:
         """The data layer's source, opened once for all programs that read it."""
         identity = node.layer.SerializeToString(deterministic=True)
         if identity not in self._sources:
-            index = self._setting.indexes.get(node.name)
-            self._sources[identity] = open_source(node.layer, self._setting.prototxt, index, self._setting.arrays)
+            setting = self._setting
+            index = setting.indexes.get(node.name)
+            made = open_source(node.layer, setting.prototxt, index, setting.arrays, setting.skip_bad)
+            self._sources[identity] = made
         return self._sources[identity]
 
 
@@ -149,7 +151,7 @@ class _Loaded:
     program: Program
     graph: Graph
 
-    def score(self, batch: Mapping[str, Array], kept: Sequence[Blob], first_record: int = 0) -> Row:
+    def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
         values = self._values(batch)
         scores: dict[str, PartialScore] = {}
@@ -158,48 +160,56 @@ class _Loaded:
                 continue
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
-                scores[node.tops[0].name] = score_layer(node.layer, bottoms, first_record)
+                scores[node.tops[0].name] = score_layer(node.layer, bottoms, batch.records, batch.size)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
             if blob.name not in scores:
-                scores[blob.name] = _mean_of(values[blob])
+                scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
-        return Row({name: scores[name] for name in sorted(scores)}, (), self.program.header.kernels, along)
+        named = {name: scores[name] for name in sorted(scores)}
+        return Row(named, (), self.program.header.kernels, along, left_out=batch.left_out)
 
-    def hand_out(self, outputs: Outputs, batch: Mapping[str, Array]) -> Row:
+    def hand_out(self, outputs: Outputs, batch: Batch) -> Row:
         """The values of one iteration that were asked for."""
         values = self._values(batch)
-        return Row({}, (), self.program.header.kernels, {blob: values[blob] for blob in outputs.blobs})
+        asked = {blob: values[blob] for blob in outputs.blobs}
+        return Row({}, (), self.program.header.kernels, asked, left_out=batch.left_out)
 
-    def _values(self, batch: Mapping[str, Array]) -> dict[Blob, Array]:
-        """What the data layers and the program make of one iteration."""
-        outputs, _ = self.program.run(batch)
-        return {**{Blob(name, 0): array for name, array in batch.items()}, **outputs}
+    def _values(self, batch: Batch) -> dict[Blob, Array]:
+        """What the data layers and the program make of the records of one iteration."""
+        outputs, _ = self.program.run(batch.tops)
+        tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
+        return {**tops, **{blob: batch.kept(array) for blob, array in outputs.items()}}
 
-    def observe(self, sampling: Sampling, batches: Iterable[Mapping[str, Array]]) -> Row:
+    def observe(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The merged ranges of the taps over a block of iterations."""
         parts: list[list[Range]] = []
+        left_out: list[LeftOut] = []
         for batch in batches:
-            outputs, ends = self.program.run(batch)
-            if ends is not None:
+            outputs, ends = self.program.run(batch.tops)
+            left_out += batch.left_out
+            if ends is not None:  # a copy of a record is within its range
                 found = [observe_ends(float(low), float(high)) for low, high in ends]
             else:
-                found = [observe(outputs[tap]) for tap in sampling.taps]
+                found = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
             parts = [[a + b for a, b in zip(parts[0], found, strict=True)]] if parts else [found]
-        return Row({}, tuple(parts[0]), self.program.header.kernels)
+        return Row({}, tuple(parts[0]), self.program.header.kernels, left_out=tuple(left_out))
 
-    def observe_errors(self, sampling: Sampling, batches: Iterable[Mapping[str, Array]]) -> Row:
-        """The mean error (M,) of each tap over a block of iterations; sums are f64."""
+    def observe_errors(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
+        """The mean error (M,) of each tap over the records of a block of iterations; sums are f64."""
         sums: dict[Blob, NDArray[np.float64]] = {}
-        count = 0
+        left_out: list[LeftOut] = []
+        count = 0.0
         for batch in batches:
-            outputs, _ = self.program.run(batch)
-            found = {tap: outputs[tap].mean(axis=0, dtype=np.float64) for tap in sampling.taps}
+            outputs, _ = self.program.run(batch.tops)
+            share = len(batch.good) / batch.size
+            found = {tap: batch.kept(outputs[tap]).mean(axis=0, dtype=np.float64) * share for tap in sampling.taps}
             sums = {tap: sums[tap] + mean if sums else mean for tap, mean in found.items()}
-            count += 1
+            left_out += batch.left_out
+            count += share
         means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
-        return Row({}, (), self.program.header.kernels, means)
+        return Row({}, (), self.program.header.kernels, means, left_out=tuple(left_out))
 
 
 def _graph_of(spec: RankSpec) -> Graph:
@@ -207,8 +217,8 @@ def _graph_of(spec: RankSpec) -> Graph:
     return next(iter(spec.candidates.values())).graph
 
 
-def _mean_of(values: Array) -> Partial:
-    return Partial(float(np.sum(values, dtype=np.float64)), int(values.size))
+def _mean_of(values: Array, n_records: int) -> Partial:
+    return Partial(float(np.sum(values, dtype=np.float64)), int(values.size), n_records)
 
 
 def kept_of(spec: NetSpec, iteration: int) -> Sequence[Blob]:

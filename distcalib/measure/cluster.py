@@ -131,9 +131,7 @@ class Cluster:
         ports = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in nodes}
         live = self.live_nodes()  # one that has come since is not in `ports`, and will be asked the next time
         return {
-            node: name
-            for node, name in live.items()
-            if node == self.home or (node in ports and _listens(*ports[node]))
+            node: name for node, name in live.items() if node == self.home or (node in ports and _listens(*ports[node]))
         }
 
     def start_actor(self, node: str = "") -> Actor:

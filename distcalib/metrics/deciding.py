@@ -15,7 +15,7 @@ from functools import cached_property
 from statistics import NormalDist
 
 from distcalib.metrics.detections import DEFAULT_AP, Detections
-from distcalib.metrics.partial import Partial, PartialScore, detections_of, means_of, merged
+from distcalib.metrics.partial import Partial, PartialScore, detections_of, means_of, merged, shares_of
 
 # Looks at this many iterations, then at 1.5 times as many, and so on; each may err with an equal part of the whole.
 FIRST_LOOK = 8
@@ -42,6 +42,11 @@ class Decider:
     def fp32(self) -> float:
         """The score of FP32."""
         return self.score(self.reference)
+
+    @cached_property
+    def _shares(self) -> Sequence[float]:
+        """What each iteration weighs, 1 on average: the same of every net, for all read the same records."""
+        return [float(share) for share in shares_of(means_of(self.reference))]
 
     @cached_property
     def _order(self) -> tuple[int, ...]:
@@ -79,7 +84,9 @@ class Decider:
         measured = detections_of(values[i] for i in sorted(values))
         if measured:
             return self._bounded(measured, detections_of(self.reference[i] for i in range(n) if i not in values))
-        return self._certain(math.fsum(partial.value for partial in means_of(values.values())), len(values))
+        known = _means(values)
+        total = math.fsum(self._shares[i] * partial.value for i, partial in known.items())
+        return self._certain(total, math.fsum(self._shares[i] for i in known))
 
     def likely_drop(self, partials: Mapping[int, PartialScore]) -> float:
         """The mean loss of the iterations that the verdict of a confidence was made from; of all, if none was."""
@@ -94,29 +101,32 @@ class Decider:
         _, highest = Detections.bounds(measured, left, self.ap_version)
         return False if self.fp32 - highest > self.tolerance + _MARGIN else None
 
-    def _certain(self, total: float, n_known: int) -> bool | None:
-        """By what the iterations left can contribute at the most and at the least to the `total` of those known."""
+    def _certain(self, total: float, known: float) -> bool | None:
+        """By what the iterations left can contribute at the most and at the least to the `total` of those known, which
+        weigh `known` together.
+        """
         n, fp32 = len(self.reference), self.fp32
         so_far = total / n
         if not math.isfinite(so_far):
             return False
         if self.upper is None:
             return False if so_far - fp32 > self.tolerance + _MARGIN else None
-        if fp32 - (so_far + self.upper * (n - n_known) / n) > self.tolerance + _MARGIN:
+        if fp32 - (so_far + self.upper * (n - known) / n) > self.tolerance + _MARGIN:
             return False
         return True if fp32 - so_far <= self.tolerance - _MARGIN else None
 
     def _sequential(self, values: Mapping[int, Partial], confidence: float) -> tuple[bool, int] | None:
         """The answer of the shortest beginning of the order that gives one, and its length."""
         n, order, stages = len(self.reference), self._order, frozenset(looks(len(self.reference)))
-        total = 0.0
+        total = known = 0.0
         for length, iteration in enumerate(order, 1):
             if iteration not in values:
                 return None
-            total += values[iteration].value
+            total += self._shares[iteration] * values[iteration].value
+            known += self._shares[iteration]
             if length == n:
                 return self.drop([values[i] for i in range(n)]) <= self.tolerance, n
-            answer = self._certain(total, length)
+            answer = self._certain(total, known)
             if answer is None and length in stages:
                 answer = self._likely([self._loss(i, values[i]) for i in order[:length]], confidence)
             if answer is not None:
@@ -140,7 +150,7 @@ class Decider:
         return True if center + bound <= self.tolerance else None
 
     def _loss(self, iteration: int, value: Partial) -> float:
-        lost = means_of([self.reference[iteration]])[0].value - value.value
+        lost = (means_of([self.reference[iteration]])[0].value - value.value) * self._shares[iteration]
         return lost if self.upper is not None else -lost
 
 

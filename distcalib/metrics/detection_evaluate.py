@@ -7,7 +7,7 @@ nothing, and any iteration can be evaluated by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ Size = tuple[int, int]
 """Height and width of an image in pixels."""
 
 
-def detection_evaluate(layer: LayerParameter, found: Array, labels: Array, first_record: int = 0) -> Detections:
+def detection_evaluate(layer: LayerParameter, found: Array, labels: Array, records: Sequence[int] = ()) -> Detections:
     """Rows found (.., R, 7) of DetectionOutput against labels (.., N, 8) of AnnotatedData.
 
     labels are (item, label, instance, xmin, ymin, xmax, ymax, difficult); item is -1 in a row for nothing.
-    `first_record`: the number in the data of item 0, for the sizes of images.  Raises DataError for labels that are no
-    class, UnsupportedError for shapes that do not fit.
+    `records`: the number in the data of each item, for the sizes of images; none: the item's own.  Raises DataError for
+    labels that are no class, UnsupportedError for shapes that do not fit.
     """
     p = layer.detection_evaluate_param
     if found.shape[-1:] != (7,) or labels.shape[-1:] != (8,):
@@ -48,7 +48,7 @@ def detection_evaluate(layer: LayerParameter, found: Array, labels: Array, first
         order.append(group)
         wanted = objects[(objects[:, 0] == item) & (objects[:, 1] == label)]
         if len(wanted):
-            size = image_sizes[(first_record + item) % len(image_sizes)] if image_sizes else None
+            size = image_sizes[(records[item] if records else item) % len(image_sizes)] if image_sizes else None
             is_hit[group], counts[group] = _matched(p, rows[group, 3:], wanted[:, 3:7], wanted[:, 7] != 0.0, size)
     ranked = np.concatenate([np.zeros(0, np.int64), *order])
     ranked = ranked[counts[ranked]]

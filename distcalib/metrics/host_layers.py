@@ -9,6 +9,7 @@ not applied, since `caffe test` prints the unweighted value (and the weighted on
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -30,15 +31,21 @@ LOG_THRESHOLD = float(np.float32(1e-20))
 """Its least probability in a MultinomialLogisticLoss."""
 
 
-def score_layer(layer: LayerParameter, bottoms: Sequence[Array], first_record: int) -> PartialScore:
+def score_layer(
+    layer: LayerParameter, bottoms: Sequence[Array], records: Sequence[int], batch_size: int | None = None
+) -> PartialScore:
     """What `layer`, one of SCORE_TYPES, makes of one iteration's bottoms (f32).
 
-    `first_record`: the number in the data of the iteration's first record.  Raises UnsupportedError and DataError.
+    `records`: the numbers in the data of the records that the bottoms are of; `batch_size`: how many there would be if
+    none were left out.  Raises UnsupportedError and DataError.
     """
-    if layer.type != DETECTION:
-        return evaluate_layer(layer, bottoms)
-    check_layer(layer)
-    return detection_evaluate(layer, bottoms[0], bottoms[1], first_record)
+    if layer.type == DETECTION:
+        check_layer(layer)
+        return detection_evaluate(layer, bottoms[0], bottoms[1], records)
+    made = replace(evaluate_layer(layer, bottoms), n_records=max(1, len(records)))
+    if batch_size is None or len(records) == batch_size or not _is_sum(layer):
+        return made
+    return replace(made, numerator=made.numerator * batch_size / len(records))
 
 
 def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
@@ -181,6 +188,12 @@ HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
 
 LOSS_TYPES = SCORE_TYPES - {"Accuracy", DETECTION}
 """Those of them where a lower value is better."""
+
+
+def _is_sum(layer: LayerParameter) -> bool:
+    """Whether the loss is a sum over the records, which grows with their number, and not a mean."""
+    p = layer.loss_param
+    return p.HasField("normalization") and p.normalization in (LossParameter.NONE, LossParameter.PRE_FIXED)
 
 
 def _normalized(

@@ -1,6 +1,8 @@
 """Partial scores: what one iteration says, and how iterations become the score that `caffe test` prints.
 
-Caffe prints the mean over iterations of each iteration's value. Counts stay integers and their mean a fraction; losses
+Caffe prints the mean over iterations of each iteration's value. Where records were left out of some, each iteration
+weighs as much as it has records: of an accuracy that is the part of all records read, and with none left out it is
+Caffe's mean. Counts stay integers and their mean a fraction; losses
 are summed by fsum. So the score does not depend on who measured which iteration, nor on the order, to the last bit.
 Detections merge otherwise, see distcalib.metrics.detections; `merged` takes the partials of either kind.
 """
@@ -22,6 +24,8 @@ class Partial:
 
     numerator: float | int
     denominator: int
+    n_records: int = 1
+    """What it weighs among other iterations: the records that it is of."""
 
     @property
     def value(self) -> float:
@@ -54,7 +58,7 @@ def means_of(parts: Iterable[PartialScore]) -> list[Partial]:
 
 
 def mean(partials: Iterable[Partial]) -> float:
-    """The mean of the iterations' values; ValueError if there are none.
+    """The mean of the iterations' values, each weighed by its records; ValueError if there are none.
 
     Counts are averaged as fractions, anything else by fsum, which is exact too before its one rounding: the order of
     the partials has no influence. A NaN or an infinity in a loss comes out as such.
@@ -62,10 +66,18 @@ def mean(partials: Iterable[Partial]) -> float:
     parts: Sequence[Partial] = list(partials)
     if not parts:
         raise ValueError("the mean of no iterations")
+    shares = shares_of(parts)
     if all(isinstance(p.numerator, int) for p in parts):
-        total = sum((Fraction(int(p.numerator), p.denominator) for p in parts if p.denominator), Fraction())
+        counted = [(p, share) for p, share in zip(parts, shares, strict=True) if p.denominator]
+        total = sum((Fraction(int(p.numerator), p.denominator) * share for p, share in counted), Fraction())
         return float(total / len(parts))
-    values = [p.value for p in parts]
+    values = [p.value * float(share) for p, share in zip(parts, shares, strict=True)]
     if not all(map(math.isfinite, values)):
         return sum(values)
     return math.fsum(values) / len(values)
+
+
+def shares_of(partials: Sequence[Partial]) -> list[Fraction]:
+    """What each iteration weighs among all, 1 on average; exactly 1 where all are of as many records."""
+    total = sum(p.n_records for p in partials)
+    return [Fraction(p.n_records * len(partials), total) for p in partials]

@@ -1,5 +1,6 @@
 """Results as data, and data as text."""
 
+from distcalib.report.bad_records import BadRecord, BadRecords, bad_records
 from distcalib.report.record import (
     TIMING_KEYS,
     CalibrationReport,
@@ -13,11 +14,14 @@ from distcalib.report.record import (
 
 __all__ = [
     "TIMING_KEYS",
+    "BadRecord",
+    "BadRecords",
     "CalibrationReport",
     "CandidateRecord",
     "CurvePoint",
     "Evaluation",
     "PlainRecord",
+    "bad_records",
     "drop_text",
     "score_name",
 ]

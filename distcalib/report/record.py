@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from distcalib.report.bad_records import BadRecords
+
 
 @dataclass(frozen=True)
 class CandidateRecord:
@@ -119,6 +121,8 @@ class CalibrationReport:
     images_per_second: Mapping[str, float]
     pareto: tuple[CurvePoint, ...] = ()
     """With --pareto: choices from the fastest to the slowest."""
+    bad_records: BadRecords | None = None
+    """With --skip-bad-records: the records that no score and no range is of."""
     n_retired: int = 0
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
     n_rows_from_journal: int = 0
@@ -217,6 +221,8 @@ class Evaluation:
     n_actors: int
     seconds: float
     images_per_second: float
+    bad_records: BadRecords | None = None
+    """With --skip-bad-records: the records that no score is of."""
     n_retired: int = 0
     """Actors that were given up because memory ran out on their nodes; not among `n_actors`."""
 

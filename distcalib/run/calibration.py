@@ -118,6 +118,7 @@ class _Run:
                 build=self.build,
                 address=options.address,
                 open_journal=lambda: Journal(self.target.folder),
+                skip_bad=options.skip_bad_records,
             ) as session,
             RunRecord(session, f"calibrate {self.model}", options, self.build) as record,
         ):
@@ -130,6 +131,7 @@ class _Run:
                 all_int8_score_given=found.saved.all_int8_score,
                 layers_saved=found.saved.layers,
                 batch=session.batch,
+                bad_records=session.bad_records(options.iterations_read),
                 isa=session.isa,
                 n_actors=session.n_actors,
                 n_retired=session.n_retired,

@@ -8,7 +8,7 @@ import numpy as np
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Graph, Node
 from distcalib.caffe.paths import resolve_path
-from distcalib.data import DATA_TYPES, REFUSED_DATA
+from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
@@ -74,6 +74,15 @@ def check_ap_version(name: str, root: str | Path | None) -> None:
         raise OptionError(f"--ap-version {name}: is none; {', '.join(AP_VERSIONS)} are")
     if root is not None and name != DEFAULT_AP:
         raise OptionError(f"--ap-version {name}: `caffe test` takes {DEFAULT_AP}, whatever it is told; leave out -r")
+
+
+def check_skipping(skip_bad: bool, root: str | Path | None) -> None:
+    """Raise OptionError for records that are to be left out of what Caffe in `root` measures."""
+    if skip_bad and root is not None:
+        raise OptionError(
+            f"{FLAG}: `caffe test` ends at a bad record, so -r cannot go with it; take bad records out of the data, or "
+            "leave out -r"
+        )
 
 
 def refuse_unrunnable(net: Net, fed: bool = False) -> None:

@@ -16,7 +16,7 @@ from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
-from distcalib.run.checks import check_ap_version, check_iterations
+from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import Session, rows, versions
@@ -34,18 +34,20 @@ def evaluate(
     ap_version: str = DEFAULT_AP,
     root: str | Path | None = None,
     address: str | None = None,
+    skip_bad_records: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
 
     Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores, which
     None sets by the memory.  `root`: a build folder of Intel Caffe, which measures in place of the embedded engine.
-    `ap_version`: how detections become an AP.  `address`: of a Ray cluster, all nodes of which measure.  Raises the
-    errors of distcalib.errors.
+    `ap_version`: how detections become an AP.  `address`: of a Ray cluster, all nodes of which measure.
+    `skip_bad_records`: a record that cannot be read is left out.  Raises the errors of distcalib.errors.
     """
     begin = time.perf_counter()
     check_iterations(iterations)
     check_ap_version(ap_version, root)
+    check_skipping(skip_bad_records, root)
     build = open_build(root, isa)
     net = open_net(Path(model))
     with Session(
@@ -58,6 +60,7 @@ def evaluate(
         data=None if data is None else Path(data),
         build=build,
         address=address,
+        skip_bad=skip_bad_records,
     ) as session:
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
@@ -71,7 +74,7 @@ def evaluate(
             average_precisions=class_scores(found, ap_version),
             ap_version=ap_version,
             class_names=net.class_names,
-            n_values={name: partial.denominator for name, partial in found[0].scores.items()},
+            n_values={name: partial.denominator for name, partial in _whole(found).scores.items()},
             loss_weights=weights_of,
             loss=math.fsum(weight * means[name] for name, weight in weights_of.items()),
             n_iterations=iterations,
@@ -81,10 +84,16 @@ def evaluate(
             isa=session.isa,
             versions=versions(build),
             n_actors=session.n_actors,
+            bad_records=session.bad_records(range(iterations)),
             n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
         )
+
+
+def _whole(found: Sequence[Row]) -> Row:
+    """A row without records left out, if there is one."""
+    return next((row for row in found if not row.left_out), found[0])
 
 
 def scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> Mapping[str, float]:

@@ -109,9 +109,12 @@ class Observing:
         sampling = Sampling(taps, True, sampled.start, sampled.stop, self._block, errors=True)
         net = with_params(self.base, calibration.params(start))
         [result] = self.measure("mean errors", [(net.spec(sampling, calibration.equalized), sampling.n_rows)])
-        found = list(zip(rows(result), sampling.row_sizes, strict=True))
+        batch = self.session.batch
+        # In iterations; one that records were left out of counts as the part of one that it is.
+        sizes = [n - len(row.left_out) / batch for row, n in zip(rows(result), sampling.row_sizes, strict=True)]
+        found = list(zip(rows(result), sizes, strict=True))
         errors = {
-            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in found)) / len(sampled)
+            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in found)) / sum(sizes)
             for name, tap in zip(names, taps, strict=True)
         }
         wrong = [name for name in names if not np.isfinite(errors[name]).all()]
@@ -137,8 +140,7 @@ class Observing:
     @property
     def _sampled(self) -> range:
         """The iterations that ranges are taken from."""
-        end = self.measuring.options.sampling_iterations
-        return range(end - 1 if self.measuring.options.sampling_single else 0, end)
+        return self.measuring.options.sampled
 
     @property
     def _block(self) -> int:

@@ -1,6 +1,7 @@
 """What a calibration is asked for, checked before anything is opened."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
-from distcalib.run.checks import check_ap_version, check_iterations
+from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
 from distcalib.search import make_strategy
 
 
@@ -34,6 +35,7 @@ class CalibrationOptions(Options):
     max_time: float | None = None
     by_time: bool = False
     pareto: bool = False
+    skip_bad_records: bool = False
     isa: str = "native"
     data: Path | None = None
     root: Path | None = None
@@ -48,11 +50,23 @@ class CalibrationOptions(Options):
         on = tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
         return on if self.root is None else (*on, "root")
 
+    @property
+    def sampled(self) -> range:
+        """The iterations that ranges are taken from."""
+        end = self.sampling_iterations
+        return range(end - 1 if self.sampling_single else 0, end)
+
+    @property
+    def iterations_read(self) -> Collection[int]:
+        """All that a run looks at."""
+        return {*self.sampled, *(() if self.quantize_model else range(self.iterations))}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)
+        check_skipping(self.skip_bad_records, self.root)
         if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
             raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):

@@ -8,6 +8,7 @@ all.  So the same command after a crash gets the same rows, and goes on where th
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from distcalib.engine.spec import Row
 from distcalib.errors import OutputError
 from distcalib.journal import Journal, Recorded
 from distcalib.measure import Enough, Job, JobResult, OnRows
@@ -75,6 +76,8 @@ class Resuming:
 
     journal: Journal
     keys: Keys
+    skip_bad: bool = False
+    """Whether rows that records were left out of count as measured; to a run without the flag they are missing."""
     n_recorded: int = field(default=0, init=False)
     """Rows taken from the journal so far, and those measured."""
     n_measured: int = field(default=0, init=False)
@@ -121,6 +124,9 @@ class Resuming:
             recorded = {place: decode(rows[number].payload) for place, number in enumerate(numbers) if number in rows}
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise OutputError(f"{self.journal.path}: is damaged ({error}); move it, or give another --out") from None
+        if not self.skip_bad:
+            recorded = {place: row for place, row in recorded.items() if not _is_short(row)}
+            rows = {numbers[place]: rows[numbers[place]] for place in recorded}
         earlier = [row.seconds for number, row in rows.items() if (key, number) not in self._own]
         missing = tuple(place for place in range(job.n_iterations) if place not in recorded)
         return _Part(job, key, recorded, len(earlier), sum(earlier), missing)
@@ -135,3 +141,8 @@ class Resuming:
         self.journal.store(part.key, found)
         self._own.update((part.key, number) for number in found)
         self.n_measured += len(found)
+
+
+def _is_short(row: Row | tuple[Row, ...]) -> bool:
+    """Whether records were left out of it."""
+    return any(one.left_out for one in (row if isinstance(row, tuple) else (row,)))

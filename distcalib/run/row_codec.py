@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
+from distcalib.data import LeftOut
 from distcalib.engine.spec import Row
 from distcalib.metrics import Detections, Partial, PartialScore
 from distcalib.quantize.histogram import Histogram
 from distcalib.quantize.ranges import Range
 
-FORMAT = 1
+FORMAT = 2
 """Of all that is written here; a part of every key, so that rows of another format are never asked for."""
 
 _LENGTH = struct.Struct("<I")
@@ -68,7 +69,7 @@ def _decode_detections(said: Any, arrays: Found) -> Detections:
 KINDS: Mapping[str, Kind] = {
     "mean": Kind(
         Partial,
-        lambda part, _: [_number(part.numerator), int(part.denominator)],
+        lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records)],
         lambda said, _: Partial(*said),
     ),
     "detections": Kind(Detections, _encode_detections, _decode_detections),
@@ -116,6 +117,7 @@ def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
         "values": [[blob.name, blob.version, arrays.add(array)] for blob, array in row.values.items()],
         "distances": {name: _number(value) for name, value in row.distances.items()},
         "seconds": {name: _number(value) for name, value in row.seconds.items()},
+        "left_out": [[one.layer, one.number, one.key, one.reason] for one in row.left_out],
     }
 
 
@@ -127,6 +129,7 @@ def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
         {Blob(name, version): arrays[number] for name, version, number in said["values"]},
         said["distances"],
         said["seconds"],
+        tuple(LeftOut(*one) for one in said["left_out"]),
     )
 
 

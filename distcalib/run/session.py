@@ -5,7 +5,7 @@ that do not fit and records that cannot be decoded are met by the actors.
 """
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -29,10 +29,12 @@ from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
 from distcalib.measure.nodes import NodeInfo
 from distcalib.quantize.fusion import find_fused
+from distcalib.report import BadRecords
 from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.keys import Keys
+from distcalib.run.left_out import LeftOutRecords, refuse_unskippable
 from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
@@ -56,9 +58,11 @@ class Session:
         build: CaffeBuild | None = None,
         address: str | None = None,
         open_journal: Callable[[], Journal] | None = None,
+        skip_bad: bool = False,
     ) -> None:
         """`build`: what scores in place of the embedded engine. `cores_per_actor` None: as memory allows.
         `open_journal`: opens that of the run, once the inputs were found to be readable; the session closes it.
+        `skip_bad`: leave out records that cannot be read.
 
         Raises what reading the inputs and starting the actors raise.
         """
@@ -73,8 +77,11 @@ class Session:
         refuse_no_numbers(self.weights, weights, net)
         layers = [node.layer for node in data_nodes(net.graph)]
         arrays = None if data is None else load_arrays(data, layers, net.path)
-        self.batch, indexes, self._data_shapes = _open_data(net, arrays)
-        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays)
+        self.batch, indexes, self._data_shapes = _open_data(net, arrays, skip_bad)
+        if skip_bad:
+            refuse_unskippable(net, self._data_shapes, self.batch)
+        self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
+        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skip_bad)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._resuming: Resuming | None = None
         start = partial(
@@ -101,7 +108,8 @@ class Session:
             if self.journal is not None:
                 read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
                 identity = [indexes, data_identity(read, net.path, indexes), arrays]
-                self._resuming = Resuming(self.journal, Keys(self.weights, identity, self.isa, versions(build)))
+                keys = Keys(self.weights, identity, self.isa, versions(build))
+                self._resuming = Resuming(self.journal, keys, skip_bad)
         except BaseException:
             self.close()
             raise
@@ -203,7 +211,13 @@ class Session:
 
             return self._pool.run(missing, advance, enough, on_rows)
 
-        return run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
+        results = run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
+        self._left_out.take(jobs, results)
+        return results
+
+    def bad_records(self, iterations: Iterable[int]) -> BadRecords | None:
+        """Which records of `iterations`, all that were asked for, were left out; None if none could be."""
+        return self._left_out.report(self.net, self._indexes, self.batch, iterations) if self._skips else None
 
     def recorded(self, job: Job) -> JobResult | None:
         """What the journal has of a job; None without a journal."""
@@ -291,7 +305,7 @@ def rows(result: JobResult) -> list[Row]:
 
 
 def _open_data(
-    net: Net, arrays: Mapping[str, NDArray[np.generic]] | None
+    net: Net, arrays: Mapping[str, NDArray[np.generic]] | None, skip_bad: bool
 ) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
     """Batch size, index of each data layer and shapes of their tops; everything wrong with the data that can be seen
     at once is raised here.
@@ -300,7 +314,7 @@ def _open_data(
     shapes: dict[str, tuple[int, ...]] = {}
     batch = 0
     for node in data_nodes(net.graph):
-        source = open_source(node.layer, net.path, arrays=arrays)
+        source = open_source(node.layer, net.path, arrays=arrays, skip_bad=skip_bad)
         batch = batch or source.batch_size
         indexes[node.name] = source.index
         shapes.update(source.shapes)

@@ -65,7 +65,7 @@ def test_host_layers_on_recorded_blobs_are_exactly_those_of_caffe(folder: Path, 
     np.testing.assert_allclose(found, recorded["detection_out"], rtol=0, atol=2e-7)
     source = open_source(layers["data"], net.path)
     np.testing.assert_array_equal(source.batch(0)["label"], recorded["label"])
-    made = score_layer(layers["detection_eval"], [recorded["detection_out"], recorded["label"]], 0)
+    made = score_layer(layers["detection_eval"], [recorded["detection_out"], recorded["label"]], ())
     rows = recorded["detection_eval"][0, 0]
     positives, detections = rows[rows[:, 0] == -1], rows[rows[:, 0] != -1]
     detections = detections[detections[:, 3:].any(axis=1)]

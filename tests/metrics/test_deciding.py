@@ -166,3 +166,25 @@ def test_spread_is_a_permutation_with_even_beginnings(n: int) -> None:
 )
 def test_student_agrees_with_the_tables(p: float, degrees: int, quantile: float) -> None:
     assert _student(p, degrees) == pytest.approx(quantile, rel=2e-3)
+
+
+@pytest.mark.parametrize("confidence", [None, 0.9])
+@pytest.mark.parametrize("seed", range(20))
+def test_decide_weighs_iterations_by_their_records(seed: int, confidence: float | None) -> None:
+    """Certain answers are those of all records, also where half of them were left out of some iterations."""
+    random = np.random.RandomState(seed)
+    n = int(random.randint(9, 40))
+    sizes = [int(size) for size in random.choice([5, 50, 100], n)]
+    fp32 = [Partial(int(random.binomial(size, 0.8)), size, size) for size in sizes]
+    int8 = [Partial(int(random.binomial(size, 0.8)), size, size) for size in sizes]
+    right = [sum(int(p.numerator) for p in partials) for partials in (fp32, int8)]
+    loss = (right[0] - right[1]) / sum(sizes)
+    decider = Decider(fp32, 0.01, confidence=confidence)
+    assert decider.drop(int8) == pytest.approx(loss, abs=1e-11)
+    assert decider.likely_drop(dict(enumerate(int8))) == pytest.approx(loss, abs=1e-11) or confidence
+    final, values = decider.drop(int8) <= 0.01, dict[int, Partial]()
+    for i in random.permutation(n):
+        values[int(i)] = int8[i]
+        answer = decider.decide(values)
+        assert answer in (None, final) or confidence
+    assert answer is final or confidence

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,11 @@ def test_detection_evaluate_is_what_caffe_states(tmp_path: Path, text: str, seed
     assert made.hits.any() or "0.7" in text
 
 
-def evaluated(found: list[list[float]], labels: list[list[float]], text: str = "", first: int = 0) -> Detections:
+def evaluated(
+    found: list[list[float]], labels: list[list[float]], text: str = "", records: Sequence[int] = ()
+) -> Detections:
     return detection_evaluate(
-        layer(text), np.array(found, f).reshape(1, 1, -1, 7), np.array(labels, f).reshape(1, 1, -1, 8), first
+        layer(text), np.array(found, f).reshape(1, 1, -1, 7), np.array(labels, f).reshape(1, 1, -1, 8), records
     )
 
 
@@ -136,7 +139,7 @@ def test_detection_evaluate_takes_the_size_of_the_record(tmp_path: Path) -> None
     text = f'name_size_file: "{path}" overlap_threshold: 0.5'
     # Halves of an object overlap it by 0.5 and less; in images of few pixels the last one makes it more.
     found, labels = [[0, 1, 0.9, 0.0, 0.0, 0.49, 1.0]], [[0, 1, 0, 0.0, 0.0, 1.0, 1.0, 0]]
-    hits = [bool(evaluated(found, labels, text, first).hits[0]) for first in range(5)]
+    hits = [bool(evaluated(found, labels, text, [record]).hits[0]) for record in range(5)]
     assert hits == [False, True, False, False, True]
 
 

@@ -49,3 +49,16 @@ def test_mean_shows_a_loss_that_is_no_number(bad: float) -> None:
 def test_mean_needs_an_iteration() -> None:
     with pytest.raises(ValueError, match="no iterations"):
         mean([])
+
+
+def test_mean_weighs_iterations_by_their_records() -> None:
+    assert mean([Partial(50, 50, 50), Partial(0, 25, 25)]) == float(Fraction(50, 75))
+    assert mean([Partial(1.0, 1, 50), Partial(0.25, 1, 25)]) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("n_records", [1, 7, 50])
+def test_mean_of_iterations_of_as_many_records_is_caffes(n_records: int) -> None:
+    """To the last bit, whatever that number is."""
+    rng = random.Random(1)
+    losses = [rng.random() for _ in range(99)]
+    assert mean([Partial(loss, 3, n_records) for loss in losses]) == math.fsum(loss / 3 for loss in losses) / 99

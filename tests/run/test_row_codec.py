@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from distcalib.caffe.graph import Blob
+from distcalib.data import LeftOut
 from distcalib.engine.spec import Row
 from distcalib.metrics import Detections, Partial
 from distcalib.metrics.partial import PartialScore
@@ -61,6 +62,10 @@ ROWS: dict[str, object] = {
     "kept values and scores": _row(scores={"a": Partial(1, 2)}, values={Blob("ä\n", 1): np.zeros((0, 4), np.float32)}),
     "distances": _row(distances={"conv1": 1 / 3, "conv2": INF}),
     "times": _row(seconds={"": 1e-5, "conv": 0.25}),
+    "left out": _row(
+        scores={"top1": Partial(30, 48, 48)},
+        left_out=(LeftOut("data", 7, "'ä'", "is no Datum"), LeftOut("x", 0, "", "")),
+    ),
     "a slice": (
         _row(scores={"a": Partial(1, 2)}),
         _row(ranges=(Range(0.0, 1.0, (1.0,), (0.5,), count(np.ones(3, np.float32))),)),
@@ -116,8 +121,8 @@ def test_kinds_cover_all_partial_scores() -> None:
 
 def test_decode_refuses_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = encode(_row(scores={"a": Partial(1, 2)}))
-    monkeypatch.setattr(row_codec, "FORMAT", 2)
-    with pytest.raises(ValueError, match="a row of format 1, and this distcalib knows 2"):
+    monkeypatch.setattr(row_codec, "FORMAT", 3)
+    with pytest.raises(ValueError, match="a row of format 2, and this distcalib knows 3"):
         decode(payload)
     monkeypatch.undo()
     plain = zlib.decompress(payload).replace(b'"mean"', b'"mode"')
@@ -131,9 +136,9 @@ def test_encode_knows_every_field_of_a_row() -> None:
     """A field that is added to any of these must be written too."""
     names = {kind: [field.name for field in fields(kind)] for kind in (Row, Range, Partial, Detections, Histogram)}
     assert names == {
-        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds"],
+        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
-        Partial: ["numerator", "denominator"],
+        Partial: ["numerator", "denominator", "n_records"],
         Detections: ["labels", "scores", "hits", "positives"],
         Histogram: ["counts", "exponent"],
     }

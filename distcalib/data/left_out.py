@@ -1,0 +1,101 @@
+"""Records that cannot be used, and what a batch has in their place: a copy of its first good one.
+
+A net's batch is of a fixed size, so a row cannot just be missing. Whoever asks for a batch with a dictionary learns
+which rows are no records, and leaves out what the net makes of them; whoever asks without one gets an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from distcalib.data.datum import BadRecord
+from distcalib.errors import DataError
+
+FLAG = "--skip-bad-records"
+
+_R = TypeVar("_R")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True, order=True)
+class LeftOut:
+    """Record `number` (from 0) of the data layer `layer`, the `key` by which it is found, and what is wrong with it.
+
+    Without the path of the data: that may be another on each machine.
+    """
+
+    layer: str
+    number: int
+    key: str
+    reason: str
+
+
+Bad = dict[int, LeftOut]
+"""By row of a batch."""
+
+
+class MachineFault(BadRecord):
+    """A record that this machine cannot read now, and another may: never left out, or it would be in some scores."""
+
+
+@dataclass(frozen=True)
+class Reading(Generic[_R, _V]):
+    """How a data layer reads its records; errors begin with the path `where`, and go on with what `told` makes of one.
+
+    `decode` takes a record and its row in the batch, and raises BadRecord.
+    """
+
+    layer: str
+    where: str
+    n_records: Callable[[], int]
+    decode: Callable[[_R, int], _V]
+    told: Callable[[_R], str]
+    key: Callable[[_R], str]
+
+    def first(self, records: Iterable[_R], skip: bool) -> _V:
+        """The first record, decoded; with `skip` the first good one.  Raises DataError."""
+        bad: Bad = {}
+        for number, record in enumerate(records):
+            try:
+                return self.decode(record, 0)
+            except BadRecord as error:
+                self._take(error, record, number, number, bad if skip else None)
+        raise DataError(self._nothing(0, bad))
+
+    def rows(self, first: int, records: Sequence[_R], bad: Bad | None) -> list[_V]:
+        """Each record, decoded; for a bad one the first good one, and `bad` is told.  `first`: the number of the first.
+
+        Raises DataError for a bad record where there is no `bad`, and where all are.
+        """
+        made: list[_V] = []
+        own: Bad = {}
+        for row, record in enumerate(records):
+            try:
+                made.append(self.decode(record, row))
+            except BadRecord as error:
+                self._take(error, record, first + row, row, None if bad is None else own)
+        if not made:
+            raise DataError(self._nothing(first, own))
+        if bad is not None:
+            bad.update(own)
+        good, filler = iter(made), made[0]
+        return [filler if row in own else next(good) for row in range(len(records))]
+
+    def _take(self, error: BadRecord, record: _R, number: int, row: int, bad: Bad | None) -> None:
+        """Enter a bad record into `bad`.  Raises DataError where that cannot be."""
+        if bad is None or isinstance(error, MachineFault):
+            remedy = "" if isinstance(error, MachineFault) else f", or give {FLAG}"
+            raise DataError(f"{self.where}: {self.told(record)} {error}{remedy}") from error
+        what = str(error).partition("; ")[0]
+        # A file's name may be no text, and the report is UTF-8.
+        key = self.key(record).encode("utf-8", "backslashreplace").decode()
+        bad[row] = LeftOut(self.layer, number % self.n_records(), key, what)
+
+    def _nothing(self, first: int, bad: Bad) -> str:
+        known = bad[min(bad)]
+        return (
+            f"{self.where}: the {len(bad)} records of an iteration, from number {first % self.n_records()} on, are all "
+            f"bad ({known.key} {known.reason}), and {FLAG} needs one that is good; take them out of the data, or raise "
+            "batch_size"
+        )

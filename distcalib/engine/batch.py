@@ -1,0 +1,78 @@
+"""The batch of one iteration, and what is left of it where records could not be read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.data import FLAG, VARIES, Bad, LeftOut, Source
+from distcalib.errors import DataError
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The tops of the data layers in one iteration, of `size` records from number `first` on; `bad` are those by row
+    that could not be read, in whose place are copies of others.
+    """
+
+    tops: Mapping[str, Array]
+    by_item: frozenset[str]
+    """Tops whose rows begin with the number of their record: boxes."""
+    first: int
+    size: int
+    bad: Bad
+
+    @cached_property
+    def good(self) -> list[int]:
+        """The rows that are records."""
+        return [row for row in range(self.size) if row not in self.bad]
+
+    @property
+    def records(self) -> Sequence[int]:
+        """The number in the data of each good record."""
+        return [self.first + row for row in self.good]
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The bad records in their order."""
+        return tuple(sorted(self.bad.values()))
+
+    def kept(self, values: Array, name: str = "") -> Array:
+        """What is left of `values` (N, ...), or of the top `name`; as it is where it has no row a record."""
+        if not self.bad:
+            return values
+        if name in self.by_item:
+            return self._renumbered(values)
+        return values[self.good] if values.shape[:1] == (self.size,) else values
+
+    def _renumbered(self, boxes: Array) -> Array:
+        """Boxes (.., n, 8), whose records count from 0 without those left out."""
+        rows = boxes.reshape(-1, boxes.shape[-1])
+        place_of = {row: place for place, row in enumerate(self.good)}
+        found = rows[[int(row[0]) in place_of for row in rows]]
+        if not len(found):
+            found = np.full((1, rows.shape[1]), -1.0, np.float32)  # as a batch without objects has it
+        else:
+            found[:, 0] = [place_of[int(item)] for item in found[:, 0]]
+        return found.reshape(*boxes.shape[:-2], *found.shape)
+
+
+def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Batch:
+    """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left."""
+    bad: Bad = {}
+    tops = {
+        top: values for source in sources for top, values in source.batch(iteration, bad if skip_bad else None).items()
+    }
+    size = sources[0].batch_size if sources else 0
+    if bad and len(bad) == size:
+        known = bad[min(bad)]
+        raise DataError(
+            f"iteration {iteration}: each of its {size} records is bad in one of the data layers, such as {known.key} "
+            f"of '{known.layer}', and {FLAG} needs one that is good in each iteration; take them out of the data"
+        )
+    by_item = frozenset(top for source in sources for top, shape in source.shapes.items() if VARIES in shape)
+    return Batch(tops, by_item, iteration * size, size, bad)

@@ -1,0 +1,107 @@
+"""--skip-bad-records: what the rows of a run say of records that could not be read.
+
+Which these are is known after the FP32 pass and the ranges, which look at all iterations that anything else looks at;
+so the list is the same on any number of actors.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from distcalib.caffe.graph import Blob
+from distcalib.data import FLAG, VARIES, Index, LeftOut
+from distcalib.engine.builder import layer_shapes
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.worker import data_nodes
+from distcalib.errors import DataError, OptionError, UnsupportedError
+from distcalib.layers import ZeroBlobs
+from distcalib.measure import Job, JobResult
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES
+from distcalib.report import BadRecord, BadRecords, bad_records
+from distcalib.run.net import Net
+
+_SKIPPING = frozenset({"AnnotatedData", "Data", "ImageData"})
+"""The data layers whose records are left out if they are bad."""
+
+
+@dataclass
+class LeftOutRecords:
+    """Those of one run."""
+
+    by_iteration: dict[int, tuple[LeftOut, ...]] = field(default_factory=dict)
+    found: set[LeftOut] = field(default_factory=set)
+
+    def take(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
+        """Note what rows say.  Raises DataError where an iteration was scored with other records than before."""
+        for job, result in zip(jobs, results, strict=True):
+            scores = isinstance(job.spec, NetSpec) and job.spec.scores
+            for number, row in zip(result.iterations, result.rows, strict=True):
+                if isinstance(row, Row):
+                    self.found.update(row.left_out)
+                    if scores:
+                        self._compare(number, row.left_out)
+
+    def report(
+        self, net: Net, indexes: Mapping[str, Index | None], batch: int, iterations: Iterable[int]
+    ) -> BadRecords:
+        """The bad records among all that `iterations` read."""
+        read = set(iterations)
+        sizes = [i.n_records for n in data_nodes(net.graph) if n.type in _SKIPPING and (i := indexes[n.name])]
+        n_records = sum(_n_read(read, batch, size) for size in sizes)
+        found = (BadRecord(one.layer, one.number, one.key, one.reason) for one in self.found)
+        return bad_records(found, n_records)
+
+    def _compare(self, iteration: int, left_out: tuple[LeftOut, ...]) -> None:
+        known = self.by_iteration.setdefault(iteration, left_out)
+        if known != left_out:
+            one = min(set(known) ^ set(left_out))
+            raise DataError(
+                f"layer '{one.layer}': {one.key} {one.reason} for one actor, and another read it; every machine must "
+                f"see the same data, and nothing may write to it during a run with {FLAG}"
+            )
+
+
+def _n_read(iterations: set[int], batch: int, n_records: int) -> int:
+    """How many of the records are read by any of `iterations`."""
+    if len(iterations) * batch >= n_records and iterations == set(range(len(iterations))):
+        return n_records
+    return len({(i * batch + row) % n_records for i in iterations for row in range(batch)})
+
+
+def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], batch: int) -> None:
+    """Raise OptionError or UnsupportedError where it is not known which part of a score is of which record."""
+    odd = [
+        f"'{node.name}' ({data_shapes[top][0]})"
+        for node in data_nodes(net.graph)
+        if node.type in _SKIPPING
+        for top in node.layer.top[:1]
+        if data_shapes[top][0] != batch
+    ]
+    if odd:
+        raise OptionError(
+            f"{net.name}: {FLAG}: the data layers have different batch sizes: {batch}, and of {', '.join(odd)}; give "
+            "them one, or take bad records out of the data"
+        )
+    made, _ = layer_shapes(net.graph, ZeroBlobs(), data_shapes, net.name)
+    shapes = {**{Blob(name, 0): shape for name, shape in data_shapes.items()}, **made}
+    wrong = [blob for blob in _scored(net) if blob in shapes and not _has_row_a_record(shapes[blob], batch)]
+    if wrong:
+        told = ", ".join(f"'{blob.name}' ({' x '.join(map(str, shapes[blob]))})" for blob in dict.fromkeys(wrong))
+        raise UnsupportedError(
+            f"{net.name}: {FLAG}: blob {told} has no row for each of the {batch} records of an iteration, so none can "
+            "be left out of it; take bad records out of the data"
+        )
+
+
+def _scored(net: Net) -> list[Blob]:
+    """What scores are made of: what layers on the host read, priors aside, and all that the net hands out."""
+    found: list[Blob] = []
+    for node in net.graph:
+        if node.type in HOST_TYPES:
+            found += node.bottoms if node.type in SCORE_TYPES else node.bottoms[:2]
+    ends = [blob for blob in net.graph.outputs if net.graph.producer[blob].type not in HOST_TYPES]
+    return found + ends
+
+
+def _has_row_a_record(shape: tuple[int, ...], batch: int) -> bool:
+    return VARIES in shape or (shape[:1] == (batch,) and prod(shape) > 0)
