@@ -159,9 +159,11 @@ def plain(report: CalibrationReport) -> dict[str, object]:
     "options",
     [
         OPTIONS,
-        replace(OPTIONS, calibration_algos="auto"),
-        replace(OPTIONS, equalize=True, bias_correction=True, calibration_algos="KL"),
-        replace(OPTIONS, confidence=0.9, strategy="greedy"),
+        pytest.param(replace(OPTIONS, calibration_algos="auto"), marks=pytest.mark.slow),
+        pytest.param(
+            replace(OPTIONS, equalize=True, bias_correction=True, calibration_algos="KL"), marks=pytest.mark.slow
+        ),
+        pytest.param(replace(OPTIONS, confidence=0.9, strategy="greedy"), marks=pytest.mark.slow),
     ],
     ids=["ranked", "auto", "recover", "confidence"],
 )
@@ -199,22 +201,24 @@ def test_ranges_are_those_of_the_good_records(tiny: Tiny, bad_net: Tiny, tmp_pat
     assert len(written[0]) > 6
 
 
+@pytest.mark.slow
 def test_bias_correction_is_by_the_good_records(tiny: Tiny, bad_net: Tiny, tmp_path: Path) -> None:
     clean = without(tiny, tmp_path / "clean", BAD, batch=len(GOOD))
     made: list[dict[str, Array]] = []
-    for net, n in ((bad_net, ITERATIONS), (clean, 1)):
+    for net, n in ((bad_net, ITERATIONS), (clean, 1), (tiny, ITERATIONS)):
         options = CalibrationOptions(
             sampling_iterations=n,
             quantize_model=True,
             bias_correction=True,
             skip_bad_records=True,
-            out=tmp_path / str(n),
+            out=tmp_path / str(len(made)),
         )
         report = calibrate(net.prototxt, net.weights, options)
         assert report.output_weights is not None
         made.append(read_biases(Path(report.output_weights)))
-    for name, bias in made[0].items():
-        np.testing.assert_allclose(bias, made[1][name], rtol=1e-4, atol=1e-6)
+    for name, bias in made[0].items():  # kernels of another batch sum in another order
+        np.testing.assert_allclose(bias, made[1][name], atol=1e-5)
+    assert max(np.abs(bias - made[2][name]).max() for name, bias in made[0].items()) > 1e-4, "all records tell another"
 
 
 def read_biases(path: Path) -> dict[str, Array]:
@@ -242,6 +246,7 @@ def test_rows_without_bad_records_are_shared_with_a_run_without_the_flag(tiny: T
     assert (tmp_path / "fresh" / FILE_NAME).is_file()
 
 
+@pytest.mark.slow
 def test_calibrate_goes_on_where_a_killed_run_ended(
     bad_net: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
