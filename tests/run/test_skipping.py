@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def on(net: Tiny | TinySsd, folder: Path, database: Path, backend: str = "LMDB",
     text = net.prototxt.read_text().replace(str(net.database), str(database))
     text = text.replace("backend: LMDB", f"backend: {backend}")
     if batch is not None:
-        text = text.replace("batch_size: 8", f"batch_size: {batch}").replace("batch_size: 4", f"batch_size: {batch}")
+        text = re.sub("batch_size: [0-9]+", f"batch_size: {batch}", text)
     prototxt = folder / "net.prototxt"
     prototxt.write_text(text)
     return Tiny(prototxt, net.weights, database)
