@@ -86,6 +86,9 @@ def add_actors(parser: argparse.ArgumentParser) -> None:
         help="physical cores of each; auto, the default: one, and more where memory is short",
     )
     add_address(parser)
+    parser.add_argument(
+        "--ship-data", action="store_true", help="send the records to the actors, for nodes that cannot open the data"
+    )
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:

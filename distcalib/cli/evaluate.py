@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
             root=args.root,
             address=args.address,
             skip_bad_records=args.skip_bad_records,
+            ship_data=args.ship_data,
             reporter=reporter,
         )
     if args.json:

@@ -6,16 +6,22 @@ from distcalib.data.arrays import load_arrays
 from distcalib.data.identity import data_identity
 from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.data.shipped import Chunk, Shipped
+from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, Index, Source
 
 __all__ = [
     "DATA_TYPES",
     "FLAG",
     "REFUSED_DATA",
+    "UNSHIPPABLE",
     "VARIES",
     "Bad",
+    "Chunk",
     "Index",
     "LeftOut",
+    "Shipment",
+    "Shipped",
     "Source",
     "data_identity",
     "load_arrays",

@@ -15,10 +15,11 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
-from distcalib.data.database import database_faults, database_reading, first_records, open_records, transform_of
+from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
 from distcalib.data.datum import BadRecord, Pixels, stacked, times
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
+from distcalib.data.shipped import Shipped, files_of
 from distcalib.data.source import VARIES, FloatArray, Index
 from distcalib.errors import DataError
 
@@ -34,7 +35,12 @@ class AnnotatedSource:
     """
 
     def __init__(
-        self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None, skip_bad: bool = False
+        self,
+        layer: caffe_pb2.LayerParameter,
+        prototxt: Path,
+        index: Index | None = None,
+        skip_bad: bool = False,
+        shipped: Shipped | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         faults = database_faults(layer)
@@ -43,8 +49,8 @@ class AnnotatedSource:
         if faults:
             raise DataError(f"{where}: " + "; ".join(faults))
         self._param = layer.annotated_data_param
-        self._transform = transform_of(layer, where, prototxt)
-        self._records = open_records(layer.data_param, prototxt, index)
+        self._transform = transform_of(layer, where, prototxt, files_of(shipped))
+        self._records = layer_records(layer, prototxt, index, shipped)
         self.tops = tuple(layer.top)
         self.batch_size = int(layer.data_param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from distcalib.data.left_out import Bad, Reading
 from distcalib.data.leveldb_records import LevelDbRecords
 from distcalib.data.lmdb_records import LmdbRecords
 from distcalib.data.records import Record, Records, key_text
+from distcalib.data.shipped import Shipped, ShippedRecords, files_of
 from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
@@ -32,15 +33,20 @@ class DatabaseSource:
     record decides."""
 
     def __init__(
-        self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None, skip_bad: bool = False
+        self,
+        layer: caffe_pb2.LayerParameter,
+        prototxt: Path,
+        index: Index | None = None,
+        skip_bad: bool = False,
+        shipped: Shipped | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.data_param
         faults = database_faults(layer)
         if faults:
             raise DataError(f"{where}: " + "; ".join(faults))
-        self._transform = transform_of(layer, where, prototxt)
-        self._records = open_records(param, prototxt, index)
+        self._transform = transform_of(layer, where, prototxt, files_of(shipped))
+        self._records = layer_records(layer, prototxt, index, shipped)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
@@ -100,19 +106,30 @@ def first_records(records: Records, batch_size: int, skip_bad: bool) -> Iterable
     return records.read(0, min(batch_size, records.n_records)) if skip_bad else (records.first(),)
 
 
+def layer_records(
+    layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None, shipped: Shipped | None
+) -> Records:
+    """The records of a layer that reads a database, opened or as they were sent. Raises DataError."""
+    if shipped is None:
+        return open_records(layer.data_param, prototxt, index)
+    return ShippedRecords(resolve_path(layer.data_param.source, prototxt), index, shipped.of(layer.name))
+
+
 def open_records(param: caffe_pb2.DataParameter, prototxt: Path, index: Index | None = None) -> Records:
     """The database that `param` names. Raises DataError."""
     backend = LmdbRecords if param.backend == param.LMDB else LevelDbRecords
     return backend(resolve_path(param.source, prototxt), index)
 
 
-def transform_of(layer: caffe_pb2.LayerParameter, where: str, prototxt: Path) -> Transform:
-    """What a layer that reads a database does to its images. Raises DataError."""
+def transform_of(
+    layer: caffe_pb2.LayerParameter, where: str, prototxt: Path, files: Mapping[str, bytes] | None = None
+) -> Transform:
+    """What a layer that reads a database does to its images; `files` as Transform has them. Raises DataError."""
     param = caffe_pb2.TransformationParameter()
     param.CopyFrom(layer.transform_param)
     if layer.data_param.force_encoded_color:
         param.force_color = True
-    return Transform(param, where, prototxt)
+    return Transform(param, where, prototxt, files)
 
 
 def database_faults(layer: caffe_pb2.LayerParameter) -> list[str]:

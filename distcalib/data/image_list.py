@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from distcalib.caffe.paths import resolve_path
+from distcalib.data.datum import BadRecord
+from distcalib.data.left_out import MachineFault
 from distcalib.data.records import SAME_DATA, Records
 from distcalib.data.source import Index, LineIndex
 from distcalib.errors import DataError
@@ -63,7 +65,19 @@ class ImageList:
 
     def name(self, line: Line) -> str:
         """The image's name as it stands in the list, without the folder that it is in on this machine."""
-        return line.file.removeprefix(os.path.join(self.index.folder, self.index.root))
+        return name_in(self.index, line)
+
+    def contents(self, line: Line) -> bytes:
+        """The bytes of a line's file. Raises BadRecord."""
+        try:
+            return Path(line.file).read_bytes()
+        except FileNotFoundError as error:
+            raise BadRecord("does not exist; correct the list or root_folder") from error
+        except (IsADirectoryError, NotADirectoryError, PermissionError, ValueError) as error:  # ValueError: a null byte
+            raise BadRecord(f"cannot be read ({getattr(error, 'strerror', error)}); correct the list") from error
+        except OSError as error:
+            told = f"cannot be read ({error.strerror}); see to the disk, and give the command again"
+            raise MachineFault(told) from error
 
     def _opened(self) -> BinaryIO:
         """The file. Raises DataError."""
@@ -115,6 +129,11 @@ class ImageList:
             )
         file = os.path.join(self.index.folder, self.index.root + os.fsdecode(parts[1]))
         return Line(position + 1, file, int(parts[2]))
+
+
+def name_in(index: LineIndex, line: Line) -> str:
+    """The name in the list of `index` of a line's image."""
+    return line.file.removeprefix(os.path.join(index.folder, index.root))
 
 
 def _numbered(lines: list[int]) -> str:

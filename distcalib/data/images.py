@@ -14,8 +14,9 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, stacked, times
 from distcalib.data.image_list import ImageList, Line
-from distcalib.data.left_out import Bad, MachineFault, Reading
+from distcalib.data.left_out import Bad, Reading
 from distcalib.data.resize import resize
+from distcalib.data.shipped import Shipped, ShippedImages, files_of
 from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
@@ -31,17 +32,22 @@ class ImageSource:
     layer asks that is not done; `batch` names the line and the file of an image that is at fault."""
 
     def __init__(
-        self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None, skip_bad: bool = False
+        self,
+        layer: caffe_pb2.LayerParameter,
+        prototxt: Path,
+        index: Index | None = None,
+        skip_bad: bool = False,
+        shipped: Shipped | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.image_data_param
         faults = _faults(layer)
         if faults:
             raise DataError(f"{where}: " + "; ".join(faults))
-        self._transform = Transform(layer.transform_param, where, prototxt)
+        self._transform = Transform(layer.transform_param, where, prototxt, files_of(shipped))
         self._flags = COLOR if param.is_color else GRAY
         self._resize = caffe_pb2.ResizeParameter(height=param.new_height, width=param.new_width)
-        self._list = ImageList(resolve_path(param.source, prototxt), param.root_folder, prototxt, index)
+        self._list = _open_list(layer, prototxt, index, shipped)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
@@ -76,7 +82,7 @@ class ImageSource:
 
     def _pixels(self, line: Line, row: int) -> Pixels:
         """A line's image (C, H, W), before mean and scale. Raises BadRecord."""
-        image = decode(_contents(line.file), self._flags)
+        image = decode(self._list.contents(line), self._flags)
         if self._resize.height:
             image = resize(image, self._resize)
         pixels = self._transform.image(image)
@@ -88,16 +94,15 @@ class ImageSource:
         return pixels
 
 
-def _contents(file: str) -> bytes:
-    """The bytes of an image file. Raises BadRecord."""
-    try:
-        return Path(file).read_bytes()
-    except FileNotFoundError as error:
-        raise BadRecord("does not exist; correct the list or root_folder") from error
-    except (IsADirectoryError, NotADirectoryError, PermissionError, ValueError) as error:  # ValueError: a null byte
-        raise BadRecord(f"cannot be read ({getattr(error, 'strerror', error)}); correct the list") from error
-    except OSError as error:
-        raise MachineFault(f"cannot be read ({error.strerror}); see to the disk, and give the command again") from error
+def _open_list(
+    layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None, shipped: Shipped | None
+) -> ImageList | ShippedImages:
+    """The list that the layer names. Raises DataError."""
+    param = layer.image_data_param
+    path = resolve_path(param.source, prototxt)
+    if shipped is not None:
+        return ShippedImages(path, index, shipped.of(layer.name))
+    return ImageList(path, param.root_folder, prototxt, index)
 
 
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:

@@ -15,6 +15,7 @@ from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
 from distcalib.data.images import ImageSource
+from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source
 from distcalib.errors import UnsupportedError
 
@@ -36,19 +37,21 @@ def open_source(
     index: Index | None = None,
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
     skip_bad: bool = False,
+    shipped: Shipped | None = None,
 ) -> Source:
     """The source behind a data layer of the net in the file `prototxt`.
 
     index: `source.index` of the same layer from another process; with it nothing is ever scanned.
     arrays: by top name, what Input layers feed; others ignore it.
     skip_bad: the first good record decides the shape, not the first.
+    shipped: what was sent of the data, which are not opened then; needs `index`.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "AnnotatedData":
-        return AnnotatedSource(layer, prototxt, index, skip_bad)
+        return AnnotatedSource(layer, prototxt, index, skip_bad, shipped)
     if layer.type == "Data":
-        return DatabaseSource(layer, prototxt, index, skip_bad)
+        return DatabaseSource(layer, prototxt, index, skip_bad, shipped)
     if layer.type == "ImageData":
-        return ImageSource(layer, prototxt, index, skip_bad)
+        return ImageSource(layer, prototxt, index, skip_bad, shipped)
     if layer.type == "HDF5Data":
         return Hdf5Source(layer, prototxt, index)
     if layer.type == "DummyData":

@@ -15,7 +15,7 @@ What differs, on purpose:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -34,9 +34,17 @@ from distcalib.quantize.storage import ZERO_POINT
 class Transform:
     """One layer's transform_param; `where` begins its errors: "net.prototxt: layer 'data' (Data)".
 
+    `files`: contents of files by absolute path, which are not read then.
+
     Raises DataError for what would be random in a test or is not done, all at once, and for an unusable mean_file."""
 
-    def __init__(self, param: caffe_pb2.TransformationParameter, where: str, prototxt: Path) -> None:
+    def __init__(
+        self,
+        param: caffe_pb2.TransformationParameter,
+        where: str,
+        prototxt: Path,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         faults = list(_faults(param))
         if faults:
             raise DataError(f"{where}: transform_param: " + "; ".join(faults))
@@ -48,7 +56,9 @@ class Transform:
         self._scale = np.float32(param.scale)
         self._pad = int(param.pad)
         self._mean_value = np.array(param.mean_value, np.float32)
-        self._mean_image = _read_mean(resolve_path(param.mean_file, prototxt), where) if param.mean_file else None
+        self._mean_image: FloatArray | None = None
+        if param.mean_file:
+            self._mean_image = _read_mean(resolve_path(param.mean_file, prototxt), where, files or {})
         # The cores of an actor belong to the inference engine, and OpenCV would start a thread for each core it sees.
         cv2.setNumThreads(1)
 
@@ -154,10 +164,10 @@ def _resize_faults(name: str, param: caffe_pb2.ResizeParameter) -> Iterator[str]
         yield f"{name} draws one of {len(param.interp_mode)} interp_mode for each image; keep one for a test"
 
 
-def _read_mean(path: Path, where: str) -> FloatArray:
+def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray:
     """The mean image of a binaryproto as (C, H, W). Raises DataError."""
     try:
-        blob = caffe_pb2.BlobProto.FromString(path.read_bytes())
+        blob = caffe_pb2.BlobProto.FromString(files[str(path)] if str(path) in files else path.read_bytes())
     except OSError as error:
         raise DataError(
             f"{where}: mean_file {path} cannot be read ({error.strerror}); a relative path is looked up from the "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Source, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, Shipped, Source, open_source
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
@@ -43,6 +43,8 @@ class Setting:
     """What feeds Input layers, by top."""
     skip_bad: bool = False
     """Whether records that cannot be read are left out."""
+    shipped: Shipped | None = None
+    """What was sent of the data; None: actors open it themselves."""
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
@@ -87,7 +89,9 @@ class NetWorker:
             self._local[key] = self._compile_local(pickle.loads(blob[len(_LOCAL) :].tobytes()))
             return
         program = Program(blob, self._n_threads)
-        self._loaded[key] = _Loaded(program, program.header.spec.graph)
+        shipped = self._setting.shipped
+        files = {} if shipped is None else shipped.files
+        self._loaded[key] = _Loaded(program, program.header.spec.graph, files)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
@@ -141,7 +145,7 @@ class NetWorker:
         if identity not in self._sources:
             setting = self._setting
             index = setting.indexes.get(node.name)
-            made = open_source(node.layer, setting.prototxt, index, setting.arrays, setting.skip_bad)
+            made = open_source(node.layer, setting.prototxt, index, setting.arrays, setting.skip_bad, setting.shipped)
             self._sources[identity] = made
         return self._sources[identity]
 
@@ -150,6 +154,7 @@ class NetWorker:
 class _Loaded:
     program: Program
     graph: Graph
+    files: Mapping[str, bytes]
 
     def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
@@ -160,7 +165,7 @@ class _Loaded:
                 continue
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
-                scores[node.tops[0].name] = score_layer(node.layer, bottoms, batch.records, batch.size)
+                scores[node.tops[0].name] = score_layer(node.layer, bottoms, batch.records, batch.size, self.files)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:

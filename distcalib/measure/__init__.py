@@ -1,12 +1,13 @@
 """Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets."""
 
-from distcalib.measure.jobs import Blob, Enough, Job, JobResult, OnRows, Progress, Worker, WorkerFactory
+from distcalib.measure.jobs import Blob, Cargo, Enough, Job, JobResult, OnRows, Progress, Worker, WorkerFactory
 from distcalib.measure.pool import ActorPool
 from distcalib.measure.topology import Core, Placement, Topology, place_actors, read_topology
 
 __all__ = [
     "ActorPool",
     "Blob",
+    "Cargo",
     "Core",
     "Enough",
     "Job",

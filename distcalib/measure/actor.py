@@ -59,13 +59,13 @@ class ActorProcess:
         os.environ.update(env)
         return _guarded(f"actor {placement.actor}", lambda: self._pin(placement))
 
-    def make_worker(self, factory: WorkerFactory, shared: object) -> Outcome:
+    def make_worker(self, factory: WorkerFactory, shared: object, *pieces: object) -> Outcome:
         """Make the worker; `shared` comes out of the object store, its arrays are read-only views."""
         placement = self._placement
         assert placement is not None, "prepare() comes first"
 
         def make() -> Outcome:
-            self._worker = factory(shared, placement)
+            self._worker = factory(shared, placement, pieces) if pieces else factory(shared, placement)
             return Outcome()
 
         return _guarded(f"actor {placement.actor}: making its worker", make)

@@ -125,6 +125,11 @@ class Cluster:
             if node["Alive"]
         }
 
+    def store_bytes(self) -> dict[str, int]:
+        """The size of each node's object store, by id in hex."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        return {node["NodeID"]: int(node["Resources"].get("object_store_memory", 0)) for node in nodes}
+
     def answering_nodes(self) -> dict[str, str]:
         """Of the live nodes those whose Ray answers now: up to a minute may pass until Ray gives a lost one up."""
         nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]

@@ -42,6 +42,7 @@ class Fleet:
         factory: WorkerFactory,
         shared: object,
         env: Mapping[str, str],
+        pieces: Sequence[Ref] = (),
     ) -> None:
         self.cluster = cluster
         self._placements = list(placements)
@@ -51,6 +52,7 @@ class Fleet:
         self._env = dict(env)
         self._factory = cluster.put(factory)
         self._shared = cluster.put(shared)
+        self._pieces = tuple(pieces)
         self._left: list[list[Left]] = [[] for _ in placements]
         self._used: dict[int, None] = {}  # actors that may hold a program; as keys, for sets have no order
         self._abandoned_seconds = 0.0
@@ -187,7 +189,8 @@ class Fleet:
                 self.replace(number, error.for_memory)
 
     def kill(self) -> None:
-        """End all processes at once."""
+        """End all processes at once, and let go of the pieces."""
+        self._pieces = ()
         for actor in self._actors:
             actor.kill()
         self._actors.clear()
@@ -196,7 +199,7 @@ class Fleet:
         placement = self._placements[number]
         return [
             self._actors[number].call("prepare", placement, self._env),
-            self._actors[number].call("make_worker", self._factory, self._shared),
+            self._actors[number].call("make_worker", self._factory, self._shared, *self._pieces),
         ]
 
     def _finish(self, number: int, refs: list[Ref]) -> None:

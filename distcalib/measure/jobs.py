@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.errors import DistcalibError
-from distcalib.measure.topology import Placement
+from distcalib.measure.nodes import NodeInfo
 
 Blob = npt.NDArray[np.uint8]
 
@@ -44,9 +44,18 @@ class Worker(Protocol):
         ...
 
 
-WorkerFactory = Callable[[Any, Placement], Worker]
-"""factory(shared, placement): called in the actor after env and affinity are in place; must be picklable.
-Arrays inside `shared` are read-only views into the object store, one copy a machine."""
+WorkerFactory = Callable[..., Worker]
+"""factory(shared, placement), or factory(shared, placement, pieces) where the pool has a cargo: called in the actor
+after env and affinity are in place; must be picklable.
+Arrays inside `shared` and pieces are read-only views into the object store, one copy a machine."""
+
+
+@dataclass(frozen=True)
+class Cargo:
+    """What all actors need and is too much for one object; `pieces`, called with the nodes that there are, gives it
+    piece by piece, so that the driver never holds all of it beside the object store."""
+
+    pieces: Callable[[Sequence[NodeInfo]], Iterable[object]]
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ class NodeInfo:
 
     `isas`: oneDNN's names of the instruction sets it may use there, widest first. `versions`: of distcalib, of what
     decides its results, of Ray and Python; "missing" for one that is not there. `memory_bytes`: what all processes
-    there may have together; `free_bytes`: what was left when the node was asked; `shm_bytes`: of /dev/shm, Ray's object
-    store. `load`: processes that want a core, averaged over a minute. `address`: its IP address in the cluster.
-    `machine`: the same for nodes that are only containers on one machine.
+    there may have together; `free_bytes`: what was left when the node was asked; `shm_bytes`: of /dev/shm, where Ray's
+    object store is; `store_bytes`: of that store, 0 until a pool has asked Ray. `load`: processes that want a core,
+    averaged over a minute. `address`: its IP address in the cluster. `machine`: the same for nodes that are only
+    containers on one machine.
     """
 
     node_id: str
@@ -43,6 +44,7 @@ class NodeInfo:
     address: str = ""
     load: float = 0.0
     machine: str = ""
+    store_bytes: int = 0
 
     @property
     def label(self) -> str:

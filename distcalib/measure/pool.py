@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 
@@ -16,7 +17,7 @@ from distcalib.measure.call import Call
 from distcalib.measure.cluster import Cluster
 from distcalib.measure.feeding import IN_FLIGHT
 from distcalib.measure.fleet import Fleet
-from distcalib.measure.jobs import Enough, Job, JobResult, OnRows, Progress, WorkerFactory
+from distcalib.measure.jobs import Cargo, Enough, Job, JobResult, OnRows, Progress, WorkerFactory
 from distcalib.measure.nodes import NodeInfo, describe_this_node, place_on_nodes
 from distcalib.measure.survey import LOST, ask_nodes
 from distcalib.measure.topology import Placement
@@ -35,7 +36,8 @@ class ActorPool:
     and `oversubscribed` says so. `cores_per_actor` None: as few as the memory of each machine allows, where an actor
     needs `actor_bytes`. `env`, or what it returns for the nodes, is in each actor's environment before the factory is
     even imported there; it may refuse the nodes.
-    `shared` is stored once for all actors; arrays in it arrive as read-only views.
+    `shared` is stored once for all actors; arrays in it arrive as read-only views. `cargo` is what is too large for
+    that: its pieces are stored one after the other, once `env` has agreed to the nodes, and live as long as the pool.
     `in_flight`: tasks that an actor is given at a time, see feeding.py.
     `address`: of a Ray cluster, on all nodes of which actors run; None: the Ray already used in this process, else
     RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used within seconds.
@@ -53,6 +55,7 @@ class ActorPool:
         env: Mapping[str, str] | Environment | None = None,
         address: str | None = None,
         shared: object = None,
+        cargo: Cargo | None = None,
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._in_flight = in_flight
@@ -71,9 +74,11 @@ class ActorPool:
             if self._spread:
                 self.nodes = self._ask()
                 placements = self._place(self.nodes, n_actors)
+            self.nodes = self._with_stores(self.nodes)
             self._agree = env if callable(env) else None
             self._env = self._agree(self.nodes) if self._agree else dict(env or {})  # type: ignore[arg-type]
-            self._fleet = Fleet(self._cluster, placements, factory, shared, self._env)
+            pieces = [] if cargo is None else [self._cluster.put(piece) for piece in cargo.pieces(self.nodes)]
+            self._fleet = Fleet(self._cluster, placements, factory, shared, self._env, pieces)
         except BaseException:
             self.close()
             raise
@@ -159,6 +164,11 @@ class ActorPool:
             raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in found.silent.items()))
         return found.nodes
 
+    def _with_stores(self, nodes: Sequence[NodeInfo]) -> tuple[NodeInfo, ...]:
+        """The nodes with the sizes of their object stores, which Ray knows."""
+        stores = self._cluster.store_bytes()
+        return tuple(replace(node, store_bytes=stores.get(node.node_id or self._cluster.home, 0)) for node in nodes)
+
     def _welcome(self, fleet: Fleet, meanwhile: bool = False) -> None:
         """Use nodes that have joined since, if they are as the others; else say why not, once. `meanwhile`, in a call,
         no actor can move: that waits for the end of it."""
@@ -172,7 +182,7 @@ class ActorPool:
             self._unwelcome.update(self._cluster.live_nodes().keys() - known - {node.node_id for node in found.nodes})
             for label, reason in found.silent.items():
                 _LOG.warning("%s joined and is not used: %s", label, reason)
-        for node in found.nodes:
+        for node in self._with_stores(found.nodes):
             placements: tuple[Placement, ...] = ()
             try:
                 alike = self._agree is None or self._agree((*self.nodes, node)) == self._env

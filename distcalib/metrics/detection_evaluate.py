@@ -7,7 +7,7 @@ nothing, and any iteration can be evaluated by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,19 @@ Size = tuple[int, int]
 """Height and width of an image in pixels."""
 
 
-def detection_evaluate(layer: LayerParameter, found: Array, labels: Array, records: Sequence[int] = ()) -> Detections:
+def detection_evaluate(
+    layer: LayerParameter,
+    found: Array,
+    labels: Array,
+    records: Sequence[int] = (),
+    files: Mapping[str, bytes] | None = None,
+) -> Detections:
     """Rows found (.., R, 7) of DetectionOutput against labels (.., N, 8) of AnnotatedData.
 
     labels are (item, label, instance, xmin, ymin, xmax, ymax, difficult); item is -1 in a row for nothing.
-    `records`: the number in the data of each item, for the sizes of images; none: the item's own.  Raises DataError for
-    labels that are no class, UnsupportedError for shapes that do not fit.
+    `records`: the number in the data of each item, for the sizes of images; none: the item's own.
+    `files`: contents of files that would be read otherwise, by path.  Raises DataError for labels that are no class,
+    UnsupportedError for shapes that do not fit.
     """
     p = layer.detection_evaluate_param
     if found.shape[-1:] != (7,) or labels.shape[-1:] != (8,):
@@ -41,7 +48,7 @@ def detection_evaluate(layer: LayerParameter, found: Array, labels: Array, recor
     rows, objects = found.reshape(-1, 7), _objects(layer, labels.reshape(-1, 8))
     rows = rows[(rows[:, 0] != -1) & (rows[:, 1] != -1)]  # of an iteration without detections
     is_hit, counts = np.zeros(len(rows), np.bool_), np.ones(len(rows), np.bool_)
-    image_sizes = read_sizes(p.name_size_file) if p.name_size_file else ()
+    image_sizes = read_sizes(p.name_size_file, (files or {}).get(p.name_size_file)) if p.name_size_file else ()
     order: list[Array] = []
     for item, label, group in _groups(rows):
         group = group[np.argsort(-rows[group, 2], kind="stable")]
@@ -68,10 +75,13 @@ def check_detection_evaluate(layer: LayerParameter) -> None:
 
 
 @lru_cache(maxsize=4)
-def read_sizes(path: str) -> tuple[Size, ...]:
-    """The sizes in a name_size_file, lines of `name height width`.  Raises DataError."""
+def read_sizes(path: str, content: bytes | None = None) -> tuple[Size, ...]:
+    """The sizes in a name_size_file, lines of `name height width`; it is not read where its `content` is given.
+
+    Raises DataError.
+    """
     try:
-        words = Path(path).read_text("utf-8", "surrogateescape").split()
+        words = (Path(path).read_bytes() if content is None else content).decode("utf-8", "surrogateescape").split()
         found = tuple((int(h), int(w)) for h, w in zip(words[1::3], words[2::3], strict=True))
     except OSError as error:
         raise DataError(f"{path}: the name_size_file cannot be read ({error.strerror}); correct its path") from None

@@ -8,7 +8,7 @@ not applied, since `caffe test` prints the unweighted value (and the weighted on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -32,16 +32,21 @@ LOG_THRESHOLD = float(np.float32(1e-20))
 
 
 def score_layer(
-    layer: LayerParameter, bottoms: Sequence[Array], records: Sequence[int], batch_size: int | None = None
+    layer: LayerParameter,
+    bottoms: Sequence[Array],
+    records: Sequence[int],
+    batch_size: int | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> PartialScore:
     """What `layer`, one of SCORE_TYPES, makes of one iteration's bottoms (f32).
 
     `records`: the numbers in the data of the records that the bottoms are of; `batch_size`: how many there would be if
-    none were left out.  Raises UnsupportedError and DataError.
+    none were left out; `files`: contents of files that it would read otherwise, by path.  Raises UnsupportedError and
+    DataError.
     """
     if layer.type == DETECTION:
         check_layer(layer)
-        return detection_evaluate(layer, bottoms[0], bottoms[1], records)
+        return detection_evaluate(layer, bottoms[0], bottoms[1], records, files)
     made = replace(evaluate_layer(layer, bottoms), n_records=max(1, len(records)))
     if batch_size is None or len(records) == batch_size or not _is_sum(layer):
         return made

@@ -117,6 +117,7 @@ class _Run:
                 data=options.data,
                 build=self.build,
                 address=options.address,
+                shipped_iterations=max(options.iterations_read) + 1 if options.ship_data else None,
                 open_journal=lambda: Journal(self.target.folder),
                 skip_bad=options.skip_bad_records,
             ) as session,

@@ -20,6 +20,7 @@ from distcalib.run.checks import check_ap_version, check_iterations, check_skipp
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import Session, rows, versions
+from distcalib.run.shipping import check_ship_data
 
 
 def evaluate(
@@ -35,6 +36,7 @@ def evaluate(
     root: str | Path | None = None,
     address: str | None = None,
     skip_bad_records: bool = False,
+    ship_data: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
@@ -42,12 +44,14 @@ def evaluate(
     Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores, which
     None sets by the memory.  `root`: a build folder of Intel Caffe, which measures in place of the embedded engine.
     `ap_version`: how detections become an AP.  `address`: of a Ray cluster, all nodes of which measure.
-    `skip_bad_records`: a record that cannot be read is left out.  Raises the errors of distcalib.errors.
+    `skip_bad_records`: a record that cannot be read is left out.  `ship_data`: actors are sent the data and open none.
+    Raises the errors of distcalib.errors.
     """
     begin = time.perf_counter()
     check_iterations(iterations)
     check_ap_version(ap_version, root)
     check_skipping(skip_bad_records, root)
+    check_ship_data(ship_data, root)
     build = open_build(root, isa)
     net = open_net(Path(model))
     with Session(
@@ -61,6 +65,7 @@ def evaluate(
         build=build,
         address=address,
         skip_bad=skip_bad_records,
+        shipped_iterations=iterations if ship_data else None,
     ) as session:
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])

@@ -10,7 +10,11 @@ from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.run.shipping import check_ship_data
 from distcalib.search import make_strategy
+
+_DECIDE_NOTHING = frozenset({"ship_data"})
+"""Switches that say how a run is done, and change no byte of what it finds."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,12 @@ class CalibrationOptions(Options):
     n_actors: int | None = None
     cores_per_actor: int | None = None
     address: str | None = None
+    ship_data: bool = False
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The switches that are on, by name, and `root` if a build of Caffe measures."""
-        on = tuple(field.name for field in fields(self) if getattr(self, field.name) is True)
+        on = tuple(f.name for f in fields(self) if getattr(self, f.name) is True and f.name not in _DECIDE_NOTHING)
         return on if self.root is None else (*on, "root")
 
     @property
@@ -67,6 +72,7 @@ class CalibrationOptions(Options):
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)
         check_skipping(self.skip_bad_records, self.root)
+        check_ship_data(self.ship_data, self.root)
         if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
             raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):

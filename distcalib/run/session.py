@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Index, data_identity, load_arrays, open_source
+from distcalib.data import Chunk, Index, Shipment, Shipped, data_identity, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
@@ -39,6 +39,7 @@ from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
 from distcalib.run.resuming import Resuming
+from distcalib.run.shipping import cargo_of, refuse_too_large, refuse_unshippable
 from distcalib.version import __version__
 
 
@@ -57,10 +58,12 @@ class Session:
         data: Path | None = None,
         build: CaffeBuild | None = None,
         address: str | None = None,
+        shipped_iterations: int | None = None,
         open_journal: Callable[[], Journal] | None = None,
         skip_bad: bool = False,
     ) -> None:
         """`build`: what scores in place of the embedded engine. `cores_per_actor` None: as memory allows.
+        `shipped_iterations`: send the records of so many iterations to the actors, which open no data then.
         `open_journal`: opens that of the run, once the inputs were found to be readable; the session closes it.
         `skip_bad`: leave out records that cannot be read.
 
@@ -69,6 +72,8 @@ class Session:
         refuse_unrunnable(net, fed=data is not None)
         if build is not None:
             refuse_for_caffe(net)
+        if shipped_iterations is not None:
+            refuse_unshippable(net)
         for said in net_notes(net):
             reporter.note(said)
         self.net = net
@@ -81,7 +86,10 @@ class Session:
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
-        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skip_bad)
+        read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
+        shipment = None if shipped_iterations is None else Shipment(read, net.path, indexes, shipped_iterations)
+        shipped = None if shipment is None else Shipped(shipment.files())
+        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skip_bad, shipped)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._resuming: Resuming | None = None
         start = partial(
@@ -96,7 +104,9 @@ class Session:
         try:
             self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
             if build is None or self._caffe is None:
-                self._pool = start(make_worker, env=partial(agree, isa), shared=setting)
+                cargo = None if shipment is None else cargo_of(shipment, self.batch, reporter)
+                env = partial(agree, isa, shipment=shipment)
+                self._pool = start(make_worker, env=env, shared=setting, cargo=cargo)
             else:
                 env = partial(agree_on_caffe, build.environment)
                 self._pool = start(make_caffe_worker, env=env, shared=self._caffe.setting, in_flight=1)
@@ -106,7 +116,6 @@ class Session:
         try:
             self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
             if self.journal is not None:
-                read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
                 identity = [indexes, data_identity(read, net.path, indexes), arrays]
                 keys = Keys(self.weights, identity, self.isa, versions(build))
                 self._resuming = Resuming(self.journal, keys, skip_bad)
@@ -275,9 +284,11 @@ class Session:
         self.close()
 
 
-def agree(isa: str, nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
-    """The environment in which all nodes compute alike; refuses nodes that cannot."""
+def agree(isa: str, nodes: Sequence[NodeInfo], shipment: Shipment | None = None) -> Mapping[str, str]:
+    """The environment in which all nodes compute alike; refuses nodes that cannot, or that cannot hold the records."""
     refuse_mixed(nodes)
+    if shipment is not None:
+        refuse_too_large(shipment, nodes)
     return agreed_environment(isa, nodes)
 
 
@@ -289,8 +300,10 @@ def agree_on_caffe(environment: Mapping[str, str], nodes: Sequence[NodeInfo]) ->
     return environment
 
 
-def make_worker(setting: Setting, placement: Placement) -> NetWorker:
-    """The pool's factory."""
+def make_worker(setting: Setting, placement: Placement, chunks: Sequence[Chunk] = ()) -> NetWorker:
+    """The pool's factory; `chunks`: what was sent of the data, if they were sent."""
+    if setting.shipped is not None:
+        setting = replace(setting, shipped=replace(setting.shipped, chunks=chunks))
     return NetWorker(setting, placement.n_threads)
 
 

@@ -17,7 +17,7 @@ import ray
 import ray.cloudpickle
 
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
-from distcalib.measure import ActorPool, Blob, Job, Placement, Progress
+from distcalib.measure import ActorPool, Blob, Cargo, Job, Placement, Progress
 from distcalib.measure.pinning import stray_threads
 
 # This file cannot be imported by name in an actor.
@@ -458,3 +458,33 @@ def test_pool_goes_on_where_an_actor_died_over_what_nobody_waited_for(pool: Acto
         wanted, _ = pool.run([job("a", 2, sleep=0.05), doomed])
         assert wanted.rows == rows("a", 2)
     assert pool.run([job("b", 200, sleep=0.01)])[0].rows == rows("b", 200)
+
+
+class CargoWorker(EchoWorker):
+    """Rows tell what came as pieces, and how."""
+
+    def __init__(self, shared: dict[str, Any], placement: Placement, pieces: Sequence[Blob]) -> None:
+        super().__init__(shared, placement)
+        self.pieces = pieces
+
+    def row(self, spec: dict[str, Any], iteration: int) -> object:
+        return [(int(piece[0]), len(piece), piece.flags.writeable, piece.flags.owndata) for piece in self.pieces]
+
+
+def test_pool_hands_its_cargo_to_every_actor_and_to_one_that_takes_the_place_of_another(tmp_path: Path) -> None:
+    held: list[int] = []
+
+    def pieces(nodes: Sequence[object]) -> Iterator[Blob]:
+        for number in range(3):
+            held.append(number)
+            yield np.full(200_000 + number, number, np.uint8)
+
+    deadly = [
+        replace(job(f"{i}", 2, sleep=0.1, die_at=[1] if i == 0 else [], n_deaths=1), label=f"{i}") for i in range(4)
+    ]
+    with ActorPool(CargoWorker, n_actors=2, shared=shared(tmp_path), cargo=Cargo(pieces)) as pool:
+        results = pool.run(deadly)
+    assert held == [0, 1, 2]
+    expected = [(number, 200_000 + number, False, False) for number in range(3)]
+    assert [list(result.rows) for result in results] == [[expected, expected]] * 4
+    assert (tmp_path / "diary").read_text().count("death 1") == 2, "one died, and its work was done again"

@@ -8,6 +8,7 @@ import pytest
 
 import distcalib.measure.pool as pool_module
 from distcalib.errors import DataError, MeasureError, OptionError
+from distcalib.measure import Cargo
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.pool import ActorPool, Environment
 from distcalib.measure.survey import LOST, Survey
@@ -30,6 +31,12 @@ class MadeUp:
 
     def live_nodes(self) -> dict[str, str]:
         return {info.node_id: info.label for info in self.nodes}
+
+    def store_bytes(self) -> dict[str, int]:
+        return {"id-b": 7, "id-c": 5}
+
+    def put(self, value: object) -> object:
+        return value
 
     def close(self) -> None:
         pass
@@ -231,3 +238,41 @@ def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, cap
             "bad joined and is not used: bad: is not wanted; leave it out",
         ]
         assert [info.host for info in pool.nodes] == ["a", "b"]
+
+
+def test_pool_knows_the_object_stores_of_its_nodes(made_up: MadeUp) -> None:
+    seen: list[list[int]] = []
+
+    def env(nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
+        seen.append([info.store_bytes for info in nodes])
+        return {}
+
+    with make(env) as pool:
+        made_up.nodes.append(node("c"))
+        pool.run([])
+    assert seen == [[0, 7], [0, 7, 5]]
+
+
+def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(
+    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[object] = []
+    asked: list[list[str]] = []
+
+    def start(*args: Any) -> FakeFleet:
+        got.append(args[-1])
+        return FakeFleet(*args)
+
+    monkeypatch.setattr(pool_module, "Fleet", start)
+
+    def pieces(nodes: Sequence[NodeInfo]) -> list[object]:
+        asked.append([info.host for info in nodes])
+        return ["one", "two"]
+
+    with make(cargo=Cargo(pieces)):
+        pass
+    assert (asked, got) == ([["a", "b"]], [["one", "two"]])
+    made_up.nodes.append(node("bad"))
+    with pytest.raises(OptionError, match="bad: is not wanted"):
+        make(cargo=Cargo(pieces))
+    assert len(asked) == 1
