@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import lmdb
 import numpy as np
 import numpy.typing as npt
@@ -98,10 +99,40 @@ def test_scores_are_those_of_the_records_that_are_good(tiny: Tiny, tmp_path: Pat
     assert found[0].n_values["accuracy-top1"] == BATCH
     # By the definition of the layers, without any of the program's.
     labels = [Datum.FromString(value).label for _, value in entries(tiny.database)]
-    random = np.random.RandomState(1)
-    images = random.randint(0, 256, (N_RECORDS, 3, 8, 8)).astype(np.uint8)
-    best = _forward(images, _make_blobs(random)).argmax(axis=1)
+    images = np.random.RandomState(1).randint(0, 256, (N_RECORDS, 3, 8, 8)).astype(np.uint8)
+    best = _forward(images, _make_blobs(after_images())).argmax(axis=1)
     assert found[0].scores["accuracy-top1"] == sum(best[i] == labels[i] for i in GOOD) / len(GOOD)
+
+
+def test_scores_of_an_image_list_are_those_of_the_images_that_are_there(tiny: Tiny, tmp_path: Path) -> None:
+    datums = [Datum.FromString(value) for _, value in entries(tiny.database)]
+    images = np.stack([np.frombuffer(datum.data, np.uint8).reshape(3, 8, 8) for datum in datums])
+    for i, image in enumerate(images):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image.transpose(1, 2, 0))
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png {datum.label}\n" for i, datum in enumerate(datums)))
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "9.png").write_bytes(b"\x89PNG, and then nothing")
+    cv2.imwrite(str(tmp_path / "47.png"), noise(8, 9, 3))
+    text = tiny.prototxt.read_text().replace('type: "Data"', 'type: "ImageData"').replace("backend: LMDB", "")
+    text = text.replace("data_param", "image_data_param").replace(str(tiny.database), "list.txt")
+    (tmp_path / "net.prototxt").write_text(text)
+    found = evaluate(tmp_path / "net.prototxt", tiny.weights, ITERATIONS, n_actors=2, skip_bad_records=True)
+    best = _forward(images, _make_blobs(after_images())).argmax(axis=1)
+    good = [i for i in range(N_RECORDS) if i not in (0, 9, 47)]
+    assert found.scores["accuracy-top1"] == sum(best[i] == datums[i].label for i in good) / len(good)
+    assert found.bad_records is not None
+    assert [(one.key, one.reason) for one in found.bad_records.listed] == [
+        ("line 1: '0.png'", "does not exist"),
+        ("line 10: '9.png'", "is no image that can be decoded (22 bytes)"),
+        ("line 48: '47.png'", "gives 3 x 8 x 9 values where the first image gives 3 x 8 x 8"),
+    ]
+
+
+def after_images() -> np.random.RandomState:
+    """The generator as it is when make_tiny comes to the weights."""
+    random = np.random.RandomState(1)
+    random.randint(0, 256, (N_RECORDS, 3, 8, 8))
+    return random
 
 
 def test_bad_records_are_counted_and_named_in_their_order(bad_net: Tiny) -> None:

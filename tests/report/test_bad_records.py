@@ -1,0 +1,22 @@
+"""Which records were left out, in a list and in a sentence."""
+
+import random
+
+from distcalib.report import BadRecord, bad_records
+
+
+def test_records_are_listed_once_in_order_and_counted_beyond_the_list() -> None:
+    found = [BadRecord("data", number, f"'{number}'", "is no Datum") for number in range(250)]
+    mixed = random.Random(3).sample([*found, *found], 500)
+    made = bad_records(mixed, 10_000)
+    assert (made.count, made.n_records) == (250, 10_000)
+    assert list(made.listed) == found[:100]
+    assert made.line == (
+        "250 of 10,000 records could not be read and were left out: '0' is no Datum, '1' is no Datum, '2' is no Datum "
+        "and 247 more"
+    )
+
+
+def test_one_record_is_told_as_one() -> None:
+    made = bad_records([BadRecord("data", 4, "'4'", "is no Datum")], 9)
+    assert made.line == "1 of 9 records could not be read and was left out: '4' is no Datum"
