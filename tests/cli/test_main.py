@@ -16,6 +16,7 @@ from distcalib.caffe import caffe_pb2, read_net, read_weights, write_weights
 from distcalib.cli import calibrate, inspect
 from distcalib.cli.exit_codes import ERROR, INTERRUPTED, TERMINATED
 from distcalib.cli.main import main, make_parser
+from scripts.chaos import processes
 from tests.conftest import ROOT
 from tests.data.databases import noise, raw_datum, write_datums, write_lmdb
 from tests.run.tiny import Tiny
@@ -264,19 +265,6 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.startswith("distcalib 0.")
 
 
-def processes_of_session(session: int) -> list[str]:
-    """Command lines of living processes of a session of the kernel."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            state, _, _, number = (folder / "stat").read_text().rpartition(") ")[2].split()[:4]
-            if int(number) == session and state != "Z":
-                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue  # ended meanwhile
-    return found
-
-
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)], ids=str)
 @pytest.mark.parametrize("moment", [pytest.param("actors start", marks=pytest.mark.slow), "in the middle"])
 def test_ctrl_c_or_sigterm_ends_a_run_at_once_and_leaves_nothing(
@@ -303,7 +291,7 @@ def test_ctrl_c_or_sigterm_ends_a_run_at_once_and_leaves_nothing(
     continues = "; the same command continues from the journal" if is_measured else ""
     assert err == f"distcalib: interrupted; no result was written{continues}\n"
     end = time.monotonic() + 5.0
-    while (left := processes_of_session(process.pid)) and time.monotonic() < end:
+    while (left := processes(process.pid, "")) and time.monotonic() < end:
         time.sleep(0.05)
     assert left == []
     assert {path.name for path in here.iterdir()} <= {"new"}
