@@ -6,7 +6,7 @@ returned to INT8: that was tried for each, on all the data.  So a ranking that i
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, sqrt
 
 from distcalib.quantize.candidate import Candidate
 from distcalib.search.strategy import Answered, Measurement, Ranking, Search, decide, measure, measure_unless_lost, rank
@@ -121,16 +121,30 @@ def _own_harm(start: Candidate, ranking: Ranking) -> dict[str, float]:
 
 
 def _guess(prefixes: Sequence[Prefix], allowed: float) -> int:
-    """The length at which the `allowed` part of the harm is left, if harms add up; at least 1.
+    """The length of the list after which its harms fall most steeply, of those that may leave what is `allowed`.
 
-    To add up is what independent errors do in the square, which the harms are.  That what a net loses of its score goes
-    with the harm, and not with its root as the number of changed answers does, comes of those near a boundary: about
-    as many become right as wrong.  resnet20 with 1 to 5 planted layers loses 0.025 to 0.055 of its top-1 for each unit.
+    Harms add up, as squares of independent errors do, and `allowed` is the part of the all-INT8 drop that is tolerated.
+    Between two lengths: at least what leaves the square root of that part of the harm, and at most what leaves that
+    part itself.  The drop of hard layers goes with their harm (resnet20 with 1 to 5 planted layers loses 0.025 to 0.055
+    of its top-1 for each unit), that of many easy ones is less, for near a boundary as many answers become right as
+    wrong: by harm alone all these would be taken for what is missing.
     """
+    shortest, longest = _leaving(prefixes, sqrt(allowed)), _leaving(prefixes, allowed)
+    gains = [prefix.gain for prefix in prefixes]
+
+    def fall(length: int) -> float:
+        gain, following = gains[length - 1], gains[length] if length < len(gains) else gains[length - 1]
+        return gain / following if following else float(gain > 0.0) * FARTHEST
+
+    return max(range(shortest, longest + 1), key=lambda length: (fall(length), -length))
+
+
+def _leaving(prefixes: Sequence[Prefix], part: float) -> int:
+    """The first length that leaves no more than `part` of the harm; at least 1."""
     left = total = fsum(prefix.gain for prefix in prefixes)
     for length, prefix in enumerate(prefixes, 1):
         left -= prefix.gain
-        if left <= allowed * total:
+        if left <= part * total:
             return length
     return len(prefixes)
 

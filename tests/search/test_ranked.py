@@ -112,6 +112,38 @@ def test_ranked_names_all_that_it_will_ask_with_its_first_guess(seed: int) -> No
     assert {request for ask in later for request in ask.wanted} <= set(first.maybe)
 
 
+@pytest.mark.parametrize(
+    ("drop", "tolerance", "harms", "length"),
+    [
+        (0.0133, 0.005, (0.2686, 0.0065, 0.001), 1),
+        (0.1367, 0.005, (1.9793, 1.7726, 0.2686, 0.0004, 0.001, 0.0006), 3),
+        (0.2564, 0.005, (2.8227, 1.6512, 0.3409, 0.0004, 0.001, 0.0006), 3),
+        (0.4042, 0.005, (6.8202, 0.3927, 0.2344, 0.001, 0.0006, 0.0001), 3),
+        (0.1508, 0.01, (0.0369, 0.0287, 0.0231, 0.0112, 0.0004, 0.0002), 4),
+        (0.0300, 0.01, (0.5, 0.4, *[0.02] * 40), 2),
+        (0.1, 0.01, (0.0, 0.0, 0.0), 1),
+        (0.02, 0.01, (1e30, 1e30), 1),
+    ],
+    ids=["one", "three", "three_too", "five", "digit_scenes", "easy_ones", "none", "no_number"],
+)
+def test_the_first_guess_is_where_the_harm_falls_most_steeply(
+    drop: float, tolerance: float, harms: tuple[float, ...], length: int
+) -> None:
+    """On what rankings of real nets have found, and where all that is known is that many layers are a little hard."""
+    space = Space(tuple(f"layer{i:02}" for i in range(len(harms))))
+    alone = dict(zip(space.order, harms, strict=True))
+    case = Case(
+        lambda candidate: drop, tolerance, space, lambda candidate: alone[next(iter(candidate.int8), "layer00")]
+    )
+    search = make_strategy("ranked", tolerance).search(space.all_int8)
+    ask = next(search)
+    while not is_decision(ask):
+        ask = search.send([answer(request, case) for request in ask.wanted])
+    [first] = ask.wanted
+    assert isinstance(first, Decide)
+    assert first.candidate.fp32_layers == space.order[:length]
+
+
 def is_decision(ask: Ask) -> bool:
     return isinstance(ask.wanted[0], Decide)
 
