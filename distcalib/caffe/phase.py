@@ -11,6 +11,9 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.upgrade import upgrade_inputs
 from distcalib.errors import FormatError, UnsupportedError
 
+TRAINED_BY = frozenset({"MultiBoxLoss", "RegionLoss"})
+"""The losses of SSD and of YOLO v2, which their test nets have too, and which make nothing that a test is about."""
+
 
 def test_net(
     net: caffe_pb2.NetParameter,
@@ -19,7 +22,7 @@ def test_net(
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
 
-    A MultiBoxLoss is left out, too: SSD's own loss, which makes nothing that a test is about.
+    TRAINED_BY are left out, too.
 
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer says
     `phase: TRAIN` outside a rule, because Caffe would keep it and run it as in training."""
@@ -29,7 +32,7 @@ def test_net(
         raise FormatError(
             f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
         )
-    kept = [layer for layer in net.layer if _takes_part(layer, state) and layer.type != "MultiBoxLoss"]
+    kept = [layer for layer in net.layer if _takes_part(layer, state) and layer.type not in TRAINED_BY]
     training = [layer.name for layer in kept if layer.HasField("phase") and layer.phase == caffe_pb2.TRAIN]
     if training:
         raise UnsupportedError(

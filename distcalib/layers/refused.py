@@ -13,7 +13,6 @@ from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.data import REFUSED_DATA
 
 _LATER = "is not converted yet"
-_DETECTION = "belongs to detection nets, which are not converted yet"
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _PROPOSAL = (
     "is of other forks, each with parameters of its own; write it as Intel Caffe 1.1.6's models do, "
@@ -24,9 +23,7 @@ _SEQUENCE = "is recurrent; only feed-forward nets are converted"
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        # detection: SSD, R-CNN family, YOLO
-        "RegionLoss": _DETECTION,
-        "EvalDetection": _DETECTION,
+        # detection: R-CNN family
         "Proposal": _PROPOSAL,
         "SimplerNMS": _PROPOSAL,
         "BoxAnnotatorOHEM": _TRAINING,

@@ -1,4 +1,5 @@
 """Boxes as Caffe reckons with them: corners (xmin, ymin, xmax, ymax) of float32, sizes and overlaps in float32.
+Those of YOLO v2 are centres and extents (x, y, width, height).
 
 A box with a NaN overlaps nothing: what Caffe makes of one depends on the order of its operands.
 """
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-ONE = np.float32(1.0)
+ONE, TWO = np.float32(1.0), np.float32(2.0)
 
 
 def sizes(boxes: Array, pixels: bool = False) -> Array:
@@ -29,13 +30,39 @@ def sizes(boxes: Array, pixels: bool = False) -> Array:
 
 def overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
     """Intersection over union (m, n) of boxes a (m, 4) with b (n, 4) (JaccardOverlap of bbox_util.cpp)."""
-    columns_a, columns_b = np.ascontiguousarray(a.T)[:, :, None], np.ascontiguousarray(b.T)[:, None, :]
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # of boxes without a size or without an end
-        common: Array = _shared(columns_a[0], columns_a[2], columns_b[0], columns_b[2], pixels)
-        common *= _shared(columns_a[1], columns_a[3], columns_b[1], columns_b[3], pixels)
-        union = sizes(a, pixels)[:, None] + sizes(b, pixels)[None, :]
-        union -= common
-        common /= union
+        return _ratio(a, b, sizes(a, pixels), sizes(b, pixels), pixels)
+
+
+def centred_overlaps(a: Array, b: Array) -> Array:
+    """Intersection over union (m, n) of boxes (x, y, width, height) a (m, 4) with b (n, 4).
+
+    (Calc_iou of region_loss_layer.cpp.)
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        return _ratio(_corners(a), _corners(b), a[:, 2] * a[:, 3], b[:, 2] * b[:, 3])
+
+
+def centred(boxes: Array) -> Array:
+    """Corners (n, 4) as centres and extents (n, 4)."""
+    extent = boxes[:, 2:] - boxes[:, :2]
+    return np.hstack([(boxes[:, :2] + boxes[:, 2:]) / TWO, extent])
+
+
+def _corners(boxes: Array) -> Array:
+    """Centres and extents (n, 4) as corners (n, 4)."""
+    half = boxes[:, 2:] / TWO
+    return np.hstack([boxes[:, :2] - half, boxes[:, :2] + half])
+
+
+def _ratio(a: Array, b: Array, area_a: Array, area_b: Array, pixels: bool = False) -> Array:
+    """Intersection over union (m, n) of corners a (m, 4) with b (n, 4), of the areas given."""
+    columns_a, columns_b = np.ascontiguousarray(a.T)[:, :, None], np.ascontiguousarray(b.T)[:, None, :]
+    common: Array = _shared(columns_a[0], columns_a[2], columns_b[0], columns_b[2], pixels)
+    common *= _shared(columns_a[1], columns_a[3], columns_b[1], columns_b[3], pixels)
+    union = area_a[:, None] + area_b[None, :]
+    union -= common
+    common /= union
     np.fmax(common, np.float32(0.0), out=common)  # a NaN is no overlap
     return common
 

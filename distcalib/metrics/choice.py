@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter
 from distcalib.errors import OptionError
-from distcalib.metrics.host_layers import DETECTION, LOSS_TYPES, SCORE_TYPES, check_layer
+from distcalib.metrics.host_layers import LOSS_TYPES, MAP_TYPES, SCORE_TYPES, check_layer
 
 
 def choose_score(net: NetParameter, blob: str | None = None, detection: bool = False) -> str:
     """The blob to be scored by in a TEST net: `blob` if it is one, else the top of the Accuracy with the least top_k,
-    or, of a `detection` net, of the DetectionEvaluate.
+    or, of a `detection` net, of the DetectionEvaluate or EvalDetection.
 
     The last of equals is taken, as the predecessor did: GoogLeNet's main classifier stands behind its auxiliary ones,
     loss1/top-1 and loss2/top-1. Raises OptionError naming all candidates if `blob` is none of
@@ -17,9 +17,10 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
     """
     scores = _scores(net)
     if detection:
-        scores = {name: layer for name, layer in scores.items() if layer.type == DETECTION}
+        scores = {name: layer for name, layer in scores.items() if layer.type in MAP_TYPES}
         if not scores:
-            raise OptionError(f"-d 1: the net has no {DETECTION} layer to be scored by; add one, or leave out -d")
+            kinds = " or ".join(sorted(MAP_TYPES))
+            raise OptionError(f"-d 1: the net has no {kinds} layer to be scored by; add one, or leave out -d")
     named = ", ".join(f"'{name}' ({layer.type})" for name, layer in scores.items())
     remedy = f"name one of {named}" if scores else "add an Accuracy layer to its TEST phase"
     if blob is not None:
@@ -28,10 +29,12 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
         check_layer(scores[blob])
         return blob
     if detection:
-        return next(reversed(scores))
+        last = next(reversed(scores))
+        check_layer(scores[last])
+        return last
     accuracies = [name for name, layer in scores.items() if layer.type == "Accuracy"]
     if not accuracies:
-        if any(layer.type == DETECTION for layer in scores.values()):
+        if any(layer.type in MAP_TYPES for layer in scores.values()):
             remedy += ", or give -d 1 for mAP"
         raise OptionError(f"the net has no Accuracy layer to be scored by; {remedy}")
     best = min(reversed(accuracies), key=lambda name: scores[name].accuracy_param.top_k)
@@ -46,7 +49,7 @@ def lower_is_better(net: NetParameter, blob: str) -> bool:
 
 def is_map(net: NetParameter, blob: str) -> bool:
     """Whether the score `blob` of `net` is an mAP."""
-    return _scores(net)[blob].type == DETECTION
+    return _scores(net)[blob].type in MAP_TYPES
 
 
 def _scores(net: NetParameter) -> dict[str, LayerParameter]:

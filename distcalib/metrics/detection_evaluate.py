@@ -18,7 +18,7 @@ import numpy.typing as npt
 from distcalib.caffe.caffe_pb2 import DetectionEvaluateParameter, LayerParameter, ResizeParameter
 from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.boxes import clipped, overlaps, scaled
-from distcalib.metrics.detections import Detections
+from distcalib.metrics.detections import Detections, first_hits
 
 Array = npt.NDArray[Any]
 Size = tuple[int, int]
@@ -132,11 +132,7 @@ def _matched(
     nearest = shared.argmax(axis=1)
     close = shared.max(axis=1) >= np.float32(p.overlap_threshold)
     ignored = close & difficult[nearest] & (not p.evaluate_difficult_gt)
-    candidates = np.flatnonzero(close & ~ignored)
-    _, first = np.unique(nearest[candidates], return_index=True)
-    is_hit = np.zeros(len(boxes), np.bool_)
-    is_hit[candidates[first]] = True
-    return is_hit, ~ignored
+    return first_hits(nearest, close & ~ignored), ~ignored
 
 
 def in_pixels(boxes: Array, size: Size, resize: ResizeParameter | None) -> Array:

@@ -7,6 +7,7 @@ equal scores are ordered by class, then by prior, so that a score is the same ev
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,11 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import DetectionOutputParameter, LayerParameter, PriorBoxParameter
 from distcalib.errors import UnsupportedError
-from distcalib.metrics.boxes import overlaps
+from distcalib.metrics.boxes import TWO, overlaps
 
 Array = npt.NDArray[Any]
 
 _BLOCK = 64  # candidates whose overlaps are reckoned at once: few calls, and little for those that fall to others
-_TWO = np.float32(2.0)
 
 
 def detection_output(layer: LayerParameter, bottoms: list[Array]) -> Array:
@@ -78,23 +78,25 @@ def decoded(p: DetectionOutputParameter, loc: Array, corners: Array, variances: 
     extent = corners[:, 2:] - corners[:, :2]
     if p.code_type == PriorBoxParameter.CORNER_SIZE:
         return np.asarray(corners + loc * np.tile(extent, 2))
-    center = loc[:, :2] * extent + (corners[:, :2] + corners[:, 2:]) / _TWO
+    center = loc[:, :2] * extent + (corners[:, :2] + corners[:, 2:]) / TWO
     with np.errstate(over="ignore"):  # a net that overflows gives boxes without end
-        half = (np.exp(loc[:, 2:].astype(np.float64)) * extent).astype(np.float32) / _TWO
+        half = (np.exp(loc[:, 2:].astype(np.float64)) * extent).astype(np.float32) / TWO
     return np.hstack([center - half, center + half])
 
 
-def suppressed(boxes: Array, threshold: float, eta: float = 1.0) -> Array:
+def suppressed(
+    boxes: Array, threshold: float, eta: float = 1.0, overlap: Callable[[Array, Array], Array] = overlaps
+) -> Array:
     """Which of boxes (n, 4), the best first, are left when each takes away those that overlap it by more.
 
     With eta < 1 the threshold falls with each box that is left, as long as it is above 0.5 (ApplyNMSFast).
     """
     limit, kept = np.float32(threshold), list[int]()
     left = np.arange(len(boxes))
-    highest = np.zeros(len(left), np.float32)  # of each that is left the largest overlap with one that was kept
+    highest = np.full(len(left), -np.inf, np.float32)  # of each that is left the largest overlap with one that was kept
     while len(left):
         block = left[:_BLOCK].tolist()
-        shared = overlaps(boxes[block], boxes[left])
+        shared = overlap(boxes[block], boxes[left])
         for row, index in enumerate(block):
             if highest[row] <= limit:
                 kept.append(index)

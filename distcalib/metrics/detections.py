@@ -2,7 +2,8 @@
 
 Caffe sorts all detections of a class by falling score; equal ones stay in the order of iteration, image and rank in it.
 So they do here: the score does not depend on who measured which iteration.  Precision and recall are float32, as in
-Caffe: 7 of 10 objects found are a recall of less than 0.7 there.  The mean is over the classes that have objects.
+Caffe: 7 of 10 objects found are a recall of less than 0.7 there.  The mean is over the classes that have objects, but
+of YOLO v2 over all.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Detections:
     scores: npt.NDArray[np.float32] = field(repr=False)
     hits: npt.NDArray[np.bool_] = field(repr=False)
     positives: Mapping[int, int]
+    n_classes: int | None = None
+    """By what the sum of all APs is divided; None: the number of classes that have objects."""
 
     @property
     def denominator(self) -> int:
@@ -48,8 +51,7 @@ class Detections:
     @staticmethod
     def merged(parts: Sequence[Detections], ap_version: str = DEFAULT_AP) -> float:
         """The mAP of iterations, given in their order."""
-        found = average_precisions(parts, ap_version)
-        return math.fsum(found.values()) / len(found) if found else 0.0
+        return _mean(list(average_precisions(parts, ap_version).values()), parts)
 
     @staticmethod
     def bounds(
@@ -71,7 +73,7 @@ class Detections:
             for c, n in positives.items()
             if n
         ]
-        return 0.0, math.fsum(best) / len(best) if best else 0.0
+        return 0.0, _mean(best, [*measured, *left])
 
 
 def average_precisions(parts: Iterable[Detections], ap_version: str = DEFAULT_AP) -> dict[int, float]:
@@ -80,6 +82,20 @@ def average_precisions(parts: Iterable[Detections], ap_version: str = DEFAULT_AP
     labels, hits = _by_class(parts)
     positives = _positives(parts)
     return {c: _average_precision(hits[labels == c], n, ap_version) for c, n in sorted(positives.items()) if n}
+
+
+def first_hits(nearest: Array, candidates: Array) -> Array:
+    """Of boxes, the best first, those `candidates` (n,) bool that are the first at their object, `nearest` (n,)."""
+    at = np.flatnonzero(candidates)
+    is_hit = np.zeros(len(nearest), np.bool_)
+    is_hit[at[np.unique(nearest[at], return_index=True)[1]]] = True
+    return is_hit
+
+
+def _mean(found: Sequence[float], parts: Sequence[Detections]) -> float:
+    """The mean of the APs of `parts`."""
+    n_classes = next((part.n_classes for part in parts if part.n_classes is not None), len(found))
+    return math.fsum(found) / n_classes if found else 0.0
 
 
 def _by_class(parts: Sequence[Detections]) -> tuple[Array, Array]:

@@ -20,6 +20,7 @@ from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossPa
 from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, detection_output
+from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
 from distcalib.metrics.partial import Partial, PartialScore
 
 Array = npt.NDArray[Any]
@@ -44,8 +45,10 @@ def score_layer(
     none were left out; `files`: contents of files that it would read otherwise, by path.  Raises UnsupportedError and
     DataError.
     """
-    if layer.type == DETECTION:
+    if layer.type in MAP_TYPES:
         check_layer(layer)
+        if layer.type == YOLO_DETECTION:
+            return eval_detection(layer, bottoms[0], bottoms[1])
         return detection_evaluate(layer, bottoms[0], bottoms[1], records, files)
     made = replace(evaluate_layer(layer, bottoms), n_records=max(1, len(records)))
     if batch_size is None or len(records) == batch_size or not _is_sum(layer):
@@ -82,6 +85,8 @@ def check_layer(layer: LayerParameter) -> None:
         if len(layer.bottom) != 2:
             raise UnsupportedError(f"{_where(layer)}: has {len(layer.bottom)} bottoms; it takes detections and labels")
         check_detection_evaluate(layer)
+    if layer.type == YOLO_DETECTION:
+        check_eval_detection(layer)
     if len(layer.top) > 1:
         second = "the accuracy of each class" if layer.type == "Accuracy" else "the probabilities"
         raise UnsupportedError(f"{_where(layer)}: its second top ({second}) is not evaluated; remove '{layer.top[1]}'")
@@ -91,6 +96,12 @@ def check_layer(layer: LayerParameter) -> None:
         raise UnsupportedError(
             f"{_where(layer)}: label_smoothing={layer.loss_param.label_smoothing:g} is not evaluated; only 0 is"
         )
+
+
+def check_shape(layer: LayerParameter, shape: Sequence[int]) -> None:
+    """UnsupportedError if a first bottom of `shape` is nothing for `layer`, as far as its parameters tell."""
+    if layer.type == YOLO_DETECTION:
+        check_map(layer, tuple(shape))
 
 
 def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
@@ -183,15 +194,18 @@ _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
     "SigmoidCrossEntropyLoss": sigmoid_cross_entropy_loss,
 }
 
-DETECTION = "DetectionEvaluate"
+DETECTION, YOLO_DETECTION = "DetectionEvaluate", "EvalDetection"
 
-SCORE_TYPES = frozenset(_EVALUATORS) | {DETECTION}
+MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
+"""The layer types whose score is an mAP."""
+
+SCORE_TYPES = frozenset(_EVALUATORS) | MAP_TYPES
 """The layer types that evaluate_layer takes: ends of a net."""
 
 HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
-LOSS_TYPES = SCORE_TYPES - {"Accuracy", DETECTION}
+LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy"}
 """Those of them where a lower value is better."""
 
 

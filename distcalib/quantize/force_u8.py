@@ -49,9 +49,9 @@ def refuse_unforceable(quantizer: Quantizer, where: str) -> None:
         raise UnsupportedError("; ".join(problems))
 
 
-def has_image_size(layer: caffe_pb2.LayerParameter) -> bool:
-    """Whether a PriorBox says how large the image is, and does not look at it."""
-    return bool(layer.prior_box_param.img_size or layer.prior_box_param.img_h)
+def ignores_data(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a reader of the data looks neither at its values nor at its size, which a PriorBox may be told."""
+    return layer.type == "EvalDetection" or bool(layer.prior_box_param.img_size or layer.prior_box_param.img_h)
 
 
 def _problems(quantizer: Quantizer, name: str) -> Iterator[str]:
@@ -77,10 +77,10 @@ def _problems(quantizer: Quantizer, name: str) -> Iterator[str]:
         return
     readers = [node for node in graph.consumers[group.input] if node is not group.node]
     priors = [node for node in readers if node.type == "PriorBox"]
-    sized = ", ".join(f"'{node.name}'" for node in priors if not has_image_size(node.layer))
+    sized = ", ".join(f"'{node.name}'" for node in priors if not ignores_data(node.layer))
     if sized and pad[0]:
         yield f"pads, and -fu would pad '{group.input.name}', whose size {sized} takes; give these img_h and img_w"
-    others = ", ".join(f"'{node.name}'" for node in readers if node not in priors)
+    others = ", ".join(f"'{node.name}'" for node in readers if node not in priors and not ignores_data(node.layer))
     if others:
         yield f"shares its input '{group.input.name}' with {others}, which would read u8; leave out -fu"
     transform = data.layer.transform_param

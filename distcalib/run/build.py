@@ -19,7 +19,7 @@ from distcalib.engine.worker import Setting, data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
-from distcalib.metrics import DETECTION
+from distcalib.metrics import DETECTION, YOLO_DETECTION
 from distcalib.run.isa import measured_isa
 from distcalib.run.net import Net
 
@@ -67,6 +67,12 @@ def refuse_for_caffe(net: Net) -> None:
         f"layer '{node.name}' ({node.type}) {said}"
         for node in data_nodes(net.graph)
         if (said := unsliceable(node.layer)) is not None
+    ]
+    found += [
+        f"`caffe test` makes no mAP of layer '{node.name}' ({node.type}), Intel Caffe has a tool of its own for it, "
+        "test_detection; leave out -r"
+        for node in net.graph
+        if node.type == YOLO_DETECTION
     ]
     if _detects(net):
         others = [blob.name for blob in net.graph.outputs if net.graph.producer[blob].type != DETECTION]

@@ -13,7 +13,7 @@ from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
-from distcalib.quantize.force_u8 import has_image_size
+from distcalib.quantize.force_u8 import ignores_data
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import ZERO_POINT, params_of
 from distcalib.run.net import Net
@@ -113,7 +113,7 @@ def _padding_problems(graph: Graph, data: Node) -> Iterator[str]:
     if not data.layer.transform_param.pad:
         return
     for reader in graph.consumers.get(data.tops[0], ()):
-        if reader.type == "PriorBox" and has_image_size(reader.layer):
+        if ignores_data(reader.layer):
             continue
         if not reader.layer.quantization_param.force_u8_input:
             yield (

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2, shared_params
+from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Node
-from distcalib.data import DATA_TYPES, open_source
+from distcalib.data import DATA_TYPES, VARIES, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, DistcalibError, FormatError, UnsupportedError
@@ -124,7 +125,8 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
             notes.append(f"{error}" + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
             if guess is None:
                 return {}
-            tops.update(zip(node.layer.top, (guess, (guess[0],)), strict=False))
+            labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
+            tops.update(zip(node.layer.top, (guess, labels), strict=False))
         else:
             tops.update(source.shapes)
             source.close()
@@ -151,9 +153,11 @@ def _blobs(net: Net, weights: str | Path | None, problems: list[str]) -> Blobs:
 
 
 def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
-    """The shape that a Data layer without its database most likely has, from crop and mean; None without a crop."""
+    """The shape that a Data layer without its database most likely has, from crop or size and mean; None without."""
     transform = layer.transform_param
     height, width = transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size
+    if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
+        height, width = transform.resize_param.height, transform.resize_param.width
     if not height or not width or not layer.data_param.batch_size:
         return None
     channels = 1 if transform.force_gray or len(transform.mean_value) == 1 else 3

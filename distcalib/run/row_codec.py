@@ -58,12 +58,13 @@ class Kind:
 
 def _encode_detections(part: Detections, arrays: _Arrays) -> object:
     numbers = [arrays.add(array) for array in (part.labels, part.scores, part.hits)]
-    return [*numbers, [[int(label), int(n)] for label, n in part.positives.items()]]
+    positives = [[int(label), int(n)] for label, n in part.positives.items()]
+    return [*numbers, positives, *([] if part.n_classes is None else [int(part.n_classes)])]
 
 
 def _decode_detections(said: Any, arrays: Found) -> Detections:
-    labels, scores, hits, positives = said
-    return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives))
+    labels, scores, hits, positives, *n_classes = said
+    return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives), *n_classes)
 
 
 KINDS: Mapping[str, Kind] = {

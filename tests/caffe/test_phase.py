@@ -58,6 +58,13 @@ def test_test_net_copies() -> None:
     assert [layer.name for layer in original.layer] == ["a", "b"]
 
 
+def test_test_net_leaves_out_what_detection_nets_are_trained_by() -> None:
+    text = "".join(f'layer {{ name: "{kind}" type: "{kind}" top: "a" }}' for kind in ("MultiBoxLoss", "RegionLoss"))
+    original = net(f'{text} layer {{ name: "last" type: "EuclideanLoss" }}')
+    assert [layer.name for layer in test_net(original).layer] == ["last"]
+    assert len(original.layer) == 3
+
+
 def test_test_net_makes_an_input_layer_of_legacy_inputs() -> None:
     result = test_net(net('input: "x" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 layer { name: "a" }'))
     assert [(layer.name, layer.type) for layer in result.layer] == [("input", "Input"), ("a", "")]

@@ -58,7 +58,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
         pytest.param("-n foo", "net.prototxt: 'foo' is no score of this net; name one of 'accuracy-top1'", id="blob"),
         pytest.param("-c foo", "invalid choice: 'foo' (choose from", id="channel"),
         pytest.param("-a FOO", "-a FOO: is no algorithm", id="algorithm"),
-        pytest.param("-d 1", "-d 1: the net has no DetectionEvaluate layer to be scored by", id="detection"),
+        pytest.param(
+            "-d 1", "-d 1: the net has no DetectionEvaluate or EvalDetection layer to be scored by", id="detection"
+        ),
         pytest.param("-d 2", "-d 2: is neither 0, classification, nor 1, detection", id="no_detection"),
         pytest.param("--ap-version 12point", "invalid choice: '12point' (choose from", id="ap_version"),
         pytest.param("-r none", "-r none: has no tools/caffe; give the build folder of Intel Caffe", id="no_caffe"),

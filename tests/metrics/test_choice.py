@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import NetParameter
 from distcalib.errors import OptionError, UnsupportedError
-from distcalib.metrics import choose_score, lower_is_better
+from distcalib.metrics import choose_score, is_map, lower_is_better
 
 LOSS = 'layer { name: "l" type: "SoftmaxWithLoss" top: "loss" }'
 TOP1 = 'layer { name: "a" type: "Accuracy" top: "top1" }'
@@ -15,6 +15,12 @@ TOP5 = 'layer { name: "b" type: "Accuracy" top: "top5" accuracy_param { top_k: 5
 MAP = (
     'layer { name: "c" type: "DetectionEvaluate" bottom: "d" bottom: "e" top: "map" '
     "detection_evaluate_param { num_classes: 2 } }"
+)
+
+
+YOLO = (
+    'layer { name: "y" type: "EvalDetection" bottom: "d" bottom: "e" bottom: "f" top: "yolo" '
+    f"eval_detection_param {{ num_object: 5 nms: 0.5 biases: {[1.0] * 10} }} }}"
 )
 
 
@@ -45,12 +51,25 @@ def test_choose_score_of_detections_takes_their_evaluation() -> None:
     assert choose_score(net(TOP1, MAP, LOSS), detection=True) == "map"
     assert choose_score(net(TOP1, MAP), "map") == "map"
     assert lower_is_better(net(MAP), "map") is False
-    with pytest.raises(OptionError, match="-d 1: the net has no DetectionEvaluate layer to be scored by"):
+    with pytest.raises(
+        OptionError, match="-d 1: the net has no DetectionEvaluate or EvalDetection layer to be scored by"
+    ):
         choose_score(net(TOP1), detection=True)
     with pytest.raises(OptionError, match="'top1' is no score of this net; name one of 'map'"):
         choose_score(net(TOP1, MAP), "top1", detection=True)
     with pytest.raises(OptionError, match=r"name one of 'map' .DetectionEvaluate., or give -d 1 for mAP"):
         choose_score(net(MAP))
+
+
+def test_choose_score_of_yolo_takes_its_evaluation() -> None:
+    assert choose_score(net(TOP1, YOLO, LOSS), detection=True) == "yolo"
+    assert choose_score(net(YOLO, MAP), detection=True) == "map"
+    assert is_map(net(YOLO), "yolo")
+    assert not lower_is_better(net(YOLO), "yolo")
+    with pytest.raises(OptionError, match=r"name one of 'yolo' .EvalDetection., or give -d 1 for mAP"):
+        choose_score(net(YOLO))
+    with pytest.raises(UnsupportedError, match="nms=-1, with which Intel Caffe detects nothing"):
+        choose_score(net(YOLO.replace("nms: 0.5", "")), detection=True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -127,6 +128,16 @@ def test_bounds_hold_whatever_is_detected_in_what_is_left_and_are_reached(versio
                 )
             order = [*measured, *others]
             assert low <= merged(order, version) <= high + 1e-12
+
+
+def test_the_mean_of_yolo_is_over_all_classes_in_its_bound_too() -> None:
+    measured, left = ([replace(one, n_classes=5) for one in random_parts(4, seed)] for seed in (1, 2))
+    plain = random_parts(4, 1), random_parts(4, 2)
+    for mine, theirs in (((measured, left), plain), ((measured, []), (plain[0], []))):
+        assert Detections.bounds(*mine)[1] == pytest.approx(Detections.bounds(*theirs)[1] * 2 / 5)
+    assert merged(measured) == pytest.approx(merged(plain[0]) * 2 / 5)
+    assert 0 < merged(measured) == Detections.bounds(measured, [])[1]
+    assert merged([replace(part([], {}), n_classes=5)]) == 0.0
 
 
 def test_bounds_of_everything_are_the_score_at_the_upper_end() -> None:

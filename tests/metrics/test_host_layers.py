@@ -224,6 +224,8 @@ def test_check_layer_accepts_every_host_type() -> None:
     needs = {
         "DetectionOutput": 'bottom: ["a", "b", "c"] detection_output_param { num_classes: 2 }',
         "DetectionEvaluate": 'bottom: ["a", "b"] detection_evaluate_param { num_classes: 2 }',
+        "EvalDetection": 'bottom: ["a", "b", "c"] eval_detection_param { num_object: 5 nms: 0.5 biases: '
+        + f"{[1.0] * 10} }}",
     }
     for kind in HOST_TYPES:
         check_layer(make(f'type: "{kind}" top: "y" {needs.get(kind, "")}'))

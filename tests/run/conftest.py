@@ -4,6 +4,7 @@ import pytest
 
 from tests.run.tiny import Tiny, make_tiny
 from tests.run.tiny_ssd import TinySsd, make_tiny_ssd
+from tests.run.tiny_yolo import make_tiny_yolo
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +17,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def tiny_ssd(tmp_path_factory: pytest.TempPathFactory) -> TinySsd:
     """A detection net that loses in INT8 until conv3 is back in FP32. Its folder is shared: write elsewhere."""
     return make_tiny_ssd(tmp_path_factory.mktemp("tiny_ssd"))
+
+
+@pytest.fixture(scope="module")
+def tiny_yolo(tmp_path_factory: pytest.TempPathFactory) -> TinySsd:
+    """A YOLO v2 that loses in INT8 until conv3 is back in FP32. Its folder is shared: write elsewhere."""
+    return make_tiny_yolo(tmp_path_factory.mktemp("tiny_yolo"))

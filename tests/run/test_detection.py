@@ -130,7 +130,7 @@ def test_calibrate_refuses_what_map_does_not_have(tiny_ssd: TinySsd, tmp_path: P
         replace(OPTIONS, ap_version="Integral", root=tmp_path)
     with pytest.raises(OptionError, match="--ap-version x: is none; 11point, MaxIntegral, Integral are"):
         replace(OPTIONS, ap_version="x")
-    with pytest.raises(OptionError, match="-d 1: the net has no DetectionEvaluate layer"):
+    with pytest.raises(OptionError, match="-d 1: the net has no DetectionEvaluate or EvalDetection layer"):
         text = tiny_ssd.prototxt.read_text().split('layer { name: "map"')[0]
         (tmp_path / "net.prototxt").write_text(text)
         calibrate(tmp_path / "net.prototxt", tiny_ssd.weights, OPTIONS)

@@ -139,6 +139,6 @@ def test_encode_knows_every_field_of_a_row() -> None:
         Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
         Partial: ["numerator", "denominator", "n_records"],
-        Detections: ["labels", "scores", "hits", "positives"],
+        Detections: ["labels", "scores", "hits", "positives", "n_classes"],
         Histogram: ["counts", "exponent"],
     }

@@ -89,12 +89,12 @@ def make_tiny_ssd(folder: Path, prior: str = "", output: str = "") -> TinySsd:
     net = text_format.Parse(text, caffe_pb2.NetParameter())
     write_weights(made.weights, "tiny_ssd", net.layer, _make_blobs())
     records = [AnnotatedDatum(datum=raw_datum(noise(3, 16, 16, seed=i)), type=AnnotatedDatum.BBOX) for i in range(24)]
-    blank = write_lmdb(folder / "blank", _entries(records))
+    blank = write_lmdb(folder / "blank", entries_of(records))
     made.prototxt.write_text(NET.format(source=blank, prior=prior, output=output))
     for item, label, _, *box in _detected(open_net(made.prototxt), made.weights):
         b = records[int(item)].annotation_group.add(group_label=int(label)).annotation.add().bbox
         b.xmin, b.ymin, b.xmax, b.ymax = box
-    write_lmdb(made.database, _entries(records))
+    write_lmdb(made.database, entries_of(records))
     made.prototxt.write_text(text)
     return made
 
@@ -105,7 +105,8 @@ def worker_of(net: Net, weights: Path) -> NetWorker:
     return NetWorker(Setting(net.path, net.weights(weights), weights.name, indexes), 1)
 
 
-def _entries(records: list[AnnotatedDatum]) -> list[tuple[bytes, bytes]]:
+def entries_of(records: list[AnnotatedDatum]) -> list[tuple[bytes, bytes]]:
+    """Of a database."""
     return [(b"%08d" % i, record.SerializeToString()) for i, record in enumerate(records)]
 
 

@@ -1,0 +1,110 @@
+"""A YOLO v2 of a few kilobytes: a coarse map, a finer one through Reorg, and RegionLoss and EvalDetection.
+
+As in tiny_ssd.py, `conv3` has a weight of 1,000 at an input that is always 0, and the objects of the data are what the
+FP32 net is surest of.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import text_format
+
+from distcalib.caffe import caffe_pb2, write_weights
+from distcalib.caffe.caffe_pb2 import AnnotatedDatum
+from distcalib.engine.spec import Outputs
+from distcalib.metrics.boxes import centred_overlaps
+from distcalib.metrics.detection_output import suppressed
+from distcalib.metrics.eval_detection import decoded
+from distcalib.run.net import Net, open_net
+from tests.data.databases import noise, raw_datum, write_lmdb
+from tests.run.tiny_ssd import BATCH, ITERATIONS, N_RECORDS, TinySsd, entries_of, worker_of
+
+QUANTIZABLE = ("conv2", "conv3", "conv4", "fine", "conv_reg")
+SIDE, N_CLASSES, N_OBJECTS = 4, 3, 2  # of the last class there is no object
+BIASES = " ".join(f"biases: {b}" for b in (1, 1, 1.5, 1, 1, 1.5, 2, 2, 0.8, 1.2))
+
+NET = f"""
+name: "tiny_yolo"
+layer {{ name: "data" type: "AnnotatedData" top: "data" top: "label" include {{ phase: TEST }}
+  transform_param {{ scale: 0.01 mean_value: 127 }} annotated_data_param {{ batch_sampler {{}} }}
+  data_param {{ source: "SOURCE" batch_size: {BATCH} backend: LMDB }} }}
+layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  convolution_param {{ num_output: 4 kernel_size: 3 pad: 1 stride: 2 }} }}
+layer {{ name: "conv1_relu" type: "ReLU" bottom: "conv1" top: "conv1" }}
+layer {{ name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
+  convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 }} }}
+layer {{ name: "conv2_relu" type: "ReLU" bottom: "conv2" top: "conv2" }}
+layer {{ name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3"
+  convolution_param {{ num_output: 6 kernel_size: 1 }} }}
+layer {{ name: "conv3_relu" type: "ReLU" bottom: "conv3" top: "conv3" }}
+layer {{ name: "conv4" type: "Convolution" bottom: "conv3" top: "conv4"
+  convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 stride: 2 }} }}
+layer {{ name: "conv4_relu" type: "ReLU" bottom: "conv4" top: "conv4" }}
+layer {{ name: "fine" type: "Convolution" bottom: "conv3" top: "fine"
+  convolution_param {{ num_output: 4 kernel_size: 1 }} }}
+layer {{ name: "fine_relu" type: "ReLU" bottom: "fine" top: "fine" }}
+layer {{ name: "reorg" type: "Reorg" bottom: "fine" top: "reorg" reorg_param {{ stride: 2 }} }}
+layer {{ name: "concat" type: "Concat" bottom: "reorg" bottom: "conv4" top: "concat" }}
+layer {{ name: "conv_reg" type: "Convolution" bottom: "concat" top: "conv_reg"
+  convolution_param {{ num_output: {5 * (5 + N_CLASSES)} kernel_size: 1 }} }}
+layer {{ name: "det_loss" type: "RegionLoss" bottom: "conv_reg" bottom: "label" top: "det_loss" loss_weight: 1
+  region_loss_param {{ side: {SIDE} num_class: {N_CLASSES} coords: 4 num: 5 softmax: 1 {BIASES} }} }}
+layer {{ name: "eval_det" type: "EvalDetection" bottom: "conv_reg" bottom: "label" bottom: "data" top: "eval_det"
+  eval_detection_param {{ side: {SIDE} num_class: {N_CLASSES} num_object: 5 threshold: 0.5 nms: 0.45
+    score_type: MULTIPLY {BIASES} }} }}
+"""
+
+
+def make_tiny_yolo(folder: Path) -> TinySsd:
+    """Write the net, its weights and its data into `folder`."""
+    made = TinySsd(folder / "yolo.prototxt", folder / "yolo.caffemodel", folder / "boxes")
+    net = text_format.Parse(NET, caffe_pb2.NetParameter())
+    write_weights(made.weights, "tiny_yolo", net.layer, _make_blobs())
+    records = [
+        AnnotatedDatum(datum=raw_datum(noise(3, 16, 16, seed=i)), type=AnnotatedDatum.BBOX) for i in range(N_RECORDS)
+    ]
+    blank = write_lmdb(folder / "blank", entries_of(records))
+    made.prototxt.write_text(NET.replace("SOURCE", str(blank)))
+    for item, label, (x, y, w, h) in _surest(open_net(made.prototxt), made.weights):
+        b = records[item].annotation_group.add(group_label=label).annotation.add().bbox
+        b.xmin, b.ymin, b.xmax, b.ymax = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    write_lmdb(made.database, entries_of(records))
+    made.prototxt.write_text(NET.replace("SOURCE", str(made.database)))
+    return made
+
+
+def _surest(net: Net, weights: Path) -> list[tuple[int, int, list[float]]]:
+    """Number of the record, label and box (x, y, width, height) of what each image's best boxes are."""
+    [layer] = [node for node in net.graph if node.type == "EvalDetection"]
+    worker = worker_of(net, weights)
+    worker.load("net", worker.compile(net.spec(outputs=Outputs(layer.bottoms[:1]))))
+    found = []
+    for i, row in enumerate(worker.run("net", range(ITERATIONS))):
+        boxes, labels, scores = decoded(layer.layer.eval_detection_param, row.values[layer.bottoms[0]])
+        for item in range(BATCH):
+            order = np.argsort(-scores[item], kind="stable")
+            kept = order[suppressed(boxes[item, order], 0.4, overlap=centred_overlaps)]
+            best = [k for k in kept if labels[item, k] < N_CLASSES][:N_OBJECTS]
+            found += [(i * BATCH + item, int(labels[item, k]), boxes[item, k].tolist()) for k in best]
+    return found
+
+
+def _make_blobs() -> dict[str, tuple[npt.NDArray[np.float32], ...]]:
+    random = np.random.RandomState(4)
+    blobs: dict[str, tuple[npt.NDArray[np.float32], ...]] = {}
+    for layer, n_out, n_in, kernel, spread in [
+        ("conv1", 4, 3, 3, 1.0),
+        ("conv2", 6, 4, 3, 1.0),
+        ("conv3", 6, 6, 1, 1.0),
+        ("conv4", 6, 6, 3, 1.0),
+        ("fine", 4, 6, 1, 1.0),
+        ("conv_reg", 5 * (5 + N_CLASSES), 22, 1, 1.5),
+    ]:
+        weight = spread * random.standard_normal((n_out, n_in, kernel, kernel)) / np.sqrt(n_in * kernel * kernel / 2)
+        blobs[layer] = weight.astype(np.float32), (0.1 * random.standard_normal(n_out)).astype(np.float32)
+    blobs["conv2"][0][5], blobs["conv2"][1][5] = 0.0, 0.0
+    blobs["conv3"][0][:, 5] = 1000.0
+    anchors = blobs["conv_reg"][0].reshape(5, 5 + N_CLASSES, -1)
+    anchors[:, 2:4] *= 0.2  # else boxes are larger than the image
+    return blobs
