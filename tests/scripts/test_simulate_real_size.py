@@ -23,6 +23,7 @@ def test_measured_are_the_detectors() -> None:
     assert set(MEASURED) == {name for name, make in NETS.items() if make().detects}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_actors", [16, 256])
 def test_simulated_finds_the_three_layers(n_actors: int) -> None:
     net = simulated("ssd300-mobilenet")
