@@ -23,9 +23,9 @@ HARD = (0.02, 0.025, 0.02)
 #: FP32 and INT8 images/s of one core through `evaluate`, and seconds to compile and to import: docs/real-size.md.
 MEASURED: Mapping[str, Times] = {
     "ssd300-vgg16": Times(1.65, 6.18, 0.5, 0.11),
-    "ssd512-vgg16": Times(0.6, 2.0, 2.0, 0.4),
-    "ssd300-mobilenet": Times(30.1, 75.0, 0.3, 0.02),
-    "yolo-v2-416": Times(2.5, 9.0, 2.0, 0.4),
+    "ssd512-vgg16": Times(0.60, 2.21, 0.5, 0.11),
+    "ssd300-mobilenet": Times(29.9, 83.3, 0.3, 0.05),
+    "yolo-v2-416": Times(3.31, 12.29, 1.7, 0.16),
 }
 
 
