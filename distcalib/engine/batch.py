@@ -61,13 +61,22 @@ class Batch:
         return found.reshape(*boxes.shape[:-2], *found.shape)
 
 
+def records_an_iteration(sources: Sequence[Source]) -> int:
+    """The batch size of the first layer with boxes, else of the first on a data set, else of the first: the arrays of
+    an Input or DummyData layer may be of something else than records, such as the size of an image.
+    """
+    boxes = [source for source in sources if any(VARIES in shape for shape in source.shapes.values())]
+    sets = [source for source in sources if source.index is not None]
+    return next((source.batch_size for source in (*boxes, *sets, *sources)), 0)
+
+
 def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Batch:
     """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left."""
     bad: Bad = {}
     tops = {
         top: values for source in sources for top, values in source.batch(iteration, bad if skip_bad else None).items()
     }
-    size = sources[0].batch_size if sources else 0
+    size = records_an_iteration(sources)
     if bad and len(bad) == size:
         known = bad[min(bad)]
         raise DataError(

@@ -211,6 +211,8 @@ LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy"}
 
 def _is_sum(layer: LayerParameter) -> bool:
     """Whether the loss is a sum over the records, which grows with their number, and not a mean."""
+    if layer.type not in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss"):
+        return False  # Caffe divides by the records, whatever loss_param says
     p = layer.loss_param
     return p.HasField("normalization") and p.normalization in (LossParameter.NONE, LossParameter.PRE_FIXED)
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Chunk, Index, Shipment, Shipped, data_identity, load_arrays, open_source
+from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source
+from distcalib.engine.batch import records_an_iteration
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
@@ -325,14 +326,14 @@ def _open_data(
     """
     indexes: dict[str, Index | None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    batch = 0
+    sources: list[Source] = []
     for node in data_nodes(net.graph):
         source = open_source(node.layer, net.path, arrays=arrays, skip_bad=skip_bad)
-        batch = batch or source.batch_size
+        sources.append(source)
         indexes[node.name] = source.index
         shapes.update(source.shapes)
         source.close()
-    return batch, indexes, shapes
+    return records_an_iteration(sources), indexes, shapes
 
 
 def versions(build: CaffeBuild | None = None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.errors import DataError, UnsupportedError
-from distcalib.metrics import HOST_TYPES, LOSS_TYPES, check_layer, evaluate_layer
+from distcalib.metrics import HOST_TYPES, LOSS_TYPES, Partial, check_layer, evaluate_layer, score_layer
 
 Array = npt.NDArray[Any]
 
@@ -304,3 +304,19 @@ def test_losses_of_classes_refuse_labels_that_are_none(kind: str) -> None:
 def test_sigmoid_cross_entropy_loss_refuses_targets_of_another_number() -> None:
     with pytest.raises(UnsupportedError, match=r"shapes \(3, 2\) and \(3,\); they must have as many elements"):
         evaluate_layer(make('type: "SigmoidCrossEntropyLoss"'), [np.ones((3, 2)), np.ones(3)])
+
+
+@pytest.mark.parametrize("normalization", ["", "FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED"])
+@pytest.mark.parametrize("kind", sorted(LOSS_TYPES | {"Accuracy"}))
+def test_only_a_sum_is_scaled_to_the_batch_that_records_are_missing_in(kind: str, normalization: str) -> None:
+    """With 3 records of 4: SoftmaxWithLoss and SigmoidCrossEntropyLoss alone can be sums."""
+    scores, labels = batch(3)
+    if kind in ("EuclideanLoss", "SigmoidCrossEntropyLoss"):
+        labels = (np.abs(scores) < 1).astype(np.float32)
+    said = f"loss_param {{ normalization: {normalization} }}" if normalization else ""
+    layer = make(f'type: "{kind}" {said}')
+    whole, part = evaluate_layer(layer, [scores, labels]), score_layer(layer, [scores, labels], [0, 1, 3], 4)
+    is_sum = normalization in ("NONE", "PRE_FIXED") and kind in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss")
+    assert isinstance(part, Partial)
+    assert part.value == pytest.approx(whole.value * (4 / 3 if is_sum else 1))
+    assert type(part.numerator) is type(whole.numerator)  # hits are counted

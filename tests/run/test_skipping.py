@@ -331,6 +331,27 @@ def test_map_is_that_of_the_good_records(tiny_ssd: TinySsd, tmp_path: Path, size
     assert [one.number for one in found[0].bad_records.listed] == list(BAD_BOXES)
 
 
+@pytest.mark.parametrize("skip", [False, True], ids=["", "skip"])
+def test_the_batch_is_that_of_the_layer_with_the_boxes(tiny_ssd: TinySsd, tmp_path: Path, skip: bool) -> None:
+    """And not of an array before it that is no row a record, such as the size of the image."""
+    info = (
+        'layer { name: "info" type: "DummyData" top: "info" include { phase: TEST } '
+        "dummy_data_param { shape { dim: 1 dim: 3 } } } "
+        'layer { name: "hush" type: "Silence" bottom: "info" include { phase: TEST } }'
+    )
+    sizes = tmp_path / "sizes.txt"
+    sizes.write_text("".join(f"image{i} {3 + 7 * i % 40} {2 + 5 * i % 30}\n" for i in range(ssd.N_RECORDS)))
+    begin = "detection_evaluate_param { "
+    text = tiny_ssd.prototxt.read_text().replace(begin, f'{begin}name_size_file: "{sizes}" ')
+    found = []
+    for name, net in (("plain", text), ("info", f"{info}\n{text}")):
+        prototxt = tmp_path / f"{name}.prototxt"
+        prototxt.write_text(net)
+        found.append(evaluate(prototxt, tiny_ssd.weights, ssd.ITERATIONS, n_actors=1, skip_bad_records=skip))
+    assert found[0].scores == found[1].scores
+    assert found[0].batch == found[1].batch == ssd.BATCH
+
+
 def test_calibrate_of_detections_is_the_same_on_any_number_of_actors(bad_ssd: Tiny, tmp_path: Path) -> None:
     found = []
     for n in (1, 2):
