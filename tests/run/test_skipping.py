@@ -213,7 +213,7 @@ def test_calibrate_writes_the_same_bytes_on_any_number_of_actors(
     assert "skip_bad_records" in report.flags
 
 
-@pytest.mark.parametrize("algorithm", ["DIRECT", "KL"])
+@pytest.mark.parametrize("algorithm", ["DIRECT", "KL", "MSE"])
 def test_ranges_are_those_of_the_good_records(tiny: Tiny, bad_net: Tiny, tmp_path: Path, algorithm: str) -> None:
     """Of the very file: scales are written with all their digits."""
     clean = without(tiny, tmp_path / "clean", BAD, batch=len(GOOD))
