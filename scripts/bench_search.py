@@ -29,6 +29,7 @@ from scripts.bench_evaluate import default_model
 
 ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>7} | {:>9} |"
 HELPS = ("share_prefixes", "stop_early", "look_ahead")
+UNCOUNTED = ("--max-candidates", 99)  # with a limit no second search counts how many layers an option saved
 
 
 def main() -> None:
@@ -64,8 +65,9 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
     runs: dict[str, list[object]] = {
         "ranked": [],
         "ranked, --confidence": ["--confidence", "0.999"],
-        "ranked, --bias-correction": ["--bias-correction"],
-        "ranked, --recover": ["--recover"],
+        "ranked, --bias-correction": ["--bias-correction", *UNCOUNTED],
+        "ranked, --equalize": ["--equalize", *UNCOUNTED],
+        "ranked, --recover": ["--recover", *UNCOUNTED],
         "topological": ["--strategy", "topological"],
     }
     if n <= args.greedy:
