@@ -4,11 +4,12 @@ Which these are is known after the FP32 pass and the ranges, which look at all i
 so the list is the same on any number of actors.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from distcalib.caffe.graph import Blob
+from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.caffe.graph import Blob, Node
 from distcalib.data import FLAG, VARIES, Index, LeftOut
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.spec import NetSpec, Row
@@ -17,11 +18,24 @@ from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES
+from distcalib.quantize.fusion import uses_global_stats
 from distcalib.report import BadRecord, BadRecords, bad_records
 from distcalib.run.net import Net
 
 _SKIPPING = frozenset({"AnnotatedData", "Data", "ImageData"})
 """The data layers whose records are left out if they are bad."""
+
+_AXES: Mapping[str, Callable[[LayerParameter], int]] = {
+    "Accuracy": lambda layer: layer.accuracy_param.axis,
+    "ArgMax": lambda layer: layer.argmax_param.axis if layer.argmax_param.HasField("axis") else 1,
+    "Concat": lambda layer: _either(layer.concat_param.axis, layer.concat_param.concat_dim),
+    "InnerProduct": lambda layer: layer.inner_product_param.axis,
+    "Reduction": lambda layer: layer.reduction_param.axis,
+    "Slice": lambda layer: _either(layer.slice_param.axis, layer.slice_param.slice_dim),
+    "Softmax": lambda layer: layer.softmax_param.axis,
+    "SoftmaxWithLoss": lambda layer: layer.softmax_param.axis,
+}
+"""The axis that layers of a type work along: records are taken together where it is the first."""
 
 
 @dataclass
@@ -91,6 +105,17 @@ def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], bat
             f"{net.name}: {FLAG}: blob {told} has no row for each of the {batch} records of an iteration, so none can "
             "be left out of it; take bad records out of the data"
         )
+    mixing = [] if batch == 1 else [f"'{node.name}' ({node.type})" for node in net.graph if _mixes(node, shapes, batch)]
+    if mixing:
+        raise UnsupportedError(
+            f"{net.name}: {FLAG}: layer {', '.join(mixing)} makes something of several records together, so the place "
+            "of a bad one would change others; take bad records out of the data"
+        )
+
+
+def _either(axis: int, legacy: int) -> int:
+    """The axis of two fields that are both 1 where the prototxt does not say, and not both given."""
+    return axis if legacy == 1 else legacy
 
 
 def _scored(net: Net) -> list[Blob]:
@@ -101,6 +126,20 @@ def _scored(net: Net) -> list[Blob]:
             found += node.bottoms if node.type in SCORE_TYPES else node.bottoms[:2]
     ends = [blob for blob in net.graph.outputs if net.graph.producer[blob].type not in HOST_TYPES]
     return found + ends
+
+
+def _mixes(node: Node, shapes: Mapping[Blob, tuple[int, ...]], batch: int) -> bool:
+    """Whether a row of the layer's tops may be of other records than the same row of its bottoms."""
+    layer, rank = node.layer, len(shapes.get(node.bottoms[0], ())) if node.bottoms else 0
+    if node.type == "BatchNorm":
+        return not uses_global_stats(layer)
+    if node.type == "Permute":
+        return bool(layer.permute_param.order) and layer.permute_param.order[0] != 0
+    if node.type in _AXES:
+        return _AXES[node.type](layer) in (0, -rank)
+    if node.type in ("Flatten", "Reshape", "Tile"):
+        return shapes[node.bottoms[0]][:1] == (batch,) and any(shapes[top][:1] != (batch,) for top in node.tops)
+    return False
 
 
 def _has_row_a_record(shape: tuple[int, ...], batch: int) -> bool:

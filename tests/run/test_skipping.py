@@ -385,6 +385,30 @@ def test_a_score_without_a_row_a_record_is_refused(tmp_path: Path) -> None:
         evaluate(net.prototxt, net.weights, 1, skip_bad_records=True)
 
 
+@pytest.mark.parametrize(
+    ("named", "params"),
+    [
+        ("BatchNorm", "batch_norm_param { use_global_stats: false use_weight_bias: false }"),
+        ("Softmax", "softmax_param { axis: 0 }"),
+        ("Softmax", "softmax_param { axis: -2 }"),
+        ("ArgMax", "argmax_param { axis: 0 top_k: 8 }"),
+        ("Reshape", "reshape_param { shape { dim: 1 dim: -1 } }"),
+        ("Permute", "permute_param { order: 1 order: 0 }"),
+        ("Slice", "slice_param { slice_dim: 0 }"),
+        ("Reduction", "reduction_param { axis: 0 }"),
+    ],
+)
+def test_a_layer_that_mixes_records_is_refused(tmp_path: Path, named: str, params: str) -> None:
+    """Though no score is made of what it makes."""
+    text = (
+        f'layer {{ name: "m" type: "{named}" bottom: "fc" top: "m" {params} }} '
+        'layer { name: "hush" type: "Silence" bottom: "m" }'
+    )
+    net = make_tiny(tmp_path, edit=lambda before: before + text)
+    with pytest.raises(UnsupportedError, match=rf"layer 'm' \({named}\) makes something of several records together"):
+        evaluate(net.prototxt, net.weights, 1, skip_bad_records=True)
+
+
 def test_data_layers_of_different_batch_sizes_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     text = tiny.prototxt.read_text() + (
         'layer { name: "more" type: "Data" top: "more" include { phase: TEST } '
