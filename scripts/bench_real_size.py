@@ -201,14 +201,17 @@ def speed(prepared: Prepared, seconds: float, rounds: int) -> Iterator[str]:
                     for _ in range(rounds):
                         batches = bare.rate(seconds)
                         n_iterations = max(2 * n_cores, round(seconds * batches))
-                        rates.append((batches * session.batch, evaluated(session, net, n_iterations)))
+                        through = evaluated(session, net, n_iterations)
+                        # Before and after it: what slows the machine down for a while slows both.
+                        rates.append(((batches + bare.rate(seconds)) / 2 * session.batch, through))
                     bare.close()
                     weights = sum(blob.nbytes for blobs in session.weights.values() for blob in blobs) / MB
-                    ratio = statistics.median(through / alone for alone, through in rates)
+                    ratios = [through / alone for alone, through in rates]
+                    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
                     alone, through = (statistics.median(column) for column in zip(*rates, strict=True))
                     row = len(pickle.dumps(first.rows[0])) / 1024
                     yield (
-                        f"| {prepared.name} {kind} | {n_cores} | {alone:.2f} | {through:.2f} | {ratio:.2f} | "
+                        f"| {prepared.name} {kind} | {n_cores} | {alone:.2f} | {through:.2f} | {spread} | "
                         f"{max(peaks.values()) / MB:.0f} | {first.compile_seconds:.1f} | "
                         f"{first.load_seconds / n_cores:.2f} | {weights:.0f} | {n_program:.0f} | {row:.1f} |"
                     )

@@ -33,6 +33,8 @@ LOGIT_STD, BACKGROUND = 1.0, 7.1
 """Of N(0, 1) logits against a background of 7.1, 0.6 % have a softmax above 0.01: some 1,000 of SSD300's 174,640, as
 many as a net trained on VOC leaves to suppression."""
 LOC_STD = 0.5
+OBJECTNESS = -5.0
+"""A logit; with N(0, 1) about it some 100 of YOLO's 845 boxes an image score above the 0.005 of a detection."""
 
 Weights = dict[str, tuple[FloatArray, ...]]
 
@@ -128,9 +130,9 @@ def draw_weights(net: RealNet, graph: Graph, seed: int) -> Weights:
 
 def tame(net: RealNet, graph: Graph, weights: Weights, images: FloatArray) -> None:
     """Scale the heads so that logits on `images` (N, C, H, W) have LOGIT_STD and boxes LOC_STD, each head by itself,
-    and lift the background of each.
+    and lift the background of each, or lower the objectness.
     """
-    wanted = [*net.confs, *net.locs]
+    wanted = [*net.confs, *net.locs, *net.regions]
     if not wanted:
         return
     keep = [Blob(name, 0) for name in wanted]
@@ -139,10 +141,12 @@ def tame(net: RealNet, graph: Graph, weights: Weights, images: FloatArray) -> No
     made = LocalProgram(built, net.name, 1).run({"data": images})
     for name, blob in zip(wanted, keep, strict=True):
         weight, _ = weights[name]
-        factor = (LOGIT_STD if name in net.confs else LOC_STD) / float(made[blob].std())
+        factor = (LOC_STD if name in net.locs else LOGIT_STD) / float(made[blob].std())
         bias = np.zeros(len(weight), np.float32)
         if name in net.confs:
             bias[::N_CLASSES] = BACKGROUND
+        if name in net.regions:
+            bias.reshape(-1, 4 + N_CLASSES)[:, 4] = OBJECTNESS  # x, y, width, height, objectness, 20 classes
         weights[name] = (weight * np.float32(factor), bias)
 
 

@@ -20,12 +20,14 @@ Layer = caffe_pb2.LayerParameter
 N_CLASSES = 21
 """Background and VOC's 20."""
 EPS = 1e-5
+YOLO_ANCHORS = (1.3221, 1.73145, 3.19275, 4.00944, 5.05587, 8.09892, 9.47112, 4.84053, 11.2364, 10.0071)
+"""Width and height of each of a cell's five boxes, in cells (yolo-voc.cfg)."""
 
 
 @dataclass(frozen=True)
 class RealNet:
     """`side`: of the square input; `priors`: boxes an image before suppression; `confs`: the layers whose results
-    are class logits, `locs` those that move boxes.
+    are class logits, `locs` those that move boxes, `regions` those of YOLO, which make both.
     """
 
     name: str
@@ -36,6 +38,7 @@ class RealNet:
     priors: int = 0
     confs: tuple[str, ...] = ()
     locs: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
 
     @property
     def detects(self) -> bool:
@@ -275,8 +278,13 @@ def yolo_v2_416() -> RealNet:
     layers.append(layer(f'name: "concat" type: "Concat" bottom: "reorg" bottom: "{bottom}" top: "concat"'))
     block("conv22", "concat", 1024, 3)
     layers.append(conv("conv23", "conv22", 5 * (5 + 20), 1))
-    layers.append(layer('name: "silence" type: "Silence" bottom: "label"'))
-    return RealNet("yolo_v2_416", 416, (), 1 / 255, tuple(layers), 13 * 13 * 5)
+    biases = " ".join(f"biases: {bias}" for bias in YOLO_ANCHORS)
+    layers.append(
+        layer(f"""name: "eval_det" type: "EvalDetection" bottom: "conv23" bottom: "label" top: "eval_det"
+        eval_detection_param {{ side: 13 num_class: {N_CLASSES - 1} num_object: 5 threshold: 0.5 nms: 0.45
+        score_type: MULTIPLY {biases} }}""")
+    )
+    return RealNet("yolo_v2_416", 416, (), 1 / 255, tuple(layers), 13 * 13 * 5, regions=("conv23",))
 
 
 NETS = {

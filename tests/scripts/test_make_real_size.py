@@ -12,8 +12,8 @@ from distcalib.data import open_source
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
 from scripts import make_real_size
-from scripts.make_real_size import HEIGHT, LOC_STD, WIDTH, scenes
-from scripts.real_nets import N_CLASSES
+from scripts.make_real_size import HEIGHT, LOC_STD, LOGIT_STD, OBJECTNESS, WIDTH, assembled, draw_weights, scenes, tame
+from scripts.real_nets import N_CLASSES, RealNet, conv
 
 NAME = "ssd300_mobilenet"
 
@@ -77,3 +77,17 @@ def test_make_leaves_as_many_candidates_as_a_trained_net_and_boxes_of_a_sane_siz
     n_candidates = np.count_nonzero(conf.reshape(2, -1, N_CLASSES)[..., 1:] > 0.01) / 2
     assert 50 < n_candidates < 2000  # of 38,340
     assert loc.std() == pytest.approx(LOC_STD, rel=0.5)
+
+
+def test_tame_lowers_the_objectness_of_yolo_and_leaves_its_logits_at_one() -> None:
+    head = conv("conv23", "data", 5 * 25, 1)
+    net = RealNet("head", 13, (), 1.0, (head,), 845, regions=("conv23",))
+    images = np.random.default_rng(1).normal(0.0, 3.0, (2, 3, 13, 13)).astype(np.float32)
+    graph = build_graph(assembled(net, 2).layer, net.name)
+    weights = draw_weights(net, graph, seed=1)
+    tame(net, graph, weights, images)
+    weight, bias = weights["conv23"]
+    logits = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], images)
+    assert logits.std() == pytest.approx(LOGIT_STD, rel=0.01)
+    assert np.flatnonzero(bias).tolist() == [4, 29, 54, 79, 104]
+    assert set(bias[bias != 0]) == {OBJECTNESS}

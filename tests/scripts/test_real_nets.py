@@ -1,5 +1,6 @@
 """The nets have the shapes that their authors published."""
 
+import numpy as np
 import pytest
 
 from distcalib.caffe import caffe_pb2
@@ -7,6 +8,7 @@ from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.engine.builder import layer_shapes
 from distcalib.layers import ZeroBlobs
 from distcalib.layers.blobs import FloatArray, Role
+from distcalib.metrics.eval_detection import decoded
 from scripts.make_real_size import assembled, data_shapes
 from scripts.real_nets import N_CLASSES, NETS, RealNet
 from scripts.simulated_net import ssd_vgg16_work
@@ -89,11 +91,17 @@ def test_ssd300_is_the_net_that_is_simulated() -> None:
 
 
 def test_yolo_v2_has_five_boxes_a_place() -> None:
-    net, _, shapes, _ = opened("yolo-v2-416")
+    net, graph, shapes, _ = opened("yolo-v2-416")
     assert shapes[Blob("conv18", 0)] == (1, 1024, 13, 13)
     assert shapes[Blob("concat", 0)] == (1, 1024 + 256, 13, 13)
     assert shapes[Blob("conv23", 0)] == (1, 5 * (5 + 20), 13, 13)
     assert net.priors == 13 * 13 * 5
+    [scored] = [node.layer for node in graph if node.type == "EvalDetection"]
+    boxes, _, _ = decoded(scored.eval_detection_param, np.zeros(shapes[Blob("conv23", 0)], np.float32))
+    assert boxes.shape == (1, net.priors, 4)
+    # yolo-voc.cfg's smallest and largest box, in pixels of 416
+    assert boxes[0, 0, 2:] * 416 == pytest.approx([42.3, 55.4], abs=0.1)
+    assert boxes[0, 4, 2:] * 416 == pytest.approx([359.6, 320.2], abs=0.1)
 
 
 @pytest.mark.parametrize(
