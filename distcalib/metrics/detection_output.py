@@ -8,6 +8,7 @@ equal scores are ordered by class, then by prior, so that a score is the same ev
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -113,21 +114,26 @@ def _of_image(p: DetectionOutputParameter, loc: Array, conf: Array, corners: Arr
     nms = p.nms_param
     top_k = nms.top_k if nms.HasField("top_k") and nms.top_k > -1 else len(corners)
     least = p.confidence_threshold if p.HasField("confidence_threshold") else -np.inf
-    found = [np.zeros((0, 6), np.float32)]
-    for label, scores in enumerate(np.ascontiguousarray(conf.T)):
-        if label == p.background_label_id:
-            continue
-        passing = np.flatnonzero(scores > np.float32(least))  # never a NaN
-        if len(passing) > 2 * top_k > 0:  # to find the least of the best is faster than to sort all
-            passing = passing[scores[passing] >= np.partition(scores[passing], -top_k)[-top_k]]
-        best = passing[np.argsort(-scores[passing], kind="stable")[:top_k]]
-        if not len(best):
-            continue
-        boxes = decoded(p, loc[best, 0 if p.share_location else label], corners[best], variances[best])
-        kept = suppressed(boxes, nms.nms_threshold, nms.eta)
-        found.append(np.column_stack([np.full(len(kept), label), scores[best[kept]], boxes[kept]]))
-    rows = np.concatenate(found)
+    best = [_best(scores, np.float32(least), top_k) for scores in np.ascontiguousarray(conf.T)]
+    if 0 <= p.background_label_id < len(best):
+        best[p.background_label_id] = np.zeros(0, np.int64)
+    # Boxes are decoded for all classes at once: a class has few, and each call of NumPy has its price.
+    sizes, priors = [len(of_class) for of_class in best], np.concatenate(best)
+    labels = np.repeat(np.arange(len(best)), sizes)
+    boxes = decoded(p, loc[priors, 0 if p.share_location else labels], corners[priors], variances[priors])
+    bounds = pairwise(accumulate(sizes, initial=0))
+    kept = [low + suppressed(boxes[low:high], nms.nms_threshold, nms.eta) for low, high in bounds if high > low]
+    rows = np.column_stack([labels.astype(np.float32), conf[priors, labels], boxes])
+    rows = rows[np.concatenate(kept)] if kept else rows
     if -1 < p.keep_top_k < len(rows):
         rows = rows[np.argsort(-rows[:, 1], kind="stable")[: p.keep_top_k]]
         rows = rows[np.argsort(rows[:, 0], kind="stable")]
     return rows
+
+
+def _best(scores: Array, least: np.float32, top_k: int) -> Array:
+    """The priors whose scores (P,) are above `least`, at most top_k, by falling score; never a NaN."""
+    passing = np.flatnonzero(scores > least)
+    if len(passing) > 2 * top_k > 0:  # to find the least of the best is faster than to sort all
+        passing = passing[scores[passing] >= np.partition(scores[passing], -top_k)[-top_k]]
+    return passing[np.argsort(-scores[passing], kind="stable")[:top_k]]
