@@ -15,8 +15,9 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Batch:
-    """The tops of the data layers in one iteration, of `size` records from number `first` on; `bad` are those by row
-    that could not be read, in whose place are copies of others.
+    """The tops of the data layers in one iteration, of `size` records from number `first` on.
+
+    `left_out`: those that could not be read, in whose place are copies of others; `bad`: the rows that they are in.
     """
 
     tops: Mapping[str, Array]
@@ -24,7 +25,8 @@ class Batch:
     """Tops whose rows begin with the number of their record: boxes."""
     first: int
     size: int
-    bad: Bad
+    bad: frozenset[int]
+    left_out: tuple[LeftOut, ...]
 
     @cached_property
     def good(self) -> list[int]:
@@ -35,11 +37,6 @@ class Batch:
     def records(self) -> Sequence[int]:
         """The number in the data of each good record."""
         return [self.first + row for row in self.good]
-
-    @property
-    def left_out(self) -> tuple[LeftOut, ...]:
-        """The bad records in their order."""
-        return tuple(sorted(self.bad.values()))
 
     def kept(self, values: Array, name: str = "") -> Array:
         """What is left of `values` (N, ...), or of the top `name`; as it is where it has no row a record."""
@@ -72,16 +69,20 @@ def records_an_iteration(sources: Sequence[Source]) -> int:
 
 def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Batch:
     """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left."""
-    bad: Bad = {}
+    found: list[Bad] = [{} for _ in sources]
     tops = {
-        top: values for source in sources for top, values in source.batch(iteration, bad if skip_bad else None).items()
+        top: values
+        for source, own in zip(sources, found, strict=True)
+        for top, values in source.batch(iteration, own if skip_bad else None).items()
     }
+    bad = frozenset(row for own in found for row in own)
+    left_out = tuple(sorted(one for own in found for one in own.values()))
     size = records_an_iteration(sources)
     if bad and len(bad) == size:
-        known = bad[min(bad)]
+        known = left_out[0]
         raise DataError(
             f"iteration {iteration}: each of its {size} records is bad in one of the data layers, such as {known.key} "
             f"of '{known.layer}', and {FLAG} needs one that is good in each iteration; take them out of the data"
         )
     by_item = frozenset(top for source in sources for top, shape in source.shapes.items() if VARIES in shape)
-    return Batch(tops, by_item, iteration * size, size, bad)
+    return Batch(tops, by_item, iteration * size, size, bad, left_out)

@@ -113,3 +113,5 @@ class Row:
     """Of a net that is timed, in place of all else: by layer the time of the iteration."""
     left_out: tuple[LeftOut, ...] = ()
     """The records of the iteration, or the block, that could not be read: all else is of the others."""
+    n_missing: int = 0
+    """Of mean errors: the rows of the block that they are in, fewer where two data layers lack one in the same."""

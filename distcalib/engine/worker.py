@@ -205,7 +205,7 @@ class _Loaded:
         """The mean error (M,) of each tap over the records of a block of iterations; sums are f64."""
         sums: dict[Blob, NDArray[np.float64]] = {}
         left_out: list[LeftOut] = []
-        count = 0.0
+        count, n_missing = 0.0, 0
         for batch in batches:
             outputs, _ = self.program.run(batch.tops)
             share = len(batch.good) / batch.size
@@ -213,8 +213,9 @@ class _Loaded:
             sums = {tap: sums[tap] + mean if sums else mean for tap, mean in found.items()}
             left_out += batch.left_out
             count += share
+            n_missing += len(batch.bad)
         means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
-        return Row({}, (), self.program.header.kernels, means, left_out=tuple(left_out))
+        return Row({}, (), self.program.header.kernels, means, left_out=tuple(left_out), n_missing=n_missing)
 
 
 def _graph_of(spec: RankSpec) -> Graph:

@@ -111,7 +111,7 @@ class Observing:
         [result] = self.measure("mean errors", [(net.spec(sampling, calibration.equalized), sampling.n_rows)])
         batch = self.session.batch
         # In iterations; one that records were left out of counts as the part of one that it is.
-        sizes = [n - len(row.left_out) / batch for row, n in zip(rows(result), sampling.row_sizes, strict=True)]
+        sizes = [n - row.n_missing / batch for row, n in zip(rows(result), sampling.row_sizes, strict=True)]
         found = list(zip(rows(result), sizes, strict=True))
         errors = {
             name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in found)) / sum(sizes)

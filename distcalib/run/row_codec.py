@@ -119,6 +119,7 @@ def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
         "distances": {name: _number(value) for name, value in row.distances.items()},
         "seconds": {name: _number(value) for name, value in row.seconds.items()},
         "left_out": [[one.layer, one.number, one.key, one.reason] for one in row.left_out],
+        "n_missing": row.n_missing,
     }
 
 
@@ -131,6 +132,7 @@ def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
         said["distances"],
         said["seconds"],
         tuple(LeftOut(*one) for one in said["left_out"]),
+        said.get("n_missing", len(said["left_out"])),
     )
 
 

@@ -65,6 +65,7 @@ ROWS: dict[str, object] = {
     "left out": _row(
         scores={"top1": Partial(30, 48, 48)},
         left_out=(LeftOut("data", 7, "'ä'", "is no Datum"), LeftOut("x", 0, "", "")),
+        n_missing=1,
     ),
     "a slice": (
         _row(scores={"a": Partial(1, 2)}),
@@ -136,7 +137,7 @@ def test_encode_knows_every_field_of_a_row() -> None:
     """A field that is added to any of these must be written too."""
     names = {kind: [field.name for field in fields(kind)] for kind in (Row, Range, Partial, Detections, Histogram)}
     assert names == {
-        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out"],
+        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out", "n_missing"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
         Partial: ["numerator", "denominator", "n_records"],
         Detections: ["labels", "scores", "hits", "positives", "n_classes"],

@@ -15,11 +15,14 @@ import pytest
 from distcalib.caffe import read_weights
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum, Datum
 from distcalib.cli.main import main
+from distcalib.data import open_source
+from distcalib.engine.batch import read_batch
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.journal import FILE_NAME
 from distcalib.report import TIMING_KEYS, CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
+from distcalib.run.net import open_net
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.searching import Searching
 from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
@@ -144,6 +147,31 @@ def test_bad_records_are_counted_and_named_in_their_order(bad_net: Tiny) -> None
     assert {one.layer for one in found.listed} == {"data"}
     for one, reason in zip(found.listed, REASONS, strict=True):
         assert one.reason.startswith(reason)
+
+
+def test_records_of_two_layers_in_one_row_are_both_named(bad_net: Tiny, tmp_path: Path) -> None:
+    """And the row is one that is missing, not two."""
+    text = bad_net.prototxt.read_text() + (
+        'layer { name: "more" type: "Data" top: "more" include { phase: TEST } '
+        f'data_param {{ source: "{bad_net.database}" batch_size: {BATCH} backend: LMDB }} }} '
+        'layer { name: "hush" type: "Silence" bottom: "more" include { phase: TEST } }'
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    found = evaluate(tmp_path / "net.prototxt", bad_net.weights, ITERATIONS, n_actors=1, skip_bad_records=True)
+    alone = evaluate(bad_net.prototxt, bad_net.weights, ITERATIONS, n_actors=1, skip_bad_records=True)
+    assert found.scores == alone.scores
+    assert found.bad_records is not None
+    assert [(one.layer, one.number) for one in found.bad_records.listed] == [
+        (layer, number) for layer in ("data", "more") for number in BAD
+    ]
+    assert (found.bad_records.count, found.bad_records.n_records) == (10, 2 * N_RECORDS)
+
+
+def test_the_rows_that_a_block_lacks_are_counted_once(bad_net: Tiny) -> None:
+    layer = open_net(bad_net.prototxt).graph.nodes[0].layer
+    twice = [open_source(layer, bad_net.prototxt, skip_bad=True) for _ in range(2)]
+    batch = read_batch(twice, 1, True)
+    assert (sorted(batch.bad), len(batch.left_out), len(batch.good)) == ([1, 2, 6], 6, BATCH - 3)
 
 
 def test_a_run_that_meets_no_bad_record_says_so(tiny: Tiny, bad_net: Tiny) -> None:
