@@ -5,6 +5,7 @@ it taken from the prototxt. Both work here, and Caffe's way wins when both exist
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def resolve_path(source: str, prototxt: Path) -> Path:
 
     The last, for an error message: it is the spelling that the user wrote."""
     as_given = Path(source)
-    if as_given.is_absolute() or as_given.exists():
+    if as_given.is_absolute() or os.path.exists(as_given):
         return as_given
     beside = Path(prototxt).parent / source
     return beside if beside.exists() else as_given

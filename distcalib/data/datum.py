@@ -29,6 +29,10 @@ class BadRecord(Exception):
     """What is wrong with a record, worded to follow "PATH: record KEY "."""
 
 
+class MachineFault(BadRecord):
+    """A record that this machine cannot read now, and another may: never left out, or it would be in some scores."""
+
+
 def parse_datum(value: bytes | memoryview) -> caffe_pb2.Datum:
     """The Datum in a record's value (any buffer). Raises BadRecord."""
     try:
@@ -59,7 +63,9 @@ def decode(encoded: bytes, flags: int) -> Bytes:
     """An encoded image as (H, W, C) u8, BGR or one channel; `flags`: AS_STORED, COLOR or GRAY. Raises BadRecord."""
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
-    except cv2.error:
+    except (cv2.error, MemoryError) as error:
+        if isinstance(error, MemoryError) or error.code == cv2.Error.StsNoMem:
+            raise MachineFault("cannot be decoded, for memory is short; give fewer actors") from error
         image = None
     if image is None:
         raise BadRecord(f"is no image that can be decoded ({len(encoded)} bytes); write it again or leave it out")

@@ -5,19 +5,21 @@ commas or tabs tests silently on wrong labels; here each such line is named."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import BadRecord
-from distcalib.data.left_out import MachineFault
+from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.data.records import SAME_DATA, Records
 from distcalib.data.source import Index, LineIndex
 from distcalib.errors import DataError
 
 _LINE = re.compile(rb"(.+) ([+-]?[0-9]+)\r?")
+_OF_THE_LIST = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
+"""What is wrong with a name on every machine."""
 _MOST_NAMED = 5
 _MOST_SOUGHT = 256  # names of which one shows the folder that they are in
 
@@ -73,9 +75,14 @@ class ImageList:
             return Path(line.file).read_bytes()
         except FileNotFoundError as error:
             raise BadRecord("does not exist; correct the list or root_folder") from error
-        except (IsADirectoryError, NotADirectoryError, PermissionError, ValueError) as error:  # ValueError: a null byte
-            raise BadRecord(f"cannot be read ({getattr(error, 'strerror', error)}); correct the list") from error
+        except ValueError as error:  # a null byte
+            raise BadRecord(f"cannot be read ({error}); correct the list") from error
         except OSError as error:
+            if error.errno in _OF_THE_LIST:
+                raise BadRecord(f"cannot be read ({error.strerror}); correct the list") from error
+            if isinstance(error, PermissionError):
+                told = f"cannot be read ({error.strerror}); give the right to read it on all nodes"
+                raise MachineFault(told) from error
             told = f"cannot be read ({error.strerror}); see to the disk, and give the command again"
             raise MachineFault(told) from error
 
@@ -110,7 +117,7 @@ class ImageList:
             raise DataError(f"{self.path}: the list is empty; give a line 'path label' for each image")
         step = -(-len(offsets) // Records.MAX_KEYS)
         tried = [Path(self._root + os.fsdecode(name)) for name in names]
-        first = next((one for one in tried if resolve_path(str(one), prototxt).exists()), tried[0])
+        first = next((one for one in tried if os.path.exists(resolve_path(str(one), prototxt))), tried[0])
         here = resolve_path(str(first), prototxt) == first
         folder = Path.cwd() if here else prototxt.parent.absolute()
         return LineIndex(len(offsets), step, tuple(offsets[::step]), at, str(folder), self._root)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from distcalib.data.datum import BadRecord
+from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.errors import DataError
 
 FLAG = "--skip-bad-records"
@@ -33,10 +33,6 @@ class LeftOut:
 
 Bad = dict[int, LeftOut]
 """By row of a batch."""
-
-
-class MachineFault(BadRecord):
-    """A record that this machine cannot read now, and another may: never left out, or it would be in some scores."""
 
 
 @dataclass(frozen=True)

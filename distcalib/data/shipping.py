@@ -19,9 +19,8 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import named_paths, resolve_path
 from distcalib.data.database import open_records
-from distcalib.data.datum import BadRecord
+from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.data.image_list import ImageList, Line
-from distcalib.data.left_out import MachineFault
 from distcalib.data.records import Record
 from distcalib.data.shipped import Chunk, image_record
 from distcalib.data.source import Index

@@ -135,3 +135,45 @@ def test_what_one_machine_cannot_read_now_is_an_error_all_the_same(
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(DataError, match=r"image '.*0.png' cannot be read \(Input/output error\); see to the disk"):
         source.batch(0, {})
+
+
+def test_a_forbidden_image_is_an_error_for_another_machine_may_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(layer(listed(tmp_path, 3), "ImageData"), tmp_path / "net.prototxt", skip_bad=True)
+
+    def fail(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(DataError, match=r"0.png' cannot be read \(Permission denied\); give the right to read it"):
+        source.batch(0, {})
+
+
+def test_names_that_no_machine_can_open_are_left_out(tmp_path: Path) -> None:
+    made = layer(listed(tmp_path, 4), "ImageData")
+    lines = (tmp_path / "list.txt").read_text().splitlines()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "list.txt").write_text("\n".join([f"{'x' * 300}.png 0", "loop.png 1", *lines[2:]]) + "\n")
+    bad: Bad = {}
+    open_source(made, tmp_path / "net.prototxt", skip_bad=True).batch(0, bad)
+    assert [bad[row].reason for row in sorted(bad)] == [
+        "cannot be read (File name too long)",
+        "cannot be read (Too many levels of symbolic links)",
+    ]
+
+
+@pytest.mark.parametrize("kind", [MemoryError, cv2.error])
+def test_a_machine_short_of_memory_leaves_no_record_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    source = open_source(layer(listed(tmp_path, 3), "ImageData"), tmp_path / "net.prototxt", skip_bad=True)
+
+    def fail(*_: object) -> None:
+        error = kind("Failed to allocate 12 bytes")
+        error.code = cv2.Error.StsNoMem  # type: ignore[attr-defined]
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(DataError, match=r"0.png' cannot be decoded, for memory is short; give fewer actors$"):
+        source.batch(0, {})
