@@ -35,7 +35,7 @@ def resolve_path(source: str, prototxt: Path) -> Path:
     if as_given.is_absolute() or os.path.exists(as_given):
         return as_given
     beside = Path(prototxt).parent / source
-    return beside if beside.exists() else as_given
+    return beside if os.path.exists(beside) else as_given
 
 
 def named_paths(
