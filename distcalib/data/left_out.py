@@ -13,6 +13,7 @@ from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.errors import DataError
 
 FLAG = "--skip-bad-records"
+_HINT = f", or give {FLAG}"
 
 _R = TypeVar("_R")
 _V = TypeVar("_V")
@@ -29,6 +30,11 @@ class LeftOut:
     number: int
     key: str
     reason: str
+
+
+def unhinted(error: DataError) -> DataError:
+    """What a command says that the flag is not for."""
+    return DataError(str(error).removesuffix(_HINT))
 
 
 Bad = dict[int, LeftOut]
@@ -81,7 +87,7 @@ class Reading(Generic[_R, _V]):
     def _take(self, error: BadRecord, record: _R, number: int, row: int, bad: Bad | None) -> None:
         """Enter a bad record into `bad`.  Raises DataError where that cannot be."""
         if bad is None or isinstance(error, MachineFault):
-            remedy = "" if isinstance(error, MachineFault) else f", or give {FLAG}"
+            remedy = "" if isinstance(error, MachineFault) else _HINT
             raise DataError(f"{self.where}: {self.told(record)} {error}{remedy}") from error
         what = str(error).partition("; ")[0]
         # A file's name may be no text, and the report is UTF-8.

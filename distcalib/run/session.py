@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source
+from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source, unhinted
 from distcalib.engine.batch import records_an_iteration
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.errors import OptionError
+from distcalib.errors import DataError, OptionError
 from distcalib.journal import Journal
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
@@ -83,7 +83,12 @@ class Session:
         refuse_no_numbers(self.weights, weights, net)
         layers = [node.layer for node in data_nodes(net.graph)]
         arrays = None if data is None else load_arrays(data, layers, net.path)
-        self.batch, indexes, self._data_shapes = _open_data(net, arrays, skip_bad)
+        try:
+            self.batch, indexes, self._data_shapes = _open_data(net, arrays, skip_bad)
+        except DataError as error:
+            if build is None:
+                raise
+            raise unhinted(error) from error
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
@@ -219,7 +224,12 @@ class Session:
             def advance(progress: Progress) -> None:
                 self.reporter.advance(progress.n_done, progress.n_total)
 
-            return self._pool.run(missing, advance, enough, on_rows)
+            try:
+                return self._pool.run(missing, advance, enough, on_rows)
+            except DataError as error:
+                if self._caffe is None:
+                    raise
+                raise unhinted(error) from error
 
         results = run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
         self._left_out.take(jobs, results)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from distcalib.run.inspection import inspect
+from tests.data.databases import write_lmdb
 from tests.run.tiny import QUANTIZABLE, Tiny, make_tiny
 
 PARAM = "quantization_param { scale_in: 20 scale_out: 30 scale_params: 40 bw_layer_out: 8 } type"
@@ -83,3 +84,10 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
     assert [layer.name for layer in found.layers] == ["x", "c", "p"]
     assert len(found.problems) == 2
     assert all(problem.startswith("net.prototxt: layer '") for problem in found.problems)
+
+
+def test_inspect_does_not_advise_a_flag_that_it_has_not(tiny: Tiny, tmp_path: Path) -> None:
+    database = write_lmdb(tmp_path / "db", [(b"0", b"\xff\xff")])
+    (tmp_path / "net.prototxt").write_text(tiny.prototxt.read_text().replace(str(tiny.database), str(database)))
+    [note] = inspect(tmp_path / "net.prototxt").notes
+    assert "record '0' is no Datum (2 bytes); write it again or leave it out; shapes " in note
