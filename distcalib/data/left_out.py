@@ -6,7 +6,7 @@ which rows are no records, and leaves out what the net makes of them; whoever as
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from distcalib.data.datum import BadRecord, MachineFault
@@ -54,15 +54,20 @@ class Reading(Generic[_R, _V]):
     decode: Callable[[_R, int], _V]
     told: Callable[[_R], str]
     key: Callable[[_R], str]
+    deciding: list[str] = field(default_factory=list)
+    """The key of the record that `first` found, whose shape all must have."""
 
     def first(self, records: Iterable[_R], skip: bool) -> _V:
         """The first record, decoded; with `skip` the first good one.  Raises DataError."""
         bad: Bad = {}
         for number, record in enumerate(records):
             try:
-                return self.decode(record, 0)
+                made = self.decode(record, 0)
             except BadRecord as error:
                 self._take(error, record, number, number, bad if skip else None)
+            else:
+                self.deciding[:] = [self.key(record)]
+                return made
         raise DataError(self._nothing(0, bad))
 
     def rows(self, first: int, records: Sequence[_R], bad: Bad | None) -> list[_V]:
@@ -96,8 +101,9 @@ class Reading(Generic[_R, _V]):
 
     def _nothing(self, first: int, bad: Bad) -> str:
         known = bad[min(bad)]
+        decides = f"; {self.deciding[0]} decides the shape of all, is it right?" if self.deciding else ""
         return (
             f"{self.where}: the {len(bad)} records of an iteration, from number {first % self.n_records()} on, are all "
             f"bad ({known.key} {known.reason}), and {FLAG} needs one that is good; take them out of the data, or raise "
-            "batch_size"
+            f"batch_size{decides}"
         )

@@ -177,3 +177,12 @@ def test_a_machine_short_of_memory_leaves_no_record_out(
     monkeypatch.setattr(cv2, "imdecode", fail)
     with pytest.raises(DataError, match=r"0.png' cannot be decoded, for memory is short; give fewer actors$"):
         source.batch(0, {})
+
+
+def test_the_record_that_decides_the_shape_is_named_where_no_other_has_it(tmp_path: Path) -> None:
+    odd = raw_datum(noise(3, 4, 5)).SerializeToString()
+    made = data_layer(write_lmdb(tmp_path / "db", ((b"k%d" % i, v) for i, v in enumerate([odd, *GOOD[1:]]))), 4)
+    with pytest.raises(
+        DataError, match=r"from number 4 on, are all bad .*; 'k0' decides the shape of all, is it right"
+    ):
+        open_source(made, PROTOTXT, skip_bad=True).batch(1, {})
