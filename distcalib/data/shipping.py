@@ -29,9 +29,10 @@ from distcalib.errors import DataError
 Layer = caffe_pb2.LayerParameter
 
 CHUNK_BYTES = 64 * 2**20
-"""Of records in a chunk, at least one of them: what the driver holds of the data beside the object store."""
+"""Of records in a chunk, at least one of them. The driver holds two beside the object store: the one that was sent last
+and the one that is filled."""
 
-_READ = 256  # records that are read at a time
+_READ = 16  # records that are read at a time: a LevelDB gives copies, and a record of a large image has some MB
 _FILES = ("mean_file", "name_size_file")  # what actors read beside records
 
 UNSHIPPABLE: Mapping[str, str] = {

@@ -47,8 +47,8 @@ def refuse_too_large(shipment: Shipment, nodes: Sequence[NodeInfo]) -> None:
         needed = 10**6 * math.ceil(n_bytes / STORE_SHARE / 1e6)
         raise OptionError(
             f"--ship-data: {megabytes(n_bytes)} of records do not fit into {STORE_SHARE:.0%} of Ray's object store, "
-            f"which has {has}; start Ray there with --object-store-memory={needed}, measure fewer iterations, or put "
-            "the data where every node opens them"
+            f"which has {has}; start Ray there with --object-store-memory={needed} and give its --address, measure "
+            "fewer iterations, or put the data where every node opens them"
         )
 
 

@@ -34,6 +34,31 @@ def test_decide_says_early_what_all_iterations_say(seed: int, drop: float) -> No
     assert answers[-1] is final
 
 
+@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("upper", [1, None], ids=["accuracy", "loss"])
+def test_decide_says_early_what_all_say_where_iterations_have_lost_records(seed: int, upper: int | None) -> None:
+    """Each iteration weighs as much as it has records: an accuracy is that of all records, in whatever batch."""
+    random = np.random.RandomState(seed)
+    sizes = [int(n) for n in random.randint(1, 6, int(random.randint(1, 12)))]
+
+    def scores() -> list[Partial]:
+        if upper is None:
+            return [Partial(float(random.gamma(2.0, n / 2.0)), n, n) for n in sizes]
+        return [Partial(int(random.binomial(n, 0.7)), n, n) for n in sizes]
+
+    fp32, int8 = scores(), scores()
+    lost = (sum(p.numerator for p in fp32) - sum(p.numerator for p in int8)) / sum(sizes)
+    decider = Decider(fp32, 0.05, upper)
+    assert decider.drop(int8) == pytest.approx(lost if upper else -lost, abs=1e-12)
+    values: dict[int, Partial] = {}
+    answers = []
+    for i in random.permutation(len(sizes)):
+        values[int(i)] = int8[i]
+        answers.append(decider.decide(values))
+    assert {answer for answer in answers if answer is not None} == {decider.drop(int8) <= 0.05}
+    assert answers[-1] is not None
+
+
 def test_decide_stops_where_the_rest_cannot_help() -> None:
     decider = Decider(counts(80, 80, 80, 80), 0.04)
     assert decider.decide({0: Partial(4, BATCH)}) is None  # 4 + 300 would do

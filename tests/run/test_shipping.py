@@ -167,8 +167,8 @@ def test_records_must_fit_into_the_store_of_every_node(tiny: Tiny) -> None:
         agree("native", [large, *small], shipment)
     assert str(refused.value) == (
         "--ship-data: 0.1 MB of records do not fit into 80% of Ray's object store, which has 0.1 MB on host3 "
-        "(10.0.0.3), 0.1 MB on host4 (10.0.0.4); start Ray there with --object-store-memory=1000000, measure fewer "
-        "iterations, or put the data where every node opens them"
+        "(10.0.0.3), 0.1 MB on host4 (10.0.0.4); start Ray there with --object-store-memory=1000000 and give its "
+        "--address, measure fewer iterations, or put the data where every node opens them"
     )
 
 
