@@ -24,7 +24,7 @@ STORE_SHARE = 0.8
 def check_ship_data(ship_data: bool, root: str | Path | None) -> None:
     """Raise OptionError where `caffe test` is to measure, which opens its data itself."""
     if ship_data and root is not None:
-        raise OptionError("--ship-data: and -r exclude each other: `caffe test` opens its data itself; leave out one")
+        raise OptionError("--ship-data: `caffe test` opens its data itself, so -r cannot go with it; leave out one")
 
 
 def refuse_unshippable(net: Net) -> None:

@@ -130,7 +130,7 @@ def test_a_report_does_not_know_how_the_data_travelled() -> None:
 
 
 def test_ship_data_is_refused_with_a_build_of_caffe(tiny: Tiny, tmp_path: Path) -> None:
-    said = "--ship-data: and -r exclude each other: `caffe test` opens its data itself; leave out one"
+    said = "--ship-data: `caffe test` opens its data itself, so -r cannot go with it; leave out one"
     with pytest.raises(OptionError, match=said):
         CalibrationOptions(ship_data=True, root=tmp_path)
     with pytest.raises(OptionError, match=said):
