@@ -50,6 +50,7 @@ def test_interrupt_held_does_nothing_in_another_thread() -> None:
 
 
 def test_termination_told_is_a_keyboard_interrupt_once() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that has not had a Ray yet
     reached = False
     with termination_told():
         with pytest.raises(KeyboardInterrupt):

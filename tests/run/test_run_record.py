@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from distcalib.cli import main
+from distcalib.cli.main import main
 from distcalib.cli.exit_codes import TERMINATED
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
