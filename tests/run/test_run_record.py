@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from distcalib.cli.main import main
 from distcalib.cli.exit_codes import TERMINATED
+from distcalib.cli.main import main
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.measure import Job, JobResult
