@@ -4,7 +4,7 @@ lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
 from distcalib.data.identity import data_identity
-from distcalib.data.left_out import FLAG, Bad, LeftOut, unhinted
+from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.shipped import Chunk, Shipped
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
@@ -26,5 +26,4 @@ __all__ = [
     "data_identity",
     "load_arrays",
     "open_source",
-    "unhinted",
 ]

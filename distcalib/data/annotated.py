@@ -39,7 +39,7 @@ class AnnotatedSource:
         layer: caffe_pb2.LayerParameter,
         prototxt: Path,
         index: Index | None = None,
-        skip_bad: bool = False,
+        skip_bad: bool | None = False,
         shipped: Shipped | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
@@ -55,9 +55,9 @@ class AnnotatedSource:
         self.batch_size = int(layer.data_param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
         self._has_boxes: bool | None = None  # as the first record says
-        self._reading = database_reading(layer.name, self._records, self._decoded)
+        self._reading = database_reading(layer.name, self._records, skip_bad, self._decoded)
         try:
-            image, _ = self._reading.first(first_records(self._records, self.batch_size, skip_bad), skip_bad)
+            image, _ = self._reading.first(first_records(self._records, self.batch_size, skip_bad))
         except DataError:
             self._records.close()
             raise

@@ -37,7 +37,7 @@ class DatabaseSource:
         layer: caffe_pb2.LayerParameter,
         prototxt: Path,
         index: Index | None = None,
-        skip_bad: bool = False,
+        skip_bad: bool | None = False,
         shipped: Shipped | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
@@ -50,9 +50,9 @@ class DatabaseSource:
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
-        self._reading = database_reading(layer.name, self._records, self._decoded)
+        self._reading = database_reading(layer.name, self._records, skip_bad, self._decoded)
         try:
-            first, _ = self._reading.first(first_records(self._records, self.batch_size, skip_bad), skip_bad)
+            first, _ = self._reading.first(first_records(self._records, self.batch_size, skip_bad))
         except DataError:
             self._records.close()
             raise
@@ -89,11 +89,14 @@ class DatabaseSource:
         return pixels, datum.label
 
 
-def database_reading(layer: str, records: Records, decode: Callable[[Record, int], _V]) -> Reading[Record, _V]:
+def database_reading(
+    layer: str, records: Records, skip_bad: bool | None, decode: Callable[[Record, int], _V]
+) -> Reading[Record, _V]:
     """How the data layer `layer` reads `records`: they are known by their keys."""
     return Reading(
         layer,
         str(records.path),
+        skip_bad,
         n_records=lambda: records.n_records,
         decode=decode,
         told=lambda record: f"record {key_text(record[0])}",
@@ -101,7 +104,7 @@ def database_reading(layer: str, records: Records, decode: Callable[[Record, int
     )
 
 
-def first_records(records: Records, batch_size: int, skip_bad: bool) -> Iterable[Record]:
+def first_records(records: Records, batch_size: int, skip_bad: bool | None) -> Iterable[Record]:
     """Those that may decide the shape: the first, or the first good one of an iteration."""
     return records.read(0, min(batch_size, records.n_records)) if skip_bad else (records.first(),)
 

@@ -36,7 +36,7 @@ class ImageSource:
         layer: caffe_pb2.LayerParameter,
         prototxt: Path,
         index: Index | None = None,
-        skip_bad: bool = False,
+        skip_bad: bool | None = False,
         shipped: Shipped | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
@@ -54,13 +54,14 @@ class ImageSource:
         self._reading = Reading(
             layer.name,
             str(self._list.path),
+            skip_bad,
             n_records=lambda: self.index.n_records,
             decode=self._pixels,
             told=lambda line: f"line {line.number}: image '{line.file}'",
             key=lambda line: f"line {line.number}: '{self._list.name(line)}'",
         )
         n_first = min(self.batch_size, self.index.n_records) if skip_bad else 1
-        self._image_shape = self._reading.first(self._list.read(0, n_first), skip_bad).shape
+        self._image_shape = self._reading.first(self._list.read(0, n_first)).shape
         shapes = ((self.batch_size, *self._transform.shape(self._image_shape)), (self.batch_size,))
         self.shapes = dict(zip(self.tops, shapes, strict=True))
 

@@ -13,7 +13,6 @@ from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.errors import DataError
 
 FLAG = "--skip-bad-records"
-_HINT = f", or give {FLAG}"
 
 _R = TypeVar("_R")
 _V = TypeVar("_V")
@@ -32,11 +31,6 @@ class LeftOut:
     reason: str
 
 
-def unhinted(error: DataError) -> DataError:
-    """What a command says that the flag is not for."""
-    return DataError(str(error).removesuffix(_HINT))
-
-
 Bad = dict[int, LeftOut]
 """By row of a batch."""
 
@@ -45,11 +39,12 @@ Bad = dict[int, LeftOut]
 class Reading(Generic[_R, _V]):
     """How a data layer reads its records; errors begin with the path `where`, and go on with what `told` makes of one.
 
-    `decode` takes a record and its row in the batch, and raises BadRecord.
+    `skip_bad`: as open_source has it.  `decode` takes a record and its row in the batch, and raises BadRecord.
     """
 
     layer: str
     where: str
+    skip_bad: bool | None
     n_records: Callable[[], int]
     decode: Callable[[_R, int], _V]
     told: Callable[[_R], str]
@@ -57,14 +52,14 @@ class Reading(Generic[_R, _V]):
     deciding: list[str] = field(default_factory=list)
     """The key of the record that `first` found, whose shape all must have."""
 
-    def first(self, records: Iterable[_R], skip: bool) -> _V:
-        """The first record, decoded; with `skip` the first good one.  Raises DataError."""
+    def first(self, records: Iterable[_R]) -> _V:
+        """The first record, decoded; with `skip_bad` the first good one.  Raises DataError."""
         bad: Bad = {}
         for number, record in enumerate(records):
             try:
                 made = self.decode(record, 0)
             except BadRecord as error:
-                self._take(error, record, number, number, bad if skip else None)
+                self._take(error, record, number, number, bad if self.skip_bad else None)
             else:
                 self.deciding[:] = [self.key(record)]
                 return made
@@ -92,7 +87,7 @@ class Reading(Generic[_R, _V]):
     def _take(self, error: BadRecord, record: _R, number: int, row: int, bad: Bad | None) -> None:
         """Enter a bad record into `bad`.  Raises DataError where that cannot be."""
         if bad is None or isinstance(error, MachineFault):
-            remedy = "" if isinstance(error, MachineFault) else _HINT
+            remedy = "" if isinstance(error, MachineFault) or self.skip_bad is None else f", or give {FLAG}"
             raise DataError(f"{self.where}: {self.told(record)} {error}{remedy}") from error
         what = str(error).partition("; ")[0]
         # A file's name may be no text, and the report is UTF-8.

@@ -36,14 +36,14 @@ def open_source(
     prototxt: Path,
     index: Index | None = None,
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
-    skip_bad: bool = False,
+    skip_bad: bool | None = False,
     shipped: Shipped | None = None,
 ) -> Source:
     """The source behind a data layer of the net in the file `prototxt`.
 
     index: `source.index` of the same layer from another process; with it nothing is ever scanned.
     arrays: by top name, what Input layers feed; others ignore it.
-    skip_bad: the first good record decides the shape, not the first.
+    skip_bad: the first good record decides the shape, not the first. None: there is no flag for that, to be advised.
     shipped: what was sent of the data, which are not opened then; needs `index`.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "AnnotatedData":

@@ -7,7 +7,7 @@ from pathlib import Path
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Node
-from distcalib.data import DATA_TYPES, VARIES, open_source, unhinted
+from distcalib.data import DATA_TYPES, VARIES, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, DistcalibError, FormatError, UnsupportedError
@@ -119,12 +119,10 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
     tops: dict[str, tuple[int, ...]] = {}
     for node in data_nodes(net.graph):
         try:
-            source = open_source(node.layer, net.path)
+            source = open_source(node.layer, net.path, skip_bad=None)
         except DataError as error:
             guess = _guess(node.layer)
-            notes.append(
-                f"{unhinted(error)}" + (f"; shapes below assume {guess}" if guess else "; shapes are not known")
-            )
+            notes.append(str(error) + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
             if guess is None:
                 return {}
             labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)

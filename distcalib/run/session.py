@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source, unhinted
+from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source
 from distcalib.engine.batch import records_an_iteration
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.errors import DataError, OptionError
+from distcalib.errors import OptionError
 from distcalib.journal import Journal
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
@@ -83,19 +83,15 @@ class Session:
         refuse_no_numbers(self.weights, weights, net)
         layers = [node.layer for node in data_nodes(net.graph)]
         arrays = None if data is None else load_arrays(data, layers, net.path)
-        try:
-            self.batch, indexes, self._data_shapes = _open_data(net, arrays, skip_bad)
-        except DataError as error:
-            if build is None:
-                raise
-            raise unhinted(error) from error
+        skips = None if build is not None else skip_bad
+        self.batch, indexes, self._data_shapes = _open_data(net, arrays, skips)
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
         read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
         shipment = None if shipped_iterations is None else Shipment(read, net.path, indexes, shipped_iterations)
         shipped = None if shipment is None else Shipped(shipment.files())
-        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skip_bad, shipped)
+        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skips, shipped)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._resuming: Resuming | None = None
         start = partial(
@@ -224,12 +220,7 @@ class Session:
             def advance(progress: Progress) -> None:
                 self.reporter.advance(progress.n_done, progress.n_total)
 
-            try:
-                return self._pool.run(missing, advance, enough, on_rows)
-            except DataError as error:
-                if self._caffe is None:
-                    raise
-                raise unhinted(error) from error
+            return self._pool.run(missing, advance, enough, on_rows)
 
         results = run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
         self._left_out.take(jobs, results)
@@ -329,7 +320,7 @@ def rows(result: JobResult) -> list[Row]:
 
 
 def _open_data(
-    net: Net, arrays: Mapping[str, NDArray[np.generic]] | None, skip_bad: bool
+    net: Net, arrays: Mapping[str, NDArray[np.generic]] | None, skip_bad: bool | None
 ) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
     """Batch size, index of each data layer and shapes of their tops; everything wrong with the data that can be seen
     at once is raised here.

@@ -29,6 +29,7 @@ from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb,
 from tests.run import tiny_ssd as ssd
 from tests.run.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, _forward, _make_blobs, make_tiny
 from tests.run.tiny_ssd import TinySsd
+from tests.standin import make_standin
 
 Array = npt.NDArray[np.float32]
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -400,6 +401,16 @@ def test_the_flag_is_refused_with_a_build_of_caffe(tiny: Tiny, tmp_path: Path) -
         CalibrationOptions(skip_bad_records=True, root=tmp_path)
     with pytest.raises(OptionError, match=said):
         evaluate(tiny.prototxt, tiny.weights, 1, root=tmp_path, skip_bad_records=True)
+
+
+@pytest.mark.parametrize("number", [0, 9], ids=["by_the_driver", "by_an_actor"])
+def test_a_build_of_caffe_is_not_told_of_the_flag(tiny: Tiny, tmp_path: Path, number: int) -> None:
+    bad_net = corrupt(tiny, tmp_path / "bad", {number: b"\xff\xff"})
+    root = make_standin(tmp_path / "build").root
+    options = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=ITERATIONS, root=root, out=tmp_path / "out")
+    with pytest.raises(DataError, match="write it again or leave it out") as told:
+        calibrate(bad_net.prototxt, bad_net.weights, options)
+    assert "skip-bad-records" not in str(told.value)
 
 
 def test_a_score_without_a_row_a_record_is_refused(tmp_path: Path) -> None:
