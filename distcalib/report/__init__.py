@@ -1,6 +1,6 @@
 """Results as data, and data as text."""
 
-from distcalib.report.bad_records import BadRecord, BadRecords, bad_records
+from distcalib.report.bad_records import BadRecords, bad_records
 from distcalib.report.record import (
     TIMING_KEYS,
     CalibrationReport,
@@ -14,7 +14,6 @@ from distcalib.report.record import (
 
 __all__ = [
     "TIMING_KEYS",
-    "BadRecord",
     "BadRecords",
     "CalibrationReport",
     "CandidateRecord",

@@ -3,18 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from distcalib.data import LeftOut
+
 MOST_LISTED = 100
 _MOST_TOLD = 3
-
-
-@dataclass(frozen=True, order=True)
-class BadRecord:
-    """Record `number` (from 0) of the data layer `layer`: its key, or line and name, and what is wrong with it."""
-
-    layer: str
-    number: int
-    key: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -23,7 +15,7 @@ class BadRecords:
 
     count: int
     n_records: int
-    listed: tuple[BadRecord, ...]
+    listed: tuple[LeftOut, ...]
 
     @property
     def line(self) -> str:
@@ -35,7 +27,7 @@ class BadRecords:
         return f"{self.count:,} of {self.n_records:,} records could not be read and {was} left out: {shown}{others}"
 
 
-def bad_records(found: Iterable[BadRecord], n_records: int) -> BadRecords:
+def bad_records(found: Iterable[LeftOut], n_records: int) -> BadRecords:
     """Those `found`, each once, of `n_records`."""
     ordered = sorted(set(found))
     return BadRecords(len(ordered), n_records, tuple(ordered[:MOST_LISTED]))

@@ -19,7 +19,7 @@ from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.fusion import uses_global_stats
-from distcalib.report import BadRecord, BadRecords, bad_records
+from distcalib.report import BadRecords, bad_records
 from distcalib.run.net import Net
 
 _SKIPPING = frozenset({"AnnotatedData", "Data", "ImageData"})
@@ -62,8 +62,7 @@ class LeftOutRecords:
         read = set(iterations)
         sizes = [i.n_records for n in data_nodes(net.graph) if n.type in _SKIPPING and (i := indexes[n.name])]
         n_records = sum(_n_read(read, batch, size) for size in sizes)
-        found = (BadRecord(one.layer, one.number, one.key, one.reason) for one in self.found)
-        return bad_records(found, n_records)
+        return bad_records(self.found, n_records)
 
     def _compare(self, iteration: int, left_out: tuple[LeftOut, ...]) -> None:
         known = self.by_iteration.setdefault(iteration, left_out)

@@ -2,11 +2,12 @@
 
 import random
 
-from distcalib.report import BadRecord, bad_records
+from distcalib.data import LeftOut
+from distcalib.report import bad_records
 
 
 def test_records_are_listed_once_in_order_and_counted_beyond_the_list() -> None:
-    found = [BadRecord("data", number, f"'{number}'", "is no Datum") for number in range(250)]
+    found = [LeftOut("data", number, f"'{number}'", "is no Datum") for number in range(250)]
     mixed = random.Random(3).sample([*found, *found], 500)
     made = bad_records(mixed, 10_000)
     assert (made.count, made.n_records) == (250, 10_000)
@@ -18,5 +19,5 @@ def test_records_are_listed_once_in_order_and_counted_beyond_the_list() -> None:
 
 
 def test_one_record_is_told_as_one() -> None:
-    made = bad_records([BadRecord("data", 4, "'4'", "is no Datum")], 9)
+    made = bad_records([LeftOut("data", 4, "'4'", "is no Datum")], 9)
     assert made.line == "1 of 9 records could not be read and was left out: '4' is no Datum"
