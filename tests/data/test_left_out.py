@@ -124,29 +124,31 @@ def test_a_missing_and_a_broken_image_are_left_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["data"][3], noise(4, 4, 3, seed=3).transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.EIO, "Input/output error"),
+            r"image '.*0.png' cannot be read \(Input/output error\); see to the disk",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied"),
+            r"0.png' cannot be read \(Permission denied\); give the right to read it",
+        ),
+    ],
+    ids=["disk", "rights"],
+)
 def test_what_one_machine_cannot_read_now_is_an_error_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
 ) -> None:
+    """Another machine may read it."""
     source = open_source(layer(listed(tmp_path, 3), "ImageData"), tmp_path / "net.prototxt", skip_bad=True)
 
     def fail(path: Path) -> bytes:
-        raise OSError(errno.EIO, "Input/output error", str(path))
+        raise error
 
     monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(DataError, match=r"image '.*0.png' cannot be read \(Input/output error\); see to the disk"):
-        source.batch(0, {})
-
-
-def test_a_forbidden_image_is_an_error_for_another_machine_may_read_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = open_source(layer(listed(tmp_path, 3), "ImageData"), tmp_path / "net.prototxt", skip_bad=True)
-
-    def fail(path: Path) -> bytes:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(DataError, match=r"0.png' cannot be read \(Permission denied\); give the right to read it"):
+    with pytest.raises(DataError, match=said):
         source.batch(0, {})
 
 
