@@ -30,6 +30,7 @@ from scripts.depthwise import Conv, Hard, Parameters
 from scripts.digit_scenes import SIDE, VARIANCES, Images, Labels, Priors, Scene, all_priors, annotated, scenes, targets
 from scripts.naive_map import detections, mean_average_precision
 from scripts.split import split_by_label
+from scripts.ssd_layers import joined, layer
 from scripts.write_lmdb import write_lmdb
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,10 +169,6 @@ def score(test: Sequence[Scene], learnt: Parameters, counted: Parameters) -> flo
 # ---- Caffe files
 
 
-def layer(text: str) -> caffe_pb2.LayerParameter:
-    return text_format.Parse(text, caffe_pb2.LayerParameter())
-
-
 def data_layer() -> caffe_pb2.LayerParameter:
     """The test scenes in LMDB, found beside the prototxt."""
     return layer(f"""name: "data" type: "AnnotatedData" top: "data" top: "label" include {{ phase: TEST }}
@@ -202,15 +199,7 @@ def net_layers() -> Iterator[caffe_pb2.LayerParameter]:
         yield from depthwise.conv_layers(conv)
     for head, priors in HEADS.items():
         yield from head_layers(head, priors)
-    for name, suffix, axis in (("mbox_loc", "_flat", 1), ("mbox_conf", "_flat", 1), ("mbox_priorbox", "", 2)):
-        bottoms = " ".join(f'bottom: "{head}_{name}{suffix}"' for head in HEADS)
-        yield layer(f'name: "{name}" type: "Concat" {bottoms} top: "{name}" concat_param {{ axis: {axis} }}')
-    yield layer(f"""name: "mbox_conf_reshape" type: "Reshape" bottom: "mbox_conf" top: "mbox_conf_reshape"
-        reshape_param {{ shape {{ dim: 0 dim: -1 dim: {N_CLASSES} }} }}""")
-    yield layer("""name: "mbox_conf_softmax" type: "Softmax" bottom: "mbox_conf_reshape" top: "mbox_conf_softmax"
-        softmax_param { axis: 2 }""")
-    yield layer("""name: "mbox_conf_flatten" type: "Flatten" bottom: "mbox_conf_softmax" top: "mbox_conf_flatten"
-        flatten_param { axis: 1 }""")
+    yield from joined(list(HEADS), N_CLASSES)
     yield layer(f"""name: "detection_out" type: "DetectionOutput" bottom: "mbox_loc" bottom: "mbox_conf_flatten"
         bottom: "mbox_priorbox" top: "detection_out" include {{ phase: TEST }}
         detection_output_param {{ num_classes: {N_CLASSES} share_location: true background_label_id: 0

@@ -24,7 +24,8 @@ from distcalib.engine.builder import build_model, layer_shapes
 from distcalib.engine.program import LocalProgram
 from distcalib.layers import FileBlobs, RandomBlobs
 from distcalib.layers.blobs import FloatArray, Role
-from scripts.real_nets import N_CLASSES, NETS, RealNet, layer
+from scripts.real_nets import N_CLASSES, NETS, RealNet
+from scripts.ssd_layers import layer
 from scripts.write_lmdb import write_lmdb
 
 WIDTH, HEIGHT = 500, 375

@@ -12,11 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from google.protobuf import text_format
+from scripts.ssd_layers import Layer, joined, layer
 
-from distcalib.caffe import caffe_pb2
-
-Layer = caffe_pb2.LayerParameter
 N_CLASSES = 21
 """Background and VOC's 20."""
 EPS = 1e-5
@@ -44,11 +41,6 @@ class RealNet:
     def detects(self) -> bool:
         """Whether it makes boxes."""
         return self.priors > 0
-
-
-def layer(text: str) -> Layer:
-    """A layer from its text."""
-    return text_format.Parse(text, Layer())
 
 
 @dataclass(frozen=True)
@@ -148,15 +140,7 @@ def ssd_heads(heads: Sequence[Head], offset: float, clip: bool, flat: str) -> It
             top: "{head.blob}_mbox_priorbox" prior_box_param {{ min_size: {head.min_size} {largest} {ratios} flip: true
             clip: {str(clip).lower()} variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 {step}
             offset: {offset} }}""")
-    for name, suffix, axis in (("mbox_loc", "_flat", 1), ("mbox_conf", "_flat", 1), ("mbox_priorbox", "", 2)):
-        bottoms = " ".join(f'bottom: "{head.blob}_{name}{suffix}"' for head in heads)
-        yield layer(f'name: "{name}" type: "Concat" {bottoms} top: "{name}" concat_param {{ axis: {axis} }}')
-    yield layer(f"""name: "mbox_conf_reshape" type: "Reshape" bottom: "mbox_conf" top: "mbox_conf_reshape"
-        reshape_param {{ shape {{ dim: 0 dim: -1 dim: {N_CLASSES} }} }}""")
-    yield layer("""name: "mbox_conf_softmax" type: "Softmax" bottom: "mbox_conf_reshape" top: "mbox_conf_softmax"
-        softmax_param { axis: 2 }""")
-    yield layer("""name: "mbox_conf_flatten" type: "Flatten" bottom: "mbox_conf_softmax" top: "mbox_conf_flatten"
-        flatten_param { axis: 1 }""")
+    yield from joined([head.blob for head in heads], N_CLASSES)
     top_k, keep = (100, 100) if flat == "mobilenet" else (400, 200)
     yield layer(f"""name: "detection_out" type: "DetectionOutput" bottom: "mbox_loc" bottom: "mbox_conf_flatten"
         bottom: "mbox_priorbox" top: "detection_out" detection_output_param {{ num_classes: {N_CLASSES}
