@@ -6,7 +6,7 @@ from distcalib.data.arrays import load_arrays
 from distcalib.data.identity import data_identity
 from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
-from distcalib.data.shipped import Chunk, Shipped
+from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, Index, Source
 
@@ -24,6 +24,7 @@ __all__ = [
     "Shipped",
     "Source",
     "data_identity",
+    "files_of",
     "load_arrays",
     "open_source",
 ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Shipped, Source, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, Shipped, Source, files_of, open_source
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
@@ -89,9 +89,7 @@ class NetWorker:
             self._local[key] = self._compile_local(pickle.loads(blob[len(_LOCAL) :].tobytes()))
             return
         program = Program(blob, self._n_threads)
-        shipped = self._setting.shipped
-        files = {} if shipped is None else shipped.files
-        self._loaded[key] = _Loaded(program, program.header.spec.graph, files)
+        self._loaded[key] = _Loaded(program, program.header.spec.graph, files_of(self._setting.shipped))
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""

@@ -132,7 +132,7 @@ def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
         said["distances"],
         said["seconds"],
         tuple(LeftOut(*one) for one in said["left_out"]),
-        said.get("n_missing", len(said["left_out"])),
+        said["n_missing"],
     )
 
 
