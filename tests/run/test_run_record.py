@@ -20,11 +20,11 @@ from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.measure import Job, JobResult
 from distcalib.quantize.candidate import Candidate
-from distcalib.report import TIMING_KEYS
 from distcalib.run import searching
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.run_record import Interrupted, described
+from tests.run.reports import lasting
 from tests.run.tiny import ITERATIONS, Tiny, make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -33,9 +33,7 @@ OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, accur
 
 def _results(folder: Path) -> tuple[bytes, dict[str, Any]]:
     """The net, and of the report what has to be the same."""
-    report = json.loads((folder / "report.json").read_text())
-    kept = {key: value for key, value in report.items() if key not in (*TIMING_KEYS, "output")}
-    return (folder / "net_quantized.prototxt").read_bytes(), kept
+    return (folder / "net_quantized.prototxt").read_bytes(), lasting((folder / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")

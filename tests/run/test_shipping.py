@@ -1,7 +1,6 @@
 """--ship-data: the same bytes from actors that could not open the data."""
 
 import gc
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from distcalib.data import Shipment, open_source
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.measure.nodes import NodeInfo
-from distcalib.report import TIMING_KEYS
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.net import open_net
@@ -24,6 +22,7 @@ from distcalib.run.reporter import Silent
 from distcalib.run.session import agree
 from distcalib.run.shipping import megabytes, refuse_too_large
 from tests.data.test_images import write_list
+from tests.run.reports import lasting
 from tests.run.test_agreement import node
 from tests.run.tiny import ITERATIONS, Tiny, make_tiny
 from tests.run.tiny_ssd import TinySsd, make_tiny_ssd
@@ -108,8 +107,7 @@ def test_calibrate_gives_the_same_bytes_and_resumes_a_run_that_sent_nothing(tiny
         resumed = len(reports) == 3
         assert (found.n_rows_from_journal > 0) == resumed, "keys do not know how the data travelled"
         files.append(Path(found.output).read_bytes())
-        left_out = {*TIMING_KEYS, "output"}
-        reports.append({key: value for key, value in json.loads(found.to_json()).items() if key not in left_out})
+        reports.append(lasting(found))
     assert len(set(files)) == 1
     assert reports[0] == reports[1] == reports[2] == reports[3]
 
@@ -178,9 +176,7 @@ def test_megabytes_are_what_a_person_says() -> None:
     ]  # fmt: skip
 
 
-def test_a_store_that_is_too_small_is_told_before_anything_is_sent(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_is_too_small_is_told_before_anything_is_sent(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distcalib.measure.cluster.Cluster.store_bytes", lambda cluster: {cluster.home: 10_000})
     reporter = Removing()
     with pytest.raises(OptionError, match=r"^--ship-data: 0\.1 MB of records do not fit into 80% of Ray's object"):

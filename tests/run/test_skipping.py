@@ -19,7 +19,7 @@ from distcalib.data import open_source
 from distcalib.engine.batch import read_batch
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.journal import FILE_NAME
-from distcalib.report import TIMING_KEYS, CalibrationReport
+from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.net import open_net
@@ -27,6 +27,7 @@ from distcalib.run.options import CalibrationOptions
 from distcalib.run.searching import Searching
 from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
 from tests.run import tiny_ssd as ssd
+from tests.run.reports import lasting
 from tests.run.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, _forward, _make_blobs, make_tiny
 from tests.run.tiny_ssd import TinySsd
 from tests.standin import make_standin
@@ -212,8 +213,7 @@ OPTIONS = CalibrationOptions(
 
 def plain(report: CalibrationReport) -> dict[str, object]:
     """What does not depend on how it ran."""
-    found: dict[str, object] = json.loads(report.to_json())
-    return {key: value for key, value in found.items() if key not in (*TIMING_KEYS, "output", "model")}
+    return lasting(report, "model")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from distcalib.cli.main import main
 from distcalib.engine.spec import Outputs, Row
 from distcalib.errors import UnsupportedError
 from distcalib.metrics import Detections, merged
-from distcalib.report import TIMING_KEYS, CalibrationReport
+from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.choosing import score_inputs
 from distcalib.run.evaluation import evaluate
@@ -23,6 +23,7 @@ from distcalib.run.row_codec import decode, encode
 from distcalib.run.searching import Searching, Switches
 from tests.data.databases import noise, raw_datum, write_lmdb
 from tests.metrics.test_eval_detection import stated, stated_map
+from tests.run.reports import lasting
 from tests.run.test_calibration import Notes
 from tests.run.tiny_ssd import ITERATIONS, TinySsd, entries_of, worker_of
 from tests.run.tiny_yolo import N_CLASSES, QUANTIZABLE, SIDE
@@ -69,12 +70,7 @@ def test_calibrate_gives_the_same_bytes_on_one_actor(
     found = calibrate(tiny_yolo.prototxt, tiny_yolo.weights, replace(OPTIONS, out=tmp_path, n_actors=1))
     assert Path(found.output).read_bytes() == Path(ranked.output).read_bytes()
     assert 'type: "RegionLoss"' in Path(found.output).read_text(), "what is not measured is written again"
-    ignored = {*TIMING_KEYS, "output"}
-    one, two = (
-        {key: value for key, value in json.loads(report.to_json()).items() if key not in ignored}
-        for report in (found, ranked)
-    )
-    assert one == two
+    assert lasting(found) == lasting(ranked)
 
 
 @pytest.mark.slow

@@ -24,8 +24,9 @@ N_RECORDS, BATCH = 24, 4
 ITERATIONS = N_RECORDS // BATCH
 QUANTIZABLE = ("conv2", "conv3", "loc", "conf")  # conv1 is the first
 
-NET = """
-name: "tiny_ssd"
+Blobs = tuple[npt.NDArray[np.float32], ...]
+
+TRUNK = """
 layer {{ name: "data" type: "AnnotatedData" top: "data" top: "label" include {{ phase: TEST }}
   transform_param {{ scale: 0.01 mean_value: 127 }} annotated_data_param {{ batch_sampler {{}} }}
   data_param {{ source: "{source}" batch_size: 4 backend: LMDB }} }}
@@ -38,6 +39,12 @@ layer {{ name: "conv2_relu" type: "ReLU" bottom: "conv2" top: "conv2" }}
 layer {{ name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3"
   convolution_param {{ num_output: 6 kernel_size: 1 }} }}
 layer {{ name: "conv3_relu" type: "ReLU" bottom: "conv3" top: "conv3" }}
+"""
+
+NET = (
+    'name: "tiny_ssd"'
+    + TRUNK
+    + """
 layer {{ name: "norm" type: "Normalize" bottom: "conv3" top: "norm"
   norm_param {{ across_spatial: false channel_shared: false }} }}
 layer {{ name: "loc" type: "Convolution" bottom: "norm" top: "loc"
@@ -64,6 +71,7 @@ layer {{ name: "loss" type: "MultiBoxLoss" bottom: "loc_flat" bottom: "conf_flat
 layer {{ name: "map" type: "DetectionEvaluate" bottom: "out" bottom: "label" top: "map"
   detection_evaluate_param {{ num_classes: 3 }} }}
 """
+)
 
 
 @dataclass(frozen=True)
@@ -123,18 +131,24 @@ def _detected(net: Net, weights: Path) -> list[list[float]]:
     return rows
 
 
-def _make_blobs() -> dict[str, tuple[npt.NDArray[np.float32], ...]]:
+def drawn(layers: list[tuple[str, int, int, int, float]]) -> dict[str, Blobs]:
+    """Random weights and biases of convolutions (name, outputs, inputs, kernel, spread), `conv3` such as INT8 ruins."""
     random = np.random.RandomState(4)
-    blobs: dict[str, tuple[npt.NDArray[np.float32], ...]] = {"norm": (np.full(6, 4.0, np.float32),)}
-    for layer, n_out, n_in, kernel, spread in [
+    blobs: dict[str, Blobs] = {}
+    for name, n_out, n_in, kernel, spread in layers:
+        weight = spread * random.standard_normal((n_out, n_in, kernel, kernel)) / np.sqrt(n_in * kernel * kernel / 2)
+        blobs[name] = weight.astype(np.float32), (0.1 * random.standard_normal(n_out)).astype(np.float32)
+    blobs["conv2"][0][5], blobs["conv2"][1][5] = 0.0, 0.0
+    blobs["conv3"][0][:, 5] = 1000.0
+    return blobs
+
+
+def _make_blobs() -> dict[str, Blobs]:
+    layers = [
         ("conv1", 4, 3, 3, 1.0),
         ("conv2", 6, 4, 3, 1.0),
         ("conv3", 6, 6, 1, 1.0),
         ("loc", 8, 6, 3, 0.3),
         ("conf", 6, 6, 3, 0.7),
-    ]:
-        weight = spread * random.standard_normal((n_out, n_in, kernel, kernel)) / np.sqrt(n_in * kernel * kernel / 2)
-        blobs[layer] = weight.astype(np.float32), (0.1 * random.standard_normal(n_out)).astype(np.float32)
-    blobs["conv2"][0][5], blobs["conv2"][1][5] = 0.0, 0.0
-    blobs["conv3"][0][:, 5] = 1000.0
-    return blobs
+    ]
+    return {"norm": (np.full(6, 4.0, np.float32),), **drawn(layers)}

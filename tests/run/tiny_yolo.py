@@ -7,7 +7,6 @@ FP32 net is surest of.
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, write_weights
@@ -18,26 +17,16 @@ from distcalib.metrics.detection_output import suppressed
 from distcalib.metrics.eval_detection import decoded
 from distcalib.run.net import Net, open_net
 from tests.data.databases import noise, raw_datum, write_lmdb
-from tests.run.tiny_ssd import BATCH, ITERATIONS, N_RECORDS, TinySsd, entries_of, worker_of
+from tests.run.tiny_ssd import BATCH, ITERATIONS, N_RECORDS, TRUNK, Blobs, TinySsd, drawn, entries_of, worker_of
 
 QUANTIZABLE = ("conv2", "conv3", "conv4", "fine", "conv_reg")
 SIDE, N_CLASSES, N_OBJECTS = 4, 3, 2  # of the last class there is no object
 BIASES = " ".join(f"biases: {b}" for b in (1, 1, 1.5, 1, 1, 1.5, 2, 2, 0.8, 1.2))
 
-NET = f"""
-name: "tiny_yolo"
-layer {{ name: "data" type: "AnnotatedData" top: "data" top: "label" include {{ phase: TEST }}
-  transform_param {{ scale: 0.01 mean_value: 127 }} annotated_data_param {{ batch_sampler {{}} }}
-  data_param {{ source: "SOURCE" batch_size: {BATCH} backend: LMDB }} }}
-layer {{ name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
-  convolution_param {{ num_output: 4 kernel_size: 3 pad: 1 stride: 2 }} }}
-layer {{ name: "conv1_relu" type: "ReLU" bottom: "conv1" top: "conv1" }}
-layer {{ name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
-  convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 }} }}
-layer {{ name: "conv2_relu" type: "ReLU" bottom: "conv2" top: "conv2" }}
-layer {{ name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3"
-  convolution_param {{ num_output: 6 kernel_size: 1 }} }}
-layer {{ name: "conv3_relu" type: "ReLU" bottom: "conv3" top: "conv3" }}
+NET = (
+    'name: "tiny_yolo"'
+    + TRUNK.format(source="SOURCE")
+    + f"""
 layer {{ name: "conv4" type: "Convolution" bottom: "conv3" top: "conv4"
   convolution_param {{ num_output: 6 kernel_size: 3 pad: 1 stride: 2 }} }}
 layer {{ name: "conv4_relu" type: "ReLU" bottom: "conv4" top: "conv4" }}
@@ -54,6 +43,7 @@ layer {{ name: "eval_det" type: "EvalDetection" bottom: "conv_reg" bottom: "labe
   eval_detection_param {{ side: {SIDE} num_class: {N_CLASSES} num_object: 5 threshold: 0.5 nms: 0.45
     score_type: MULTIPLY {BIASES} }} }}
 """
+)
 
 
 def make_tiny_yolo(folder: Path) -> TinySsd:
@@ -90,21 +80,16 @@ def _surest(net: Net, weights: Path) -> list[tuple[int, int, list[float]]]:
     return found
 
 
-def _make_blobs() -> dict[str, tuple[npt.NDArray[np.float32], ...]]:
-    random = np.random.RandomState(4)
-    blobs: dict[str, tuple[npt.NDArray[np.float32], ...]] = {}
-    for layer, n_out, n_in, kernel, spread in [
+def _make_blobs() -> dict[str, Blobs]:
+    layers = [
         ("conv1", 4, 3, 3, 1.0),
         ("conv2", 6, 4, 3, 1.0),
         ("conv3", 6, 6, 1, 1.0),
         ("conv4", 6, 6, 3, 1.0),
         ("fine", 4, 6, 1, 1.0),
         ("conv_reg", 5 * (5 + N_CLASSES), 22, 1, 1.5),
-    ]:
-        weight = spread * random.standard_normal((n_out, n_in, kernel, kernel)) / np.sqrt(n_in * kernel * kernel / 2)
-        blobs[layer] = weight.astype(np.float32), (0.1 * random.standard_normal(n_out)).astype(np.float32)
-    blobs["conv2"][0][5], blobs["conv2"][1][5] = 0.0, 0.0
-    blobs["conv3"][0][:, 5] = 1000.0
+    ]
+    blobs = drawn(layers)
     anchors = blobs["conv_reg"][0].reshape(5, 5 + N_CLASSES, -1)
     anchors[:, 2:4] *= 0.2  # else boxes are larger than the image
     return blobs
