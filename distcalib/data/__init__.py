@@ -4,6 +4,7 @@ lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
 from distcalib.data.identity import data_identity
+from distcalib.data.keeping import Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.shipped import Chunk, Shipped, files_of
@@ -20,6 +21,7 @@ __all__ = [
     "Chunk",
     "Index",
     "LeftOut",
+    "Room",
     "Shipment",
     "Shipped",
     "Source",

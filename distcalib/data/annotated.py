@@ -17,6 +17,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
 from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
 from distcalib.data.datum import BadRecord, Pixels, stacked, times
+from distcalib.data.keeping import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
 from distcalib.data.shipped import Shipped, files_of
@@ -26,7 +27,7 @@ from distcalib.errors import DataError
 Annotated = caffe_pb2.AnnotatedDatum
 
 
-class AnnotatedSource:
+class AnnotatedSource(KeepingSource):
     """Images (N, C, H, W) of an LMDB or a LevelDB, transformed, and a row for each object in them: (1, 1, n, 8).
 
     A row is (item, label, instance, xmin, ymin, xmax, ymax, difficult); a batch without objects has one row of -1.
@@ -41,7 +42,9 @@ class AnnotatedSource:
         index: Index | None = None,
         skip_bad: bool | None = False,
         shipped: Shipped | None = None,
+        room: Room | None = None,
     ) -> None:
+        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         faults = database_faults(layer)
         if layer.transform_param.HasField("random_resize_param"):
@@ -62,23 +65,20 @@ class AnnotatedSource:
             self._records.close()
             raise
         self._image_shape = image.shape
-        labels = (1, 1, VARIES, 8) if self._has_boxes else (self.batch_size, 1, 1, 1)
-        shapes = ((self.batch_size, *self._transform.shape(image.shape)), labels)
-        self.shapes = dict(zip(self.tops, shapes, strict=False))
+        self.shapes = self._shapes(image.shape, (1, 1, VARIES, 8) if self._has_boxes else (self.batch_size, 1, 1, 1))
 
     @property
     def index(self) -> Index:
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
-        """Records iteration·batch .. of the database, wrapped around at its end; a bad one has no boxes."""
+    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+        """A bad record has no boxes."""
         first = iteration * self.batch_size
         found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
-        images = stacked([pixels for pixels, _ in found])
         without = (bad or {}) if self._has_boxes else {}
         labels = [rows[:0] if item in without else rows for item, (_, rows) in enumerate(found)]
-        return dict(zip(self.tops, (self._transform.finish(images), self._label_blob(labels)), strict=False))
+        return Decoded(stacked([pixels for pixels, _ in found]), self._label_blob(labels), bad or {})
 
     def close(self) -> None:
         """Close the database."""

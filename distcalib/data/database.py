@@ -11,12 +11,13 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import BadRecord, Pixels, parse_datum, stacked, times
+from distcalib.data.keeping import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.leveldb_records import LevelDbRecords
 from distcalib.data.lmdb_records import LmdbRecords
 from distcalib.data.records import Record, Records, key_text
 from distcalib.data.shipped import Shipped, ShippedRecords, files_of
-from distcalib.data.source import FloatArray, Index
+from distcalib.data.source import Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
 
@@ -25,7 +26,7 @@ _V = TypeVar("_V")
 _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 
-class DatabaseSource:
+class DatabaseSource(KeepingSource):
     """Images (N, C, H, W) and labels (N,) of an LMDB or a LevelDB, transformed.
 
     The first record decides the shape, as in Caffe. Raises DataError for a database that cannot be used and for what
@@ -39,7 +40,9 @@ class DatabaseSource:
         index: Index | None = None,
         skip_bad: bool | None = False,
         shipped: Shipped | None = None,
+        room: Room | None = None,
     ) -> None:
+        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.data_param
         faults = database_faults(layer)
@@ -57,21 +60,18 @@ class DatabaseSource:
             self._records.close()
             raise
         self._image_shape = first.shape
-        shapes = ((self.batch_size, *self._transform.shape(self._image_shape)), (self.batch_size,))
-        self.shapes = dict(zip(self.tops, shapes, strict=False))
+        self.shapes = self._shapes(first.shape, (self.batch_size,))
 
     @property
     def index(self) -> Index:
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
-        """Records iteration·batch .. of the database, wrapped around at its end."""
+    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
         first = iteration * self.batch_size
         found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
-        images = stacked([pixels for pixels, _ in found])
         labels = np.array([label for _, label in found], np.float32)
-        return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
+        return Decoded(stacked([pixels for pixels, _ in found]), labels, bad or {})
 
     def close(self) -> None:
         """Close the database."""

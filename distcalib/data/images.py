@@ -14,10 +14,11 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, stacked, times
 from distcalib.data.image_list import ImageList, Line
+from distcalib.data.keeping import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.resize import resize
 from distcalib.data.shipped import Shipped, ShippedImages, files_of
-from distcalib.data.source import FloatArray, Index
+from distcalib.data.source import Index
 from distcalib.data.transform import Transform
 from distcalib.errors import DataError
 
@@ -25,7 +26,7 @@ from distcalib.errors import DataError
 _MOVED = ("scale", "mean_file", "crop_size", "mirror")
 
 
-class ImageSource:
+class ImageSource(KeepingSource):
     """Images (N, C, H, W) and labels (N,) of a list, resized and transformed.
 
     The first image decides the shape, as in Caffe. Raises DataError for a list that cannot be used and for what the
@@ -38,7 +39,9 @@ class ImageSource:
         index: Index | None = None,
         skip_bad: bool | None = False,
         shipped: Shipped | None = None,
+        room: Room | None = None,
     ) -> None:
+        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         param = layer.image_data_param
         faults = _faults(layer)
@@ -62,21 +65,19 @@ class ImageSource:
         )
         n_first = min(self.batch_size, self.index.n_records) if skip_bad else 1
         self._image_shape = self._reading.first(self._list.read(0, n_first)).shape
-        shapes = ((self.batch_size, *self._transform.shape(self._image_shape)), (self.batch_size,))
-        self.shapes = dict(zip(self.tops, shapes, strict=True))
+        self.shapes = self._shapes(self._image_shape, (self.batch_size,))
 
     @property
     def index(self) -> Index:
         """Where lines of the list begin, and the folder that relative names start from."""
         return self._list.index
 
-    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
-        """Lines iteration·batch .. of the list, wrapped around at its end."""
+    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
         first = iteration * self.batch_size
         lines = self._list.read(first, self.batch_size)
         images = stacked(self._reading.rows(first, lines, bad))
         labels = np.array([line.label for line in lines], np.float32)
-        return dict(zip(self.tops, (self._transform.finish(images), labels), strict=True))
+        return Decoded(images, labels, bad or {})
 
     def close(self) -> None:
         """Nothing to let go of: files are open while they are read."""

@@ -15,6 +15,7 @@ from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
 from distcalib.data.images import ImageSource
+from distcalib.data.keeping import Room
 from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source
 from distcalib.errors import UnsupportedError
@@ -38,6 +39,7 @@ def open_source(
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
     skip_bad: bool | None = False,
     shipped: Shipped | None = None,
+    room: Room | None = None,
 ) -> Source:
     """The source behind a data layer of the net in the file `prototxt`.
 
@@ -45,13 +47,14 @@ def open_source(
     arrays: by top name, what Input layers feed; others ignore it.
     skip_bad: the first good record decides the shape, not the first. None: there is no flag for that, to be advised.
     shipped: what was sent of the data, which are not opened then; needs `index`.
+    room: for images that are kept once they are decoded, for whoever wants an iteration again; None: there is none.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "AnnotatedData":
-        return AnnotatedSource(layer, prototxt, index, skip_bad, shipped)
+        return AnnotatedSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "Data":
-        return DatabaseSource(layer, prototxt, index, skip_bad, shipped)
+        return DatabaseSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "ImageData":
-        return ImageSource(layer, prototxt, index, skip_bad, shipped)
+        return ImageSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "HDF5Data":
         return Hdf5Source(layer, prototxt, index)
     if layer.type == "DummyData":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Shipped, Source, files_of, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, files_of, open_source
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
@@ -55,9 +55,11 @@ class Setting:
 class NetWorker:
     """Runs nets on the cores of one actor; the Worker of the pool."""
 
-    def __init__(self, setting: Setting, n_threads: int) -> None:
+    def __init__(self, setting: Setting, n_threads: int, kept_bytes: int = 0) -> None:
+        """`kept_bytes`: what decoded images may take that are kept for the next program."""
         self._setting = setting
         self._n_threads = n_threads
+        self._room = Room(kept_bytes)
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
@@ -142,9 +144,15 @@ class NetWorker:
         identity = node.layer.SerializeToString(deterministic=True)
         if identity not in self._sources:
             setting = self._setting
-            index = setting.indexes.get(node.name)
-            made = open_source(node.layer, setting.prototxt, index, setting.arrays, setting.skip_bad, setting.shipped)
-            self._sources[identity] = made
+            self._sources[identity] = open_source(
+                node.layer,
+                setting.prototxt,
+                setting.indexes.get(node.name),
+                setting.arrays,
+                setting.skip_bad,
+                setting.shipped,
+                self._room,
+            )
         return self._sources[identity]
 
 

@@ -220,8 +220,9 @@ class Fleet:
                 refs = self._begin(number)
 
     def _restart(self, number: int) -> None:
-        """A new process for an actor, elsewhere if its node does not answer."""
-        placement = self._placements[number]
+        """A new process for an actor, elsewhere if its node does not answer. It spares memory: the lack of that may be
+        what the old one died of."""
+        placement = replace(self._placements[number], spare_bytes=0)
         if placement.node:
             answering = self.cluster.answering_nodes()
             if placement.node not in answering:

@@ -91,7 +91,7 @@ def place_on_nodes(
     holds = [n // size for n, size in zip(usable, sizes, strict=True)]
     shares = holds if n_actors is None else share_out(n_actors, holds)
     placed = [
-        replace(placement, node=node.node_id)
+        replace(placement, node=node.node_id, spare_bytes=spare_bytes(node, share, actor_bytes))
         for node, size, share in zip(nodes, sizes, shares, strict=True)
         if share
         for placement in place_actors(node.topology, share, size)
@@ -108,6 +108,12 @@ def cores_for_memory(n_cores: int, memory_bytes: int, actor_bytes: int) -> int:
     fits = int(_MEMORY_SHARE * memory_bytes) // actor_bytes if actor_bytes else n_cores
     cores = next((cores for cores in range(1, n_cores) if n_cores // cores <= fits), n_cores)
     return n_cores // (n_cores // cores)  # no core idle that could widen every actor
+
+
+def spare_bytes(node: NodeInfo, n_actors: int, actor_bytes: int) -> int:
+    """An actor's part of half the memory that is left once `n_actors` of `actor_bytes` run on a machine."""
+    left = min(int(_MEMORY_SHARE * node.memory_bytes), node.free_bytes) - n_actors * actor_bytes
+    return max(0, left) // 2 // n_actors
 
 
 def share_out(n_actors: int, holds: Sequence[int]) -> list[int]:

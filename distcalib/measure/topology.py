@@ -56,12 +56,14 @@ class Topology:
 class Placement:
     """Where actor number `actor` runs: one logical CPU for each of its cores, ascending.
 
-    `node` is the id in hex of the Ray node, "" for the driver's machine.
+    `node` is the id in hex of the Ray node, "" for the driver's machine. `spare_bytes`: of memory there, which it may
+    fill with what it would else have to make again.
     """
 
     actor: int
     cpus: tuple[int, ...]
     node: str = ""
+    spare_bytes: int = 0
 
     @property
     def n_threads(self) -> int:

@@ -306,7 +306,7 @@ def make_worker(setting: Setting, placement: Placement, chunks: Sequence[Chunk] 
     """The pool's factory; `chunks`: what was sent of the data, if they were sent."""
     if setting.shipped is not None:
         setting = replace(setting, shipped=replace(setting.shipped, chunks=chunks))
-    return NetWorker(setting, placement.n_threads)
+    return NetWorker(setting, placement.n_threads, placement.spare_bytes)
 
 
 def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:

@@ -1,7 +1,9 @@
 """What an actor hands out, in this process. (Scores: test_cifar10; ranges: tests/run.)"""
 
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from google.protobuf import text_format
@@ -10,6 +12,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting
+from tests.data.databases import data_layer, encoded_datum, noise, write_datums
 
 _NET = """
 layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
@@ -79,3 +82,33 @@ def test_worker_takes_the_mean_error_of_a_block_of_iterations() -> None:
         assert list(row.values) == [tap]
         assert np.allclose(row.values[tap], errors[records].mean(axis=0), atol=1e-6)
         assert (row.scores, row.ranges) == ({}, ())
+
+
+def test_worker_decodes_once_for_all_programs_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_datums(tmp_path / "db", [encoded_datum(noise(4, 4, 3, seed=i)) for i in range(6)])
+    data = data_layer(tmp_path / "db", batch=2)
+    power = caffe_pb2.LayerParameter(name="power", type="Power", bottom=["data"], top=["y"])
+    specs = []
+    for scale in (0.5, 0.25):
+        power.power_param.scale = scale
+        specs.append(NetSpec(caffe_pb2.NetParameter(layer=[data, power]).SerializeToString(), "net.prototxt"))
+    decoded: list[int] = []
+
+    def counted(encoded: Any, flags: int) -> object:
+        decoded.append(flags)
+        return decode(encoded, flags)
+
+    decode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", counted)
+    found = {}
+    for kept_bytes in (0, 1 << 20):
+        worker = NetWorker(Setting(Path("net.prototxt"), {}, "net.caffemodel", {}), 1, kept_bytes)
+        for key, spec in enumerate(specs):
+            worker.load(str(key), worker.compile(spec))
+        decoded.clear()
+        rows = [row for key in range(2) for row in worker.run(str(key), range(3))]
+        found[kept_bytes] = len(decoded), [row.scores for row in rows]
+    assert [n for n, _ in found.values()] == [12, 6]
+    assert found[0][1] == found[1 << 20][1]

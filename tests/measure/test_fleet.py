@@ -86,6 +86,14 @@ def test_fleet_replaces_an_actor_where_it_was_while_its_node_answers() -> None:
     assert fleet.placements[1] == Placement(1, (1,), "b")
 
 
+def test_fleet_lets_an_actor_in_the_place_of_a_dead_one_keep_nothing() -> None:
+    cluster = Listening()
+    placements = [Placement(i, (i,), "a", spare_bytes=100) for i in range(2)]
+    fleet = Fleet(cast(Cluster, cluster), placements, cast(Any, None), None, {})
+    fleet.replace(1)
+    assert [placement.spare_bytes for placement in fleet.placements] == [100, 0]
+
+
 def test_fleet_moves_actors_of_a_lost_node_to_where_fewest_are() -> None:
     cluster, fleet = on_nodes("a", "a", "b", "b", "b")
     cluster.answering = ["a"]

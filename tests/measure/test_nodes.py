@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -74,6 +75,17 @@ def test_place_on_nodes_takes_fewer_and_fatter_actors_where_memory_is_short() ->
         ("id-b", (0, 1)), ("id-b", (2, 3)),
         ("id-c", (0, 1, 2, 3)),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gb", "free_gb", "n_actors", "spare"),
+    [(100, 100, 4, 8 * GB), (100, 60, 4, 5.5 * GB), (100, 100, 1, 38 * GB), (100, 16, 4, 0), (20, 20, 4, 0)],
+    ids=["a part of the machine's is nobody's", "others work there", "one actor", "all is needed", "more is needed"],
+)
+def test_place_on_nodes_tells_actors_what_is_left(gb: int, free_gb: int, n_actors: int, spare: float) -> None:
+    machine = replace(node("a", 4, gb=gb), free_bytes=free_gb * GB)
+    placements = place_on_nodes([machine], n_actors, 1, actor_bytes=4 * GB)
+    assert [placement.spare_bytes for placement in placements] == [int(spare)] * n_actors
 
 
 @pytest.mark.parametrize(

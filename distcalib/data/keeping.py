@@ -1,0 +1,73 @@
+"""Decoded images of the iterations that an actor has met, kept for the next program that reads them.
+
+A search reads the same data again and again; decoding and resizing takes 1.5 ms an image of 500x375, what is left to do
+with kept ones 0.1 ms (docs/real-size.md).  They are kept as bytes, before mean and scale, a quarter of what a net is
+fed with.  What was kept first stays: passes go round through the data, and where not all of them have room, whoever
+threw the oldest out would never have the next one wanted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distcalib.data.datum import Pixels
+from distcalib.data.left_out import Bad
+from distcalib.data.source import FloatArray
+from distcalib.data.transform import Transform
+
+
+class Room:
+    """Bytes that all sources of a process may still keep together."""
+
+    def __init__(self, n_bytes: int = 0) -> None:
+        self._left = n_bytes
+
+    def take(self, n_bytes: int) -> bool:
+        """Take so many of them; False, and none, where there are not as many."""
+        if n_bytes > self._left:
+            return False
+        self._left -= n_bytes
+        return True
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One iteration of a source: images (N, C, H, W) before mean and scale, the other top, and its bad records."""
+
+    images: Pixels
+    labels: FloatArray
+    bad: Bad
+
+
+class KeepingSource(ABC):
+    """A source of images and labels that keeps what it decoded as long as there is `room`."""
+
+    tops: tuple[str, ...]
+    batch_size: int
+    _transform: Transform
+
+    def __init__(self, room: Room | None) -> None:
+        self._room = Room() if room is None else room
+        self._kept: dict[tuple[int, bool], Decoded] = {}
+
+    def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
+        """Records iteration·batch .. of the data, wrapped around at its end; see Source."""
+        place = iteration, bad is None
+        decoded = self._kept.get(place)
+        if decoded is None:
+            decoded = self._decode(iteration, None if bad is None else {})
+            if self._room.take(decoded.images.nbytes + decoded.labels.nbytes):
+                self._kept[place] = decoded
+        if bad is not None:
+            bad.update(decoded.bad)
+        return dict(zip(self.tops, (self._transform.finish(decoded.images), decoded.labels.copy()), strict=False))
+
+    def _shapes(self, image: Sequence[int], labels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Of the tops, from the shape of an image and that of the other top."""
+        shapes = (self.batch_size, *self._transform.shape((image[0], image[1], image[2]))), labels
+        return dict(zip(self.tops, shapes, strict=False))
+
+    @abstractmethod
+    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+        """Read an iteration; bad records are entered into `bad`, or raise DataError where it is None."""

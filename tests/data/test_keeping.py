@@ -1,0 +1,121 @@
+"""What is kept is what would be read again, to the bit, and no more of it than there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distcalib.data import Bad, Room, Source, open_source
+from distcalib.errors import DataError
+from tests.data import test_annotated, test_images
+from tests.data.databases import PROTOTXT, data_layer, encoded_datum, layer, noise, raw_datum, write_datums, write_lmdb
+
+BATCH, N_ITERATIONS = 2, 3  # of 5 records: the last iteration wraps around
+TRANSFORM = "mean_value: 100 scale: 0.017 crop_size: 6"
+
+
+def raw(folder: Path, room: Room | None) -> Source:
+    records = [raw_datum(noise(3, 8, 8, seed=i), label=i) for i in range(5)]
+    return open_source(data_layer(write_datums(folder / "db", records), BATCH, TRANSFORM), PROTOTXT, room=room)
+
+
+def floats(folder: Path, room: Room | None) -> Source:
+    records = [raw_datum(noise(3, 8, 8, seed=i) / np.float32(3), label=i) for i in range(5)]
+    return open_source(data_layer(write_datums(folder / "db", records), BATCH, TRANSFORM), PROTOTXT, room=room)
+
+
+def encoded(folder: Path, room: Room | None) -> Source:
+    records = [encoded_datum(noise(9, 12, 3, seed=i), label=i) for i in range(5)]
+    made = data_layer(write_datums(folder / "db", records), BATCH, f"{TRANSFORM} resize_param {{ height: 7 width: 8 }}")
+    return open_source(made, PROTOTXT, room=room)
+
+
+def annotated(folder: Path, room: Room | None) -> Source:
+    records = [test_annotated.annotated(raw_datum(noise(3, 8, 8, seed=i)), i % 3, i + 1) for i in range(5)]
+    made = test_annotated.layer(write_lmdb(folder / "db", test_annotated.entries(records)), BATCH)
+    return open_source(made, PROTOTXT, room=room)
+
+
+def images(folder: Path, room: Room | None) -> Source:
+    source = test_images.write_list(folder, {f"{i}.png": test_images.smooth(8, 8, i) for i in range(5)})
+    text = f'top: "data" top: "label" image_data_param {{ source: "{source}" root_folder: "{folder}/" batch_size: 2 }}'
+    return open_source(layer(text, "ImageData"), PROTOTXT, room=room)
+
+
+KINDS = [raw, floats, encoded, annotated, images]
+Opened = Callable[[Path, Room | None], Source]
+
+
+def forget(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the source reads nothing."""
+
+    def refuse(*given: object) -> None:
+        raise DataError("was read again")
+
+    monkeypatch.setattr(source._list if hasattr(source, "_list") else source._records, "read", refuse)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("opened", KINDS)
+def test_kept_batches_are_those_that_would_be_read(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / name for name in ("plain", "keeping")]
+    for folder in folders:
+        folder.mkdir()
+    plain, keeping = opened(folders[0], None), opened(folders[1], Room(1 << 20))
+    expected = [plain.batch(i) for i in range(N_ITERATIONS)]
+    for i in range(N_ITERATIONS):
+        for values in keeping.batch(i).values():
+            values.fill(-7.0)  # whoever has a batch may do with it what he likes
+    forget(keeping, monkeypatch)
+    forget(plain, monkeypatch)
+    for i in (1, 0, 2, 1):
+        made = keeping.batch(i)
+        assert made.keys() == expected[i].keys() == set(plain.tops)
+        for top, values in made.items():
+            np.testing.assert_array_equal(values, expected[i][top])
+            assert values.dtype == np.float32
+            values.fill(-7.0)
+    with pytest.raises(DataError, match="was read again"):
+        keeping.batch(N_ITERATIONS)
+    with pytest.raises(DataError, match="was read again"):
+        plain.batch(0)
+
+
+def test_what_was_kept_first_stays_when_there_is_no_room_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = BATCH * (3 * 6 * 6 + 4)  # bytes of the pixels, a float32 label each
+    room = Room(2 * one + one // 2)
+    source = raw(tmp_path, room)
+    for i in range(N_ITERATIONS):
+        source.batch(i)
+    assert not room.take(one // 2 + 1)
+    assert room.take(one // 2)
+    forget(source, monkeypatch)
+    source.batch(1)
+    source.batch(0)
+    with pytest.raises(DataError, match="was read again"):
+        source.batch(2)
+
+
+def test_bad_records_are_told_of_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [raw_datum(noise(3, 4, 4, seed=i), label=i).SerializeToString() for i in range(4)]
+    values[2] = b"\xff"
+    made = data_layer(write_lmdb(tmp_path / "db", ((b"k%d" % i, value) for i, value in enumerate(values))), 2)
+    source = open_source(made, PROTOTXT, skip_bad=True, room=Room(1 << 20))
+    first: Bad = {}
+    again: Bad = {}
+    expected = source.batch(1, first)
+    with pytest.raises(DataError, match="'k2'"):
+        source.batch(1)  # whoever takes no bad ones gets none that were kept
+    forget(source, monkeypatch)
+    np.testing.assert_array_equal(source.batch(1, again)["data"], expected["data"])
+    assert list(first) == [0]
+    assert again == first
+    again.clear()
+    source.batch(1, again)
+    assert again == first
