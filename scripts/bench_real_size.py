@@ -7,10 +7,12 @@
 FOLDER is filled by scripts/make_real_size.py where it lacks a net; each is quantized by `calibrate -q`.
 
 `bare` is the compiled model alone, in a loop over batches that are ready in memory, in a process pinned to a core; two
-at once for two cores.  `evaluate` is what that command prints with as many actors: LMDB, JPEG, resizing, boxes and mAP
-are in it.  They take turns.  --parts is in CPU time, so that a busy machine does not matter: what the inference takes
-of the whole is the most that `evaluate` can reach of `bare` on a core.  An actor's own memory is what the kernel calls
-anonymous: neither code nor the object store, which all actors of a node share; its peak is polled while it works.
+at once for two cores.  `first` is what `evaluate` prints with as many actors, of iterations that they have not met:
+LMDB, JPEG, resizing, boxes and mAP are in it.  `later` is the same pass again, with images that were kept, as all
+candidates of a search after the FP32 pass.  They take turns.  --parts is in CPU time, so that a busy machine does not
+matter: what the inference takes of the whole is the most that `first` can reach of `bare` on a core.  An actor's own
+memory is what the kernel calls anonymous: neither code nor the object store, which all actors of a node share; its peak
+is polled while it works.
 """
 
 import argparse
@@ -34,11 +36,11 @@ from distcalib.data import open_source
 from distcalib.engine.program import Program
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.run.calibration import calibrate
+from distcalib.run.evaluation import rate
 from distcalib.run.net import Net, open_net
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.reporter import Silent
 from distcalib.run.session import Session
-from scripts.bench_evaluate import evaluated
 from scripts.make_real_size import make
 from scripts.real_nets import NETS
 
@@ -195,32 +197,45 @@ def speed(prepared: Prepared, seconds: float, rounds: int) -> Iterator[str]:
             for n_cores in range(1, len(cores) + 1):
                 with Session(net, prepared.weights, Silent(), n_actors=n_cores, cores_per_actor=1) as session:
                     with watched() as peaks:
-                        [first] = session.measure("peak", [(net.spec(), 2 * n_cores)])
+                        [peak] = session.measure("peak", [(net.spec(), 2 * n_cores)])
                     bare = Bare(program, cores[:n_cores])
-                    rates: list[tuple[float, float]] = []
-                    for _ in range(rounds):
+                    rates: list[tuple[float, float, float]] = []
+                    for turn in range(rounds):
                         batches = bare.rate(seconds)
                         n_iterations = max(2 * n_cores, round(seconds * batches))
-                        through = evaluated(session, net, n_iterations)
+                        fresh = range((turn + 1) << 20, ((turn + 1) << 20) + n_iterations)
+                        first, later = (through(session, net, fresh) for _ in range(2))
                         # Before and after it: what slows the machine down for a while slows both.
-                        rates.append(((batches + bare.rate(seconds)) / 2 * session.batch, through))
+                        rates.append(((batches + bare.rate(seconds)) / 2 * session.batch, first, later))
                     bare.close()
                     weights = sum(blob.nbytes for blobs in session.weights.values() for blob in blobs) / MB
-                    ratios = [through / alone for alone, through in rates]
-                    spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-                    alone, through = (statistics.median(column) for column in zip(*rates, strict=True))
-                    row = len(pickle.dumps(first.rows[0])) / 1024
+                    alone, *passes = zip(*rates, strict=True)
+                    found = " | ".join(f"{statistics.median(one):.2f} | {spread(one, alone)}" for one in passes)
+                    row = len(pickle.dumps(peak.rows[0])) / 1024
                     yield (
-                        f"| {prepared.name} {kind} | {n_cores} | {alone:.2f} | {through:.2f} | {spread} | "
-                        f"{max(peaks.values()) / MB:.0f} | {first.compile_seconds:.1f} | "
-                        f"{first.load_seconds / n_cores:.2f} | {weights:.0f} | {n_program:.0f} | {row:.1f} |"
+                        f"| {prepared.name} {kind} | {n_cores} | {statistics.median(alone):.2f} | {found} | "
+                        f"{max(peaks.values()) / MB:.0f} | {peak.compile_seconds:.1f} | "
+                        f"{peak.load_seconds / n_cores:.2f} | {weights:.0f} | {n_program:.0f} | {row:.1f} |"
                     )
 
 
 SPEED_HEAD = (
-    "| net | cores | bare, images/s | evaluate | ratio | peak an actor, MB | compile, s | import, s | weights, MB | "
-    "program, MB | a row, kB |\n|" + " --- |" * 11
+    "| net | cores | bare, images/s | first | ratio | later | ratio | peak an actor, MB | compile, s | import, s | "
+    "weights, MB | program, MB | a row, kB |\n|" + " --- |" * 13
 )
+
+
+def through(session: Session, net: Net, iterations: range) -> float:
+    """Images/s of a pass over these iterations."""
+    begin = time.perf_counter()
+    [result] = session.run("bench", [session.scoring("bench", net.spec(), iterations.stop, iterations, "bench")])
+    return rate(result, session, time.perf_counter() - begin)
+
+
+def spread(rates: Sequence[float], alone: Sequence[float]) -> str:
+    """The median of the ratios, the least and the largest."""
+    ratios = [one / bare for one, bare in zip(rates, alone, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def parts(prepared: Prepared, seconds: float) -> Iterator[str]:

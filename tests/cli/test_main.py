@@ -267,8 +267,15 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.startswith("distcalib 0.")
 
 
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)], ids=str)
-@pytest.mark.parametrize("moment", [pytest.param("actors start", marks=pytest.mark.slow), "in the middle"])
+@pytest.mark.parametrize(
+    ("how", "code", "moment"),
+    [
+        (signal.SIGINT, INTERRUPTED, "in the middle"),
+        pytest.param(signal.SIGTERM, TERMINATED, "in the middle", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, INTERRUPTED, "actors start", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, TERMINATED, "actors start", marks=pytest.mark.slow),
+    ],
+)
 def test_ctrl_c_or_sigterm_ends_a_run_at_once_and_leaves_nothing(
     tiny: Tiny, here: Path, moment: str, how: signal.Signals, code: int
 ) -> None:

@@ -85,6 +85,7 @@ def test_calibrate_writes_no_weights_where_all_layers_fell_back(tiny: Tiny, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {NET, "report.json", "distcalib.db"}
 
 
+@pytest.mark.slow
 def test_calibrate_corrects_alike_on_two_actors(tiny: Tiny, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, n_actors in ((one, 1), (two, 2)):

@@ -86,6 +86,7 @@ def test_calibrate_measures_force_u8_by_the_build_with_the_caffemodel_that_it_wr
     assert len(models) == 6
 
 
+@pytest.mark.slow
 def test_calibrate_searches_by_the_build_on_one_actor_as_on_two(
     tiny: Tiny, tmp_path: Path, standin: StandIn, scratch: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_evaluate_checks_the_room_for_slices_first(
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_child_and_no_scratch(tiny: Tiny, standin: StandIn, scratch: Path, tmp_path: Path) -> None:
     standin.fail_by("hang")
     command = [sys.executable, "-m", "distcalib", "evaluate", *tiny.args, "-r", str(standin.root), "--actors", "2"]

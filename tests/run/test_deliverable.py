@@ -52,7 +52,7 @@ def assert_true_to_its_report(report: CalibrationReport, given: Path, n_iteratio
 
 
 @pytest.mark.parametrize("channels", ["single", "multiple"])
-@pytest.mark.parametrize("clx", [True, False], ids=["clx", "halved"])
+@pytest.mark.parametrize("clx", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["clx", "halved"])
 def test_deliver_forced_writes_what_it_measured(tiny: Tiny, tmp_path: Path, channels: str, clx: bool) -> None:
     notes = Notes()
     report = calibrate(

@@ -94,6 +94,7 @@ def test_evaluate_gives_the_map_of_the_delivered_file(ranked: CalibrationReport,
     assert found.n_values == {"map": 1}
 
 
+@pytest.mark.slow
 def test_calibrate_by_map_uses_what_caffe_prints_with_a_build(
     ranked: CalibrationReport, tiny_ssd: TinySsd, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_calibrate_counts_the_layers_that_each_option_saved(
     assert len(report.candidates) == (1 if options.equalize else 2), "other searches are not the result's"
 
 
+@pytest.mark.slow
 def test_calibrate_equalizes_alike_on_two_actors(tiny: Tiny, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, n_actors in ((one, 1), (two, 2)):

@@ -66,7 +66,7 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
     assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
 
 
-@pytest.mark.parametrize("confidence", [None, 0.9], ids=["exact", "confidence"])
+@pytest.mark.parametrize("confidence", [None, pytest.param(0.9, marks=pytest.mark.slow)], ids=["exact", "confidence"])
 def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confidence: float | None
 ) -> None:
