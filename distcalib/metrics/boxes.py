@@ -20,18 +20,18 @@ def sizes(boxes: Array, pixels: bool = False) -> Array:
 
     (BBoxSize of bbox_util.cpp.)
     """
-    extent = boxes[:, 2:] - boxes[:, :2]
-    crossed = (extent < 0).any(axis=1)
-    if pixels:
-        extent = extent + ONE
-    area: Array = np.where(crossed, np.float32(0.0), extent[:, 0] * extent[:, 1])
-    return area
+    return _areas(boxes.T, pixels)
 
 
 def overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
     """Intersection over union (m, n) of boxes a (m, 4) with b (n, 4) (JaccardOverlap of bbox_util.cpp)."""
+    return column_overlaps(_columns(a)[:, :, None], _columns(b)[:, None, :], pixels)
+
+
+def column_overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
+    """Intersection over union (..) of boxes a (4, ..) with b (4, ..), whose shapes broadcast."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # of boxes without a size or without an end
-        return _ratio(a, b, sizes(a, pixels), sizes(b, pixels), pixels)
+        return _ratio(a, b, _areas(a, pixels), _areas(b, pixels), pixels)
 
 
 def centred_overlaps(a: Array, b: Array) -> Array:
@@ -40,7 +40,9 @@ def centred_overlaps(a: Array, b: Array) -> Array:
     (Calc_iou of region_loss_layer.cpp.)
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        return _ratio(_corners(a), _corners(b), a[:, 2] * a[:, 3], b[:, 2] * b[:, 3])
+        areas_a, areas_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+        columns_a, columns_b = _columns(_corners(a))[:, :, None], _columns(_corners(b))[:, None, :]
+        return _ratio(columns_a, columns_b, areas_a[:, None], areas_b[None, :])
 
 
 def centred(boxes: Array) -> Array:
@@ -55,12 +57,25 @@ def _corners(boxes: Array) -> Array:
     return np.hstack([boxes[:, :2] - half, boxes[:, :2] + half])
 
 
+def _columns(boxes: Array) -> Array:
+    """Boxes (n, 4) as (4, n), each row in one piece."""
+    return np.ascontiguousarray(boxes.T)
+
+
+def _areas(boxes: Array, pixels: bool) -> Array:
+    """The areas (..) of boxes (4, ..), as `sizes` has them."""
+    width, height = boxes[2] - boxes[0], boxes[3] - boxes[1]
+    crossed = (width < 0) | (height < 0)
+    area: Array = (width + ONE) * (height + ONE) if pixels else width * height
+    area[crossed] = 0.0
+    return area
+
+
 def _ratio(a: Array, b: Array, area_a: Array, area_b: Array, pixels: bool = False) -> Array:
-    """Intersection over union (m, n) of corners a (m, 4) with b (n, 4), of the areas given."""
-    columns_a, columns_b = np.ascontiguousarray(a.T)[:, :, None], np.ascontiguousarray(b.T)[:, None, :]
-    common: Array = _shared(columns_a[0], columns_a[2], columns_b[0], columns_b[2], pixels)
-    common *= _shared(columns_a[1], columns_a[3], columns_b[1], columns_b[3], pixels)
-    union = area_a[:, None] + area_b[None, :]
+    """Intersection over union (..) of corners a (4, ..) with b (4, ..), of the areas given."""
+    common: Array = _shared(a[0], a[2], b[0], b[2], pixels)
+    common *= _shared(a[1], a[3], b[1], b[3], pixels)
+    union = area_a + area_b
     union -= common
     common /= union
     np.fmax(common, np.float32(0.0), out=common)  # a NaN is no overlap

@@ -8,7 +8,6 @@ equal scores are ordered by class, then by prior, so that a score is the same ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,14 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import DetectionOutputParameter, LayerParameter, PriorBoxParameter
 from distcalib.errors import UnsupportedError
-from distcalib.metrics.boxes import TWO, overlaps
+from distcalib.metrics.boxes import TWO, column_overlaps, overlaps
 
 Array = npt.NDArray[Any]
 
 _BLOCK = 64  # candidates whose overlaps are reckoned at once: few calls, and little for those that fall to others
+_TILE = 16  # of candidates of many groups: the pairs of so many with so many
+_TILES = 256  # at once: an array of 256 kB, which stays in the cache of a core
+_LARGE = 512  # a group of more is for `suppressed`, which leaves out the pairs of those that fell
 
 
 def detection_output(layer: LayerParameter, bottoms: list[Array]) -> Array:
@@ -41,15 +43,21 @@ def detection_output(layer: LayerParameter, bottoms: list[Array]) -> Array:
             f"values an image for {n_priors} priors, {n_classes} classes and {n_loc} boxes a prior; "
             f"{n_priors * n_loc * 4} and {n_priors * n_classes} would fit"
         )
-    boxes = loc.reshape(n_items, n_priors, n_loc, 4)
-    scores = conf.reshape(n_items, n_priors, n_classes)
-    found = [_of_image(p, boxes[item], scores[item], corners, variances) for item in range(n_items)]
-    items = np.repeat(np.arange(n_items, dtype=np.float32), [len(rows) for rows in found])
-    if not len(items):
-        nothing = np.full((1, 1, n_items, 7), -1.0, np.float32)
-        nothing[..., 0] = np.arange(n_items)
-        return nothing
-    return np.column_stack([items, np.concatenate(found)]).astype(np.float32)[None, None]
+    predicted, scores = loc.reshape(n_items, n_priors, n_loc, 4), conf.reshape(n_items, n_priors, n_classes)
+    # All images and classes at once: a class has few candidates, and each call of NumPy has its price.
+    groups, prior = _candidates(p, scores)
+    item, label = np.divmod(groups, n_classes)
+    boxes = decoded(p, predicted[item, prior, 0 if p.share_location else label], corners[prior], variances[prior])
+    rows = np.empty((len(groups), 7), np.float32)
+    rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3:] = item, label, scores[item, prior, label], boxes
+    n_of_group = np.bincount(groups, minlength=n_items * n_classes)
+    rows = rows[left_of_groups(boxes, n_of_group, p.nms_param.nms_threshold, p.nms_param.eta)]
+    if p.keep_top_k > -1:
+        rows = rows[_best_of_items(rows, n_items, p.keep_top_k)]
+    if not len(rows):
+        rows = np.full((n_items, 7), -1.0, np.float32)
+        rows[:, 0] = np.arange(n_items)
+    return rows[None, None]
 
 
 def check_detection_output(layer: LayerParameter) -> None:
@@ -60,7 +68,7 @@ def check_detection_output(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{where}: it takes loc, conf and priors, and makes one top")
     if not p.num_classes:
         raise UnsupportedError(f"{where}: has no num_classes; give the number of classes, background included")
-    if p.nms_param.nms_threshold < 0.0:
+    if not p.nms_param.nms_threshold >= 0.0:
         raise UnsupportedError(f"{where}: nms_threshold={p.nms_param.nms_threshold:g}; it must not be negative")
     if not 0.0 < p.nms_param.eta <= 1.0:
         raise UnsupportedError(f"{where}: eta={p.nms_param.eta:g}; it must be above 0 and at most 1")
@@ -109,31 +117,89 @@ def suppressed(
     return np.array(kept, np.int64)
 
 
-def _of_image(p: DetectionOutputParameter, loc: Array, conf: Array, corners: Array, variances: Array) -> Array:
-    """Rows (R, 6) of (label, score, corners):  loc (P, L, 4), conf (P, C), priors (P, 4) each."""
-    nms = p.nms_param
-    top_k = nms.top_k if nms.HasField("top_k") and nms.top_k > -1 else len(corners)
-    least = p.confidence_threshold if p.HasField("confidence_threshold") else -np.inf
-    best = [_best(scores, np.float32(least), top_k) for scores in np.ascontiguousarray(conf.T)]
-    if 0 <= p.background_label_id < len(best):
-        best[p.background_label_id] = np.zeros(0, np.int64)
-    # Boxes are decoded for all classes at once: a class has few, and each call of NumPy has its price.
-    sizes, priors = [len(of_class) for of_class in best], np.concatenate(best)
-    labels = np.repeat(np.arange(len(best)), sizes)
-    boxes = decoded(p, loc[priors, 0 if p.share_location else labels], corners[priors], variances[priors])
-    bounds = pairwise(accumulate(sizes, initial=0))
-    kept = [low + suppressed(boxes[low:high], nms.nms_threshold, nms.eta) for low, high in bounds if high > low]
-    rows = np.column_stack([labels.astype(np.float32), conf[priors, labels], boxes])
-    rows = rows[np.concatenate(kept)] if kept else rows
-    if -1 < p.keep_top_k < len(rows):
-        rows = rows[np.argsort(-rows[:, 1], kind="stable")[: p.keep_top_k]]
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    return rows
+def left_of_groups(boxes: Array, counts: Array, threshold: float, eta: float = 1.0) -> Array:
+    """Which (n,) bool of boxes (n, 4) are left, `counts` of each group, the best first, as `suppressed` has it."""
+    left = np.ones(len(boxes), np.bool_)
+    one_by_one = counts > (_LARGE if eta == 1.0 else 1)
+    for group in np.flatnonzero(one_by_one).tolist():
+        begin = int(counts[:group].sum())
+        own = left[begin : begin + counts[group]]
+        own[:] = False
+        own[suppressed(boxes[begin : begin + counts[group]], threshold, eta)] = True
+    together = np.repeat(~one_by_one, counts)
+    left[together] &= _left_of_small(boxes[together], counts[~one_by_one], np.float32(threshold))
+    return left
 
 
-def _best(scores: Array, least: np.float32, top_k: int) -> Array:
-    """The priors whose scores (P,) are above `least`, at most top_k, by falling score; never a NaN."""
-    passing = np.flatnonzero(scores > least)
-    if len(passing) > 2 * top_k > 0:  # to find the least of the best is faster than to sort all
-        passing = passing[scores[passing] >= np.partition(scores[passing], -top_k)[-top_k]]
-    return passing[np.argsort(-scores[passing], kind="stable")[:top_k]]
+def _left_of_small(boxes: Array, counts: Array, limit: np.float32) -> Array:
+    """As left_of_groups has it, by the overlaps of all pairs of each group: tiles of blocks with those behind them."""
+    n_blocks = -(-counts // _TILE)
+    blocks = np.arange(n_blocks.sum())
+    ends = np.cumsum(n_blocks)
+    place = np.repeat((ends - n_blocks) * _TILE, counts) + _ranks(counts)
+    padded = np.full((4, len(blocks) * _TILE), np.nan, np.float32)  # a NaN overlaps nothing
+    padded[:, place] = boxes.T
+    columns = np.ascontiguousarray(padded.reshape(4, -1, _TILE).swapaxes(1, 2))
+    n_tiles = np.repeat(ends, n_blocks) - blocks
+    first = np.repeat(blocks, n_tiles)
+    second = first + _ranks(n_tiles)
+    better, worse = [], []
+    for low in range(0, len(first), _TILES):
+        a, b = first[low : low + _TILES], second[low : low + _TILES]
+        shared = column_overlaps(columns.take(a, axis=2)[:, :, None], columns.take(b, axis=2)[:, None])
+        rows, tiles = np.divmod(np.flatnonzero(shared > limit), len(a))
+        better.append(a[tiles] * _TILE + rows // _TILE)
+        worse.append(b[tiles] * _TILE + rows % _TILE)
+    return _greedy(np.concatenate(better), np.concatenate(worse), padded.shape[1])[place] if better else place > 0
+
+
+def _greedy(better: Array, worse: Array, n: int) -> Array:
+    """Which of n are left, when each that is left takes away, of the pairs that it is the better of, the worse.
+
+    Each round is right for one place more from the best on, at least, and what a round does not change is right.
+    """
+    pairs = better < worse
+    better, worse = better[pairs], worse[pairs]
+    before, left = np.zeros(n, np.bool_), np.ones(n, np.bool_)
+    while not np.array_equal(before, left):
+        before, left = left, np.ones(n, np.bool_)
+        left[worse[before[better]]] = False
+    return left
+
+
+def _candidates(p: DetectionOutputParameter, scores: Array) -> tuple[Array, Array]:
+    """Groups, which are item·C + label, and priors of the scores (N, P, C) that are above the threshold, at most top_k
+    of a group, by group and falling score; never a NaN.
+    """
+    n_items, n_priors, n_classes = scores.shape
+    passing = scores > np.float32(p.confidence_threshold if p.HasField("confidence_threshold") else -np.inf)
+    if 0 <= p.background_label_id < n_classes:
+        passing[:, :, p.background_label_id] = False
+    at = np.flatnonzero(passing)
+    place, label = np.divmod(at, n_classes)
+    item, prior = np.divmod(place, n_priors)
+    groups, found = item * n_classes + label, scores.reshape(-1)[at]
+    top_k = p.nms_param.top_k if p.nms_param.HasField("top_k") and p.nms_param.top_k > -1 else n_priors
+    many = np.flatnonzero(np.bincount(groups) > 2 * top_k) if top_k else groups[:0]
+    if len(many):  # to find the least of the best is faster than to sort all
+        least = np.full(n_items * n_classes, -np.inf, np.float32)
+        for group in many.tolist():
+            of_group = -scores[group // n_classes, :, group % n_classes]  # NaNs are last
+            least[group] = -np.partition(of_group, top_k - 1)[top_k - 1]
+        best = found >= least[groups]
+        groups, prior, found = groups[best], prior[best], found[best]
+    order = np.lexsort((-found, groups))
+    order = order[_ranks(np.bincount(groups)) < top_k]
+    return groups[order], prior[order]
+
+
+def _best_of_items(rows: Array, n_items: int, n: int) -> Array:
+    """The numbers of at most n rows of each item, those of the highest scores, in their order."""
+    counts = np.bincount(rows[:, 0].astype(np.int64), minlength=n_items)
+    order = np.lexsort((-rows[:, 2], rows[:, 0]))
+    return np.sort(order[_ranks(counts) < n])
+
+
+def _ranks(counts: Array) -> Array:
+    """0, 1, ... for each of counts (n,), one after another."""
+    return np.asarray(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))

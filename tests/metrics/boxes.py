@@ -19,7 +19,9 @@ def box_size(box: Box, pixels: bool = False) -> float:
 
 
 def jaccard(a: Box, b: Box, pixels: bool = False) -> float:
-    """Intersection over union."""
+    """Intersection over union; what is no number is no overlap."""
+    if np.isnan([*a, *b]).any():
+        return 0.0
     if b[0] > a[2] or b[2] < a[0] or b[1] > a[3] or b[3] < a[1]:
         return 0.0
     width = min(np.float32(a[2]), np.float32(b[2])) - max(np.float32(a[0]), np.float32(b[0]))
@@ -29,7 +31,8 @@ def jaccard(a: Box, b: Box, pixels: bool = False) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     common = width * height
-    return float(common / (np.float32(box_size(a, pixels)) + np.float32(box_size(b, pixels)) - common))
+    ratio = common / (np.float32(box_size(a, pixels)) + np.float32(box_size(b, pixels)) - common)
+    return 0.0 if np.isnan(ratio) else float(ratio)
 
 
 def greedy(boxes: Sequence[Box] | npt.NDArray[np.float32], threshold: float, eta: float = 1.0) -> list[int]:

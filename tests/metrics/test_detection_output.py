@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -6,10 +6,10 @@ import numpy.typing as npt
 import pytest
 from google.protobuf import text_format
 
-from distcalib.caffe.caffe_pb2 import LayerParameter, PriorBoxParameter
+from distcalib.caffe.caffe_pb2 import DetectionOutputParameter, LayerParameter, PriorBoxParameter
 from distcalib.errors import UnsupportedError
 from distcalib.metrics import check_layer, make_layer
-from distcalib.metrics.detection_output import suppressed
+from distcalib.metrics.detection_output import decoded, left_of_groups, suppressed
 from tests.metrics.boxes import decode, greedy, random_boxes
 
 Array = npt.NDArray[Any]
@@ -33,14 +33,32 @@ def inputs(n_loc: int = 1, seed: int = 0) -> tuple[Array, Array, Array]:
     return loc, conf.reshape(N_ITEMS, -1).astype(np.float32), priors
 
 
-def stated(proto: LayerParameter, loc: Array, conf: Array, priors: Array) -> list[list[float]]:
+def stated_box(p: DetectionOutputParameter, loc: Array, corners: Array, variances: Array) -> Array:
+    """A prediction as a box, in float64 and rounded once."""
+    code = PriorBoxParameter.CodeType.Name(p.code_type)
+    return np.array(decode(code, corners, variances, loc, p.variance_encoded_in_target), np.float32)
+
+
+def decoded_box(p: DetectionOutputParameter, loc: Array, corners: Array, variances: Array) -> Array:
+    """A prediction as a box, to the last bit as it is decoded among others."""
+    [box] = decoded(p, loc[None], corners[None], variances[None])
+    return np.asarray(box)
+
+
+def stated(
+    proto: LayerParameter,
+    loc: Array,
+    conf: Array,
+    priors: Array,
+    box_of: Callable[[DetectionOutputParameter, Array, Array, Array], Array] = stated_box,
+) -> list[list[float]]:
     """The rows, one box at a time, as the comments of detection_output_layer.cpp have them."""
     p = proto.detection_output_param
     corners, variances = priors.reshape(2, -1, 4)
     n_items, n_priors = len(loc), len(corners)
     boxes = loc.reshape(n_items, n_priors, -1, 4)
     scores = conf.reshape(n_items, n_priors, p.num_classes)
-    code = PriorBoxParameter.CodeType.Name(p.code_type)
+    least = p.confidence_threshold if p.HasField("confidence_threshold") else -np.inf
     rows = []
     for item in range(n_items):
         of_item: list[tuple[float, int, list[float]]] = []
@@ -48,20 +66,11 @@ def stated(proto: LayerParameter, loc: Array, conf: Array, priors: Array) -> lis
             if label == p.background_label_id:
                 continue
             which = 0 if p.share_location else label
-            passing = [
-                i
-                for i in range(n_priors)
-                if not p.HasField("confidence_threshold") or scores[item, i, label] > p.confidence_threshold
-            ]
+            passing = [i for i in range(n_priors) if scores[item, i, label] > least]
             passing.sort(key=lambda i, item=item, label=label: -scores[item, i, label])  # type: ignore[misc]
             if p.nms_param.HasField("top_k") and p.nms_param.top_k > -1:
                 passing = passing[: p.nms_param.top_k]
-            made = [
-                np.array(
-                    decode(code, corners[i], variances[i], boxes[item, i, which], p.variance_encoded_in_target), "f4"
-                )
-                for i in passing
-            ]
+            made = [box_of(p, boxes[item, i, which], corners[i], variances[i]) for i in passing]
             kept = greedy(made, p.nms_param.nms_threshold, p.nms_param.eta)
             of_item += [(float(scores[item, passing[k], label]), label, made[k].tolist()) for k in kept]
         if -1 < p.keep_top_k < len(of_item):
@@ -105,6 +114,35 @@ def test_detection_output_is_what_caffe_states(text: str) -> None:
     np.testing.assert_allclose(found[0, 0, :, 3:], expected[:, 3:], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_detection_output_is_that_of_each_image_and_class_alone_to_the_last_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+
+    def one_of(*texts: str) -> str:
+        return texts[rng.integers(len(texts))]
+
+    proto = layer(
+        f"num_classes: {N_CLASSES} code_type: {one_of('CORNER', 'CENTER_SIZE', 'CENTER_SIZE', 'CORNER_SIZE')} "
+        + one_of("", "share_location: false ")
+        + one_of("", "variance_encoded_in_target: true ")
+        + one_of("", "keep_top_k: 0 ", "keep_top_k: 12 ", "keep_top_k: 60 ")
+        + one_of("", "confidence_threshold: 0.05 ", "confidence_threshold: 0.4 ", "confidence_threshold: 0.9 ")
+        + one_of("", "background_label_id: 0 ", "background_label_id: 2 ")
+        + f"nms_param {{ nms_threshold: {one_of('0', '0.3', '0.45', '0.8', '1')} "
+        + one_of("", "", "eta: 0.9 ", "eta: 0.99 ")
+        + one_of("", "top_k: -1 ", "top_k: 0 ", "top_k: 10 ", "top_k: 40 ")
+        + "}"
+    )
+    loc, conf, priors = inputs(1 if proto.detection_output_param.share_location else N_CLASSES, seed)
+    conf = np.round(conf * 2**10) / np.float32(2**10) if seed % 2 else np.round(conf * 8) / np.float32(8)
+    for values in (loc, conf):
+        values[rng.random(values.shape) < 0.02] = one_of("nan", "inf", "-inf", "0", "0")
+    found = make_layer(proto, [loc, conf, priors])
+    with np.errstate(all="ignore"):  # of boxes without end
+        expected = np.array(stated(proto, loc, conf, priors, decoded_box), np.float32)
+    np.testing.assert_array_equal(found, expected[None, None])
+
+
 def test_detection_output_orders_equal_scores_by_class_then_prior() -> None:
     proto = layer("num_classes: 3 nms_param { nms_threshold: 0.99 } keep_top_k: 4")
     priors = np.stack([random_boxes(3), np.ones((3, 4), np.float32)]).reshape(1, 2, -1)
@@ -132,6 +170,17 @@ def test_suppressed_goes_on_over_many_blocks() -> None:
     for threshold, eta in ((0.3, 1.0), (0.9, 0.97), (0.0, 1.0)):
         assert suppressed(boxes, threshold, eta).tolist() == greedy(boxes, threshold, eta)
     assert suppressed(boxes[:0], 0.5).tolist() == []
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.97])
+def test_left_of_groups_is_what_suppressed_leaves_of_each(eta: float) -> None:
+    counts = np.array([0, 1, 16, 17, 700, 0, 90, 1, 400, 2, 0])
+    boxes = random_boxes(int(counts.sum()), seed=5)
+    for threshold in (0.0, 0.3, 0.9, 1.0):
+        left = left_of_groups(boxes, counts, threshold, eta)
+        for own, is_left in zip(*(np.split(a, np.cumsum(counts)[:-1]) for a in (boxes, left)), strict=True):
+            assert np.flatnonzero(is_left).tolist() == greedy(own, threshold, eta)
+    assert left_of_groups(boxes[:0], 0 * counts, 0.5, eta).tolist() == []
 
 
 @pytest.mark.parametrize(
