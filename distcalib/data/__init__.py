@@ -6,6 +6,7 @@ from distcalib.data.arrays import load_arrays
 from distcalib.data.identity import data_identity
 from distcalib.data.keeping import Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut
+from distcalib.data.missing import find_missing
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
@@ -27,6 +28,7 @@ __all__ = [
     "Source",
     "data_identity",
     "files_of",
+    "find_missing",
     "load_arrays",
     "open_source",
 ]

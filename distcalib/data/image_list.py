@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -19,7 +21,12 @@ from distcalib.errors import DataError
 
 _LINE = re.compile(rb"(.+) ([+-]?[0-9]+)\r?")
 _OF_THE_LIST = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
-"""What is wrong with a name on every machine."""
+"""What is wrong with a name, not with a disk."""
+_WAS_THERE = (
+    "and was there for the driver when the run began; put the images where every node sees them, or give --ship-data, "
+    "and leave them as they are during a run"
+)
+_AT_A_TIME = 1024  # lines: some 100 kB
 _MOST_NAMED = 5
 _MOST_SOUGHT = 256  # names of which one shows the folder that they are in
 
@@ -36,13 +43,22 @@ class ImageList:
     """The lines of the list at `path`; the names in it begin with `root`, as it is spelled.
 
     A relative name starts from the working directory if the first image that there is is found there, as in Caffe, else
-    from the folder of `prototxt`. Without `index` all lines are read once, and DataError names those that are none."""
+    from the folder of `prototxt`. Without `index` all lines are read once, and DataError names those that are none.
+    `missing`: the records whose files were not there for the driver, and why; None: this machine decides."""
 
-    def __init__(self, path: Path, root: str, prototxt: Path, index: Index | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        root: str,
+        prototxt: Path,
+        index: Index | None = None,
+        missing: Mapping[int, str] | None = None,
+    ) -> None:
         if index is not None and not isinstance(index, LineIndex):
             raise TypeError(f"{path}: an index of lines is wanted, not {type(index).__name__}")
         self.path = path
         self._root = root
+        self._missing = missing
         self._place = (-1, 0)  # number of a record and the byte that its line begins at: where the last read ended
         with self._opened() as file:
             self.index = index if index is not None else self._scan(file, prototxt)
@@ -65,26 +81,24 @@ class ImageList:
             self._place = position, file.tell()
         return lines
 
+    def beginning(self, n_records: int) -> Iterator[Line]:
+        """The first `n_records` lines, each once; all, where there are fewer."""
+        n_records = min(n_records, self.index.n_records)
+        for first in range(0, n_records, _AT_A_TIME):
+            yield from self.read(first, min(_AT_A_TIME, n_records - first))
+
     def name(self, line: Line) -> str:
         """The image's name as it stands in the list, without the folder that it is in on this machine."""
         return name_in(self.index, line)
 
     def contents(self, line: Line) -> bytes:
         """The bytes of a line's file. Raises BadRecord."""
+        if self._missing and (known := self._missing.get(line.number - 1)):
+            raise BadRecord(known)
         try:
             return Path(line.file).read_bytes()
-        except FileNotFoundError as error:
-            raise BadRecord("does not exist; correct the list or root_folder") from error
-        except ValueError as error:  # a null byte
-            raise BadRecord(f"cannot be read ({error}); correct the list") from error
-        except OSError as error:
-            if error.errno in _OF_THE_LIST:
-                raise BadRecord(f"cannot be read ({error.strerror}); correct the list") from error
-            if isinstance(error, PermissionError):
-                told = f"cannot be read ({error.strerror}); give the right to read it on all nodes"
-                raise MachineFault(told) from error
-            told = f"cannot be read ({error.strerror}); see to the disk, and give the command again"
-            raise MachineFault(told) from error
+        except (OSError, ValueError) as error:
+            raise self._fault(error) from error
 
     def _opened(self) -> BinaryIO:
         """The file. Raises DataError."""
@@ -99,6 +113,16 @@ class ImageList:
             raise DataError(
                 f"{self.path}: cannot be read: {error.strerror}; give a text file of paths and labels"
             ) from error
+
+    def _fault(self, error: OSError | ValueError) -> BadRecord:
+        """What a file that cannot be read is to a run."""
+        if wrong := _wrong_name(error):
+            known = self._missing is not None
+            return MachineFault(f"{wrong.partition('; ')[0]}, {_WAS_THERE}") if known else BadRecord(wrong)
+        assert isinstance(error, OSError), "any other is of the name"
+        denied = isinstance(error, PermissionError)
+        remedy = "give the right to read it on all nodes" if denied else "see to the disk, and give the command again"
+        return MachineFault(f"cannot be read ({error.strerror}); {remedy}")
 
     def _scan(self, file: BinaryIO, prototxt: Path) -> LineIndex:
         offsets, bad, at = [], [], 0
@@ -136,6 +160,24 @@ class ImageList:
             )
         file = os.path.join(self.index.folder, self.index.root + os.fsdecode(parts[1]))
         return Line(position + 1, file, int(parts[2]))
+
+
+def why_missing(file: str) -> str | None:
+    """What `contents` would say of an image whose file is not there or none, found without reading it; else None."""
+    try:
+        is_folder = stat.S_ISDIR(os.stat(file).st_mode)
+    except (OSError, ValueError) as error:
+        return _wrong_name(error)
+    return _wrong_name(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))) if is_folder else None
+
+
+def _wrong_name(error: OSError | ValueError) -> str | None:
+    """What is wrong with a name in a list; None where the fault is the machine's."""
+    if isinstance(error, FileNotFoundError):
+        return "does not exist; correct the list or root_folder"
+    if isinstance(error, ValueError):  # a null byte
+        return f"cannot be read ({error}); correct the list"
+    return f"cannot be read ({error.strerror}); correct the list" if error.errno in _OF_THE_LIST else None
 
 
 def name_in(index: LineIndex, line: Line) -> str:

@@ -6,6 +6,7 @@ are refused: Intel Caffe sizes the blob by them and then, built with OpenMP, rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ class ImageSource(KeepingSource):
         skip_bad: bool | None = False,
         shipped: Shipped | None = None,
         room: Room | None = None,
+        missing: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
@@ -50,7 +52,7 @@ class ImageSource(KeepingSource):
         self._transform = Transform(layer.transform_param, where, prototxt, files_of(shipped))
         self._flags = COLOR if param.is_color else GRAY
         self._resize = caffe_pb2.ResizeParameter(height=param.new_height, width=param.new_width)
-        self._list = _open_list(layer, prototxt, index, shipped)
+        self._list = _open_list(layer, prototxt, index, shipped, missing)
         self.tops = tuple(layer.top)
         self.batch_size = int(param.batch_size)
         self._image_shape: tuple[int, ...] = ()  # not known yet
@@ -97,14 +99,18 @@ class ImageSource(KeepingSource):
 
 
 def _open_list(
-    layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None, shipped: Shipped | None
+    layer: caffe_pb2.LayerParameter,
+    prototxt: Path,
+    index: Index | None,
+    shipped: Shipped | None,
+    missing: Mapping[int, str] | None,
 ) -> ImageList | ShippedImages:
     """The list that the layer names. Raises DataError."""
     param = layer.image_data_param
     path = resolve_path(param.source, prototxt)
     if shipped is not None:
         return ShippedImages(path, index, shipped.of(layer.name))
-    return ImageList(path, param.root_folder, prototxt, index)
+    return ImageList(path, param.root_folder, prototxt, index, missing)
 
 
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:

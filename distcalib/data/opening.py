@@ -40,6 +40,7 @@ def open_source(
     skip_bad: bool | None = False,
     shipped: Shipped | None = None,
     room: Room | None = None,
+    missing: Mapping[int, str] | None = None,
 ) -> Source:
     """The source behind a data layer of the net in the file `prototxt`.
 
@@ -48,13 +49,15 @@ def open_source(
     skip_bad: the first good record decides the shape, not the first. None: there is no flag for that, to be advised.
     shipped: what was sent of the data, which are not opened then; needs `index`.
     room: for images that are kept once they are decoded, for whoever wants an iteration again; None: there is none.
+    missing: by record, why the file of an image list was not there for the driver: it counts as bad without a look, and
+    any other that is not there ends the run. None: a look decides.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "AnnotatedData":
         return AnnotatedSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "Data":
         return DatabaseSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "ImageData":
-        return ImageSource(layer, prototxt, index, skip_bad, shipped, room)
+        return ImageSource(layer, prototxt, index, skip_bad, shipped, room, missing)
     if layer.type == "HDF5Data":
         return Hdf5Source(layer, prototxt, index)
     if layer.type == "DummyData":

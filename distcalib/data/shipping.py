@@ -32,7 +32,6 @@ CHUNK_BYTES = 64 * 2**20
 """Of records in a chunk, at least one of them. The driver holds two beside the object store: the one that was sent last
 and the one that is filled."""
 
-_READ = 16  # records that are read at a time: a LevelDB gives copies, and a record of a large image has some MB
 _FILES = ("mean_file", "name_size_file")  # what actors read beside records
 
 UNSHIPPABLE: Mapping[str, str] = {
@@ -75,14 +74,6 @@ class Shipment:
             if layer.type in _KINDS:
                 yield from _packed(layer.name, _KINDS[layer.type].records(self, layer))
 
-    def reads(self, layer: Layer, batch: int) -> Iterator[tuple[int, int]]:
-        """The records of a layer that are sent, in parts that are read at a time: first and count."""
-        index = self.indexes[layer.name]
-        assert index is not None, "every source that is sent has an index"
-        n_records = min(index.n_records, self.n_iterations * batch)
-        for first in range(0, n_records, _READ):
-            yield first, min(_READ, n_records - first)
-
 
 def _packed(name: str, records: Iterable[Record]) -> Iterator[Chunk]:
     """The records in chunks."""
@@ -106,8 +97,8 @@ def _database_records(shipment: Shipment, layer: Layer) -> Iterator[Record]:
     param = layer.data_param
     records = open_records(param, shipment.prototxt, shipment.indexes[layer.name])
     try:
-        for first, count in shipment.reads(layer, int(param.batch_size)):
-            yield from records.read(first, count)
+        for number in range(min(records.n_records, shipment.n_iterations * int(param.batch_size))):
+            yield from records.read(number, 1)  # one at a time: a LevelDB gives copies, and one may have some MB
     finally:
         records.close()
 
@@ -120,9 +111,8 @@ def _lines(shipment: Shipment, layer: Layer) -> Iterator[tuple[ImageList, Line]]
     param = layer.image_data_param
     source = resolve_path(param.source, shipment.prototxt)
     images = ImageList(source, param.root_folder, shipment.prototxt, shipment.indexes[layer.name])
-    for first, count in shipment.reads(layer, int(param.batch_size)):
-        for line in images.read(first, count):
-            yield images, line
+    for line in images.beginning(shipment.n_iterations * int(param.batch_size)):
+        yield images, line
 
 
 def _image_records(shipment: Shipment, layer: Layer) -> Iterator[Record]:

@@ -6,7 +6,7 @@ rows from any actor, in any order, be merged into the same bytes.
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ class Setting:
     """Whether records that cannot be read are left out; None: they cannot be, see open_source."""
     shipped: Shipped | None = None
     """What was sent of the data; None: actors open it themselves."""
+    missing: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """By layer: images that are left out wherever they are looked for, see open_source."""
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
@@ -152,6 +154,7 @@ class NetWorker:
                 setting.skip_bad,
                 setting.shipped,
                 self._room,
+                setting.missing.get(node.name),
             )
         return self._sources[identity]
 

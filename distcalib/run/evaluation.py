@@ -65,7 +65,8 @@ def evaluate(
         build=build,
         address=address,
         skip_bad=skip_bad_records,
-        shipped_iterations=iterations if ship_data else None,
+        n_iterations=iterations,
+        ship_data=ship_data,
     ) as session:
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])

@@ -4,13 +4,14 @@ Which these are is known after the FP32 pass and the ranges, which look at all i
 so the list is the same on any number of actors.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import Blob, Node
-from distcalib.data import FLAG, VARIES, Index, LeftOut
+from distcalib.data import FLAG, VARIES, Index, LeftOut, find_missing
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import data_nodes
@@ -21,7 +22,9 @@ from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.fusion import uses_global_stats
 from distcalib.report import BadRecords, bad_records
 from distcalib.run.net import Net
+from distcalib.run.reporter import Reporter
 
+_LOOK_SECONDS = 5.0  # as often as a log has a line of a phase
 _SKIPPING = frozenset({"AnnotatedData", "Data", "ImageData"})
 """The data layers whose records are left out if they are bad."""
 
@@ -110,6 +113,26 @@ def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], bat
             f"{net.name}: {FLAG}: layer {', '.join(mixing)} makes something of several records together, so the place "
             "of a bad one would change others; take bad records out of the data"
         )
+
+
+def look_for_images(
+    layers: Iterable[LayerParameter],
+    net: Net,
+    indexes: Mapping[str, Index | None],
+    n_iterations: int,
+    reporter: Reporter,
+) -> Mapping[str, Mapping[int, str]]:
+    """What actors take for missing, as find_missing has it; a look that takes long, as on a network drive, is shown."""
+    begun = told = time.monotonic()
+
+    def looked(n_done: int, n_total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _LOOK_SECONDS:
+            told = now
+            reporter.note(f"looking for the images: {n_done:,} of {n_total:,} in {now - begun:.0f} s")
+
+    return find_missing(layers, net.path, indexes, n_iterations, looked)
 
 
 def _either(axis: int, legacy: int) -> int:

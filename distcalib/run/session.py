@@ -35,7 +35,7 @@ from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.keys import Keys
-from distcalib.run.left_out import LeftOutRecords, refuse_unskippable
+from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
 from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
@@ -59,21 +59,22 @@ class Session:
         data: Path | None = None,
         build: CaffeBuild | None = None,
         address: str | None = None,
-        shipped_iterations: int | None = None,
+        n_iterations: int = 1,
+        ship_data: bool = False,
         open_journal: Callable[[], Journal] | None = None,
         skip_bad: bool = False,
     ) -> None:
         """`build`: what scores in place of the embedded engine. `cores_per_actor` None: as memory allows.
-        `shipped_iterations`: send the records of so many iterations to the actors, which open no data then.
+        `ship_data`: send the records of the first `n_iterations` to the actors, which open no data then.
         `open_journal`: opens that of the run, once the inputs were found to be readable; the session closes it.
-        `skip_bad`: leave out records that cannot be read.
+        `skip_bad`: leave out records that cannot be read, of as many iterations.
 
         Raises what reading the inputs and starting the actors raise.
         """
         refuse_unrunnable(net, fed=data is not None)
         if build is not None:
             refuse_for_caffe(net)
-        if shipped_iterations is not None:
+        if ship_data:
             refuse_unshippable(net)
         for said in net_notes(net):
             reporter.note(said)
@@ -89,9 +90,10 @@ class Session:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
         read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
-        shipment = None if shipped_iterations is None else Shipment(read, net.path, indexes, shipped_iterations)
+        shipment = Shipment(read, net.path, indexes, n_iterations) if ship_data else None
         shipped = None if shipment is None else Shipped(shipment.files())
-        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skips, shipped)
+        missing = look_for_images(layers, net, indexes, n_iterations, reporter) if skips and not ship_data else {}
+        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skips, shipped, missing)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._resuming: Resuming | None = None
         start = partial(

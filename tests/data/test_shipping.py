@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import distcalib.data.image_list as image_list
 import distcalib.data.shipping as shipping
 from distcalib.caffe.caffe_pb2 import BlobProto, LayerParameter
 from distcalib.data import Bad, Shipment, Shipped, Source, open_source
@@ -91,7 +92,7 @@ def test_what_was_sent_gives_the_same_batches_without_the_files(
 ) -> None:
     monkeypatch.setattr(Records, "MAX_KEYS", 4)
     monkeypatch.setattr(shipping, "CHUNK_BYTES", chunk_bytes)
-    monkeypatch.setattr(shipping, "_READ", 3)
+    monkeypatch.setattr(image_list, "_AT_A_TIME", 3)
     folder = tmp_path / "data"
     folder.mkdir()
     made = make(folder)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.net import open_net
 from distcalib.run.options import CalibrationOptions
+from distcalib.run.reporter import Silent
 from distcalib.run.searching import Searching
 from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
 from tests.run import tiny_ssd as ssd
@@ -109,19 +111,25 @@ def test_scores_are_those_of_the_records_that_are_good(tiny: Tiny, tmp_path: Pat
     assert found[0].scores["accuracy-top1"] == sum(best[i] == labels[i] for i in GOOD) / len(GOOD)
 
 
-def test_scores_of_an_image_list_are_those_of_the_images_that_are_there(tiny: Tiny, tmp_path: Path) -> None:
+def on_images(tiny: Tiny, folder: Path) -> tuple[Path, list[Datum], npt.NDArray[np.uint8]]:
+    """The net on a list of images that are those of its database; its file, and the records as they were."""
     datums = [Datum.FromString(value) for _, value in entries(tiny.database)]
     images = np.stack([np.frombuffer(datum.data, np.uint8).reshape(3, 8, 8) for datum in datums])
     for i, image in enumerate(images):
-        cv2.imwrite(str(tmp_path / f"{i}.png"), image.transpose(1, 2, 0))
-    (tmp_path / "list.txt").write_text("".join(f"{i}.png {datum.label}\n" for i, datum in enumerate(datums)))
+        cv2.imwrite(str(folder / f"{i}.png"), image.transpose(1, 2, 0))
+    (folder / "list.txt").write_text("".join(f"{i}.png {datum.label}\n" for i, datum in enumerate(datums)))
+    text = tiny.prototxt.read_text().replace('type: "Data"', 'type: "ImageData"').replace("backend: LMDB", "")
+    text = text.replace("data_param", "image_data_param").replace(str(tiny.database), "list.txt")
+    (folder / "net.prototxt").write_text(text)
+    return folder / "net.prototxt", datums, images
+
+
+def test_scores_of_an_image_list_are_those_of_the_images_that_are_there(tiny: Tiny, tmp_path: Path) -> None:
+    prototxt, datums, images = on_images(tiny, tmp_path)
     (tmp_path / "0.png").unlink()
     (tmp_path / "9.png").write_bytes(b"\x89PNG, and then nothing")
     cv2.imwrite(str(tmp_path / "47.png"), noise(8, 9, 3))
-    text = tiny.prototxt.read_text().replace('type: "Data"', 'type: "ImageData"').replace("backend: LMDB", "")
-    text = text.replace("data_param", "image_data_param").replace(str(tiny.database), "list.txt")
-    (tmp_path / "net.prototxt").write_text(text)
-    found = evaluate(tmp_path / "net.prototxt", tiny.weights, ITERATIONS, n_actors=2, skip_bad_records=True)
+    found = evaluate(prototxt, tiny.weights, ITERATIONS, n_actors=2, skip_bad_records=True)
     best = _forward(images, _make_blobs(after_images())).argmax(axis=1)
     good = [i for i in range(N_RECORDS) if i not in (0, 9, 47)]
     assert found.scores["accuracy-top1"] == sum(best[i] == datums[i].label for i in good) / len(good)
@@ -131,6 +139,37 @@ def test_scores_of_an_image_list_are_those_of_the_images_that_are_there(tiny: Ti
         ("line 10: '9.png'", "is no image that can be decoded (22 bytes)"),
         ("line 48: '47.png'", "gives 3 x 8 x 9 values where the first image gives 3 x 8 x 8"),
     ]
+
+
+class Changing(Silent):
+    """A reporter that changes files once the driver has looked for them; it remembers what was noted."""
+
+    def __init__(self, change: Callable[[], object]) -> None:
+        self.change = change
+        self.notes: list[str] = []
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        self.change()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_what_is_missing_was_decided_before_the_run(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that comes later, as one that another node has, is left out all the same; one that goes ends the run."""
+    prototxt, _, _ = on_images(tiny, tmp_path)
+    (tmp_path / "9.png").rename(tmp_path / "away.png")
+    expected = evaluate(prototxt, tiny.weights, ITERATIONS, n_actors=1, skip_bad_records=True)
+    monkeypatch.setattr("distcalib.run.left_out._LOOK_SECONDS", 0.0)
+    coming = Changing(lambda: (tmp_path / "away.png").rename(tmp_path / "9.png"))
+    found = evaluate(prototxt, tiny.weights, ITERATIONS, n_actors=1, skip_bad_records=True, reporter=coming)
+    assert (found.scores, found.bad_records) == (expected.scores, expected.bad_records)
+    assert f"looking for the images: {N_RECORDS} of {N_RECORDS} in 0 s" in coming.notes
+    going = Changing((tmp_path / "11.png").unlink)
+    with pytest.raises(DataError, match=r"line 12: image '.*/11\.png' does not exist, and was there for the driver"):
+        evaluate(prototxt, tiny.weights, ITERATIONS, n_actors=1, skip_bad_records=True, reporter=going)
 
 
 def after_images() -> np.random.RandomState:
