@@ -100,7 +100,9 @@ def detect(net: Net, weights: Path) -> tuple[float, Array, list[Judged]]:
 
 def read_scenes(data: Node, path: Path) -> tuple[Array, Array]:
     """pixels (N, H, W) 0..255 and objects (M, 8) of the first batch: what transform_param did is undone."""
-    batch = open_source(data.layer, path).batch(0)
+    source = open_source(data.layer, path)
+    batch = source.batch(0)
+    source.close()
     transform = data.layer.transform_param
     pixels = batch[data.tops[0].name][:, 0] / transform.scale + sum(transform.mean_value)
     return pixels, batch[data.tops[1].name][0, 0]

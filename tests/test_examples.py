@@ -3,11 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import pytest
 
 from distcalib.caffe import caffe_pb2, read_label_map, read_net, read_weights, test_net
+from distcalib.data.lmdb_records import LmdbRecords
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
 
@@ -17,6 +17,15 @@ MAX_BYTES = 2 * 1024 * 1024
 MAX_SCENES_BYTES = 6 * 1024 * 1024
 
 
+def all_records(database: Path) -> list[tuple[bytes, bytes]]:
+    """Through distcalib, which shares what is open in a process: LMDB itself refuses to open it once more."""
+    opened = LmdbRecords(database)
+    try:
+        return [(bytes(key), bytes(value)) for key, value in opened.read(0, opened.n_records)]
+    finally:
+        opened.close()
+
+
 @pytest.fixture(scope="module")
 def net() -> caffe_pb2.NetParameter:
     return test_net(read_net(DIGITS / "digits.prototxt"))
@@ -24,11 +33,7 @@ def net() -> caffe_pb2.NetParameter:
 
 @pytest.fixture(scope="module")
 def records() -> list[tuple[bytes, caffe_pb2.Datum]]:
-    with (
-        lmdb.open(str(DIGITS / "digits_test_lmdb"), readonly=True, lock=False) as environment,
-        environment.begin() as transaction,
-    ):
-        return [(bytes(key), caffe_pb2.Datum.FromString(bytes(value))) for key, value in transaction.cursor()]
+    return [(key, caffe_pb2.Datum.FromString(value)) for key, value in all_records(DIGITS / "digits_test_lmdb")]
 
 
 def test_digits_is_small() -> None:
@@ -70,11 +75,8 @@ def scenes_net() -> caffe_pb2.NetParameter:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[caffe_pb2.AnnotatedDatum]:
-    with (
-        lmdb.open(str(SCENES / "digit_scenes_test_lmdb"), readonly=True, lock=False) as environment,
-        environment.begin() as transaction,
-    ):
-        return [caffe_pb2.AnnotatedDatum.FromString(bytes(value)) for _, value in transaction.cursor()]
+    found = all_records(SCENES / "digit_scenes_test_lmdb")
+    return [caffe_pb2.AnnotatedDatum.FromString(value) for _, value in found]
 
 
 def test_digit_scenes_is_small() -> None:

@@ -73,16 +73,20 @@ def describe_this_node(node_id: str = "", address: str = "", root: Path = Path("
 
 
 def place_on_nodes(
-    nodes: Sequence[NodeInfo], n_actors: int | None, cores_per_actor: int | None, actor_bytes: int = 0
+    nodes: Sequence[NodeInfo],
+    n_actors: int | None,
+    cores_per_actor: int | None,
+    actor_bytes: int = 0,
+    shared_bytes: int = 0,
 ) -> tuple[Placement, ...]:
     """Lay `n_actors` (None: as many as there are cores for) on the machines, `cores_per_actor` cores each (None: as few
-    as the memory of each machine allows for actors of `actor_bytes`).
+    as the memory of each machine allows for actors of `actor_bytes`, beside `shared_bytes` that all of them share).
 
     Machines get actors in proportion to what they can hold; one with fewer cores than an actor wants gets none.
     Numbers follow the host names, then the nodes' ids; on a machine they follow `place_actors`.
     Raises OptionError when no machine can hold an actor, or for numbers below one.
     """
-    nodes = sorted(nodes, key=lambda node: (node.host, node.node_id))
+    nodes = [_with_less(node, shared_bytes) for node in sorted(nodes, key=lambda node: (node.host, node.node_id))]
     usable = [node.topology.n_usable for node in nodes]
     check_counts(n_actors, 1 if cores_per_actor is None else cores_per_actor, sum(usable), max(usable, default=0))
     sizes = [
@@ -126,6 +130,12 @@ def share_out(n_actors: int, holds: Sequence[int]) -> list[int]:
         shares[i] += 1
         heapq.heapreplace(loads, (Fraction(shares[i] + 1, holds[i]), i))
     return shares
+
+
+def _with_less(node: NodeInfo, n_bytes: int) -> NodeInfo:
+    """The machine as it is once so many bytes of its memory are taken."""
+    free = max(0, node.free_bytes - n_bytes)
+    return replace(node, memory_bytes=max(0, node.memory_bytes - n_bytes), free_bytes=free)
 
 
 def _versions() -> dict[str, str]:

@@ -34,8 +34,8 @@ class ActorPool:
 
     `n_actors` None: one for every `cores_per_actor` usable physical cores. More than there are cores for share them,
     and `oversubscribed` says so. `cores_per_actor` None: as few as the memory of each machine allows, where an actor
-    needs `actor_bytes`. `env`, or what it returns for the nodes, is in each actor's environment before the factory is
-    even imported there; it may refuse the nodes.
+    needs `actor_bytes` and all on a machine together `shared_bytes`. `env`, or what it returns for the nodes, is in
+    each actor's environment before the factory is even imported there; it may refuse the nodes.
     `shared` is stored once for all actors; arrays in it arrive as read-only views. `cargo` is what is too large for
     that: its pieces are stored one after the other, once `env` has agreed to the nodes, and live as long as the pool.
     `in_flight`: tasks that an actor is given at a time, see feeding.py.
@@ -52,6 +52,7 @@ class ActorPool:
         n_actors: int | None = None,
         cores_per_actor: int | None = 1,
         actor_bytes: int = 0,
+        shared_bytes: int = 0,
         env: Mapping[str, str] | Environment | None = None,
         address: str | None = None,
         shared: object = None,
@@ -59,7 +60,9 @@ class ActorPool:
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._in_flight = in_flight
-        self._place = partial(place_on_nodes, cores_per_actor=cores_per_actor, actor_bytes=actor_bytes)
+        self._place = partial(
+            place_on_nodes, cores_per_actor=cores_per_actor, actor_bytes=actor_bytes, shared_bytes=shared_bytes
+        )
         self._grows, self._fits = n_actors is None, cores_per_actor is None
         self._unwelcome: set[str] = set()
         self._pace: float | None = None

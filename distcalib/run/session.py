@@ -101,6 +101,7 @@ class Session:
             n_actors=n_actors,
             cores_per_actor=cores_per_actor,
             actor_bytes=self._actor_bytes(),
+            shared_bytes=0 if shipment is None else shipment.n_bytes,
             address=address,
         )
         self.journal = None if open_journal is None else open_journal()
@@ -109,7 +110,7 @@ class Session:
             self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
             if build is None or self._caffe is None:
                 cargo = None if shipment is None else cargo_of(shipment, self.batch, reporter)
-                env = partial(agree, isa, shipment=shipment)
+                env = partial(agree, isa, shipment=shipment, weight_bytes=self._weight_bytes)
                 self._pool = start(make_worker, env=env, shared=setting, cargo=cargo)
             else:
                 env = partial(agree_on_caffe, build.environment)
@@ -152,11 +153,14 @@ class Session:
         if (cores := self.cores_per_actor) > 1 and self._pool.narrowed:
             self.reporter.note(f"memory is short: {self.n_actors} actors, of up to {cores} cores each")
 
+    @property
+    def _weight_bytes(self) -> int:
+        return sum(blob.nbytes for blobs in self.weights.values() for blob in blobs)
+
     def _actor_bytes(self) -> int:
         """What an actor is likely to need."""
         shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
-        weights = sum(blob.nbytes for blobs in self.weights.values() for blob in blobs)
-        return actor_bytes(weights, (4 * prod(shape) for shape in shapes.values()))
+        return actor_bytes(self._weight_bytes, (4 * prod(shape) for shape in shapes.values()))
 
     def image_bytes(self, blobs: Sequence[Blob]) -> int:
         """What `blobs` take of an image."""
@@ -288,11 +292,13 @@ class Session:
         self.close()
 
 
-def agree(isa: str, nodes: Sequence[NodeInfo], shipment: Shipment | None = None) -> Mapping[str, str]:
+def agree(
+    isa: str, nodes: Sequence[NodeInfo], shipment: Shipment | None = None, weight_bytes: int = 0
+) -> Mapping[str, str]:
     """The environment in which all nodes compute alike; refuses nodes that cannot, or that cannot hold the records."""
     refuse_mixed(nodes)
     if shipment is not None:
-        refuse_too_large(shipment, nodes)
+        refuse_too_large(shipment, nodes, weight_bytes)
     return agreed_environment(isa, nodes)
 
 

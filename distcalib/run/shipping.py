@@ -18,7 +18,9 @@ from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
 
 STORE_SHARE = 0.8
-"""Of an object store that records may take: weights, programs and rows pass through it, too."""
+"""Of an object store that may be taken: rows pass through it, too, and candidates beside those that are counted."""
+_PROGRAMS = 2
+"""What compiled nets take at a time, in weights: one in FP32, or four in INT8, and as much that is on its way out."""
 
 
 def check_ship_data(ship_data: bool, root: str | Path | None) -> None:
@@ -38,17 +40,19 @@ def refuse_unshippable(net: Net) -> None:
         raise UnsupportedError(f"{net.name}: --ship-data: {'; '.join(found)}, and leave out --ship-data")
 
 
-def refuse_too_large(shipment: Shipment, nodes: Sequence[NodeInfo]) -> None:
-    """Raise OptionError that names all nodes whose object stores cannot hold the records."""
-    n_bytes = shipment.n_bytes
+def refuse_too_large(shipment: Shipment, nodes: Sequence[NodeInfo], weight_bytes: int = 0) -> None:
+    """Raise OptionError that names all nodes whose object stores cannot hold the records beside the net."""
+    n_net = (1 + _PROGRAMS) * weight_bytes
+    n_bytes = shipment.n_bytes + n_net
     small = [node for node in nodes if n_bytes > STORE_SHARE * node.store_bytes]
     if small:
         has = ", ".join(f"{megabytes(node.store_bytes)} on {node.label}" for node in small)
+        beside = f", beside {megabytes(n_net)} of weights and compiled nets," if n_net else ""
         needed = 10**6 * math.ceil(n_bytes / STORE_SHARE / 1e6)
         raise OptionError(
-            f"--ship-data: {megabytes(n_bytes)} of records do not fit into {STORE_SHARE:.0%} of Ray's object store, "
-            f"which has {has}; start Ray there with --object-store-memory={needed} and give its --address, measure "
-            "fewer iterations, or put the data where every node opens them"
+            f"--ship-data: {megabytes(shipment.n_bytes)} of records{beside} do not fit into {STORE_SHARE:.0%} of "
+            f"Ray's object store, which has {has}; start Ray there with --object-store-memory={needed} and give its "
+            "--address, measure fewer iterations, or put the data where every node opens them"
         )
 
 

@@ -88,6 +88,16 @@ def test_place_on_nodes_tells_actors_what_is_left(gb: int, free_gb: int, n_actor
     assert [placement.spare_bytes for placement in placements] == [int(spare)] * n_actors
 
 
+def test_place_on_nodes_takes_what_all_share_off_first() -> None:
+    machine = replace(node("a", 4, gb=100), free_bytes=90 * GB)
+    less = replace(node("a", 4, gb=60), free_bytes=50 * GB)
+    for cores in (1, None):
+        shared = place_on_nodes([machine], None, cores, actor_bytes=20 * GB, shared_bytes=40 * GB)
+        assert shared == place_on_nodes([less], None, cores, actor_bytes=20 * GB)
+    assert len(shared) == 2
+    assert len(place_on_nodes([machine], None, None, actor_bytes=20 * GB)) == 4
+
+
 @pytest.mark.parametrize(
     ("n_actors", "cores", "said"),
     [

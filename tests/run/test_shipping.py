@@ -170,6 +170,14 @@ def test_records_must_fit_into_the_store_of_every_node(tiny: Tiny) -> None:
     )
 
 
+def test_the_net_must_fit_beside_the_records(tiny: Tiny) -> None:
+    shipment, weights = shipment_of(tiny), 10**6
+    fits = -(-(shipment.n_bytes + 3 * weights) * 5 // 4)
+    refuse_too_large(shipment, [with_store("host1", fits)], weights)
+    with pytest.raises(OptionError, match=r"beside 3\.0 MB of weights and compiled nets, do not fit into 80%"):
+        refuse_too_large(shipment, [with_store("host1", fits - 1)], weights)
+
+
 def test_megabytes_are_what_a_person_says() -> None:
     assert [megabytes(n) for n in (0, 149_999, 12_345_678, 98_765_432_100)] == [
         "0.1 MB", "0.1 MB", "12.3 MB", "98,765.4 MB"
@@ -179,7 +187,7 @@ def test_megabytes_are_what_a_person_says() -> None:
 def test_a_store_that_is_too_small_is_told_before_anything_is_sent(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distcalib.measure.cluster.Cluster.store_bytes", lambda cluster: {cluster.home: 10_000})
     reporter = Removing()
-    with pytest.raises(OptionError, match=r"^--ship-data: 0\.1 MB of records do not fit into 80% of Ray's object"):
+    with pytest.raises(OptionError, match=r"^--ship-data: 0\.1 MB of records, beside 0\.1 MB of weights and compiled "):
         evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=1, ship_data=True, reporter=reporter)
     assert reporter.phases == []
 
