@@ -98,11 +98,18 @@ def test_actors_open_nothing_and_score_the_same(
         evaluate(net.prototxt, net.weights, 1, n_actors=1, ship_data=True)
 
 
-def test_calibrate_gives_the_same_bytes_and_resumes_a_run_that_sent_nothing(tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "n_sampled", [2, pytest.param(ITERATIONS + 2, marks=pytest.mark.slow)], ids=["fewer", "more than tested"]
+)
+def test_calibrate_gives_the_same_bytes_and_resumes_a_run_that_sent_nothing(
+    tiny: Tiny, tmp_path: Path, n_sampled: int
+) -> None:
     files: list[bytes] = []
     reports: list[dict[str, object]] = []
     for name, n_actors, ship_data in [("opened", 1, False), ("one", 1, True), ("two", 2, True), ("opened", 2, True)]:
-        options = replace(OPTIONS, out=tmp_path / name, n_actors=n_actors, ship_data=ship_data)
+        options = replace(
+            OPTIONS, sampling_iterations=n_sampled, out=tmp_path / name, n_actors=n_actors, ship_data=ship_data
+        )
         found = calibrate(tiny.prototxt, tiny.weights, options)
         resumed = len(reports) == 3
         assert (found.n_rows_from_journal > 0) == resumed, "keys do not know how the data travelled"

@@ -267,15 +267,15 @@ def plain(report: CalibrationReport) -> dict[str, object]:
     ],
     ids=["ranked", "auto", "recover", "confidence"],
 )
-def test_calibrate_writes_the_same_bytes_on_any_number_of_actors(
+def test_calibrate_writes_the_same_bytes_on_any_number_of_actors_wherever_the_data_is(
     bad_net: Tiny, tmp_path: Path, options: CalibrationOptions
 ) -> None:
     found = []
-    for n in (1, 2):
-        out = tmp_path / str(n)
-        report = calibrate(bad_net.prototxt, bad_net.weights, replace(options, n_actors=n, out=out))
+    for n, ship_data in ((1, False), (2, False), (2, True)):
+        changed = replace(options, n_actors=n, ship_data=ship_data, out=tmp_path / f"{n}{ship_data}")
+        report = calibrate(bad_net.prototxt, bad_net.weights, changed)
         found.append((plain(report)["sha256"], plain(report)["candidates"], plain(report)["bad_records"]))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert report.bad_records is not None
     assert (report.bad_records.count, report.bad_records.n_records) == (5, N_RECORDS)
     assert "skip_bad_records" in report.flags
