@@ -44,6 +44,7 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--actors", type=int, help="default: one a physical core")
     add("--greedy", type=int, default=3, metavar="N", help="run greedy with up to N planted layers: it takes minutes")
+    add("--only", nargs="+", metavar="STRATEGY", help="names of rows, in place of all")
     add("--nncf", metavar="PYTHON")
     add("--ablation", action="store_true")
     args = parser.parse_args()
@@ -72,7 +73,8 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
     }
     if n <= args.greedy:
         runs["greedy"] = ["--strategy", "greedy"]
-    for i, (name, flags) in enumerate(runs.items()):  # each has a folder of its own: nothing is measured already
+    chosen = {name: flags for name, flags in runs.items() if args.only is None or name in args.only}
+    for i, (name, flags) in enumerate(chosen.items()):  # each has a folder of its own: nothing is measured already
         yield _calibrated(n, name, [*files, *actors, *flags], folder / f"out{i}", [])
     if args.ablation:
         for off in HELPS:
