@@ -36,11 +36,11 @@ from distcalib.data import open_source
 from distcalib.engine.program import Program
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.run.calibration import calibrate
-from distcalib.run.evaluation import rate
 from distcalib.run.net import Net, open_net
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.reporter import Silent
 from distcalib.run.session import Session
+from scripts.bench_evaluate import evaluated
 from scripts.make_real_size import make
 from scripts.real_nets import NETS
 
@@ -204,7 +204,7 @@ def speed(prepared: Prepared, seconds: float, rounds: int) -> Iterator[str]:
                         batches = bare.rate(seconds)
                         n_iterations = max(2 * n_cores, round(seconds * batches))
                         fresh = range((turn + 1) << 20, ((turn + 1) << 20) + n_iterations)
-                        first, later = (through(session, net, fresh) for _ in range(2))
+                        first, later = (evaluated(session, net, fresh) for _ in range(2))
                         # Before and after it: what slows the machine down for a while slows both.
                         rates.append(((batches + bare.rate(seconds)) / 2 * session.batch, first, later))
                     bare.close()
@@ -223,13 +223,6 @@ SPEED_HEAD = (
     "| net | cores | bare, images/s | first | ratio | later | ratio | peak an actor, MB | compile, s | import, s | "
     "weights, MB | program, MB | a row, kB |\n|" + " --- |" * 13
 )
-
-
-def through(session: Session, net: Net, iterations: range) -> float:
-    """Images/s of a pass over these iterations."""
-    begin = time.perf_counter()
-    [result] = session.run("bench", [session.scoring("bench", net.spec(), iterations.stop, iterations, "bench")])
-    return rate(result, session, time.perf_counter() - begin)
 
 
 def spread(rates: Sequence[float], alone: Sequence[float]) -> str:
