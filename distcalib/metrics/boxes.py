@@ -15,12 +15,16 @@ Array = npt.NDArray[Any]
 ONE, TWO = np.float32(1.0), np.float32(2.0)
 
 
-def sizes(boxes: Array, pixels: bool = False) -> Array:
-    """The areas (n,) of boxes (n, 4); 0 for one whose corners are crossed.  In `pixels` the last row and column count.
+def areas(boxes: Array, pixels: bool = False) -> Array:
+    """The areas (..) of boxes (4, ..); 0 for one whose corners are crossed.  In `pixels` the last row and column count.
 
     (BBoxSize of bbox_util.cpp.)
     """
-    return _areas(boxes.T, pixels)
+    width, height = boxes[2] - boxes[0], boxes[3] - boxes[1]
+    crossed = (width < 0) | (height < 0)
+    area: Array = (width + ONE) * (height + ONE) if pixels else width * height
+    area[crossed] = 0.0
+    return area
 
 
 def overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
@@ -31,7 +35,7 @@ def overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
 def column_overlaps(a: Array, b: Array, pixels: bool = False) -> Array:
     """Intersection over union (..) of boxes a (4, ..) with b (4, ..), whose shapes broadcast."""
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # of boxes without a size or without an end
-        return _ratio(a, b, _areas(a, pixels), _areas(b, pixels), pixels)
+        return _ratio(a, b, areas(a, pixels), areas(b, pixels), pixels)
 
 
 def centred_overlaps(a: Array, b: Array) -> Array:
@@ -60,15 +64,6 @@ def _corners(boxes: Array) -> Array:
 def _columns(boxes: Array) -> Array:
     """Boxes (n, 4) as (4, n), each row in one piece."""
     return np.ascontiguousarray(boxes.T)
-
-
-def _areas(boxes: Array, pixels: bool) -> Array:
-    """The areas (..) of boxes (4, ..), as `sizes` has them."""
-    width, height = boxes[2] - boxes[0], boxes[3] - boxes[1]
-    crossed = (width < 0) | (height < 0)
-    area: Array = (width + ONE) * (height + ONE) if pixels else width * height
-    area[crossed] = 0.0
-    return area
 
 
 def _ratio(a: Array, b: Array, area_a: Array, area_b: Array, pixels: bool = False) -> Array:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from distcalib.metrics.boxes import clipped, overlaps, scaled, sizes
+from distcalib.metrics.boxes import areas, clipped, overlaps, scaled
 from tests.metrics.boxes import box_size, jaccard, random_boxes
 
 APART = [[0.0, 0.0, 0.2, 0.2], [0.5, 0.5, 0.7, 0.7], [0.2, 0.0, 0.4, 0.2], [0.6, 0.6, 0.5, 0.9], [0.1, 0.1, 0.1, 0.3]]
@@ -14,7 +14,7 @@ def test_overlaps_and_sizes_are_those_of_single_boxes(pixels: bool) -> None:
         boxes = scaled(boxes, 50, 80)
     found = overlaps(boxes, boxes[::-1], pixels)
     assert found.dtype == np.float32
-    assert sizes(boxes, pixels).tolist() == [box_size(b, pixels) for b in boxes]
+    assert areas(boxes.T, pixels).tolist() == [box_size(b, pixels) for b in boxes]
     touching = [(i, j) for i in range(len(boxes)) for j in range(len(boxes)) if jaccard(boxes[i], boxes[j]) > 0]
     assert len(touching) > 500
     for i, j in touching:
