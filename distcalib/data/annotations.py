@@ -64,30 +64,36 @@ def label_rows(
 
 def resized(boxes: Array, size: tuple[int, int], param: Resize) -> Array:
     """Normalized boxes (n, 4) of an image of `size` (height, width), in the image after resizing."""
-    old = np.array([size[1], size[0]] * 2, np.float32)
-    new = np.array([param.width, param.height], np.float32)
     aspect = np.float32(size[1]) / np.float32(size[0])
-    wanted = new[0] / new[1]
-    padding = np.zeros(2, np.float32)
+    width, height = np.float32(param.width), np.float32(param.height)
+    x, y = np.float32(0.0), np.float32(0.0)  # padding at each side
     if param.resize_mode == Resize.FIT_SMALL_SIZE:
-        new = np.array([new[0], new[0] / aspect] if aspect < wanted else [aspect * new[1], new[1]], np.float32)
-    elif param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
-        if aspect > wanted:
-            padding[1] = (new[1] - new[0] / aspect) / np.float32(2.0)
+        if aspect < width / height:
+            height = width / aspect
         else:
-            padding[0] = (new[0] - aspect * new[1]) / np.float32(2.0)
-    content = np.tile(new - np.float32(2.0) * padding, 2)
-    limits, padding = np.tile(new, 2), np.tile(padding, 2)
-    corners = boxes * old * content / old
-    low, high = np.maximum(corners[:, :2], np.float32(0.0)), np.minimum(corners[:, 2:], limits[2:])
-    return np.asarray((padding + np.hstack([low, high])) / limits)
+            width = aspect * height
+    elif param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
+        if aspect > width / height:
+            y = (height - width / aspect) / np.float32(2.0)
+        else:
+            x = (width - aspect * height) / np.float32(2.0)
+    old, whole, padding = _twice(size[1], size[0]), _twice(width, height), _twice(x, y)
+    corners = boxes * old * (whole - np.float32(2.0) * padding) / old
+    np.maximum(corners[:, :2], np.float32(0.0), out=corners[:, :2])
+    np.minimum(corners[:, 2:], whole[2:], out=corners[:, 2:])
+    return np.asarray((padding + corners) / whole)
+
+
+def _twice(x: float | np.float32, y: float | np.float32) -> FloatArray:
+    """(x, y, x, y), for both corners of a box."""
+    return np.array([x, y, x, y], np.float32)
 
 
 def _projected(boxes: Array, window: FloatArray) -> tuple[Array, Array]:
     """Boxes (n, 4) in the coordinates of the window, cut off at its border, and whether anything is left of each."""
     low, high = window[:2], window[2:]
     touches = ~((boxes[:, :2] >= high) | (boxes[:, 2:] <= low)).any(axis=1)
-    projected = np.clip((boxes - np.tile(low, 2)) / np.tile(high - low, 2), np.float32(0.0), np.float32(1.0))
+    projected = np.clip((boxes - _twice(*low)) / _twice(*(high - low)), np.float32(0.0), np.float32(1.0))
     return projected, touches & (_area(projected) > 0.0)
 
 
@@ -116,7 +122,7 @@ def _extrapolated(boxes: Array, size: tuple[int, int], param: Resize, window: Fl
     scale = np.array([param.width_scale, param.height_scale], np.float32)
     if (shown < scale).any():
         raise BadRecord(f"shows {shown[1]:g} x {shown[0]:g}, less than height_scale x width_scale; lower these")
-    return np.asarray(boxes * np.tile(shown, 2) / np.tile(scale, 2))
+    return np.asarray(boxes * _twice(*shown) / _twice(*scale))
 
 
 def _area(boxes: Array) -> Array:

@@ -78,7 +78,12 @@ def stacked(images: Sequence[Pixels]) -> Pixels:
     """Images (C, H, W) as (N, C, H, W) in C order: u8, or float32 where one is; bytes and floats may be mixed."""
     dtype = np.uint8 if all(image.dtype == np.uint8 for image in images) else np.float32
     made: Pixels = np.empty((len(images), *images[0].shape), dtype)
-    np.stack(images, out=made)
+    for planes_of, image in zip(made, images, strict=True):
+        interleaved = image.transpose(1, 2, 0)
+        if dtype == np.uint8 and interleaved.strides[1:] == (3, 1):  # as OpenCV decodes; it is nine times as fast then
+            cv2.split(interleaved, list(planes_of))
+        else:
+            planes_of[:] = image
     return made
 
 

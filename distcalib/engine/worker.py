@@ -93,7 +93,9 @@ class NetWorker:
             self._local[key] = self._compile_local(pickle.loads(blob[len(_LOCAL) :].tobytes()))
             return
         program = Program(blob, self._n_threads)
-        self._loaded[key] = _Loaded(program, program.header.spec.graph, files_of(self._setting.shipped))
+        graph = program.header.spec.graph
+        on_host = [node for node in graph if node.type in HOST_TYPES]
+        self._loaded[key] = _Loaded(program, graph, on_host, files_of(self._setting.shipped))
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
@@ -163,15 +165,14 @@ class NetWorker:
 class _Loaded:
     program: Program
     graph: Graph
+    on_host: Sequence[Node]
     files: Mapping[str, bytes]
 
     def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
         values = self._values(batch)
         scores: dict[str, PartialScore] = {}
-        for node in self.graph:
-            if node.type not in HOST_TYPES:
-                continue
+        for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
                 scores[node.tops[0].name] = score_layer(node.layer, bottoms, batch.records, batch.size, self.files)

@@ -7,7 +7,7 @@ nothing, and any iteration can be evaluated by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import DetectionEvaluateParameter, LayerParameter, ResizeParameter
 from distcalib.errors import DataError, UnsupportedError
-from distcalib.metrics.boxes import clipped, overlaps, scaled
+from distcalib.metrics.boxes import clipped, column_overlaps, scaled
+from distcalib.metrics.detection_output import ranks
 from distcalib.metrics.detections import Detections, first_hits
 
 Array = npt.NDArray[Any]
@@ -47,20 +48,18 @@ def detection_evaluate(
         )
     rows, objects = found.reshape(-1, 7), _objects(layer, labels.reshape(-1, 8))
     rows = rows[(rows[:, 0] != -1) & (rows[:, 1] != -1)]  # of an iteration without detections
-    is_hit, counts = np.zeros(len(rows), np.bool_), np.ones(len(rows), np.bool_)
-    image_sizes = read_sizes(p.name_size_file, (files or {}).get(p.name_size_file)) if p.name_size_file else ()
-    order: list[Array] = []
-    for item, label, group in _groups(rows):
-        group = group[np.argsort(-rows[group, 2], kind="stable")]
-        order.append(group)
-        wanted = objects[(objects[:, 0] == item) & (objects[:, 1] == label)]
-        if len(wanted):
-            size = image_sizes[(records[item] if records else item) % len(image_sizes)] if image_sizes else None
-            is_hit[group], counts[group] = _matched(p, rows[group, 3:], wanted[:, 3:7], wanted[:, 7] != 0.0, size)
-    ranked = np.concatenate([np.zeros(0, np.int64), *order])
-    ranked = ranked[counts[ranked]]
+    rows = rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]  # stable
+    objects = objects[np.lexsort((objects[:, 1], objects[:, 0]))]
+    if p.name_size_file:
+        sizes = read_sizes(p.name_size_file, (files or {}).get(p.name_size_file))
+        for item in np.unique(rows[:, 0]).astype(np.int64).tolist():
+            size = sizes[(records[item] if records else item) % len(sizes)]
+            for of_item, boxes in ((rows[:, 0] == item, rows[:, 3:]), (objects[:, 0] == item, objects[:, 3:7])):
+                boxes[of_item] = in_pixels(boxes[of_item], size, p.resize_param if p.HasField("resize_param") else None)
+    is_hit, counts = _matched(p, rows, objects)
+    rows = rows[counts]
     return Detections(
-        rows[ranked, 1].astype(np.int32), rows[ranked, 2].astype(np.float32), is_hit[ranked], _positives(p, objects)
+        rows[:, 1].astype(np.int32), rows[:, 2].astype(np.float32), is_hit[counts], _positives(p, objects)
     )
 
 
@@ -108,31 +107,34 @@ def _objects(layer: LayerParameter, labels: Array) -> Array:
     return objects
 
 
-def _groups(rows: Array) -> Iterator[tuple[int, int, Array]]:
-    """Item, label and the numbers of the rows that have both, in their order."""
-    order = np.lexsort((rows[:, 1], rows[:, 0]))  # stable
-    keys = rows[order, :2]
-    begins = np.flatnonzero(np.any(np.diff(keys, axis=0, prepend=np.nan) != 0, axis=1)).tolist()
-    for begin, end in zip(begins, [*begins[1:], len(rows)][: len(begins)], strict=True):
-        yield int(keys[begin, 0]), int(keys[begin, 1]), order[begin:end]
-
-
-def _matched(
-    p: DetectionEvaluateParameter, boxes: Array, objects: Array, difficult: Array, size: Size | None
-) -> tuple[Array, Array]:
-    """Of boxes (n, 4), the best first, whether each is a hit, and whether it counts at all.
+def _matched(p: DetectionEvaluateParameter, rows: Array, objects: Array) -> tuple[Array, Array]:
+    """Of rows (n, 7) whether each is a hit, and whether it counts at all; both are sorted by item and class.
 
     An object is hit once, by the first of those that overlap it most.  One that is difficult may not count.
     """
-    if size is None:
-        shared = overlaps(boxes, objects)
-    else:
-        resize = p.resize_param if p.HasField("resize_param") else None
-        shared = overlaps(in_pixels(boxes, size, resize), in_pixels(objects, size, resize), pixels=True)
-    nearest = shared.argmax(axis=1)
-    close = shared.max(axis=1) >= np.float32(p.overlap_threshold)
-    ignored = close & difficult[nearest] & (not p.evaluate_difficult_gt)
+    # All rows at once, each with the objects of its item and class: they are few, and a call of NumPy has its price.
+    of_row, of_object = _keys(rows), _keys(objects)
+    begin = np.searchsorted(of_object, of_row)
+    n_objects = np.searchsorted(of_object, of_row, "right") - begin
+    row = np.repeat(np.arange(len(rows)), n_objects)
+    wanted = begin[row] + ranks(n_objects)
+    shared = column_overlaps(rows[row, 3:].T, objects[wanted, 3:7].T, pixels=bool(p.name_size_file))
+    has_any = np.flatnonzero(n_objects)
+    highest, nearest = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int64)
+    difficult = np.zeros(len(rows), np.bool_)
+    if len(has_any):
+        highest[has_any] = np.maximum.reduceat(shared, (np.cumsum(n_objects) - n_objects)[has_any])
+        at = np.flatnonzero(shared == highest[row])
+        nearest[has_any] = wanted[at[np.unique(row[at], return_index=True)[1]]]  # the first of them
+        difficult[has_any] = objects[nearest[has_any], 7] != 0.0
+    close = highest >= np.float32(p.overlap_threshold)
+    ignored = close & difficult & (not p.evaluate_difficult_gt)
     return first_hits(nearest, close & ~ignored), ~ignored
+
+
+def _keys(rows: Array) -> Array:
+    """One number (n,) for item and class of rows (n, ..), in the order of both."""
+    return (rows[:, 0].astype(np.int64) << 32) + rows[:, 1].astype(np.int64)
 
 
 def in_pixels(boxes: Array, size: Size, resize: ResizeParameter | None) -> Array:

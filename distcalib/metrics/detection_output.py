@@ -131,18 +131,23 @@ def left_of_groups(boxes: Array, counts: Array, threshold: float, eta: float = 1
     return left
 
 
+def ranks(counts: Array) -> Array:
+    """0, 1, ... for each of counts (n,), one after another."""
+    return np.asarray(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))
+
+
 def _left_of_small(boxes: Array, counts: Array, limit: np.float32) -> Array:
     """As left_of_groups has it, by the overlaps of all pairs of each group: tiles of blocks with those behind them."""
     n_blocks = -(-counts // _TILE)
     blocks = np.arange(n_blocks.sum())
     ends = np.cumsum(n_blocks)
-    place = np.repeat((ends - n_blocks) * _TILE, counts) + _ranks(counts)
+    place = np.repeat((ends - n_blocks) * _TILE, counts) + ranks(counts)
     padded = np.full((4, len(blocks) * _TILE), np.nan, np.float32)  # a NaN overlaps nothing
     padded[:, place] = boxes.T
     columns = np.ascontiguousarray(padded.reshape(4, -1, _TILE).swapaxes(1, 2))
     n_tiles = np.repeat(ends, n_blocks) - blocks
     first = np.repeat(blocks, n_tiles)
-    second = first + _ranks(n_tiles)
+    second = first + ranks(n_tiles)
     better, worse = [], []
     for low in range(0, len(first), _TILES):
         a, b = first[low : low + _TILES], second[low : low + _TILES]
@@ -189,7 +194,7 @@ def _candidates(p: DetectionOutputParameter, scores: Array) -> tuple[Array, Arra
         best = found >= least[groups]
         groups, prior, found = groups[best], prior[best], found[best]
     order = np.lexsort((-found, groups))
-    order = order[_ranks(np.bincount(groups)) < top_k]
+    order = order[ranks(np.bincount(groups)) < top_k]
     return groups[order], prior[order]
 
 
@@ -197,9 +202,4 @@ def _best_of_items(rows: Array, n_items: int, n: int) -> Array:
     """The numbers of at most n rows of each item, those of the highest scores, in their order."""
     counts = np.bincount(rows[:, 0].astype(np.int64), minlength=n_items)
     order = np.lexsort((-rows[:, 2], rows[:, 0]))
-    return np.sort(order[_ranks(counts) < n])
-
-
-def _ranks(counts: Array) -> Array:
-    """0, 1, ... for each of counts (n,), one after another."""
-    return np.asarray(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))
+    return np.sort(order[ranks(counts) < n])

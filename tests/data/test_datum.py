@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 
 from distcalib.caffe import caffe_pb2
-from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, decode, parse_datum, planes
+from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, decode, parse_datum, planes, stacked
 from tests.data.databases import encoded_datum, noise, raw_datum
 
 
@@ -98,3 +98,22 @@ def test_decode_of_jpeg_is_opencvs() -> None:
 def test_decode_refuses_what_is_no_image(data: bytes, sentence: str) -> None:
     with pytest.raises(BadRecord, match=sentence):
         decode(data, AS_STORED)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("cut", [slice(None), slice(1, 4)], ids=["whole", "cropped"])
+def test_stacked_gives_planes_of_what_is_interleaved_and_of_planes(channels: int, cut: slice) -> None:
+    interleaved = noise(5, 7, channels).reshape(5, 7, channels)
+    image = interleaved.transpose(2, 0, 1)[:, cut, cut]
+    made = stacked([image, np.ascontiguousarray(image), image[:, :, ::-1]])
+    assert made.dtype == np.uint8
+    assert made.flags.c_contiguous
+    for row, wanted in zip(made, (image, image, image[:, :, ::-1]), strict=True):
+        np.testing.assert_array_equal(row, wanted)
+
+
+def test_stacked_gives_floats_where_one_is() -> None:
+    image = noise(4, 4, 3).transpose(2, 0, 1)
+    made = stacked([image, image.astype(np.float32) / 2])
+    assert made.dtype == np.float32
+    np.testing.assert_array_equal(made, np.stack([image, image / 2]))

@@ -121,8 +121,10 @@ BOX = [0.1, 0.1, 0.4, 0.4]
         ([[0, 1, 0.9, *BOX], [0, 1, 0.9, *BOX]], [[0, 1, 0, *BOX, 0]], [True, False], 1),
         ([[1, 1, 0.9, *BOX]], [[0, 1, 0, *BOX, 0]], [False], 1),
         ([[0, 1, 0.9, *BOX[:3], np.nan]], [[0, 1, 0, *BOX, 0]], [False], 1),
+        ([[0, 1, 0.9, *BOX], [0, 1, 0.8, *BOX]], [[0, 1, 0, *BOX, 0]] * 2, [True, False], 2),  # both are at the first
+        ([[0, 1, 0.9, *BOX]], [[0, 2, 0, *BOX, 0], [1, 1, 0, *BOX, 0]], [False], 1),
     ],
-    ids=["no_detections", "no_objects", "end", "twice", "other_image", "nan"],
+    ids=["no_detections", "no_objects", "end", "twice", "other_image", "nan", "equal_objects", "other_class"],
 )
 def test_detection_evaluate_of_little(
     found: list[list[float]], labels: list[list[float]], hits: list[bool], n_positives: int
