@@ -41,6 +41,7 @@ CONFINED = {
     "cv2": {"data", "cli"},
     "h5py": {"data", "cli"},
     "cramjam": {"data", "cli"},
+    "jinja2": {"report", "cli"},
 }
 
 

@@ -1,6 +1,7 @@
 """Results as data, and data as text."""
 
 from distcalib.report.bad_records import BadRecords, bad_records
+from distcalib.report.page import page
 from distcalib.report.record import (
     TIMING_KEYS,
     CalibrationReport,
@@ -22,5 +23,6 @@ __all__ = [
     "PlainRecord",
     "bad_records",
     "drop_text",
+    "page",
     "score_name",
 ]

@@ -112,6 +112,8 @@ class CalibrationReport:
     n_sampled: int
     batch: int
     candidates: tuple[CandidateRecord, ...]
+    distances: Mapping[str, float]
+    """By layer that was ranked: what it does to the net's output, alone in INT8; infinite if it could not be run."""
     isa: str
     versions: Mapping[str, str]
     n_actors: int

@@ -47,10 +47,11 @@ def calibrate(
     *,
     reporter: Reporter | None = None,
 ) -> CalibrationReport:
-    """Quantize `model`, find the layers that must fall back, write `MODEL_quantized.prototxt` and report.json.
+    """Quantize `model`, find the layers that must fall back, write `MODEL_quantized.prototxt` and the report of it.
 
-    Returns what report.json holds.  The best file is written even if the tolerance is not met; `met` tells.  Raises
-    the errors of distcalib.errors, and then has written nothing but the journal, from which the same call continues.
+    Returns what report.json holds, and report.html shows.  The best file is written even if the tolerance is not met;
+    `met` tells.  Raises the errors of distcalib.errors, and then has written nothing but the journal, from which the
+    same call continues.
     After Ctrl-C the best that was measured is written and Interrupted raised, a KeyboardInterrupt that has the report.
     """
     options = options or CalibrationOptions()
@@ -191,7 +192,7 @@ class _Run:
             report = self._write_weights(made, weights, report)
             corrected = tuple(name for name in winner.int8_layers if name in calibration.corrected)
             report = replace(report, corrected_layers=corrected, equalized_layers=found.pairs)
-        self.target.write(made.text(), report.to_json())
+        self.target.write(made.text(), report)
         return report
 
     def _write_weights(self, made: Deliverable, weights: Weights, report: CalibrationReport) -> CalibrationReport:
@@ -221,7 +222,7 @@ class _Run:
             ),
         )
         write_atomically(target.forced_prototxt, made.text())
-        target.write(plain, report.to_json())
+        target.write(plain, report)
         return report
 
     def _write_dummy(self, base: Net, quantizer: Quantizer, metric: str) -> CalibrationReport:
@@ -235,7 +236,7 @@ class _Run:
                 scales[:] = [1.0] * len(scales)
         text = Deliverable(with_params(base, params)).text()
         report = self._report(text, base, metric, quantizer, winner, Results())
-        self.target.write(text, report.to_json())
+        self.target.write(text, report)
         return report
 
     def _report(
@@ -289,6 +290,7 @@ class _Run:
                 _record(said, options.accuracy_loss, measuring.failed.get(candidate))
                 for candidate, said in measuring.answered.items()
             ),
+            distances=measuring.distances,
             isa=measured_isa(options.isa) if self.build is None else self.build.isa,
             versions=versions(self.build),
             n_actors=0,

@@ -69,6 +69,8 @@ class Results:
     """By iteration."""
     fp32_kept: Mapping[int, Mapping[Blob, NDArray[np.float32]]] = field(default_factory=dict)
     """By iteration, of those that a ranking looks at: what the score is made of."""
+    distances: Mapping[str, float] = field(default_factory=dict)
+    """What the ranking saw of each layer, in net order."""
     answered: dict[Candidate, Measurement | Verdict] = field(default_factory=dict)
     """What the strategy was told, in its order: the winner follows from it."""
     failed: dict[Candidate, str] = field(default_factory=dict)

@@ -315,6 +315,7 @@ class Searching:
             if result.complete:
                 by_row = [row.distances for row in rows(result)]
                 distances.update({name: fsum(row[name] for row in by_row) / len(by_row) for name in chunk})
+        measuring.distances = measuring.distances or distances
         worst = max(distances, key=lambda layer: distances[layer])
         measuring.session.reporter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
         return Ranking(distances, self.saved or measuring.session.work(request.layers))

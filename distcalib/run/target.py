@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distcalib.caffe import write_atomically
 from distcalib.errors import OutputError
+from distcalib.report import CalibrationReport, page
 
 # A dot before it belongs to the name: the predecessor cut `resnet-1.5.prototxt` at the first one.
 _SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
@@ -54,6 +55,11 @@ class Target:
         """The report beside it."""
         return self.folder / "report.json"
 
+    @property
+    def page(self) -> Path:
+        """The report to be looked at."""
+        return self.folder / "report.html"
+
     def check(self) -> None:
         """Raise OutputError now, not after hours, if the results cannot be written in the end; leaves no trace."""
         there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if os.path.lexists(folder))
@@ -63,7 +69,7 @@ class Target:
         except OSError as error:
             raise self._refused(error) from None
         forced = () if self.weights is None else (self.forced_prototxt, self.caffemodel)
-        for path in (self.prototxt, self.report, *forced):
+        for path in (self.prototxt, self.report, self.page, *forced):
             if path.is_dir():
                 raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
             if self.weights is not None and path.exists() and self.weights.exists() and path.samefile(self.weights):
@@ -76,11 +82,12 @@ class Target:
         except OSError as error:
             raise self._refused(error) from None
 
-    def write(self, prototxt: str, report: str) -> None:
-        """Write both files, in the folder made if it is not there.  Raises OutputError."""
+    def write(self, prototxt: str, report: CalibrationReport) -> None:
+        """Write the net and both reports, in the folder made if it is not there.  Raises OutputError."""
         self.make_folder()
         write_atomically(self.prototxt, prototxt)
-        write_atomically(self.report, report)
+        write_atomically(self.report, report.to_json())
+        write_atomically(self.page, page(report))
 
     def _refused(self, error: OSError) -> OutputError:
         reason = error.strerror or str(error)

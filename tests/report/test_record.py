@@ -5,76 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from distcalib.report import TIMING_KEYS, CalibrationReport, CandidateRecord, Evaluation, PlainRecord, drop_text
-
-REPORT = CalibrationReport(
-    model="net.prototxt",
-    weights="net.caffemodel",
-    output="out/net_quantized.prototxt",
-    sha256="0" * 64,
-    output_weights=None,
-    output_weights_sha256=None,
-    plain=None,
-    equalized_layers={},
-    corrected_layers=(),
-    all_int8_score_given=None,
-    layers_saved={"--equalize": 1},
-    metric="accuracy-top1",
-    lower_is_better=False,
-    tolerance=0.01,
-    met=True,
-    ap_version=None,
-    fp32_average_precisions={},
-    average_precisions={},
-    class_names={},
-    fp32_score=0.75,
-    all_int8_score=0.5,
-    score=0.745,
-    drop=0.005,
-    int8_layers=("conv2",),
-    fp32_layers=("conv3",),
-    refused_layers={"conv1": "first convolution"},
-    without_int8_kernel=(),
-    strategy="greedy",
-    confidence=None,
-    minimal=True,
-    stopped_by=None,
-    flags=(),
-    weights_channel="single",
-    calibration_algo="auto",
-    algorithms={"data": "DIRECT"},
-    output_errors={"DIRECT": 0.25, "auto": 0.25},
-    n_iterations=10,
-    n_sampled=2,
-    batch=8,
-    candidates=(CandidateRecord((), 2, False, 0.5, 0.25), CandidateRecord(("conv3",), 1, True, 0.745, 0.005)),
-    isa="avx2",
-    versions={"distcalib": "0"},
-    n_actors=2,
-    cores_per_actor=1,
-    seconds=1.5,
-    cost_passes=2.5,
-    images_per_second={"all INT8": 100.0},
-)
-EVALUATION = Evaluation(
-    model="net.prototxt",
-    scores={"accuracy": 0.5, "löss": float("nan")},
-    average_precisions={},
-    ap_version="11point",
-    class_names={},
-    n_values={"accuracy": 8, "löss": 8},
-    loss_weights={"löss": 0.5},
-    loss=float("inf"),
-    n_iterations=10,
-    batch=8,
-    int8_layers=(),
-    without_int8_kernel=(),
-    isa="avx2",
-    versions={},
-    n_actors=1,
-    seconds=1.0,
-    images_per_second=80.0,
-)
+from distcalib.report import TIMING_KEYS, CandidateRecord, PlainRecord, drop_text
+from tests.report.reports import EVALUATION, REPORT
 
 
 def test_report_is_json_in_the_order_of_its_fields() -> None:

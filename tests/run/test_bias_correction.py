@@ -28,7 +28,7 @@ OPTIONS = CalibrationOptions(
 
 def test_calibrate_writes_the_corrected_weights_that_it_measured(tiny: Tiny, tmp_path: Path) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
-    assert {path.name for path in tmp_path.iterdir()} == {NET, WEIGHTS, "report.json", "distcalib.db"}
+    assert {path.name for path in tmp_path.iterdir()} == {NET, WEIGHTS, "report.json", "report.html", "distcalib.db"}
     assert (report.output, report.output_weights) == (str(tmp_path / NET), str(tmp_path / WEIGHTS))
     assert report.fp32_layers == ("conv3",)
     assert report.corrected_layers == report.int8_layers == ("conv2", "conv4")
@@ -82,7 +82,7 @@ def test_calibrate_writes_no_weights_where_all_layers_fell_back(tiny: Tiny, tmp_
     options = replace(OPTIONS, out=tmp_path, keep_fp32=("conv2", "conv3", "conv4"))
     report = calibrate(tiny.prototxt, tiny.weights, options)
     assert (report.int8_layers, report.corrected_layers, report.output_weights) == ((), (), None)
-    assert {path.name for path in tmp_path.iterdir()} == {NET, "report.json", "distcalib.db"}
+    assert {path.name for path in tmp_path.iterdir()} == {NET, "report.json", "report.html", "distcalib.db"}
 
 
 @pytest.mark.slow

@@ -63,7 +63,8 @@ def test_deliver_forced_writes_what_it_measured(tiny: Tiny, tmp_path: Path, chan
     )
     assert report.met
     assert "conv1" in report.int8_layers
-    assert {path.name for path in tmp_path.iterdir()} == {FORCED, PLAIN, WEIGHTS, "report.json", "distcalib.db"}
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {FORCED, PLAIN, WEIGHTS, "report.json", "report.html", "distcalib.db"}
     assert (report.output, report.output_weights) == (str(tmp_path / FORCED), str(tmp_path / WEIGHTS))
     assert_true_to_its_report(report, tiny.weights, ITERATIONS)
     assert report.verdict.endswith(f"wrote {report.output} and {report.output_weights}")
@@ -112,7 +113,7 @@ def test_deliver_does_not_force_a_convolution_that_fell_back(tiny: Tiny, tmp_pat
     options = replace(OPTIONS, out=tmp_path, strategy="topological")
     report = calibrate(tiny.prototxt, tiny.weights, options)
     assert report.fp32_layers == ("conv1", "conv2", "conv3")
-    assert {path.name for path in tmp_path.iterdir()} == {PLAIN, "report.json", "distcalib.db"}
+    assert {path.name for path in tmp_path.iterdir()} == {PLAIN, "report.json", "report.html", "distcalib.db"}
     assert (report.output, report.output_weights, report.plain) == (str(tmp_path / PLAIN), None, None)
     assert (
         f"-fu changed nothing, since the first convolution fell back to FP32; wrote {report.output}" in report.verdict

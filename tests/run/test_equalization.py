@@ -33,7 +33,7 @@ def test_calibrate_writes_the_equalized_weights_that_it_measured(
     tiny: Tiny, tmp_path: Path, bias_correction: bool
 ) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, bias_correction=bias_correction))
-    assert {path.name for path in tmp_path.iterdir()} == {NET, WEIGHTS, "report.json", "distcalib.db"}
+    assert {path.name for path in tmp_path.iterdir()} == {NET, WEIGHTS, "report.json", "report.html", "distcalib.db"}
     assert report.equalized_layers == {"conv1": "conv2", "conv2": "conv3", "conv3": "conv4", "conv4": "fc"}
     assert report.corrected_layers == (report.int8_layers if bias_correction else ())
     new = tmp_path / WEIGHTS

@@ -1,0 +1,100 @@
+"""Points in a plane as SVG has them: the template draws, the places are reckoned here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 260
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44
+N_TICKS = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point in units of the data, and what is said of it; `chosen`: what was delivered."""
+
+    x: float
+    y: float
+    told: str
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark of an axis: its place in pixels and its text."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A point in pixels."""
+
+    x: float
+    y: float
+    told: str
+    chosen: bool
+    good: bool
+
+
+@dataclass(frozen=True)
+class Chart:
+    """All that the template needs to draw; places are in pixels, y downwards."""
+
+    x_title: str
+    y_title: str
+    x_ticks: Sequence[Tick]
+    y_ticks: Sequence[Tick]
+    points: Sequence[Placed]
+    limit: float
+    """The y of the tolerance."""
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+    bottom: int = HEIGHT - BOTTOM
+
+
+def chart(points: Sequence[Point], x_title: str, y_title: str, limit: float, whole: bool = False) -> Chart:
+    """At least one point, against a limit that y should not exceed; the chosen ones are drawn last.
+
+    `whole`: x is a number of things.
+    """
+    x_ends = _ends([point.x for point in points])
+    y_ends = _ends([0.0, limit, *(point.y for point in points)])
+
+    def x_at(x: float) -> float:
+        return round(LEFT + (x - x_ends[0]) / (x_ends[1] - x_ends[0]) * (WIDTH - RIGHT - LEFT), 1)
+
+    def y_at(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (y - y_ends[0]) / (y_ends[1] - y_ends[0]) * (HEIGHT - BOTTOM - TOP), 1)
+
+    placed = [Placed(x_at(p.x), y_at(p.y), p.told, p.chosen, p.y <= limit) for p in points]
+    return Chart(
+        x_title,
+        y_title,
+        [Tick(x_at(x), f"{x:,.6g}") for x in ticks(*x_ends, 1.0 if whole else 0.0)],
+        [Tick(y_at(y), f"{y:,.6g}") for y in ticks(*y_ends)],
+        sorted(placed, key=lambda point: point.chosen),
+        y_at(limit),
+    )
+
+
+def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
+    """Some N_TICKS round numbers from `low` to `high`: multiples of 1, 2 or 5 times a power of ten, `least` or more."""
+    rough = max((high - low) / N_TICKS, least)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis: a little more than what it shows."""
+    low, high = min(values), max(values)
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return low - margin, high + margin

@@ -1,0 +1,144 @@
+"""report.html: what it shows of a report, and that it is one sound file."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from distcalib.data import LeftOut
+from distcalib.report import BadRecords, CalibrationReport, CandidateRecord, CurvePoint, PlainRecord, page
+from tests.report.reports import REPORT
+
+VOID = {"meta", "line", "br"}
+MAP = replace(
+    REPORT,
+    metric="mAP",
+    ap_version="11point",
+    fp32_average_precisions={1: 0.75, 2: 0.5},
+    average_precisions={1: 0.7, 2: 0.5},
+    class_names={1: "cat"},
+)
+NOTHING_MEASURED = replace(
+    REPORT,
+    metric="",
+    fp32_score=None,
+    all_int8_score=None,
+    score=None,
+    drop=None,
+    met=None,
+    minimal=False,
+    candidates=(),
+    distances={},
+    cost_passes=None,
+    images_per_second={},
+)
+
+
+class Text(HTMLParser):
+    """The text of a page; fails where a tag is not closed or not open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data.split()
+
+
+def text_of(report: CalibrationReport) -> str:
+    """What a reader sees, words with one space between."""
+    reader = Text()
+    reader.feed(page(report))
+    reader.close()
+    assert reader.open == []
+    return " ".join(reader.words)
+
+
+@pytest.mark.parametrize(
+    ("report", "told"),
+    [
+        (REPORT, "Tolerance 0.01 met: accuracy-top1 0.745 against 0.75 in FP32"),
+        (REPORT, "In FP32: conv3 . With it in INT8 the tolerance is missed, which was measured."),
+        (REPORT, "1 more layer was not tried conv1 first convolution"),
+        (REPORT, "All 2, in the order in which they were asked for"),
+        (REPORT, "conv2 INT8 0.125 conv3 FP32 0.5"),
+        (REPORT, "actors 2 of 1 core each; 1.5 s; 2.50 times an FP32 and an all-INT8 pass"),
+        (replace(REPORT, met=False, minimal=False), "tolerance 0.01 not met"),
+        (replace(REPORT, distances={"conv2": math.inf, "conv3": 0.5}), "conv2 INT8 – conv3 FP32 0.5"),
+        (replace(REPORT, distances={"conv2": 0.0, "conv3": 0.0}), "conv2 INT8 0 conv3 FP32 0"),
+        (replace(REPORT, distances={}), "conv3 FP32 conv2 INT8"),
+        (replace(REPORT, without_int8_kernel=("conv2",)), "conv2 no INT8 kernel here INT8"),
+        (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 AP is taken as 11point."),
+        (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
+        (replace(REPORT, lower_is_better=True, metric="loss"), "loss (lower is better)"),
+        (replace(REPORT, bad_records=BadRecords(1, 80, (LeftOut("data", 3, "00", "is no Datum"),))), "1 of 80 records"),
+        (replace(REPORT, output_weights="w_new.caffemodel", output_weights_sha256="1" * 64), "w_new.caffemodel"),
+        (
+            replace(REPORT, plain=PlainRecord("plain.prototxt", "2" * 64, 0.7, 0.05)),
+            "without -fu plain.prototxt : 0.7 SHA-256 222",
+        ),
+        (
+            replace(REPORT, candidates=(CandidateRecord((), 2, False, None, None, "no kernel"), *REPORT.candidates)),
+            "could not be run: no kernel",
+        ),
+    ],
+)
+def test_page_tells(report: CalibrationReport, told: str) -> None:
+    assert told in text_of(report)
+
+
+def circles(report: CalibrationReport) -> list[str]:
+    """The classes of all points, in the order in which they are drawn."""
+    return re.findall(r'<circle class="([^"]*)"', page(report))
+
+
+def test_page_draws_what_was_measured_and_the_delivered_one_last() -> None:
+    others = (
+        CandidateRecord(("conv2",), 1, False, None, None),
+        CandidateRecord(("conv3",), 1, True, 0.745, 0.005),
+        CandidateRecord(("conv2", "conv3"), 0, True, math.nan, math.inf, "died"),
+        CandidateRecord((), 2, False, 0.5, 0.25),
+    )
+    assert circles(replace(REPORT, candidates=others)) == ["bad", "good chosen"]
+    assert circles(replace(REPORT, candidates=others[:2])) == []  # one point is no picture
+
+
+def test_page_draws_the_curve() -> None:
+    curve = (
+        CurvePoint((), 0.5, 0.25, 200.0, True),
+        CurvePoint(("conv3",), 0.745, 0.005, 150.0, True),
+        CurvePoint(("conv2", "conv3"), 0.75, 0.0, 100.0, True),
+    )
+    assert circles(replace(REPORT, pareto=curve)).count("good chosen") == 2  # in both pictures
+    assert "Accuracy against speed" in text_of(replace(REPORT, pareto=curve))
+    assert "Accuracy against speed" not in text_of(REPORT)
+
+
+@pytest.mark.parametrize("report", [REPORT, MAP, NOTHING_MEASURED])
+def test_page_needs_nothing_else(report: CalibrationReport) -> None:
+    made = page(report)
+    assert made == page(report)
+    assert not re.search(r"https?:|src=|href=|<script|@import|url\(", made)
+
+
+def test_page_shows_names_as_they_are() -> None:
+    name = "<b>&\"'"
+    made = page(replace(REPORT, int8_layers=(name,), distances={name: 1.0}))
+    assert "<b>&" not in made
+    assert name in text_of(replace(REPORT, int8_layers=(name,), distances={name: 1.0}))
