@@ -27,10 +27,11 @@ from distcalib.cli.arguments import (
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, INTERRUPTED, OK, TERMINATED
 from distcalib.errors import OptionError
+from distcalib.measure.interrupts import was_terminated
 from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
-from distcalib.run.run_record import SIGTERM, Interrupted
+from distcalib.run.run_record import Interrupted
 from distcalib.search import STRATEGIES
 
 EXAMPLE = (
@@ -233,5 +234,5 @@ def run(args: argparse.Namespace) -> int:
             console.print(memory_line(report.n_retired), markup=False, highlight=False, soft_wrap=True)
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
     if interrupted:
-        return TERMINATED if report.stopped_by == SIGTERM else INTERRUPTED
+        return TERMINATED if was_terminated() else INTERRUPTED
     return BELOW_FLOOR if report.met is False else OK

@@ -92,8 +92,9 @@ def lines(result: Evaluation) -> list[str]:
         shown.append(result.bad_records.line)
     if result.n_retired:
         shown.append(memory_line(result.n_retired))
+    actors = "actor" if result.n_actors == 1 else "actors"
     shown.append(
         f"{result.n_iterations} iterations of {result.batch} images, {len(result.int8_layers)} INT8 layers, "
-        f"{result.images_per_second:,.0f} images/s on {result.n_actors} actors ({result.isa})"
+        f"{result.images_per_second:,.0f} images/s on {result.n_actors} {actors} ({result.isa})"
     )
     return shown

@@ -1,6 +1,7 @@
 """Arguments in, an exit code out; what each command does stands in the file of its name."""
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if unknown:
                 raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
             code: int = args.run(args)
+            if sys.stdout is not None:  # None: closed by who started it
+                sys.stdout.flush()  # here, where it can still be told that nothing more fits
             return code
     except DistcalibError as error:
         if verbose:
@@ -63,8 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"distcalib: {error}", file=sys.stderr)
         return ERROR
     except BrokenPipeError:  # `distcalib inspect net.prototxt | head`: nobody is left to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would complain
+        _drop_stdout()
+        return ERROR
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _drop_stdout()
+        print("distcalib: stdout: No space left on device; free some, or send the output elsewhere", file=sys.stderr)
         return ERROR
     except KeyboardInterrupt as error:
         print(f"distcalib: interrupted; {str(error) or 'no result was written'}", file=sys.stderr)
         return TERMINATED if was_terminated() else INTERRUPTED
+
+
+def _drop_stdout() -> None:
+    """What is still to be written goes nowhere, or the flush at exit would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ import logging
 import os
 import pickle
 import socket
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +201,11 @@ def _connect(address: str, n_cpus: int) -> None:
             raise MeasureError(
                 f"Ray at {address}: it wants a token that this machine does not show; copy ~/.ray/auth_token from its "
                 "head node and set RAY_AUTH_MODE=token"
+            ) from error
+        if "AF_UNIX path length" in str(error):
+            raise MeasureError(
+                f"Ray: {os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}: is too long a path for the sockets "
+                "that it makes in its temporary folder; set TMPDIR to a shorter one, such as /tmp"
             ) from error
         raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
 

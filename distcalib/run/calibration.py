@@ -60,7 +60,12 @@ def calibrate(
     is_new = options.first_conv_force_u8 or options.bias_correction or options.equalize
     target = Target(model, options.out, kind, Path(weights) if is_new else None)
     run = _Run(model, Path(weights), options, target, reporter or Silent())
-    return run.execute()
+    try:
+        return run.execute()
+    except KeyboardInterrupt as interrupt:
+        if run.written is None:
+            raise
+        raise Interrupted(run.written) from interrupt  # it may come while the actors are ended
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ class _Run:
     target: Target
     reporter: Reporter
     build: CaffeBuild | None = None
+    written: CalibrationReport | None = None
+    """Once all files are there."""
 
     def execute(self) -> CalibrationReport:
         begin = time.perf_counter()
@@ -144,7 +151,7 @@ class _Run:
             )
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
-            report = self._write(base, session.weights, found, report)
+            report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
             if found.interrupted:
                 raise Interrupted(report)

@@ -41,6 +41,7 @@ def test_lines_are_those_of_caffe_test() -> None:
         "loss1 = 2 (* 0.3 = 0.6 loss)",
         "100 iterations of 100 images, 2 INT8 layers, 4,812 images/s on 2 actors (avx512_core_vnni)",
     ]
+    assert lines(replace(RESULT, n_actors=1))[-1].endswith(" images/s on 1 actor (avx512_core_vnni)")
 
 
 def test_lines_tell_what_has_no_kernel() -> None:

@@ -305,3 +305,25 @@ def test_ctrl_c_or_sigterm_ends_a_run_at_once_and_leaves_nothing(
     assert left == []
     assert {path.name for path in here.iterdir()} <= {"new"}
     assert {path.name for path in here.glob("new/*")} == ({"distcalib.db"} if is_measured else set())
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "JSON"])
+def test_stdout_on_a_full_disk_is_told_in_one_sentence(tiny: Tiny, flags: list[str]) -> None:
+    command = [sys.executable, "-m", "distcalib", "inspect", str(tiny.prototxt), *flags]
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert run.stderr == "distcalib: stdout: No space left on device; free some, or send the output elsewhere\n"
+    assert run.returncode == ERROR
+
+
+def test_a_temporary_folder_too_deep_for_sockets_is_told(tiny: Tiny, tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-m", "distcalib", "evaluate", *tiny.args, "-i", "1", "--actors", "1"]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env={**env, "TMPDIR": str(deep)}, cwd=ROOT, check=False
+    )
+    assert run.returncode == ERROR
+    assert run.stderr.startswith(f"distcalib: Ray: {deep}: is too long a path for the sockets")
+    assert run.stderr.endswith("set TMPDIR to a shorter one, such as /tmp\n")

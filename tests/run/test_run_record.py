@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from distcalib.cli.exit_codes import TERMINATED
+from distcalib.cli.exit_codes import INTERRUPTED, TERMINATED
 from distcalib.cli.main import main
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
@@ -24,6 +24,7 @@ from distcalib.run import searching
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.run_record import Interrupted, described
+from distcalib.run.session import Session
 from tests.run.reports import lasting
 from tests.run.tiny import ITERATIONS, Tiny, make_tiny
 
@@ -166,3 +167,21 @@ def test_described_has_what_differs_from_the_defaults() -> None:
     assert described(CalibrationOptions()) == {}
     options = CalibrationOptions(iterations=3, out=Path("a/b"), keep_fp32=("x",))
     assert described(options) == {"iterations": 3, "out": "a/b", "keep_fp32": ["x"]}
+
+
+def test_ctrl_c_while_actors_end_does_not_deny_what_was_written(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close = Session.close
+
+    def interrupt(self: Session) -> None:
+        close(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "close", interrupt)
+    command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-q", "--actors", "1", "--out", str(tmp_path)]
+    assert main(command) == INTERRUPTED
+    out, err = capsys.readouterr()
+    [written] = tmp_path.glob("*_quantized.prototxt")
+    assert f"wrote {written}" in out
+    assert err == ""
