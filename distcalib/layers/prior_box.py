@@ -89,6 +89,9 @@ def _quotients(image: Pair, features: Pair) -> Pair:
 
 
 def _require_sizes(layer: Layer, p: Any) -> None:
+    for field, given in p.ListFields():
+        values = np.atleast_1d(given).tolist()
+        layer.require(bool(np.isfinite(values).all()), f"{field.name} {values}; numbers with an end are needed")
     layer.require(len(p.min_size) > 0 and min(p.min_size) > 0, f"min_size {list(p.min_size)}; give some above zero")
     pairs = list(zip(p.min_size, p.max_size, strict=False))
     layer.require(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.caffe_pb2 import ResizeParameter
-from distcalib.caffe.graph import Blob, Node
+from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
@@ -121,7 +121,7 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
         try:
             source = open_source(node.layer, net.path, skip_bad=None)
         except DataError as error:
-            guess = _guess(node.layer)
+            guess = _guess(node.layer, _channels_read(net.graph, node, blobs))
             notes.append(str(error) + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
             if guess is None:
                 return {}
@@ -152,13 +152,26 @@ def _blobs(net: Net, weights: str | Path | None, problems: list[str]) -> Blobs:
         return ZeroBlobs()
 
 
-def _guess(layer: caffe_pb2.LayerParameter) -> tuple[int, int, int, int] | None:
-    """The shape that a Data layer without its database most likely has, from crop or size and mean; None without."""
+def _guess(layer: caffe_pb2.LayerParameter, channels: int | None) -> tuple[int, int, int, int] | None:
+    """The shape that a Data layer without its database most likely has, from crop or size and mean; None without.
+
+    One mean_value may stand for all channels, so that the weights, where they tell of `channels`, know better.
+    """
     transform = layer.transform_param
     height, width = transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size
     if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         height, width = transform.resize_param.height, transform.resize_param.width
     if not height or not width or not layer.data_param.batch_size:
         return None
-    channels = 1 if transform.force_gray or len(transform.mean_value) == 1 else 3
+    channels = channels or (1 if transform.force_gray or len(transform.mean_value) == 1 else 3)
     return layer.data_param.batch_size, channels, height + 2 * transform.pad, width + 2 * transform.pad
+
+
+def _channels_read(graph: Graph, data: Node, blobs: Blobs) -> int | None:
+    """How many channels the weights of a convolution that reads `data` are for; None if no caffemodel tells."""
+    weights = blobs.weights if isinstance(blobs, FileBlobs) else {}
+    for reader in graph.consumers.get(data.tops[0], ()):
+        kernels = weights.get(reader.name, ())[:1] if reader.type == "Convolution" else ()
+        if kernels and kernels[0].ndim == 4:
+            return int(kernels[0].shape[1]) * reader.layer.convolution_param.group
+    return None

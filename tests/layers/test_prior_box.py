@@ -85,6 +85,11 @@ def test_prior_box_is_what_caffe_states(text: str) -> None:
         ("min_size: 9 step: 8 step_h: 8", "step and step_h, step_w are given; one of them must go"),
         ("min_size: 9 step_h: 8", "step_h=8, step_w=0; both must be above zero"),
         ("min_size: 9 step: 0", "step=0; it must be above zero"),
+        ("min_size: 9 max_size: inf", "max_size [inf]; numbers with an end are needed"),
+        ("min_size: 9 aspect_ratio: 2 aspect_ratio: inf", "aspect_ratio [2.0, inf]; numbers with an end are needed"),
+        ("min_size: 9 offset: nan", "offset [nan]; numbers with an end are needed"),
+        ("min_size: 9 step: inf", "step [inf]; numbers with an end are needed"),
+        ("min_size: 9 variance: inf", "variance [inf]; numbers with an end are needed"),
         ("min_size: 9 img_size: 9 img_h: 8", "img_size and img_h, img_w are given; one of them must go"),
     ],
 )

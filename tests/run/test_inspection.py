@@ -65,6 +65,13 @@ def test_inspect_guesses_the_shape_of_absent_data_from_its_crop(tmp_path: Path, 
     assert found.notes[0].endswith(f"shapes below assume (8, 3, {size}, {size})")
 
 
+def test_inspect_of_absent_data_takes_the_channels_that_the_weights_are_for(tmp_path: Path) -> None:
+    net = make_tiny(tmp_path, source="nowhere", edit=lambda text: text.replace("mean_value", "crop_size: 8 mean_value"))
+    found = inspect(net.prototxt, net.weights)
+    assert found.layers[0].shapes[0] == (8, 3, 8, 8), "one mean_value is for all channels"
+    assert found.problems == ()
+
+
 def test_inspect_names_a_kernel_larger_than_its_input(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, edit=lambda text: text.replace("kernel_size: 3", "kernel_size: 99", 1))
     [problem] = inspect(tiny.prototxt).problems
