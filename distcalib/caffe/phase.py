@@ -5,7 +5,7 @@ level of the command line in place of the file's, and the file's stages followed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.upgrade import upgrade_inputs
@@ -22,7 +22,7 @@ def test_net(
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
 
-    TRAINED_BY are left out, too.
+    TRAINED_BY are left out, too, and Silence layers of their tops.
 
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer says
     `phase: TRAIN` outside a rule, because Caffe would keep it and run it as in training."""
@@ -32,7 +32,8 @@ def test_net(
         raise FormatError(
             f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
         )
-    kept = [layer for layer in net.layer if _takes_part(layer, state) and layer.type not in TRAINED_BY]
+    taking_part = [layer for layer in net.layer if _takes_part(layer, state)]
+    kept = [layer for layer in taking_part if layer.type not in TRAINED_BY]
     training = [layer.name for layer in kept if layer.HasField("phase") and layer.phase == caffe_pb2.TRAIN]
     if training:
         raise UnsupportedError(
@@ -43,6 +44,7 @@ def test_net(
     result.CopyFrom(net)
     del result.layer[:]
     result.layer.extend(kept)
+    _silence_less(result, {top for layer in taking_part if layer.type in TRAINED_BY for top in layer.top})
     result.state.CopyFrom(state)
     upgrade_inputs(result)
     for layer in result.layer:
@@ -52,6 +54,17 @@ def test_net(
 
 
 test_net.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
+
+
+def _silence_less(net: caffe_pb2.NetParameter, losses: Container[str]) -> None:
+    """Take out of Silence layers what TRAINED_BY would have made, and those that are left with nothing."""
+    for i in reversed(range(len(net.layer))):
+        layer = net.layer[i]
+        remaining = [blob for blob in layer.bottom if blob not in losses]
+        if layer.type == "Silence" and len(remaining) < len(layer.bottom):
+            layer.bottom[:] = remaining
+            if not remaining:
+                del net.layer[i]
 
 
 def _takes_part(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> bool:

@@ -13,6 +13,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import prod
+from typing import Any
 
 import numpy as np
 import openvino.opset13 as ops
@@ -73,11 +74,7 @@ def python(layer: Layer, *inputs: Output) -> Sequence[Output]:
 def _settings(layer: Layer, text: str) -> Proposing:
     """The settings in a param_str such as `'feat_stride': 16`; UnsupportedError for any other."""
     known = {field.name: field.default for field in fields(Proposing)}
-    body = text.replace("!!python/tuple", "").strip()
-    try:
-        given = ast.literal_eval(body if body.startswith("{") else f"{{{body}}}")
-    except (ValueError, SyntaxError):
-        given = None
+    given = _mapping(text.replace("!!python/tuple", "").strip())
     layer.require(isinstance(given, dict), f"param_str {text!r} is not understood; \"'feat_stride': 16\" would be")
     values: dict[str, object] = {}
     for name, value in given.items():
@@ -92,6 +89,17 @@ def _settings(layer: Layer, text: str) -> Proposing:
         kind = "positive numbers" if isinstance(wanted, tuple) else f"a positive {type(wanted).__name__}"
         layer.require(fits, f"param_str sets {name} to {value!r}; {kind} would do")
     return Proposing(**values)  # type: ignore[arg-type]  # checked one by one
+
+
+def _mapping(text: str) -> Any:
+    """The mapping that YAML makes of `text`, in braces or an entry a line; None if that is none."""
+    forms = [text] if text.startswith("{") else [f"{{{text}}}", f"{{{','.join(text.splitlines())}}}"]
+    for form in forms:
+        try:
+            return ast.literal_eval(form)
+        except (ValueError, SyntaxError):
+            continue
+    return None
 
 
 def _is_positive(value: object) -> bool:

@@ -65,6 +65,13 @@ def test_test_net_leaves_out_what_detection_nets_are_trained_by() -> None:
     assert len(original.layer) == 3
 
 
+@pytest.mark.parametrize(("bottoms", "left"), [(["loss"], []), (["loss", "x"], [["x"]]), (["x"], [["x"]]), ([], [[]])])
+def test_test_net_silences_no_loss_that_is_left_out(bottoms: list[str], left: list[list[str]]) -> None:
+    given = net('layer { name: "l" type: "MultiBoxLoss" top: "loss" } layer { name: "s" type: "Silence" }')
+    given.layer[1].bottom.extend(bottoms)
+    assert [list(layer.bottom) for layer in test_net(given).layer] == left
+
+
 def test_test_net_makes_an_input_layer_of_legacy_inputs() -> None:
     result = test_net(net('input: "x" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 layer { name: "a" }'))
     assert [(layer.name, layer.type) for layer in result.layer] == [("input", "Input"), ("a", "")]

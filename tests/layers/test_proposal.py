@@ -121,6 +121,8 @@ def test_proposal_gives_scores_as_a_second_top() -> None:
     [
         pytest.param("'feat_stride': 16", id="as_in_the_models"),
         pytest.param("{'feat_stride': 16, 'scales': !!python/tuple [8, 16, 32]}", id="yaml"),
+        pytest.param("'feat_stride': 16 \\n'scales': !!python/tuple [8, 16, 32]", id="an_entry_a_line"),
+        pytest.param("'feat_stride': 16,\\n'scales': [8,\\n16, 32]", id="a_list_over_lines"),
         pytest.param("", id="defaults"),
     ],
 )
