@@ -88,8 +88,9 @@ def check_layer(layer: LayerParameter) -> None:
     if layer.type == YOLO_DETECTION:
         check_eval_detection(layer)
     if len(layer.top) > 1:
-        second = "the accuracy of each class" if layer.type == "Accuracy" else "the probabilities"
-        raise UnsupportedError(f"{_where(layer)}: its second top ({second}) is not evaluated; remove '{layer.top[1]}'")
+        second = {"Accuracy": " (the accuracy of each class)", "SoftmaxWithLoss": " (the probabilities)"}
+        said = f"its second top{second.get(layer.type, '')} is not evaluated; remove '{layer.top[1]}'"
+        raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
     if layer.type == "SoftmaxWithLoss" and layer.loss_param.label_smoothing != 0.0:

@@ -31,7 +31,10 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     found += _said(lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
         if node.type in HOST_TYPES:
-            found += [f"{net.name}: {said}" for said in _said(lambda layer=node.layer: check_layer(layer))]  # type: ignore[misc]
+            said = _said(lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
+            if not (said or node.tops):
+                said = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
+            found += [f"{net.name}: {one}" for one in said]
     files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
     for path in dict.fromkeys(filter(None, files)):
         found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]

@@ -202,6 +202,20 @@ def test_inspect_refuses_a_layer_that_reads_what_varies(
     assert any(said in problem for problem in inspect(file, tiny_ssd.weights).problems)
 
 
+@pytest.mark.parametrize(
+    ("tops", "said"),
+    [
+        ("", "layer 'map' (DetectionEvaluate): has no top; name the blob that it makes"),
+        ('top: "map" top: "more"', "layer 'map' (DetectionEvaluate): its second top is not evaluated; remove 'more'"),
+    ],
+    ids=["none", "two"],
+)
+def test_inspect_refuses_a_score_without_its_one_top(tiny_ssd: TinySsd, tmp_path: Path, tops: str, said: str) -> None:
+    file = tmp_path / "net.prototxt"
+    file.write_text(tiny_ssd.prototxt.read_text().replace('bottom: "label" top: "map"', f'bottom: "label" {tops}'))
+    assert inspect(file, tiny_ssd.weights).problems == (f"net.prototxt: {said}",)
+
+
 def test_evaluate_takes_a_net_that_silences_boxes_and_detections(tiny_ssd: TinySsd, tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     silence = 'layer { name: "s" type: "Silence" bottom: "label" bottom: "out" }'
