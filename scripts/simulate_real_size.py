@@ -20,12 +20,12 @@ from scripts.simulated_net import SimulatedNet, Times
 N_IMAGES, BATCH = 5_000, 4
 ACTORS = (1, 16, 256, 1024)
 HARD = (0.02, 0.025, 0.02)
-#: FP32 and INT8 images/s of one core through `evaluate`, and seconds to compile and to import: docs/real-size.md.
+#: Images/s of a core, FP32 in a first pass and INT8 in later ones, seconds to compile and to import: docs/real-size.md.
 MEASURED: Mapping[str, Times] = {
-    "ssd300-vgg16": Times(1.65, 6.18, 0.5, 0.11),
-    "ssd512-vgg16": Times(0.60, 2.21, 0.5, 0.11),
-    "ssd300-mobilenet": Times(29.9, 83.3, 0.3, 0.05),
-    "yolo-v2-416": Times(3.31, 12.29, 1.7, 0.16),
+    "ssd300-vgg16": Times(1.68, 6.76, 0.4, 0.11),
+    "ssd512-vgg16": Times(0.60, 2.35, 0.5, 0.10),
+    "ssd300-mobilenet": Times(36.0, 123.0, 0.3, 0.05),
+    "yolo-v2-416": Times(3.48, 12.9, 1.5, 0.16),
 }
 
 

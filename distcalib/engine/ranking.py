@@ -3,13 +3,16 @@
 Candidates that differ in one layer share all that comes before it.  A chunk of them runs in one actor: the part of the
 net up to their first difference once an iteration, then the rest once a candidate, from the values that live at the
 cut.  Compiling is most of the cost on small nets, and half a net takes half of it; nothing is exported: an actor that
-takes iterations of a chunk from another compiles it again, which pays where it would be idle.  Chunks depend on the net
-alone, never on the actors, so that no kernel chosen at a cut can change a result.
+takes iterations of a chunk from another compiles it again, which pays where it would be idle.  Where a chunk begins,
+and what is run before that, depends on the net alone, never on the actors, so that no kernel chosen at a cut can change
+a result; into how many pieces a chunk is divided for them changes none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, isqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,25 +34,119 @@ Shapes = Mapping[str, tuple[int, ...]]
 class RankSpec:
     """Candidates by name, compared with FP32 at the values `outputs`.
 
-    `reference`: the FP32 values, by iteration, in the order of `outputs`.  `begin` is where in run order the first
-    difference between the candidates can be; all before it is theirs in common.
+    `reference`: the FP32 values, by iteration, in the order of `outputs`; `weights`: by how much each output counts.
+    `begin` is where in run order the first difference between the candidates can be; what is before it is run as in
+    `head`.
     """
 
     candidates: Mapping[str, NetSpec]
     outputs: tuple[Blob, ...]
     reference: Mapping[int, tuple[Array, ...]] = field(compare=False, repr=False)
+    weights: tuple[float, ...]
     begin: int
+    head: NetSpec
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some candidates of a chunk on some iterations; `begin` and `head` are those of the chunk."""
+
+    begin: int
+    head: NetSpec
+    candidates: Mapping[str, NetSpec]
+    iterations: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of an actor: to compile a net, and for an iteration of it in FP32 and in INT8."""
+
+    compiling: float
+    fp32: float
+    int8: float
+
+
+def divided(
+    chunks: Sequence[tuple[int, Mapping[str, NetSpec]]],
+    iterations: Sequence[int],
+    n_actors: int,
+    most_parts: int,
+    pace: Pace,
+) -> Iterator[Piece]:
+    """The chunks, on all iterations, in pieces for `n_actors`, so that the longest takes as short as can be.
+
+    Candidates are divided where compiling takes longest, for those of a piece are compiled one after the other, and
+    iterations where running does.  `most_parts`: of the candidates of a chunk.
+    """
+    span = 1 + max((begin for begin, _ in chunks), default=0)
+    ways = [_ways(begin / span, len(chunk), len(iterations), n_actors, most_parts, pace) for begin, chunk in chunks]
+    chosen = [way[0] for way in ways]
+    slowest = [(-way[0].seconds, place, way[1:]) for place, way in enumerate(ways)]
+    heapq.heapify(slowest)
+    n_spare = n_actors - len(chunks)
+    while slowest:  # the slowest is divided further, as long as that takes no more actors than there are
+        _, place, faster = heapq.heappop(slowest)
+        if faster and faster[0].n_pieces - chosen[place].n_pieces <= n_spare:
+            n_spare -= faster[0].n_pieces - chosen[place].n_pieces
+            chosen[place] = faster[0]
+            heapq.heappush(slowest, (-faster[0].seconds, place, faster[1:]))
+    for way, (begin, chunk) in zip(chosen, chunks, strict=True):
+        head = next(iter(chunk.values()))
+        for names in _cut(list(chunk), way.n_parts):
+            for block in _cut(iterations, way.n_blocks):
+                yield Piece(begin, head, {name: chunk[name] for name in names}, tuple(block))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Into how many parts the candidates of a chunk are divided, and into how many blocks the iterations; `seconds` of
+    the longest piece."""
+
+    seconds: float
+    n_parts: int
+    n_blocks: int
 
     @property
-    def weights(self) -> tuple[float, ...]:
-        """By how much the distance of each output counts: 1 for one alone; of several, which have units of their own
-        (boxes and confidences), one over the mean square of FP32's.
-        """
-        if len(self.outputs) == 1:
-            return (1.0,)
-        squares = [[float(np.mean(np.square(y, dtype=np.float64))) for y in made] for made in self.reference.values()]
-        means = [fsum(column) / len(column) for column in zip(*squares, strict=True)]
-        return tuple(1.0 / mean if 0.0 < mean < np.inf else 1.0 for mean in means)
+    def n_pieces(self) -> int:
+        return self.n_parts * self.n_blocks
+
+
+def _ways(
+    head: float, n_candidates: int, n_iterations: int, most_pieces: int, most_parts: int, pace: Pace
+) -> Sequence[_Way]:
+    """How a chunk can be divided, from not at all to the fastest; `head` is the part of the net before it."""
+    found: list[_Way] = []
+    for n_parts in range(1, min(n_candidates, max(1, most_pieces), most_parts) + 1):
+        n_tails = -(-n_candidates // n_parts)
+        compiling = (head + n_tails * (1.0 - head)) * pace.compiling
+        running = head * pace.fp32 + n_tails * (1.0 - head) * pace.int8
+        for n_blocks in range(1, min(n_iterations, max(1, most_pieces // n_parts)) + 1):
+            found.append(_Way(compiling + -(-n_iterations // n_blocks) * running, n_parts, n_blocks))
+    better: list[_Way] = []
+    for way in sorted(found, key=lambda way: (way.n_pieces, way.seconds)):
+        if not better or way.seconds < better[-1].seconds:
+            better.append(way)
+    return better
+
+
+_T = TypeVar("_T")
+
+
+def _cut(items: Sequence[_T], n: int) -> Iterator[Sequence[_T]]:
+    """`items` in n parts of neighbours, as even as can be."""
+    for i in range(n):
+        yield items[len(items) * i // n : len(items) * (i + 1) // n]
+
+
+def output_weights(reference: Mapping[int, Sequence[Array]]) -> tuple[float, ...]:
+    """By how much the distance of each output counts: 1 for one alone; of several, which have units of their own (boxes
+    and confidences), one over the mean square of FP32's, which are given by iteration.
+    """
+    squares = [[float(np.mean(np.square(y, dtype=np.float64))) for y in made] for made in reference.values()]
+    means = [fsum(column) / len(column) for column in zip(*squares, strict=True)]
+    if len(means) == 1:
+        return (1.0,)
+    return tuple(1.0 / mean if 0.0 < mean < np.inf else 1.0 for mean in means)
 
 
 def in_chunks(
@@ -78,18 +175,17 @@ def grouped(firsts: Mapping[str, int], share: bool = True) -> list[tuple[int, li
 
 @dataclass(frozen=True)
 class RankProgram:
-    """A chunk ready to run: the part in common, and by candidate the rest."""
+    """A piece of a chunk ready to run: the part in common, and by candidate the rest."""
 
     spec: RankSpec
     head: Callable[[Mapping[str, Array]], Mapping[Blob, Array]]
     tails: Mapping[str, Callable[[Mapping[str, Array]], Mapping[Blob, Array]]]
-    weights: tuple[float, ...]
 
     def distances(self, iteration: int, batch: Batch) -> dict[str, float]:
         """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
         values = {**batch.tops, **{str(blob): array for blob, array in self.head(batch.tops).items()}}
         found: dict[str, float] = {}
-        weights = self.weights
+        weights = self.spec.weights
         for name, tail in self.tails.items():
             outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
             made = [batch.kept(outputs[str(blob)]) for blob in self.spec.outputs]
@@ -100,17 +196,16 @@ class RankProgram:
 def compile_ranking(
     spec: RankSpec, blobs_of: Callable[[NetSpec], Blobs], shapes: Shapes, n_threads: int
 ) -> RankProgram:
-    """Compile a chunk."""
-    first = next(iter(spec.candidates.values()))
-    live = live_values(first.graph, spec.outputs, spec.begin)
-    sizes = _sizes(first, shapes)
+    """Compile a piece."""
+    live = live_values(spec.head.graph, spec.outputs, spec.begin)
+    sizes = _sizes(spec.head, shapes)
     given = {blob: sizes[blob] for blob in live}
-    head = _part(first, blobs_of, shapes, n_threads, keep=live, given={})
+    head = _part(spec.head, blobs_of, shapes, n_threads, keep=live, given={})
     tails = {
         name: _part(one, blobs_of, shapes, n_threads, keep=spec.outputs, given=given)
         for name, one in spec.candidates.items()
     }
-    return RankProgram(spec, head, tails, spec.weights)
+    return RankProgram(spec, head, tails)
 
 
 def distance(values: Sequence[Array], reference: Sequence[Array], weights: Sequence[float] | None = None) -> float:

@@ -120,7 +120,7 @@ class NetWorker:
     def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
         setting, n_threads = self._setting, self._n_threads
         if isinstance(spec, RankSpec):
-            return compile_ranking(spec, setting.blobs_of, self._shapes(_graph_of(spec)), n_threads)
+            return compile_ranking(spec, setting.blobs_of, self._shapes(spec.head.graph), n_threads)
         net, graph = spec.net, spec.net.graph
         built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)
         return TimedProgram(net, built, n_threads)
@@ -130,7 +130,7 @@ class NetWorker:
             batch = self._batches(program.spec.graph)
             found = map(batch, iterations)
             return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in found]
-        batch = self._batches(_graph_of(program.spec))
+        batch = self._batches(program.spec.head.graph)
         numbered = zip(iterations, map(batch, iterations), strict=True)
         return [Row({}, (), {}, distances=program.distances(i, b), left_out=b.left_out) for i, b in numbered]
 
@@ -226,11 +226,6 @@ class _Loaded:
             n_missing += len(batch.bad)
         means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
         return Row({}, (), self.program.header.kernels, means, left_out=tuple(left_out), n_missing=n_missing)
-
-
-def _graph_of(spec: RankSpec) -> Graph:
-    """Of any of the candidates: they differ in no more than what is INT8."""
-    return next(iter(spec.candidates.values())).graph
 
 
 def _mean_of(values: Array, n_records: int) -> Partial:

@@ -7,6 +7,7 @@ and are put in order by whoever collects them.
 A task names positions in its job, not iterations: what these stand for is Job.order, and no business of scheduling."""
 
 import enum
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ TARGET_SECONDS = 0.5  # a shard this long shows progress twice a second and make
 SHORT_SECONDS = 0.05  # of a job that may be stopped: what is then in flight is lost; 0.75 ms of overhead are 1.5 %
 LEAST_SECONDS = 0.03  # halving stops here: shorter tail shards would cost more overhead than balance they bring
 DRIVER_SECONDS = 0.001  # a task costs the driver less (scripts/bench_dispatch.py); 1,000 actors must not swamp it
+HELP_SECONDS = 2 * DRIVER_SECONDS  # of the driver, for a load and a shard: what one more actor costs all others
+FEW = 32  # actors that the driver is never too slow for
 MAX_COPIES = 3  # of one shard under way at a time, where those who have it are late
 MAX_DEATHS = 3  # of actors on the same task, before it and not the machine is taken for the culprit
 
@@ -66,10 +69,15 @@ class Dispatcher:
     ) -> None:
         """`seconds_per_iteration`: what an earlier call measured, for the length of the first shards; None: unknown.
         `stoppable`: any job may be closed early, so shards are short."""
+
+        def n_stretches(job: Job) -> int:
+            pace = seconds_per_iteration
+            return n_actors if pace is None else n_useful(job.size * pace, n_actors)
+
         self._states = [
             _JobState(
                 job,
-                Stretches(job.n_iterations, n_actors, job.in_order),
+                Stretches(job.n_iterations, n_stretches(job), job.in_order),
                 row_size=job.size / job.n_iterations,
                 target_seconds=max(
                     SHORT_SECONDS if stoppable or job.optional else TARGET_SECONDS, n_actors * DRIVER_SECONDS
@@ -313,7 +321,8 @@ class Dispatcher:
                 return job
             row_seconds = state.run_seconds / state.n_done if state.n_done else (self._pace or 1.0) * state.row_size
             share = n_waiting * row_seconds / n_holders
-            if share > most and (share > self._load_seconds or self._pace is None):
+            price = max(self._load_seconds, n_holders * HELP_SECONDS)
+            if share > most and (share > price or self._pace is None):
                 best, most = job, share
         return best
 
@@ -323,6 +332,12 @@ class Dispatcher:
             self._helpable[state.job.optional][job] = None
         else:
             self._helpable[state.job.optional].pop(job, None)
+
+
+def n_useful(work_seconds: float, n_actors: int) -> int:
+    """How many actors are worth their part of a job: n of them take work / n, and n * HELP_SECONDS of the driver; both
+    together are least where the two are equal. FEW are no burden, and what the work takes may be a wrong guess."""
+    return min(n_actors, max(FEW, math.ceil(math.sqrt(work_seconds / HELP_SECONDS))))
 
 
 def describe(job: Job, task: Task) -> str:

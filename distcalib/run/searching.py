@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.ranking import RankSpec
+from distcalib.engine.ranking import Pace, RankSpec, divided, output_weights
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
+from distcalib.measure.dispatcher import HELP_SECONDS, n_useful
 from distcalib.metrics import Decider, PartialScore
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
-from distcalib.run.measuring import Measuring
+from distcalib.run.measuring import RANKED_BYTES, Measuring
 from distcalib.run.programs import Programs
 from distcalib.run.session import rows
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, Verdict, make_strategy
@@ -297,24 +298,37 @@ class Searching:
         reference = {i: tuple(values[blob] for blob in outputs) for i, values in self._reference().items()}
         iterations = tuple(sorted(reference))
         phase = f"{self.label}ranking {len(request.layers)} layers"
+        weights = output_weights(reference)
+        n_bytes = sum(array.nbytes for values in reference.values() for array in values)
+        most_parts = max(1, RANKED_BYTES // max(1, n_bytes))  # each part has a reference of its own
         chunks = programs.chunks(request.layers, self.switches.share_prefixes)
+        pieces = list(divided(chunks, iterations, self._n_actors, most_parts, self._pace))
         jobs = [
             Job(
                 f"rank/{i}",
-                RankSpec(chunk, outputs, reference, begin),
-                len(iterations),
+                RankSpec(
+                    piece.candidates,
+                    outputs,
+                    {k: reference[k] for k in piece.iterations},
+                    weights,
+                    piece.begin,
+                    piece.head,
+                ),
+                len(piece.iterations),
                 phase,
-                order=iterations,
+                order=piece.iterations,
                 may_fail=True,
-                row_sizes=(len(chunk),) * len(iterations),
+                row_sizes=(len(piece.candidates),) * len(piece.iterations),
             )
-            for i, (begin, chunk) in enumerate(chunks)
+            for i, piece in enumerate(pieces)
         ]
-        distances = dict.fromkeys(request.layers, inf)
-        for (_, chunk), result in zip(chunks, measuring.timed(phase, jobs), strict=True):
-            if result.complete:
-                by_row = [row.distances for row in rows(result)]
-                distances.update({name: fsum(row[name] for row in by_row) / len(by_row) for name in chunk})
+        seen: dict[str, list[float]] = {layer: [] for layer in request.layers}
+        for result in measuring.timed(phase, jobs):
+            for row in rows(result):
+                for name, one in row.distances.items():
+                    seen[name].append(one)
+        whole = len(iterations)
+        distances = {name: fsum(found) / whole if len(found) == whole else inf for name, found in seen.items()}
         measuring.distances = measuring.distances or distances
         worst = max(distances, key=lambda layer: distances[layer])
         measuring.session.reporter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
@@ -328,6 +342,13 @@ class Searching:
         order, phase = measuring.ranked, "ranking, FP32"
         [found] = measuring.timed(phase, [Job("fp32", self.programs.fp32_outputs(), len(order), phase, order=order)])
         return {i: row.values for i, row in zip(order, rows(found), strict=True)}
+
+    @property
+    def _pace(self) -> Pace:
+        """What the FP32 pass and the all-INT8 one took."""
+        n_iterations = len(self._decider.reference)
+        fp32 = max(self.measuring.cost.unavoidable - self._pass_seconds, 0.0)
+        return Pace(self._compile_seconds, fp32 / n_iterations, self._pass_seconds / n_iterations)
 
     @property
     def _n_actors(self) -> int:
@@ -401,11 +422,15 @@ def n_ahead(n_wanted: int, n_actors: int, n_iterations: int, iteration_seconds: 
     have nothing to do: with several candidates at once they have.
     """
 
+    n_wide = min(n_iterations, n_useful(n_iterations * iteration_seconds, n_actors))
+
     def seconds_each(n_more: int) -> float:
-        shards = ceil((n_wanted + n_more) * n_iterations / n_actors)
-        n_useful = n_wanted + sum(LIKELY ** (i + 1) for i in range(n_more))
-        compiled_each = ceil((n_wanted + n_more) / n_actors)
-        return (compiled_each * compile_seconds + shards * iteration_seconds) / n_useful
+        n = n_wanted + n_more
+        n_busy = min(n_actors, n * n_wide)
+        compiling = ceil(n / n_actors) * compile_seconds
+        running = ceil(n * n_iterations / n_busy) * iteration_seconds
+        n_of_use = n_wanted + sum(LIKELY ** (i + 1) for i in range(n_more))
+        return (compiling + running + n_busy * HELP_SECONDS) / n_of_use
 
     return min(range(16), key=lambda n: (seconds_each(n), n))
 

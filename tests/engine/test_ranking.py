@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.data import DATA_TYPES
-from distcalib.engine.ranking import RankSpec, distance, grouped, in_chunks, live_values
+from distcalib.engine.ranking import Pace, RankSpec, distance, divided, grouped, in_chunks, live_values
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.quantize.fusion import find_fused, in_run_order
@@ -19,6 +20,8 @@ from tests.run.tiny import make_tiny
 
 LOGITS = (Blob("fc", 0),)
 ITERATIONS = (0, 3, 4)
+SLOW_TO_COMPILE, SLOW_TO_RUN = Pace(1.0, 0.1, 0.1), Pace(0.1, 1.0, 1.0)
+Reference = dict[int, tuple[NDArray[np.float32], ...]]
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +40,33 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> tuple[Net, NetWorker, dict[
     return net, worker, specs
 
 
-def outputs(worker: NetWorker, net: Net, spec: NetSpec) -> dict[int, tuple[np.ndarray, ...]]:
+def outputs(worker: NetWorker, net: Net, spec: NetSpec) -> Reference:
     """The logits by the way that values are handed out."""
     whole = NetSpec(spec.net, spec.where, changed=spec.changed, outputs=Outputs(LOGITS))
     worker.load("whole", worker.compile(whole))
     return {i: (row.values[LOGITS[0]],) for i, row in zip(ITERATIONS, worker.run("whole", ITERATIONS), strict=True)}
+
+
+def ranked(
+    worker: NetWorker,
+    chunks: list[tuple[int, dict[str, NetSpec]]],
+    reference: Reference,
+    n_actors: int,
+    pace: Pace = SLOW_TO_COMPILE,
+) -> dict[str, dict[int, float]]:
+    """The distances by name and iteration, from the pieces for so many actors."""
+    found: dict[str, dict[int, float]] = {}
+    for piece in divided(chunks, ITERATIONS, n_actors, 100, pace):
+        some = {i: reference[i] for i in piece.iterations}
+        spec = RankSpec(piece.candidates, LOGITS, some, (1.0,), piece.begin, piece.head)
+        worker.load("rank", worker.compile(spec))
+        for i, row in zip(piece.iterations, worker.run("rank", piece.iterations), strict=True):
+            assert row.distances.keys() == piece.candidates.keys()
+            for name, one in row.distances.items():
+                assert i not in found.setdefault(name, {})
+                found[name][i] = one
+        worker.drop("rank")
+    return found
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -50,20 +75,25 @@ def test_ranking_is_the_distance_of_each_candidates_outputs(
 ) -> None:
     base, worker, specs = net
     reference = outputs(worker, base, base.spec())
-    found: dict[str, float] = {}
-    chunks = in_chunks(specs[""], specs, share)
-    for begin, chunk in chunks:
-        worker.load("rank", worker.compile(RankSpec(chunk, LOGITS, reference, begin)))
-        rows = worker.run("rank", ITERATIONS)
-        assert not found.keys() & rows[0].distances.keys()
-        found.update({name: float(np.mean([row.distances[name] for row in rows])) for name in chunk})
-        worker.drop("rank")
+    by_iteration = ranked(worker, in_chunks(specs[""], specs, share), reference, 1)
+    found = {name: float(np.mean([values[i] for i in ITERATIONS])) for name, values in by_iteration.items()}
     assert found.keys() == specs.keys()
     for name, spec in specs.items():
         whole = outputs(worker, base, spec)
         expected = np.mean([distance(whole[i], reference[i]) for i in ITERATIONS])
         assert found[name] == pytest.approx(expected, rel=1e-3)
     assert found["conv3"] < found[""] / 2
+
+
+@pytest.mark.parametrize("n_actors", [4, 7, 1000])
+@pytest.mark.parametrize("pace", [SLOW_TO_COMPILE, SLOW_TO_RUN])
+def test_ranking_is_the_same_to_the_bit_in_any_pieces(
+    net: tuple[Net, NetWorker, dict[str, NetSpec]], n_actors: int, pace: Pace
+) -> None:
+    base, worker, specs = net
+    reference = outputs(worker, base, base.spec())
+    chunks = in_chunks(specs[""], specs)
+    assert ranked(worker, chunks, reference, n_actors, pace) == ranked(worker, chunks, reference, 1)
 
 
 def test_in_chunks_puts_neighbours_together_and_begins_at_their_first_difference(
@@ -83,6 +113,35 @@ def test_in_chunks_puts_neighbours_together_and_begins_at_their_first_difference
 def test_in_chunks_without_sharing_begins_at_the_data(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
     _, _, specs = net
     assert [(begin, len(chunk)) for begin, chunk in in_chunks(specs[""], specs, share=False)] == [(0, 1)] * len(specs)
+
+
+@pytest.mark.parametrize(
+    ("pace", "n_actors", "most_parts", "expected"),
+    [
+        (SLOW_TO_COMPILE, 1, 9, ["ab 3", "c 3"]),  # as the chunks are
+        (SLOW_TO_COMPILE, 2, 9, ["ab 3", "c 3"]),
+        (SLOW_TO_COMPILE, 4, 9, ["a 3", "b 3", "c 1", "c 2"]),
+        (SLOW_TO_COMPILE, 6, 9, ["a 1", "a 2", "b 1", "b 2", "c 1", "c 2"]),
+        (SLOW_TO_COMPILE, 5000, 9, [f"{name} 1" for name in "aaabbbccc"]),
+        (SLOW_TO_COMPILE, 6, 1, ["ab 1", "ab 1", "ab 1", "c 1", "c 1", "c 1"]),
+        (SLOW_TO_RUN, 2, 9, ["ab 3", "c 3"]),
+        (SLOW_TO_RUN, 4, 9, ["ab 1", "ab 1", "ab 1", "c 3"]),
+        (SLOW_TO_RUN, 6, 9, ["ab 1", "ab 1", "ab 1", "c 1", "c 1", "c 1"]),
+        (SLOW_TO_RUN, 5000, 9, [f"{name} 1" for name in "aaabbbccc"]),
+        (Pace(0.0, 0.0, 0.0), 5000, 9, ["ab 3", "c 3"]),  # all rows were in the journal
+    ],
+)
+def test_divided_gives_every_actor_something_and_each_candidate_each_iteration_once(
+    pace: Pace, n_actors: int, most_parts: int, expected: list[str]
+) -> None:
+    specs = {name: NetSpec(name.encode(), name) for name in "abc"}
+    chunks = [(2, {"a": specs["a"], "b": specs["b"]}), (5, {"c": specs["c"]})]
+    pieces = list(divided(chunks, ITERATIONS, n_actors, most_parts, pace))
+    assert [f"{''.join(piece.candidates)} {len(piece.iterations)}" for piece in pieces] == expected
+    assert {(piece.begin, piece.head.where, *piece.candidates) for piece in pieces} >= {(5, "c", "c")}
+    assert all(piece.head is specs["a"] for piece in pieces if piece.begin == 2)
+    for name in specs:
+        assert sorted(i for p in pieces if name in p.candidates for i in p.iterations) == list(ITERATIONS)
 
 
 def test_grouped_makes_groups_of_the_root_of_the_number() -> None:

@@ -23,6 +23,7 @@ class Simulation:
     `dies(actor, n-th task of that actor, task)` kills the actor on that task, `fails(task)` is an error of its worker
     and ends a job that may fail; `enough(job, positions done)` ends one that has enough. `hangs(actor, n-th task)`: its
     machine is cut off, which shows HANG_SECONDS later only, as a death. `joins`: at which times an actor more is there.
+    `pace`: what an iteration took in an earlier call.
     """
 
     def __init__(
@@ -36,8 +37,9 @@ class Simulation:
         enough: Callable[[int, set[int]], bool] | None = None,
         hangs: Callable[[int, int], bool] = lambda actor, n: False,
         joins: Sequence[float] = (),
+        pace: float | None = None,
     ) -> None:
-        self.dispatcher = Dispatcher(jobs, n_actors, stoppable=enough is not None)
+        self.dispatcher = Dispatcher(jobs, n_actors, pace, stoppable=enough is not None)
         self.feeder = Feeder(self.dispatcher, [0] * n_actors)
         self.lateness = Lateness(self.dispatcher)
         self.hangs = hangs

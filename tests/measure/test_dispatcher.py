@@ -8,6 +8,7 @@ import pytest
 
 from distcalib.errors import MeasureError
 from distcalib.measure.dispatcher import (
+    FEW,
     LEAST_SECONDS,
     MAX_COPIES,
     MAX_DEATHS,
@@ -17,6 +18,7 @@ from distcalib.measure.dispatcher import (
     Kind,
     Task,
     describe,
+    n_useful,
 )
 from distcalib.measure.jobs import Job
 from tests.measure.simulation import HANG_SECONDS, SECONDS, Simulation, jobs
@@ -200,12 +202,27 @@ def test_dispatcher_spares_the_driver_of_many_actors() -> None:
     dispatcher = Dispatcher(jobs(4_000_000), 2000, seconds_per_iteration=0.001)
     dispatcher.next_task(0)
     first = dispatcher.next_task(0)
-    assert first == Task(Kind.RUN, 0, range(500)), "a quarter of its stretch, 0.5 s; the driver could stand 2 s"
+    assert first == Task(Kind.RUN, 0, range(707)), "a quarter of its stretch; the driver could stand 2 s"
 
 
 def test_dispatcher_sends_no_more_helpers_than_there_is_work() -> None:
     simulation = Simulation(jobs(100), 1000, seconds=0.5).run()
     assert simulation.count(Kind.LOAD) <= 100
+
+
+def test_dispatcher_sends_no_more_helpers_than_the_driver_can_feed() -> None:
+    simulation = Simulation(jobs(1250), 1000, seconds=0.03, pace=0.03).run()
+    assert 100 <= simulation.count(Kind.LOAD) <= n_useful(1250 * 0.03, 1000) < 200
+    assert simulation.count(Kind.RUN) < 1000
+
+
+@pytest.mark.parametrize(
+    ("work", "n_actors", "expected"), [(1e-6, 8, 8), (1e-6, 100, FEW), (1e6, 100, 100), (5.0, 99, 50)]
+)
+def test_n_useful_is_all_of_few_actors_and_those_with_enough_to_do_of_many(
+    work: float, n_actors: int, expected: int
+) -> None:
+    assert n_useful(work, n_actors) == expected
 
 
 def test_dispatcher_finds_an_actor_for_a_job_whose_actors_all_died() -> None:

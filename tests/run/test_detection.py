@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.ranking import RankSpec
+from distcalib.engine.ranking import output_weights
 from distcalib.engine.spec import Outputs
 from distcalib.errors import EngineError, OptionError, UnsupportedError
 from distcalib.metrics import Detections, merged
@@ -153,12 +153,11 @@ def test_rows_of_the_worker_are_detections_that_merge(tiny_ssd: TinySsd) -> None
 
 
 def test_ranking_weighs_boxes_and_confidences_by_their_size() -> None:
-    blobs = (Blob("loc", 0), Blob("conf", 0))
     reference = {i: (np.full(4, 10.0, np.float32), np.full(2, 0.5, np.float32)) for i in range(3)}
-    assert RankSpec({}, blobs, reference, 0).weights == pytest.approx((1 / 100, 4.0))
-    assert RankSpec({}, blobs[:1], {0: reference[0][:1]}, 0).weights == (1.0,)
+    assert output_weights(reference) == pytest.approx((1 / 100, 4.0))
+    assert output_weights({0: reference[0][:1]}) == (1.0,)
     zeros = {0: (np.zeros(4, np.float32), np.ones(2, np.float32))}
-    assert RankSpec({}, blobs, zeros, 0).weights == (1.0, 1.0)
+    assert output_weights(zeros) == (1.0, 1.0)
 
 
 def test_inspect_shows_sizes_that_differ_and_what_is_not_done(tmp_path: Path) -> None:

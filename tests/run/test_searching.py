@@ -220,4 +220,8 @@ def test_n_ahead_is_nothing_where_actors_have_enough_to_do() -> None:
 
 def test_n_ahead_grows_with_idle_actors() -> None:
     assert n_ahead(1, 64, 100, 0.03, 0.25) >= 4
-    assert n_ahead(1, 4096, 1000, 0.5, 1.0) >= 4
+    assert n_ahead(1, 1024, 1000, 0.5, 1.0) >= 4
+
+
+def test_n_ahead_counts_what_the_driver_does_for_each() -> None:
+    assert 1 <= n_ahead(1, 4096, 1000, 0.5, 1.0) < n_ahead(1, 1024, 1000, 0.5, 1.0)
