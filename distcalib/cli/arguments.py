@@ -28,6 +28,14 @@ def a_number_or_auto(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor auto") from None
 
 
+def a_loss(text: str) -> float:
+    """What may be lost: a number, no percentage."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; 0.01 is one point of accuracy or mAP") from None
+
+
 def example(*commands: str) -> str:
     """The end of a help text: commands as they can be pasted, on the net that comes with the sources."""
     return "\n".join(["example" if len(commands) == 1 else "examples", *(f"  {command}" for command in commands)])

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from distcalib.cli.arguments import (
+    a_loss,
     a_path,
     add_actors,
     add_ap_version,
@@ -97,7 +98,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add(
         "-l",
         "--accuracy_loss",
-        type=float,
+        type=a_loss,
         default=defaults.accuracy_loss,
         help="tolerated loss, absolute (default: 0.01)",
     )

@@ -195,6 +195,8 @@ def _connect(address: str, n_cpus: int) -> None:
             _check_listening(address)
             with _few_trials():
                 ray.init(address=address, **quiet)
+    except MeasureError:
+        raise
     except Exception as error:
         remedy = "look into /tmp/ray/session_latest/logs" if address == "local" else "is Ray running there?"
         if any("InvalidAuthToken" in str(each) for each in (error, error.__cause__)):
@@ -249,13 +251,13 @@ def _few_trials() -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """Raise OSError or ValueError unless something answers at HOST:PORT; Ray itself would go on trying for ten minutes
+    """Raise OSError or MeasureError unless something answers at HOST:PORT; Ray itself would go on trying for ten minutes
     (2.60, measured) and write all of it to stderr. "auto" is looked up by Ray, which fails at once."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
     if not colon or "/" in host or not port.isdigit():
-        raise ValueError("not of the form HOST:PORT")
+        raise MeasureError(f"--address {address}: is neither auto nor HOST:PORT, such as 10.0.0.1:6379")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
         pass
 

@@ -62,8 +62,8 @@ def start(folder: Path, n_iterations: int) -> "subprocess.Popen[str]":
     ("address", "said"),
     [
         ("127.0.0.1:1", "Ray at 127.0.0.1:1: ConnectionRefusedError: .*; is Ray running there"),
-        ("ray://127.0.0.1:10001", "not of the form HOST:PORT"),
-        ("127.0.0.1", "not of the form HOST:PORT"),
+        ("ray://127.0.0.1:10001", "^--address ray://127.0.0.1:10001: is neither auto nor HOST:PORT"),
+        ("127.0.0.1", "^--address 127.0.0.1: is neither auto nor HOST:PORT"),
     ],
     ids=["nobody there", "Ray Client", "no port"],
 )
