@@ -23,7 +23,7 @@ from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shape
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
 
@@ -141,10 +141,11 @@ def layer_shapes(
             found.update((node.tops[0], found[group.output]) for node in group.members)
     found.update((top, ()) for node in graph if node.type in SCORE_TYPES for top in node.tops)
     found.update((top, DETECTED) for node in graph if node.type in HOST_TYPES - SCORE_TYPES for top in node.tops)
+    known = {**{Blob(top, 0): shape for top, shape in shapes.items()}, **found}
     for node in graph:
-        if node.type in SCORE_TYPES and node.bottoms[0] in found:
+        if node.type in HOST_TYPES:
             try:
-                check_shape(node.layer, found[node.bottoms[0]])
+                check_shapes(node.layer, [known.get(blob) for blob in node.bottoms])
             except UnsupportedError as problem:
                 builder.problems.append(UnsupportedError(f"{where}: {problem}"))
     return found, builder.problems

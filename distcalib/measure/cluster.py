@@ -251,8 +251,8 @@ def _few_trials() -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """Raise OSError or MeasureError unless something answers at HOST:PORT; Ray itself would go on trying for ten minutes
-    (2.60, measured) and write all of it to stderr. "auto" is looked up by Ray, which fails at once."""
+    """Raise OSError or MeasureError unless something answers at HOST:PORT; Ray itself would go on trying for ten
+    minutes (2.60, measured) and write all of it to stderr. "auto" is looked up by Ray, which fails at once."""
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")

@@ -41,11 +41,7 @@ def detection_evaluate(
     UnsupportedError for shapes that do not fit.
     """
     p = layer.detection_evaluate_param
-    if found.shape[-1:] != (7,) or labels.shape[-1:] != (8,):
-        raise UnsupportedError(
-            f"layer '{layer.name}' ({layer.type}): its bottoms have shapes {found.shape} and {labels.shape}; rows of 7 "
-            "as DetectionOutput makes them and of 8 as AnnotatedData does are needed"
-        )
+    check_rows(layer, found.shape, labels.shape)
     rows, objects = found.reshape(-1, 7), _objects(layer, labels.reshape(-1, 8))
     rows = rows[(rows[:, 0] != -1) & (rows[:, 1] != -1)]  # of an iteration without detections
     rows = rows[np.lexsort((-rows[:, 2], rows[:, 1], rows[:, 0]))]  # stable
@@ -69,8 +65,21 @@ def check_detection_evaluate(layer: LayerParameter) -> None:
     where = f"layer '{layer.name}' ({layer.type})"
     if not p.num_classes:
         raise UnsupportedError(f"{where}: has no num_classes; give the number of classes, background included")
-    if p.overlap_threshold <= 0.0:
-        raise UnsupportedError(f"{where}: overlap_threshold={p.overlap_threshold:g}; it must be above 0")
+    if not 0.0 < p.overlap_threshold <= 1.0:
+        raise UnsupportedError(f"{where}: overlap_threshold={p.overlap_threshold:g}; it must be above 0 and at most 1")
+    resize = p.resize_param
+    pads = resize.resize_mode == ResizeParameter.FIT_LARGE_SIZE_AND_PAD
+    if p.name_size_file and p.HasField("resize_param") and pads and not (resize.height and resize.width):
+        raise UnsupportedError(f"{where}: resize_param needs the height and the width that images were padded to")
+
+
+def check_rows(layer: LayerParameter, found: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """UnsupportedError unless these are the shapes of rows of detections and of labels."""
+    if found[-1:] != (7,) or labels[-1:] != (8,):
+        raise UnsupportedError(
+            f"layer '{layer.name}' ({layer.type}): its bottoms have shapes {found} and {labels}; rows of 7 "
+            "as DetectionOutput makes them and of 8 as AnnotatedData does are needed"
+        )
 
 
 @lru_cache(maxsize=4)

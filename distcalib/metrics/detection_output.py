@@ -7,6 +7,7 @@ equal scores are ordered by class, then by prior, so that a score is the same ev
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,16 +34,10 @@ def detection_output(layer: LayerParameter, bottoms: list[Array]) -> Array:
     """
     p = layer.detection_output_param
     loc, conf, priors = bottoms[:3]
+    check_sizes(layer, loc.shape, conf.shape, priors.shape)
     corners, variances = priors.reshape(2, -1, 4)
-    n_priors, n_classes = len(corners), int(p.num_classes)
+    n_items, n_priors, n_classes = len(loc), len(corners), int(p.num_classes)
     n_loc = 1 if p.share_location else n_classes
-    n_items = len(loc)
-    if loc.size != n_items * n_priors * n_loc * 4 or conf.size != n_items * n_priors * n_classes:
-        raise UnsupportedError(
-            f"layer '{layer.name}' ({layer.type}): its bottoms have {loc.size // n_items} and {conf.size // n_items} "
-            f"values an image for {n_priors} priors, {n_classes} classes and {n_loc} boxes a prior; "
-            f"{n_priors * n_loc * 4} and {n_priors * n_classes} would fit"
-        )
     predicted, scores = loc.reshape(n_items, n_priors, n_loc, 4), conf.reshape(n_items, n_priors, n_classes)
     # All images and classes at once: a class has few candidates, and each call of NumPy has its price.
     groups, prior = _candidates(p, scores)
@@ -68,6 +63,8 @@ def check_detection_output(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{where}: it takes loc, conf and priors, and makes one top")
     if not p.num_classes:
         raise UnsupportedError(f"{where}: has no num_classes; give the number of classes, background included")
+    if math.isnan(p.confidence_threshold):
+        raise UnsupportedError(f"{where}: confidence_threshold=nan; it must be a number")
     if not p.nms_param.nms_threshold >= 0.0:
         raise UnsupportedError(f"{where}: nms_threshold={p.nms_param.nms_threshold:g}; it must not be negative")
     if not 0.0 < p.nms_param.eta <= 1.0:
@@ -75,6 +72,23 @@ def check_detection_output(layer: LayerParameter) -> None:
     if not p.share_location and not 0 <= p.background_label_id < p.num_classes:
         raise UnsupportedError(
             f"{where}: share_location: false with background_label_id={p.background_label_id}, which is no class"
+        )
+
+
+def check_sizes(
+    layer: LayerParameter, loc: tuple[int, ...], conf: tuple[int, ...], priors: tuple[int, ...]
+) -> None:
+    """UnsupportedError for shapes of bottoms that do not fit each other or the parameters."""
+    p = layer.detection_output_param
+    n_priors, n_classes = math.prod(priors) // 8, int(p.num_classes)
+    n_loc = 1 if p.share_location else n_classes
+    found = tuple(math.prod(shape[1:]) for shape in (loc, conf))
+    wanted = n_priors * n_loc * 4, n_priors * n_classes
+    if found != wanted:
+        raise UnsupportedError(
+            f"layer '{layer.name}' ({layer.type}): its bottoms have {found[0]} and {found[1]} values an image for "
+            f"{n_priors} priors, {n_classes} classes and {n_loc} box{'es' if n_loc > 1 else ''} a prior; "
+            f"{wanted[0]} and {wanted[1]} would fit"
         )
 
 

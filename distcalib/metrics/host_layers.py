@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
 from distcalib.errors import DataError, UnsupportedError
-from distcalib.metrics.detection_evaluate import check_detection_evaluate, detection_evaluate
-from distcalib.metrics.detection_output import check_detection_output, detection_output
+from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
+from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
 from distcalib.metrics.partial import Partial, PartialScore
 
@@ -99,10 +99,15 @@ def check_layer(layer: LayerParameter) -> None:
         )
 
 
-def check_shape(layer: LayerParameter, shape: Sequence[int]) -> None:
-    """UnsupportedError if a first bottom of `shape` is nothing for `layer`, as far as its parameters tell."""
-    if layer.type == YOLO_DETECTION:
-        check_map(layer, tuple(shape))
+def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]) -> None:
+    """UnsupportedError if bottoms of these shapes are nothing for `layer`, as far as its parameters tell.
+
+    None: a shape that is not known; then those that are are not compared with it.
+    """
+    count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
+    known = [shape for shape in shapes[:count] if shape is not None]
+    if check is not None and len(known) == count:
+        check(layer, *known)
 
 
 def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
@@ -205,6 +210,13 @@ SCORE_TYPES = frozenset(_EVALUATORS) | MAP_TYPES
 
 HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
+
+_SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
+    YOLO_DETECTION: (1, check_map),
+    "DetectionOutput": (3, check_sizes),
+    DETECTION: (2, check_rows),
+}
+"""By type how many bottoms are looked at, and by what."""
 
 LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy"}
 """Those of them where a lower value is better."""

@@ -179,7 +179,13 @@ def test_detection_evaluate_refuses_other_shapes() -> None:
     ("text", "said"),
     [
         ("", "has no num_classes; give the number of classes, background included"),
-        ("overlap_threshold: 0", "overlap_threshold=0; it must be above 0"),
+        ("overlap_threshold: 0", "overlap_threshold=0; it must be above 0 and at most 1"),
+        ("overlap_threshold: nan", "overlap_threshold=nan; it must be above 0 and at most 1"),
+        ("overlap_threshold: 1.5", "overlap_threshold=1.5; it must be above 0 and at most 1"),
+        (
+            'name_size_file: "a" resize_param { resize_mode: FIT_LARGE_SIZE_AND_PAD height: 30 }',
+            "resize_param needs the height and the width that images were padded to",
+        ),
     ],
 )
 def test_check_layer_refuses_a_detection_evaluate(text: str, said: str) -> None:

@@ -198,6 +198,7 @@ def test_left_of_groups_is_what_suppressed_leaves_of_each(eta: float) -> None:
             ["a", "b", "c"],
             "nms_threshold=nan; it must not be negative",
         ),
+        ("num_classes: 3 confidence_threshold: nan", ["a", "b", "c"], "confidence_threshold=nan; it must be a number"),
         ("num_classes: 3 nms_param { eta: 0 }", ["a", "b", "c"], "eta=0; it must be above 0 and at most 1"),
         (
             "num_classes: 3 share_location: false background_label_id: 5",

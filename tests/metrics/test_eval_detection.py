@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.errors import DataError, UnsupportedError
-from distcalib.metrics import Detections, check_layer, check_shape, merged, score_layer
+from distcalib.metrics import Detections, check_layer, check_shapes, merged, score_layer
 from distcalib.metrics.eval_detection import decoded, eval_detection
 
 Array = npt.NDArray[Any]
@@ -284,9 +284,9 @@ def test_eval_detection_refuses_shapes_that_do_not_fit() -> None:
     with pytest.raises(UnsupportedError, match=said):
         eval_detection(layer(), np.zeros((1, 40, 4, 5), f), np.zeros((1, 1, 1, 8), f))
     with pytest.raises(UnsupportedError, match=said):
-        check_shape(layer(), (1, 40, 4, 5))
-    check_shape(layer(), (7, 40, 4, 4))
-    check_shape(LayerParameter(type="Accuracy"), (7,))
+        check_shapes(layer(), [(1, 40, 4, 5)])
+    check_shapes(layer(), [(7, 40, 4, 4)])
+    check_shapes(LayerParameter(type="Accuracy"), [(7,)])
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,39 @@ def test_inspect_refuses_a_score_without_its_one_top(tiny_ssd: TinySsd, tmp_path
     assert inspect(file, tiny_ssd.weights).problems == (f"net.prototxt: {said}",)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            'bottom: "prob_flat" bottom: "priors" top: "out"',
+            'bottom: "prob_flat" bottom: "priors" top: "out" # share_location',
+            "",
+        ),
+        (
+            "detection_output_param { num_classes: 3",
+            "detection_output_param { num_classes: 3 share_location: false",
+            "layer 'out' (DetectionOutput): its bottoms have 512 and 384 values an image for 128 priors, 3 classes and "
+            "3 boxes a prior; 1536 and 384 would fit",
+        ),
+        (
+            'bottom: "out" bottom: "label" top: "map"',
+            'bottom: "label" bottom: "out" top: "map"',
+            "layer 'map' (DetectionEvaluate): its bottoms have shapes (1, 1, -1, 8) and (1, 1, -1, 7); rows of 7 as "
+            "DetectionOutput makes them and of 8 as AnnotatedData does are needed",
+        ),
+    ],
+    ids=["fits", "share_location", "swapped"],
+)
+def test_inspect_sees_bottoms_of_detection_layers_that_do_not_fit(
+    tiny_ssd: TinySsd, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    file = tmp_path / "net.prototxt"
+    text = tiny_ssd.prototxt.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new + "\n"))
+    assert inspect(file, tiny_ssd.weights).problems == ((f"net.prototxt: {said}",) if said else ())
+
+
 def test_evaluate_takes_a_net_that_silences_boxes_and_detections(tiny_ssd: TinySsd, tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     silence = 'layer { name: "s" type: "Silence" bottom: "label" bottom: "out" }'
