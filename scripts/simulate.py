@@ -79,6 +79,7 @@ class Simulated:
 
     winner: Candidate
     answered: Mapping[Candidate, Measurement | Verdict]
+    distances: Mapping[str, float]
     minimal: bool
     seconds: float
     busy_seconds: float
@@ -105,7 +106,15 @@ def simulate(
     cost, cluster = measuring.cost, session.pool.cluster
     assert cost.passes is not None, "two passes were measured"
     minimal = measuring.is_minimal(winner, tolerance)
-    return Simulated(winner, measuring.answered, minimal, cluster.clock, cluster.busy_seconds, cost.passes)
+    return Simulated(
+        winner,
+        measuring.answered,
+        measuring.distances,
+        minimal,
+        cluster.clock,
+        cluster.busy_seconds,
+        cost.passes,
+    )
 
 
 def resnet50() -> SimulatedNet:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from distcalib.errors import DistcalibError, MeasureError
 from distcalib.measure import Enough, Job, JobResult, Placement
 from distcalib.measure.actor import Outcome
 from distcalib.measure.call import Call
@@ -85,7 +86,10 @@ class SimulatedActor:
         if method in ("prepare", "make_worker"):
             return Ref(cluster.clock, Outcome())
         cluster.clock += cluster.task_seconds
-        outcome = self._outcome(method, *args)
+        try:
+            outcome = self._outcome(method, *args)
+        except DistcalibError as error:
+            outcome = Outcome(error=error)
         cluster.busy_seconds += outcome.seconds
         self._free_at = max(self._free_at, cluster.clock) + outcome.seconds
         ref = Ref(self._free_at, outcome)
@@ -99,12 +103,15 @@ class SimulatedActor:
         key, _, given, drop = args
         for name in drop:
             self._programs.pop(name, None)
+        if method == "run" and key not in self._programs:
+            raise MeasureError(f"{key}: is not loaded")
         if method == "run":
             rows, seconds = engine.run(self._programs[key], given)
             return Outcome(rows=rows, run_seconds=seconds)
-        self._programs[key] = given
         compile_seconds = engine.compile_seconds(given) if method == "compile" else 0.0
-        return Outcome(compile_seconds=compile_seconds, load_seconds=engine.load_seconds(given))
+        load_seconds = engine.load_seconds(given)
+        self._programs[key] = given
+        return Outcome(compile_seconds=compile_seconds, load_seconds=load_seconds)
 
 
 class SimulatedPool:

@@ -49,8 +49,9 @@ class RankSpec:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some candidates of a chunk on some iterations; `begin` and `head` are those of the chunk."""
+    """Some candidates of a chunk on some iterations; `begin` and `head` are those of the chunk, `chunk` its names."""
 
+    chunk: tuple[str, ...]
     begin: int
     head: NetSpec
     candidates: Mapping[str, NetSpec]
@@ -66,20 +67,42 @@ class Pace:
     int8: float
 
 
+@dataclass(frozen=True)
+class Most:
+    """Into how many pieces a chunk may be divided, and its candidates into how many parts."""
+
+    pieces: int
+    parts: int
+
+
+def most_pieces(
+    chunks: Sequence[tuple[int, Mapping[str, NetSpec]]], reference: Mapping[int, Sequence[Array]], n_bytes: int
+) -> Most:
+    """As many as take `n_bytes` of a node's object store for a chunk: every piece carries the weights that are not
+    those of the file, and every part of the candidates the whole reference."""
+    changed = {id(blob): blob.nbytes for _, chunk in chunks for one in chunk.values() for blob in _changed(one)}
+    compared = sum(array.nbytes for values in reference.values() for array in values)
+    return Most(max(1, n_bytes // max(1, sum(changed.values()))), max(1, n_bytes // max(1, compared)))
+
+
+def _changed(spec: NetSpec) -> Iterator[Array]:
+    return (blob for blobs in spec.changed.values() for blob in blobs)
+
+
 def divided(
     chunks: Sequence[tuple[int, Mapping[str, NetSpec]]],
     iterations: Sequence[int],
     n_actors: int,
-    most_parts: int,
+    most: Most,
     pace: Pace,
 ) -> Iterator[Piece]:
     """The chunks, on all iterations, in pieces for `n_actors`, so that the longest takes as short as can be.
 
     Candidates are divided where compiling takes longest, for those of a piece are compiled one after the other, and
-    iterations where running does.  `most_parts`: of the candidates of a chunk.
+    iterations where running does.
     """
     span = 1 + max((begin for begin, _ in chunks), default=0)
-    ways = [_ways(begin / span, len(chunk), len(iterations), n_actors, most_parts, pace) for begin, chunk in chunks]
+    ways = [_ways(begin / span, len(chunk), len(iterations), n_actors, most, pace) for begin, chunk in chunks]
     chosen = [way[0] for way in ways]
     slowest = [(-way[0].seconds, place, way[1:]) for place, way in enumerate(ways)]
     heapq.heapify(slowest)
@@ -94,7 +117,7 @@ def divided(
         head = next(iter(chunk.values()))
         for names in _cut(list(chunk), way.n_parts):
             for block in _cut(iterations, way.n_blocks):
-                yield Piece(begin, head, {name: chunk[name] for name in names}, tuple(block))
+                yield Piece(tuple(chunk), begin, head, {name: chunk[name] for name in names}, tuple(block))
 
 
 @dataclass(frozen=True)
@@ -111,16 +134,15 @@ class _Way:
         return self.n_parts * self.n_blocks
 
 
-def _ways(
-    head: float, n_candidates: int, n_iterations: int, most_pieces: int, most_parts: int, pace: Pace
-) -> Sequence[_Way]:
+def _ways(head: float, n_candidates: int, n_iterations: int, n_actors: int, most: Most, pace: Pace) -> Sequence[_Way]:
     """How a chunk can be divided, from not at all to the fastest; `head` is the part of the net before it."""
     found: list[_Way] = []
-    for n_parts in range(1, min(n_candidates, max(1, most_pieces), most_parts) + 1):
+    n_pieces = max(1, min(n_actors, most.pieces))
+    for n_parts in range(1, min(n_candidates, n_pieces, most.parts) + 1):
         n_tails = -(-n_candidates // n_parts)
         compiling = (head + n_tails * (1.0 - head)) * pace.compiling
         running = head * pace.fp32 + n_tails * (1.0 - head) * pace.int8
-        for n_blocks in range(1, min(n_iterations, max(1, most_pieces // n_parts)) + 1):
+        for n_blocks in range(1, min(n_iterations, n_pieces // n_parts) + 1):
             found.append(_Way(compiling + -(-n_iterations // n_blocks) * running, n_parts, n_blocks))
     better: list[_Way] = []
     for way in sorted(found, key=lambda way: (way.n_pieces, way.seconds)):

@@ -97,7 +97,7 @@ def _mapping(text: str) -> Any:
     for form in forms:
         try:
             return ast.literal_eval(form)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError):
             continue
     return None
 

@@ -1,8 +1,9 @@
 """The positions of one job that no actor was given yet.
 
-They are cut into one stretch an actor, its home: an actor takes shards from the front of its own stretch and, when that
-is used up, from the back of the longest other one. So in every job the same actor meets mostly the same batches (which
-its worker keeps decoded, see data/keeping.py), and each shard is a forward run through the database.
+They are cut into one stretch an actor, its home, or into as many as there are actors of use (dispatcher.n_useful): an
+actor takes shards from the front of its own stretch and, when that is used up or it has none, from the back of the
+longest other one. So in every job the same actor meets mostly the same batches (which its worker keeps decoded, see
+data/keeping.py), and each shard is a forward run through the database.
 
 Where beginnings count, as for a test that looks at the first so many positions, there is one stretch that all take from
 the front of: with one each, no beginning was complete before nearly all was done.

@@ -75,12 +75,14 @@ def check_detection_output(layer: LayerParameter) -> None:
         )
 
 
-def check_sizes(
-    layer: LayerParameter, loc: tuple[int, ...], conf: tuple[int, ...], priors: tuple[int, ...]
-) -> None:
+def check_sizes(layer: LayerParameter, loc: tuple[int, ...], conf: tuple[int, ...], priors: tuple[int, ...]) -> None:
     """UnsupportedError for shapes of bottoms that do not fit each other or the parameters."""
     p = layer.detection_output_param
     n_priors, n_classes = math.prod(priors) // 8, int(p.num_classes)
+    if math.prod(priors) % 8:
+        raise UnsupportedError(
+            f"layer '{layer.name}' ({layer.type}): its priors have shape {priors}, not (1, 2, 4n) as PriorBox makes it"
+        )
     n_loc = 1 if p.share_location else n_classes
     found = tuple(math.prod(shape[1:]) for shape in (loc, conf))
     wanted = n_priors * n_loc * 4, n_priors * n_classes

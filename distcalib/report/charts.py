@@ -90,7 +90,7 @@ def ticks(low: float, high: float, least: float = 0.0) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+    return [i * step + 0.0 for i in range(first, last + 1)]
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

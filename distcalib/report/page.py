@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from distcalib.report.charts import Chart, Point, chart
 from distcalib.report.record import CalibrationReport, drop_text, score_name
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def page(report: CalibrationReport) -> str:
 
 @cache
 def _template() -> jinja2.Template:
+    import jinja2  # not before it is needed: a command that writes no page would start later for it
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("distcalib.report"),
         autoescape=True,
@@ -64,13 +68,13 @@ def _template() -> jinja2.Template:
 
 def _number(value: float | None, digits: int = 6) -> str:
     """As the terminal shows it."""
-    return "–" if value is None else f"{value:,.{digits}g}"
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}g}"
 
 
 def _layers(report: CalibrationReport) -> list[LayerRow]:
-    """Those that were ranked in net order; without a ranking the FP32 layers come first."""
+    """Those that were ranked in net order, then the others, FP32 first."""
     int8 = frozenset(report.int8_layers)
-    names = [*report.distances] or [*report.fp32_layers, *report.int8_layers]
+    names = dict.fromkeys([*report.distances, *report.fp32_layers, *report.int8_layers])
     finite = {name: value for name, value in report.distances.items() if math.isfinite(value)}
     largest = max(finite.values(), default=0.0) or 1.0
     return [

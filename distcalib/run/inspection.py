@@ -163,14 +163,18 @@ def _guess(layer: caffe_pb2.LayerParameter, channels: int | None) -> tuple[int, 
         height, width = transform.resize_param.height, transform.resize_param.width
     if not height or not width or not layer.data_param.batch_size:
         return None
-    channels = channels or (1 if transform.force_gray or len(transform.mean_value) == 1 else 3)
+    if transform.force_gray:
+        channels = 1
+    elif len(transform.mean_value) > 1:
+        channels = len(transform.mean_value)
+    channels = channels or (1 if transform.mean_value else 3)
     return layer.data_param.batch_size, channels, height + 2 * transform.pad, width + 2 * transform.pad
 
 
 def _channels_read(graph: Graph, data: Node, blobs: Blobs) -> int | None:
     """How many channels the weights of a convolution that reads `data` are for; None if no caffemodel tells."""
     weights = blobs.weights if isinstance(blobs, FileBlobs) else {}
-    for reader in graph.consumers.get(data.tops[0], ()):
+    for reader in (reader for top in data.tops[:1] for reader in graph.consumers.get(top, ())):
         kernels = weights.get(reader.name, ())[:1] if reader.type == "Convolution" else ()
         if kernels and kernels[0].ndim == 4:
             return int(kernels[0].shape[1]) * reader.layer.convolution_param.group

@@ -65,6 +65,8 @@ class Results:
     """The measurements of one run, by candidate."""
 
     fp32_score: float | None = None
+    fp32_seconds: float = 0.0
+    """Actor-seconds of its pass."""
     fp32_values: Sequence[PartialScore] = ()
     """By iteration."""
     fp32_kept: Mapping[int, Mapping[Blob, NDArray[np.float32]]] = field(default_factory=dict)
@@ -125,6 +127,7 @@ class Measuring(Results):
         self.fp32_values = [row.scores[self.metric] for row in found]
         self.fp32_score = merged(self.fp32_values, self.options.ap_version)
         self.fp32_kept = {i: row.values for i, row in enumerate(found) if row.values}
+        self.fp32_seconds = result.run_seconds
         self.cost.unavoidable += result.run_seconds
         if not math.isfinite(self.fp32_score):
             raise EngineError(

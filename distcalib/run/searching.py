@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.ranking import Pace, RankSpec, divided, output_weights
+from distcalib.engine.ranking import Pace, RankSpec, divided, most_pieces, output_weights
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
@@ -299,10 +299,9 @@ class Searching:
         iterations = tuple(sorted(reference))
         phase = f"{self.label}ranking {len(request.layers)} layers"
         weights = output_weights(reference)
-        n_bytes = sum(array.nbytes for values in reference.values() for array in values)
-        most_parts = max(1, RANKED_BYTES // max(1, n_bytes))  # each part has a reference of its own
         chunks = programs.chunks(request.layers, self.switches.share_prefixes)
-        pieces = list(divided(chunks, iterations, self._n_actors, most_parts, self._pace))
+        most = most_pieces(chunks, reference, RANKED_BYTES)
+        pieces = list(divided(chunks, iterations, self._n_actors, most, self._pace))
         jobs = [
             Job(
                 f"rank/{i}",
@@ -323,12 +322,15 @@ class Searching:
             for i, piece in enumerate(pieces)
         ]
         seen: dict[str, list[float]] = {layer: [] for layer in request.layers}
-        for result in measuring.timed(phase, jobs):
+        failed: set[str] = set()
+        for piece, result in zip(pieces, measuring.timed(phase, jobs), strict=True):
+            # The whole chunk: how it was divided must not show.
+            failed.update(() if result.complete else piece.chunk)
             for row in rows(result):
                 for name, one in row.distances.items():
                     seen[name].append(one)
-        whole = len(iterations)
-        distances = {name: fsum(found) / whole if len(found) == whole else inf for name, found in seen.items()}
+        n = len(iterations)
+        distances = {name: inf if name in failed else fsum(found) / n for name, found in seen.items()}
         measuring.distances = measuring.distances or distances
         worst = max(distances, key=lambda layer: distances[layer])
         measuring.session.reporter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
@@ -347,8 +349,8 @@ class Searching:
     def _pace(self) -> Pace:
         """What the FP32 pass and the all-INT8 one took."""
         n_iterations = len(self._decider.reference)
-        fp32 = max(self.measuring.cost.unavoidable - self._pass_seconds, 0.0)
-        return Pace(self._compile_seconds, fp32 / n_iterations, self._pass_seconds / n_iterations)
+        fp32, int8 = self.measuring.fp32_seconds, self._pass_seconds
+        return Pace(self._compile_seconds, fp32 / n_iterations, int8 / n_iterations)
 
     @property
     def _n_actors(self) -> int:
@@ -430,7 +432,7 @@ def n_ahead(n_wanted: int, n_actors: int, n_iterations: int, iteration_seconds: 
         compiling = ceil(n / n_actors) * compile_seconds
         running = ceil(n * n_iterations / n_busy) * iteration_seconds
         n_of_use = n_wanted + sum(LIKELY ** (i + 1) for i in range(n_more))
-        return (compiling + running + n_busy * HELP_SECONDS) / n_of_use
+        return (compiling + running + max(n, n_busy) * HELP_SECONDS) / n_of_use
 
     return min(range(16), key=lambda n: (seconds_each(n), n))
 

@@ -84,10 +84,10 @@ class Target:
 
     def write(self, prototxt: str, report: CalibrationReport) -> None:
         """Write the net and both reports, in the folder made if it is not there.  Raises OutputError."""
+        texts = {self.prototxt: prototxt, self.report: report.to_json(), self.page: page(report)}
         self.make_folder()
-        write_atomically(self.prototxt, prototxt)
-        write_atomically(self.report, report.to_json())
-        write_atomically(self.page, page(report))
+        for path, text in texts.items():
+            write_atomically(path, text)
 
     def _refused(self, error: OSError) -> OutputError:
         reason = error.strerror or str(error)

@@ -208,9 +208,7 @@ def test_pool_counts_actors_that_were_given_up(made_up: MadeUp) -> None:
     assert (pool.n_actors, pool.n_retired) == (3, 1), "as it was when it was closed"
 
 
-def test_pool_waits_until_a_node_that_has_just_died_is_gone(
-    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pool_waits_until_a_node_that_has_just_died_is_gone(made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
     made_up.silent = {"c (10.0.0.3)": LOST}
     pauses: list[float] = []
 
@@ -253,9 +251,7 @@ def test_pool_knows_the_object_stores_of_its_nodes(made_up: MadeUp) -> None:
     assert seen == [[0, 7], [0, 7, 5]]
 
 
-def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(
-    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[object] = []
     asked: list[list[str]] = []
 

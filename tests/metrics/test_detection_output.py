@@ -222,6 +222,12 @@ def test_detection_output_refuses_counts_that_do_not_fit() -> None:
         make_layer(layer("num_classes: 5"), [loc, conf, priors])
 
 
+def test_detection_output_refuses_priors_that_are_none() -> None:
+    loc, conf, priors = inputs()
+    with pytest.raises(UnsupportedError, match=r"its priors have shape \(1, 2, 359\), not \(1, 2, 4n\)"):
+        make_layer(layer("num_classes: 5"), [loc, conf, priors[..., :-1]])
+
+
 @pytest.mark.parametrize("top_k", [0, 1, 5, 30, 60, 200])
 def test_detection_output_takes_the_first_of_equal_scores(top_k: int) -> None:
     proto = layer(f"num_classes: {N_CLASSES} nms_param {{ nms_threshold: 0.6 top_k: {top_k} }} keep_top_k: 25")

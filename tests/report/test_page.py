@@ -83,6 +83,7 @@ def text_of(report: CalibrationReport) -> str:
         (replace(REPORT, distances={"conv2": math.inf, "conv3": 0.5}), "conv2 INT8 – conv3 FP32 0.5"),
         (replace(REPORT, distances={"conv2": 0.0, "conv3": 0.0}), "conv2 INT8 0 conv3 FP32 0"),
         (replace(REPORT, distances={}), "conv3 FP32 conv2 INT8"),
+        (replace(REPORT, distances={"conv3": 0.5}), "conv3 FP32 0.5 conv2 INT8 –"),  # --keep-int8 conv2
         (replace(REPORT, without_int8_kernel=("conv2",)), "conv2 no INT8 kernel here INT8"),
         (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 AP is taken as 11point."),
         (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
@@ -135,6 +136,11 @@ def test_page_needs_nothing_else(report: CalibrationReport) -> None:
     made = page(report)
     assert made == page(report)
     assert not re.search(r"https?:|src=|href=|<script|@import|url\(", made)
+
+
+def test_page_shows_a_dash_for_what_is_no_number() -> None:
+    broken = CandidateRecord((), 2, False, math.nan, math.inf, "no kernel")
+    assert "none 2 – – could not be run: no kernel" in text_of(replace(REPORT, candidates=(broken,)))
 
 
 def test_page_shows_names_as_they_are() -> None:

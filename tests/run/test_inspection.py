@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 
-from distcalib.run.inspection import inspect
+from distcalib.caffe import caffe_pb2
+from distcalib.run.inspection import _guess, inspect
 from tests.data.databases import write_lmdb
 from tests.run.tiny import QUANTIZABLE, Tiny, make_tiny
 
@@ -63,6 +65,24 @@ def test_inspect_guesses_the_shape_of_absent_data_from_its_crop(tmp_path: Path, 
     found = inspect(net.prototxt)
     assert found.layers[0].shapes == ((8, 3, size, size), (8,))
     assert found.notes[0].endswith(f"shapes below assume (8, 3, {size}, {size})")
+
+
+@pytest.mark.parametrize(
+    ("transform", "known", "expected"),
+    [
+        ("", None, 3),
+        ("", 4, 4),
+        ("mean_value: 1", None, 1),
+        ("mean_value: 1", 3, 3),
+        ("force_gray: true", 3, 1),
+        ("mean_value: 1 mean_value: 2", 3, 2),
+    ],
+)
+def test_guessed_channels_are_those_of_the_transform_then_of_the_weights(
+    transform: str, known: int | None, expected: int
+) -> None:
+    text = f"data_param {{ batch_size: 2 }} transform_param {{ crop_size: 5 {transform} }}"
+    assert _guess(text_format.Parse(text, caffe_pb2.LayerParameter()), known) == (2, expected, 5, 5)
 
 
 def test_inspect_of_absent_data_takes_the_channels_that_the_weights_are_for(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from distcalib.engine.ranking import RankSpec
+from distcalib.errors import EngineError
 from distcalib.run.searching import Switches
 from scripts.scaling_plot import plot
 from scripts.simulate import ACTORS, Simulated, resnet50, simulate, ssd_vgg16
@@ -49,6 +51,27 @@ def test_simulate_finds_the_planted_layers(n_actors: int, confidence: float | No
 def test_simulate_goes_one_path_whatever_helps(n_actors: int, switches: Switches, confidence: float | None) -> None:
     expected, found = small(1, confidence), small(n_actors, confidence, switches)
     assert list(found.answered.items()) == list(expected.answered.items())
+
+
+class WithoutConv3(SimulatedNet):
+    """A net that cannot be compiled with conv3 in INT8 from a cut on."""
+
+    def load_seconds(self, spec: object) -> float:
+        if isinstance(spec, RankSpec) and "conv3" in spec.candidates:
+            raise EngineError("conv3: has no kernel")
+        return super().load_seconds(spec)
+
+
+@pytest.mark.parametrize("n_actors", [3, 16, 64])
+@pytest.mark.parametrize("compile_seconds", [0.01, 3.0])
+def test_simulate_goes_one_path_where_a_part_of_a_ranking_fails(n_actors: int, compile_seconds: float) -> None:
+    times = replace(NET.times, compile_seconds=compile_seconds)
+    net = WithoutConv3("small", WORK, times, NET.n_images, NET.batch, NET.hard)
+    expected, found = (simulate(net, n, tolerance=TOLERANCE) for n in (1, n_actors))
+    assert list(found.answered.items()) == list(expected.answered.items())
+    assert found.distances == expected.distances
+    infinite = [name for name, one in found.distances.items() if one == float("inf")]
+    assert infinite == ["conv2", "conv3"], "the chunk, however it is divided"
 
 
 def test_simulate_takes_the_sum_of_the_work_on_one_actor() -> None:
