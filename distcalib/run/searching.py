@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.engine.ranking import Pace, RankSpec, divided, most_pieces, output_weights
+from distcalib.engine.dividing import Pace, divided, most_pieces
+from distcalib.engine.ranking import RankSpec, output_weights
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
 from distcalib.measure import Job, JobResult
