@@ -1,8 +1,8 @@
 """The chunks of a ranking, divided among actors where there are more of them than chunks.
 
-A piece has some of the candidates of its chunk, or some of the iterations, and what all pieces run before the cut is the
-same: so no distance depends on how a chunk is divided, and the measured times that this goes by may differ from run to
-run.
+A piece has some of the candidates of its chunk, or some of the iterations, and what all pieces run before the cut is
+the same.  So no distance depends on how a chunk is divided, and the times that this goes by, which were measured, may
+differ from run to run.
 """
 
 import heapq
