@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_stdout()
         return ERROR
     except OSError as error:
-        if error.errno != errno.ENOSPC or error.filename is not None:
+        if error.errno != errno.ENOSPC or not _stdout_is_full():
             raise
         _drop_stdout()
         print("distcalib: stdout: No space left on device; free some, or send the output elsewhere", file=sys.stderr)
@@ -77,6 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"distcalib: interrupted; {str(error) or 'no result was written'}", file=sys.stderr)
         return TERMINATED if was_terminated() else INTERRUPTED
+
+
+def _stdout_is_full() -> bool:
+    """Whether not even the end of a line fits."""
+    try:
+        print(flush=True)
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+    return False
 
 
 def _drop_stdout() -> None:

@@ -1,5 +1,6 @@
 """Every mistake of a user is one sentence on stderr, exit code 1, and nothing is written."""
 
+import errno
 import os
 import shlex
 import signal
@@ -314,6 +315,15 @@ def test_stdout_on_a_full_disk_is_told_in_one_sentence(tiny: Tiny, flags: list[s
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     assert run.stderr == "distcalib: stdout: No space left on device; free some, or send the output elsewhere\n"
     assert run.returncode == ERROR
+
+
+def test_another_full_disk_is_not_taken_for_stdout(monkeypatch: pytest.MonkeyPatch, tiny: Tiny) -> None:
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("distcalib.cli.inspect.inspect", full)
+    with pytest.raises(OSError, match="No space left"):
+        main(["inspect", str(tiny.prototxt)])
 
 
 def test_a_temporary_folder_too_deep_for_sockets_is_told(tiny: Tiny, tmp_path: Path) -> None:
