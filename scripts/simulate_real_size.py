@@ -22,10 +22,10 @@ ACTORS = (1, 16, 256, 1024)
 HARD = (0.02, 0.025, 0.02)
 #: Images/s of a core, FP32 in a first pass and INT8 in later ones, seconds to compile and to import: docs/real-size.md.
 MEASURED: Mapping[str, Times] = {
-    "ssd300-vgg16": Times(1.68, 6.76, 0.4, 0.11),
-    "ssd512-vgg16": Times(0.60, 2.35, 0.5, 0.10),
-    "ssd300-mobilenet": Times(36.0, 123.0, 0.3, 0.05),
-    "yolo-v2-416": Times(3.48, 12.9, 1.5, 0.16),
+    "ssd300-vgg16": Times(1.74, 6.84, 0.4, 0.11),
+    "ssd512-vgg16": Times(0.58, 2.31, 0.6, 0.10),
+    "ssd300-mobilenet": Times(35.98, 122.95, 0.3, 0.06),
+    "yolo-v2-416": Times(3.59, 13.05, 1.5, 0.13),
 }
 
 

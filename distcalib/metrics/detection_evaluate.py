@@ -48,10 +48,11 @@ def detection_evaluate(
     objects = objects[np.lexsort((objects[:, 1], objects[:, 0]))]
     if p.name_size_file:
         sizes = read_sizes(p.name_size_file, (files or {}).get(p.name_size_file))
+        resize = p.resize_param if p.HasField("resize_param") else None
         for item in np.unique(rows[:, 0]).astype(np.int64).tolist():
             size = sizes[(records[item] if records else item) % len(sizes)]
             for of_item, boxes in ((rows[:, 0] == item, rows[:, 3:]), (objects[:, 0] == item, objects[:, 3:7])):
-                boxes[of_item] = in_pixels(boxes[of_item], size, p.resize_param if p.HasField("resize_param") else None)
+                boxes[of_item] = in_pixels(boxes[of_item], size, resize)
     is_hit, counts = _matched(p, rows, objects)
     rows = rows[counts]
     return Detections(

@@ -102,7 +102,7 @@ def check_layer(layer: LayerParameter) -> None:
 def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]) -> None:
     """UnsupportedError if bottoms of these shapes are nothing for `layer`, as far as its parameters tell.
 
-    None: a shape that is not known; then those that are are not compared with it.
+    None: not known, and then none of them is looked at.
     """
     count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
     known = [shape for shape in shapes[:count] if shape is not None]

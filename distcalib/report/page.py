@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distcalib.report.charts import Chart, Point, chart
-from distcalib.report.record import CalibrationReport, drop_text, score_name
+from distcalib.report.record import CalibrationReport, CandidateRecord, CurvePoint, drop_text, score_name
 
 if TYPE_CHECKING:
     import jinja2
@@ -93,21 +93,22 @@ def _classes(report: CalibrationReport) -> list[ClassRow]:
 
 def _candidates_chart(report: CalibrationReport) -> Chart | None:
     """What candidates lose by the number of their FP32 layers, of those that were measured."""
-    points = [
-        Point(len(one.fp32_layers), one.drop, _told(one.fp32_layers, one.drop), one.fp32_layers == report.fp32_layers)
-        for one in report.candidates
-        if one.drop is not None and math.isfinite(one.drop)
-    ]
+    points = _points(report, [(len(one.fp32_layers), one) for one in report.candidates])
     return chart(points, "layers in FP32", _loses(report), report.tolerance, whole=True) if len(points) > 1 else None
 
 
 def _pareto_chart(report: CalibrationReport) -> Chart | None:
-    points = [
-        Point(one.images_per_second, one.drop, _told(one.fp32_layers, one.drop), one.fp32_layers == report.fp32_layers)
-        for one in report.pareto
-        if math.isfinite(one.drop)
-    ]
+    points = _points(report, [(one.images_per_second, one) for one in report.pareto])
     return chart(points, "images/s of an actor, predicted", _loses(report), report.tolerance) if points else None
+
+
+def _points(report: CalibrationReport, placed: Sequence[tuple[float, CandidateRecord | CurvePoint]]) -> list[Point]:
+    """What is lost by each, at its x, of those of which that is known."""
+    return [
+        Point(x, one.drop, _told(one.fp32_layers, one.drop), one.fp32_layers == report.fp32_layers)
+        for x, one in placed
+        if one.drop is not None and math.isfinite(one.drop)
+    ]
 
 
 def _loses(report: CalibrationReport) -> str:
