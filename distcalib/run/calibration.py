@@ -109,8 +109,8 @@ class _Run:
         quantizer = Quantizer(base.graph, options)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
-        isa_environment(options.isa)
         self.build = open_build(options.root, options.isa)
+        isa_environment(options.isa)
         self.target.check()
         if options.performance_model:
             return self._write_dummy(base, quantizer, metric)

@@ -13,6 +13,7 @@ from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
+from tests.cpu import needs_vnni
 
 NAMES = (
     *("chain_fp32_middle", "chain_requantized", "chain_same_scale", "concat_two_scales", "concat_u8_s8"),
@@ -56,6 +57,7 @@ def test_every_recorded_net_is_in_the_table(golden: Path) -> None:
     assert len(NAMES) == 43
 
 
+@needs_vnni
 @pytest.mark.golden
 @pytest.mark.parametrize("name", NAMES)
 def test_build_model_answers_like_intel_caffe(golden: Path, name: str) -> None:
@@ -87,6 +89,7 @@ def test_build_model_runs_int8_kernels(golden: Path, name: str) -> None:
         assert recorded.kernels[layer].endswith(wanted), recorded.kernels
 
 
+@needs_vnni
 @pytest.mark.golden
 def test_requantization_rounds_twice(golden: Path) -> None:
     """One rounding in place of two would leave 20 % of the values off, a tie broken by float error 3.4 %."""
