@@ -11,4 +11,5 @@ ISAS = usable_isas(read_text(Path("/proc/cpuinfo")), os.environ.get(ISA_VARIABLE
 """oneDNN's names, widest first."""
 HAS_VNNI = any(name.endswith(("VNNI", "AMX")) for name in ISAS)
 
+needs_avx2 = pytest.mark.skipif(not ISAS, reason="needs the INT8 kernels of a CPU with AVX2")
 needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="needs the exact INT8 kernels of a CPU with VNNI or AMX")

@@ -19,10 +19,12 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
+from distcalib.engine.arithmetic import NATIVE, Arithmetic, integers_of
 from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal
 from distcalib.layers.batch_norm import stored_blobs
+from distcalib.layers.products import along_channels, product
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
@@ -37,7 +39,8 @@ DETECTED = (1, 1, VARIES, 7)
 class BuiltModel:
     """An ov.Model, the blob names of its parameters and results in order, and the values whose ranges it reports last.
 
-    `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products.
+    `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products; `emulated`: no
+    INT8 kernel is to run any of them.
     """
 
     model: ov.Model
@@ -45,6 +48,7 @@ class BuiltModel:
     outputs: tuple[Blob, ...]
     taps: tuple[Blob, ...]
     multipliers: frozenset[str]
+    emulated: bool
 
 
 def device_outputs(graph: Graph) -> tuple[Blob, ...]:
@@ -82,8 +86,9 @@ def build_model(
     taps: Sequence[Blob] = (),
     keep: Iterable[Blob] | None = None,
     given: Mapping[Blob, tuple[int, ...]] | None = None,
+    arithmetic: Arithmetic = NATIVE,
 ) -> BuiltModel:
-    """Convert `graph`; quantization_params in its layers decide what runs INT8.
+    """Convert `graph`; quantization_params in its layers decide what runs INT8, `arithmetic` how.
 
     `shapes` are those of the data layers' tops.  The results are `keep` (default: `device_outputs`), then, if there are
     `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each.  With `given`, values with their
@@ -92,29 +97,40 @@ def build_model(
     """
     refuse_unconverted(graph, where)
     outputs = tuple(keep) if keep is not None else device_outputs(graph)
-    builder = _Builder(graph, blobs, shapes, where)
+    builder = _Builder(graph, blobs, shapes, where, arithmetic)
     if given is not None:
         builder.begin_at(given, outputs)
     builder.run()
-    results = [builder.values[blob] for blob in outputs]
+    results = [builder.real(blob) for blob in outputs]
     if taps:
-        results.append(_ranges([builder.values[blob] for blob in taps]))
+        results.append(_ranges([builder.real(blob) for blob in taps]))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
-    return BuiltModel(model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups))
+    return BuiltModel(
+        model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups), arithmetic.emulated
+    )
 
 
-def build_errors(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, products: Sequence[Blob]) -> BuiltModel:
+def build_errors(
+    graph: Graph,
+    blobs: Blobs,
+    shapes: Shapes,
+    where: str,
+    products: Sequence[Blob],
+    arithmetic: Arithmetic = NATIVE,
+) -> BuiltModel:
     """The FP32 net, and beside each layer with a quantization_param the same layer on integers, from the same input.
 
     The results are, for each of `products` (the top of a convolution or inner product, BatchNorm and Scale folded in),
     integer result less FP32 result, before any ReLU or sum: its mean over the positions, (N, M) f32.
     Raises UnsupportedError and WeightsError.
     """
-    builder = _ErrorBuilder(graph, blobs, shapes, where)
+    builder = _ErrorBuilder(graph, blobs, shapes, where, arithmetic)
     builder.run()
     results = [ops.result(builder.errors[blob]) for blob in products]
     model = ov.Model(results, list(builder.parameters.values()), where)
-    return BuiltModel(model, tuple(builder.parameters), tuple(products), (), frozenset(builder.groups))
+    return BuiltModel(
+        model, tuple(builder.parameters), tuple(products), (), frozenset(builder.groups), arithmetic.emulated
+    )
 
 
 def needed_for(
@@ -162,8 +178,9 @@ def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
 
 
 class _Builder:
-    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
+    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
+        self.arithmetic, self.integers = arithmetic, integers_of(arithmetic)
         self.groups = find_fused(graph)
         self.params = params_of(graph)
         self.stored = storage(graph, self.groups, self.params)
@@ -177,8 +194,15 @@ class _Builder:
         for blob, shape in given.items():
             parameter = ops.parameter(list(shape), np.float32, str(blob))
             self.parameters[str(blob)] = parameter
-            self.values[blob] = parameter.output(0)
+            grid = self.stored.get(blob)
+            x = parameter.output(0)
+            self.values[blob] = x if grid is None else self.integers.take(x, grid)
         self.needed = needed_for(self.graph, self.groups, outputs, given)
+
+    def built(self, model: ov.Model, outputs: Sequence[Blob], taps: Sequence[Blob] = ()) -> BuiltModel:
+        """The model with what is in it."""
+        names = frozenset(self.groups)
+        return BuiltModel(model, tuple(self.parameters), tuple(outputs), tuple(taps), names, self.arithmetic.emulated)
 
     def run(self) -> None:
         """Convert all layers, or raise one error that names everything that cannot be converted."""
@@ -228,15 +252,18 @@ class _Builder:
                 self.parameters[blob.name] = parameter
                 self.values[blob] = parameter.output(0)
 
+    def real(self, blob: Blob) -> Output:
+        """The value as real numbers."""
+        grid = self.stored.get(blob)
+        return self.values[blob] if grid is None else self.integers.real(self.values[blob], grid)
+
     def _plain(self, node: Node) -> None:
         layer = Layer(node.layer, self.blobs, self.where)
-        inputs = [self.values[blob] for blob in node.bottoms]
         grid = self.stored.get(node.tops[0]) if node.tops else None
-        if grid is not None and node.type == "Concat":
-            inputs = [self._on_grid(blob, grid) for blob in node.bottoms]
+        inputs = [self.real(blob) if grid is None else self._on_grid(blob, grid) for blob in node.bottoms]
         tops = convert(layer, inputs)
         if grid is not None and _makes_fractions(node):
-            tops = tuple(quantized.round_average(top, grid) for top in tops)
+            tops = tuple(self.integers.between(top, grid) for top in tops)
         for blob, value in zip(node.tops, tops, strict=True):
             self.values[blob] = value
 
@@ -245,54 +272,42 @@ class _Builder:
         value, stored = self.values[blob], self.stored.get(blob)
         if stored == grid:
             return value
-        return quantized.round_to_grid(value, grid) if stored is None else quantized.round_again(value, stored, grid)
+        return self.integers.take(value, grid) if stored is None else self.integers.again(value, stored, grid)
 
     def _group(self, group: Fused) -> Output:
         layer = Layer(group.node.layer, self.blobs, self.where)
         int8 = runs_int8(group, self.params, self.stored)
         param = self.params[group.name] if int8 else None
-        x = self.values[group.input]
-        if param is not None:
-            x = self._int8_input(group.input, param)
+        grid = self.stored.get(group.output)
         weight, bias = fold(group, self._group_blobs(group, layer))
-        y = self._multiply(layer, x, weight, bias, param)
+        if param is None:
+            y = self._multiply(layer, self.real(group.input), weight, bias)
+        else:
+            y = self.integers.multiply(layer, self._int8_input(group.input, param), weight, bias, param, grid)
         slope = own_relu(group.node.layer) if group.relu is None else group.relu.layer.relu_param.negative_slope
         y = _relu(y, slope)
         if group.residual is not None:
-            y = ops.add(y, self.values[group.residual]).output(0)
+            y = self._plus_residual(y, group.residual, grid)
             y = _relu(y, group.slope)
-        grid = self.stored.get(group.output)
-        return y if grid is None else quantized.round_to_grid(y, grid)
+        return y if grid is None else self.integers.store(y, grid)
+
+    def _plus_residual(self, y: Output, residual: Blob, grid: Grid | None) -> Output:
+        stored = self.stored.get(residual)
+        if grid is None or stored is None:
+            return ops.add(y, self.real(residual)).output(0)
+        return self.integers.plus(y, self.values[residual], stored, grid)
 
     def _int8_input(self, blob: Blob, param: caffe_pb2.QuantizationParameter) -> Output:
         grid = input_grid(param)
         if param.force_u8_input:
-            return quantized.round_to_grid(self.values[blob], Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
+            return self.integers.take(self.real(blob), Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
         return self._on_grid(blob, grid)
 
-    def _multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
-    ) -> Output:
-        """x times the folded weights, plus bias; integers if `param` is given."""
-        n_out = weight.shape[0]
-        if param is not None:
-            scales = np.array(param.scale_params, np.float64)
-            layer.require(
-                len(scales) in (1, n_out), f"{len(scales)} scale_params for {n_out} output channels; 1 or {n_out} fit"
-            )
-            scales = np.broadcast_to(scales, n_out)
-            bias = quantized.grid_bias(bias, param.scale_in[0], scales)
-        if layer.type == "InnerProduct":
-            node = _weights(weight, None if param is None else scales)
-            y = inner_product.multiply_rows(layer, x, node)
-            add = bias
-        else:
-            group = layer.proto.convolution_param.group
-            node = _weights(weight, None if param is None else scales, group)
-            y = convolution.convolve(layer, x, node)
-            add = bias.reshape(1, -1, 1, 1)
+    def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
+        """x times the folded weights, plus bias."""
+        y = product(layer, x, _fp32_weights(weight))
         y.get_node().set_friendly_name(layer.name)
-        return ops.add(y, ops.constant(add)).output(0) if np.any(bias) else y
+        return ops.add(y, ops.constant(along_channels(layer, bias))).output(0) if np.any(bias) else y
 
     def _group_blobs(self, group: Fused, layer: Layer) -> dict[str, tuple[Array, ...]]:
         """The group's blobs in the shapes that the net asks for."""
@@ -321,19 +336,17 @@ class _Builder:
 class _ErrorBuilder(_Builder):
     """Builds the net in FP32, and what its quantization_params would change in each layer by itself."""
 
-    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
-        super().__init__(graph, blobs, shapes, where)
+    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
+        super().__init__(graph, blobs, shapes, where, arithmetic)
         self.int8_params, self.params, self.stored = self.params, {}, {}
         self.errors: dict[Blob, Output] = {}
 
-    def _multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
-    ) -> Output:
-        exact = super()._multiply(layer, x, weight, bias, None)
+    def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
+        exact = super()._multiply(layer, x, weight, bias)
         int8 = self.int8_params.get(layer.name)
         if int8 is not None:
-            rounded = quantized.round_to_grid(x, input_grid(int8))
-            error = ops.subtract(super()._multiply(layer, rounded, weight, bias, int8), exact).output(0)
+            rounded = self.integers.take(x, input_grid(int8))
+            error = ops.subtract(self.integers.multiply(layer, rounded, weight, bias, int8), exact).output(0)
             positions = np.arange(2, len(error.get_shape()), dtype=np.int64)
             if len(positions):
                 error = ops.reduce_mean(error, positions).output(0)
@@ -341,21 +354,11 @@ class _ErrorBuilder(_Builder):
         return exact
 
 
-def _weights(weight: Array, scales: NDArray[np.float64] | None, group: int = 1) -> Output:
-    """W (M, ...) as a graph node, or as (group, M/group, ...) if grouped; int8 where there are scales (M,).
-
-    FP32 weights that can be are used where they lie: in the object store, shared by the actors of a node.
-    """
-    if scales is not None:
-        node = quantized.int8_weights(weight, scales)
-    elif is_lendable(weight):
-        node = ops.constant(lent(weight), shared_memory=True).output(0)
-    else:
-        node = ops.constant(weight).output(0)
-    if group == 1:
-        return node
-    shape = np.array([group, weight.shape[0] // group, *weight.shape[1:]], np.int64)
-    return ops.reshape(node, shape, special_zero=False).output(0)
+def _fp32_weights(weight: Array) -> Output:
+    """W (M, ...) as a graph node, used where it lies if it can be: in the object store, shared by a node's actors."""
+    if is_lendable(weight):
+        return ops.constant(lent(weight), shared_memory=True).output(0)
+    return ops.constant(weight).output(0)
 
 
 def _relu(x: Output, slope: float | None) -> Output:

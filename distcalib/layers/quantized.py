@@ -62,10 +62,14 @@ def round_average(x: Output, grid: Grid) -> Output:
     pool_ave_then_conv: 9 % of the values one step off). Snapping to 1/4096 first makes ties exact and moves no
     average of up to 1024 values across one.
     """
+    return _from_integers(round_fractions(x, grid.scale), grid)
+
+
+def round_fractions(x: Output, scale: float = 1.0) -> Output:
+    """x·scale, which are averages of integers, rounded with ties to even: f32 integers; see round_average."""
     fine = np.float32(4096.0)
-    snapped = ops.round(ops.multiply(x, np.float32(grid.scale) * fine), "half_to_even")
-    integers = ops.round(ops.multiply(snapped, np.float32(1.0) / fine), "half_to_even")
-    return _from_integers(integers.output(0), grid)
+    snapped = ops.round(ops.multiply(x, np.float32(scale) * fine), "half_to_even")
+    return ops.round(ops.multiply(snapped, np.float32(1.0) / fine), "half_to_even").output(0)
 
 
 def _from_integers(integers: Output, grid: Grid) -> Output:
