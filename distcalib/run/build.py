@@ -21,7 +21,7 @@ from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
 from distcalib.measure.machine import read_text, usable_isas
 from distcalib.metrics import DETECTION, YOLO_DETECTION
-from distcalib.run.isa import ARITHMETIC_VARIABLE, CPUINFO, NATIVE_ISA, Isa, choose_isa
+from distcalib.run.isa import CPUINFO, NATIVE_ISA, Isa, arithmetic_environment, choose_isa
 from distcalib.run.net import Net
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -50,7 +50,7 @@ class CaffeBuild:
         """
         name = "LD_LIBRARY_PATH"
         handed_on = {name: os.environ[name]} if name in os.environ else {}
-        return {ARITHMETIC_VARIABLE: self.isa.arithmetic, **handed_on}
+        return {**arithmetic_environment(self.isa), **handed_on}
 
 
 def open_build(root: str | Path | None, isa: str) -> CaffeBuild | None:
