@@ -19,10 +19,10 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
-from distcalib.engine.arithmetic import NATIVE, Arithmetic, integers_of
+from distcalib.engine.arithmetic import NATIVE, Arithmetic, Integers
 from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.layers.products import along_channels, product
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
@@ -180,7 +180,7 @@ def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
 class _Builder:
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
-        self.arithmetic, self.integers = arithmetic, integers_of(arithmetic)
+        self.arithmetic, self.integers = arithmetic, Integers(arithmetic)
         self.groups = find_fused(graph)
         self.params = params_of(graph)
         self.stored = storage(graph, self.groups, self.params)
@@ -280,15 +280,13 @@ class _Builder:
         param = self.params[group.name] if int8 else None
         grid = self.stored.get(group.output)
         weight, bias = fold(group, self._group_blobs(group, layer))
-        if param is None:
-            y = self._multiply(layer, self.real(group.input), weight, bias)
-        else:
-            y = self.integers.multiply(layer, self._int8_input(group.input, param), weight, bias, param, grid)
         slope = own_relu(group.node.layer) if group.relu is None else group.relu.layer.relu_param.negative_slope
-        y = _relu(y, slope)
+        if param is None:
+            y = quantized.relu(self._multiply(layer, self.real(group.input), weight, bias), slope)
+        else:
+            y = self.integers.multiply(layer, self._int8_input(group.input, param), weight, bias, param, grid, slope)
         if group.residual is not None:
-            y = self._plus_residual(y, group.residual, grid)
-            y = _relu(y, group.slope)
+            y = quantized.relu(self._plus_residual(y, group.residual, grid), group.slope)
         return y if grid is None else self.integers.store(y, grid)
 
     def _plus_residual(self, y: Output, residual: Blob, grid: Grid | None) -> Output:
@@ -346,7 +344,9 @@ class _ErrorBuilder(_Builder):
         int8 = self.int8_params.get(layer.name)
         if int8 is not None:
             rounded = self.integers.take(x, input_grid(int8))
-            error = ops.subtract(self.integers.multiply(layer, rounded, weight, bias, int8), exact).output(0)
+            error = ops.subtract(self.integers.multiply(layer, rounded, weight, bias, int8, None, None), exact).output(
+                0
+            )
             positions = np.arange(2, len(error.get_shape()), dtype=np.int64)
             if len(positions):
                 error = ops.reduce_mean(error, positions).output(0)
@@ -359,14 +359,6 @@ def _fp32_weights(weight: Array) -> Output:
     if is_lendable(weight):
         return ops.constant(lent(weight), shared_memory=True).output(0)
     return ops.constant(weight).output(0)
-
-
-def _relu(x: Output, slope: float | None) -> Output:
-    if slope is None:
-        return x
-    if slope == 0.0:
-        return ops.relu(x).output(0)
-    return ops.prelu(x, ops.constant(np.array([slope], np.float32))).output(0)
 
 
 def _makes_fractions(node: Node) -> bool:
