@@ -111,7 +111,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 def add_isa(parser: argparse.ArgumentParser) -> None:
     """Which CPU is measured for."""
     parser.add_argument(
-        "--isa", choices=tuple(ISAS), default="native", help="measure with the kernels of this CPU (default: native)"
+        "--isa", choices=tuple(ISAS), default="native", help="compute the integers of this CPU, natively or emulated (default: native, the nearest to this one)"
     )
 
 
