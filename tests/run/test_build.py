@@ -22,6 +22,7 @@ from distcalib.measure import JobResult
 from distcalib.run.build import flat, open_build, refuse_for_caffe
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
+from distcalib.run.isa import arithmetic_environment
 from distcalib.run.net import make_net
 from distcalib.run.options import CalibrationOptions
 from tests.conftest import ROOT
@@ -167,9 +168,10 @@ def test_an_actor_finds_the_libraries_that_the_driver_does(standin: StandIn, mon
     build = open_build(standin.root, "native")
     assert build is not None
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/mkl/lib")
-    assert build.environment == {"LD_LIBRARY_PATH": "/opt/mkl/lib"}
+    arithmetic = arithmetic_environment(build.isa)
+    assert build.environment == {"LD_LIBRARY_PATH": "/opt/mkl/lib", **arithmetic}
     monkeypatch.delenv("LD_LIBRARY_PATH")
-    assert build.environment == {}
+    assert build.environment == arithmetic
 
 
 @pytest.mark.parametrize(
