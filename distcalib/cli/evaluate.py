@@ -83,9 +83,12 @@ def lines(result: Evaluation) -> list[str]:
             weight = result.loss_weights[name]
             line += f" (* {weight:.6g} = {weight * score:.6g} loss)"
         shown.append(line)
-        for label, ap in result.average_precisions.get(name, {}).items():
+        aps = {label: f"{ap:.6g}" for label, ap in result.average_precisions.get(name, {}).items()}
+        absent = result.classes_without_objects.get(name, ())
+        aps |= dict.fromkeys(absent, "no object in the data, counts as 0")
+        for label, ap in sorted(aps.items()):
             called = f" ({result.class_names[label]})" if label in result.class_names else ""
-            shown.append(f"    class {label}{called}: {ap:.6g}")
+            shown.append(f"    class {label}{called}: {ap}")
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
     if result.bad_records is not None and result.bad_records.count:

@@ -85,6 +85,8 @@ class CalibrationReport:
     fp32_average_precisions: Mapping[int, float]
     """Of FP32 the AP by class, where the metric is an mAP; of the delivered file `average_precisions`."""
     average_precisions: Mapping[int, float]
+    classes_without_objects: tuple[int, ...]
+    """Where the metric is an mAP: those of which the data has no object; they have no AP, and count 0 in the mean."""
     class_names: Mapping[int, str]
     """Of a label map, as far as there is one."""
     fp32_score: float | None
@@ -208,6 +210,8 @@ class Evaluation:
     scores: Mapping[str, float]
     average_precisions: Mapping[str, Mapping[int, float]]
     """Of each blob that is an mAP, the AP by class, taken as `ap_version` says."""
+    classes_without_objects: Mapping[str, tuple[int, ...]]
+    """Of each blob that is an mAP, the classes of which the data has no object: they count 0."""
     ap_version: str
     class_names: Mapping[int, str]
     """Of a label map, as far as there is one."""

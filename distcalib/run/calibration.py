@@ -14,7 +14,7 @@ from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomicall
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
 from distcalib.measure.interrupts import was_terminated
-from distcalib.metrics import average_precisions, choose_score, detections_of, is_map, lower_is_better
+from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -272,6 +272,7 @@ class _Run:
             ap_version=options.ap_version if detections_of(measuring.fp32_values[:1]) else None,
             fp32_average_precisions=average_precisions(detections_of(measuring.fp32_values), options.ap_version),
             average_precisions=average_precisions(detections_of(measuring.winner_values), options.ap_version),
+            classes_without_objects=absent_classes(detections_of(measuring.fp32_values)),
             class_names=base.class_names,
             fp32_score=measuring.fp32_score,
             all_int8_score=None if first is None else first.score,

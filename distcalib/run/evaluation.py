@@ -10,7 +10,15 @@ from pathlib import Path
 from distcalib.caffe.graph import Graph
 from distcalib.engine.spec import Row
 from distcalib.measure import JobResult
-from distcalib.metrics import DEFAULT_AP, LOSS_TYPES, average_precisions, detections_of, merged
+from distcalib.metrics import (
+    DEFAULT_AP,
+    LOSS_TYPES,
+    Detections,
+    absent_classes,
+    average_precisions,
+    detections_of,
+    merged,
+)
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
@@ -73,11 +81,12 @@ def evaluate(
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
         int8 = running_int8(net.graph)
-        means, weights_of = scores(found, ap_version), loss_weights(net)
+        means, weights_of, detected = scores(found, ap_version), loss_weights(net), detections(found)
         return Evaluation(
             model=str(model),
             scores=means,
-            average_precisions=class_scores(found, ap_version),
+            average_precisions={name: average_precisions(parts, ap_version) for name, parts in detected.items()},
+            classes_without_objects={name: absent_classes(parts) for name, parts in detected.items()},
             ap_version=ap_version,
             class_names=net.class_names,
             n_values={name: partial.denominator for name, partial in _whole(found).scores.items()},
@@ -107,10 +116,10 @@ def scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> Mapping[str, f
     return {name: merged([row.scores[name] for row in found], ap_version) for name in found[0].scores}
 
 
-def class_scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> dict[str, dict[int, float]]:
-    """The AP of each class, of each output blob that has detections."""
-    detected = {name: detections_of(row.scores[name] for row in found) for name in found[0].scores}
-    return {name: average_precisions(parts, ap_version) for name, parts in detected.items() if parts}
+def detections(found: Sequence[Row]) -> dict[str, list[Detections]]:
+    """The detections of all iterations, of each output blob that has some."""
+    parts = {name: detections_of(row.scores[name] for row in found) for name in found[0].scores}
+    return {name: of_blob for name, of_blob in parts.items() if of_blob}
 
 
 def loss_weights(net: Net) -> dict[str, float]:
