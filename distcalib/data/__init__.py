@@ -8,6 +8,7 @@ from distcalib.data.keeping import Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.missing import find_missing
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, Index, Source
@@ -31,4 +32,5 @@ __all__ = [
     "find_missing",
     "load_arrays",
     "open_source",
+    "random_parts",
 ]

@@ -74,6 +74,17 @@ def decode(encoded: bytes, flags: int) -> Bytes:
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)
 
 
+def as_jpeg(image: Bytes) -> bytes:
+    """An image (H, W, C) as OpenCV encodes it by itself: the quality is 95. Raises BadRecord."""
+    try:
+        is_made, encoded = cv2.imencode(".jpg", image)
+    except cv2.error as error:
+        raise BadRecord(f"cannot be encoded as JPEG ({error.err}); write it again or leave it out") from error
+    if not is_made:
+        raise BadRecord("cannot be encoded as JPEG; write it again or leave it out")
+    return encoded.tobytes()
+
+
 def stacked(images: Sequence[Pixels]) -> Pixels:
     """Images (C, H, W) as (N, C, H, W) in C order: u8, or float32 where one is; bytes and floats may be mixed."""
     dtype = np.uint8 if all(image.dtype == np.uint8 for image in images) else np.float32

@@ -26,8 +26,8 @@ from distcalib.quantize.scales import Quantizer
 from distcalib.quantize.storage import ZERO_POINT, weight_integers
 
 _S32_MAX = 2**31 - 1
-# The data layers whose values transform_param makes.
-_TRANSFORMING = ("Data", "ImageData", "AnnotatedData")
+TRANSFORMING = ("Data", "ImageData", "AnnotatedData")
+"""The data layers whose values transform_param makes."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def _problems(quantizer: Quantizer, name: str) -> Iterator[str]:
     if names:
         yield f"shares weights with other layers (param '{names[0]}'), and -fu changes its own; leave out -fu"
     data = graph.producer[group.input]
-    if data.type not in _TRANSFORMING or group.input != data.tops[0]:
+    if data.type not in TRANSFORMING or group.input != data.tops[0]:
         yield (
             f"reads '{group.input.name}' of layer '{data.name}' ({data.type}), which has no transform_param for -fu to "
-            f"write to; {', '.join(_TRANSFORMING)} layers have one, else leave out -fu"
+            f"write to; {', '.join(TRANSFORMING)} layers have one, else leave out -fu"
         )
         return
     readers = [node for node in graph.consumers[group.input] if node is not group.node]

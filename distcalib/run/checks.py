@@ -1,21 +1,20 @@
 """What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from distcalib.caffe import Weights
-from distcalib.caffe.graph import Graph, Node
 from distcalib.caffe.paths import resolve_path
-from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA
+from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
-from distcalib.quantize.force_u8 import ignores_data
+from distcalib.quantize.force_u8 import TRANSFORMING
 from distcalib.quantize.fusion import find_fused
-from distcalib.quantize.storage import ZERO_POINT, params_of
+from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
 MOST_ITERATIONS = 2**31 - 1
@@ -41,7 +40,6 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
-    found += [f"{net.name}: {said}" for node in nodes for said in _padding_problems(net.graph, node)]
     if not nodes and not any(node.type in REFUSED_DATA for node in net.graph):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
     inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
@@ -58,12 +56,9 @@ def net_notes(net: Net) -> list[str]:
     found = []
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
-        transform, samplers = layer.transform_param, layer.annotated_data_param.batch_sampler
-        if layer.type == "AnnotatedData":
-            random = ["batch_sampler"] if any(sampler.ListFields() for sampler in samplers) else []
-            random += [name for name in ("distort_param", "expand_param") if transform.HasField(name)]
-            if random:
-                found.append(f"{where}: random {' and '.join(random)} {'are' if random[1:] else 'is'} not applied")
+        random = random_parts(layer)
+        if random:
+            found.append(f"{where}: random {' and '.join(random)} {'are' if random[1:] else 'is'} not applied")
         if layer.detection_output_param.HasField("save_output_param"):
             found.append(f"{where}: save_output_param is ignored: no detections are written to files")
         if layer.detection_output_param.visualize:
@@ -111,18 +106,23 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
         raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
 
 
-def _padding_problems(graph: Graph, data: Node) -> Iterator[str]:
-    """What reads the frame that transform_param.pad puts around an image, and would not take it for zeros."""
-    if not data.layer.transform_param.pad:
-        return
-    for reader in graph.consumers.get(data.tops[0], ()):
-        if ignores_data(reader.layer):
-            continue
-        if not reader.layer.quantization_param.force_u8_input:
-            yield (
-                f"layer '{data.name}' ({data.type}): transform_param.pad frames the image with {ZERO_POINT}, which is "
-                f"zero with force_u8_input only, and '{reader.name}' ({reader.type}) has none; pad there instead"
+def data_warnings(net: Net) -> list[str]:
+    """A sentence for everything in the data layers that Intel Caffe does otherwise than one would expect."""
+    found = []
+    for layer in net.test.layer:
+        where = f"{net.name}: layer '{layer.name}' ({layer.type})"
+        transform = layer.transform_param
+        if layer.type in TRANSFORMING and transform.pad:
+            found.append(
+                f"{where}: transform_param.pad frames encoded images with pixels of 0, to which neither mean nor scale "
+                "is applied, and leaves raw records without a frame; let the first convolution pad"
             )
+        if layer.type in TRANSFORMING and transform.crop_size and transform.HasField("resize_param"):
+            found.append(
+                f"{where}: Intel Caffe cuts the crop out of the image before resize_param, which has no other effect "
+                "than to move it; take resize_param or crop_size out"
+            )
+    return found
 
 
 def _said(check: Callable[[], object]) -> list[str]:

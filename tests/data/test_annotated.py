@@ -96,9 +96,10 @@ def test_images_are_those_of_a_data_layer(tmp_path: Path, transform: str) -> Non
     datums = [encoded_datum(noise(11, 16, 3, seed=i)) for i in range(4)]
     for datum in datums:
         datum.height, datum.width, datum.channels = 11, 16, 3
-    source = opened(write_lmdb(tmp_path / "db", entries(annotated(d, 2) for d in datums)), 4, transform)
+    batch = 1 if "FIT_SMALL" in transform else 4
+    source = opened(write_lmdb(tmp_path / "db", entries(annotated(d, 8 // batch) for d in datums)), batch, transform)
     plain = write_lmdb(tmp_path / "plain", [(b"%08d" % i, d.SerializeToString()) for i, d in enumerate(datums)])
-    expected = DatabaseSource(data_layer(plain, 4, transform), PROTOTXT)
+    expected = DatabaseSource(data_layer(plain, batch, transform), PROTOTXT)
     got = source.batch(0)
     assert got["data"].tobytes() == expected.batch(0)["data"].tobytes()
     assert source.shapes["data"] == expected.shapes["data"] == got["data"].shape

@@ -7,7 +7,7 @@ import pytest
 
 from distcalib.data import REFUSED_DATA
 from distcalib.errors import UnsupportedError, WeightsError
-from distcalib.run.checks import net_problems, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.checks import data_warnings, net_problems, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.net import open_net
 from tests.run.tiny import Tiny, make_tiny
 
@@ -54,19 +54,34 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     )
 
 
-def test_net_problems_name_who_would_take_the_frame_for_pixels(tmp_path: Path) -> None:
-    def pad(text: str) -> str:
-        return text.replace("transform_param {", "transform_param { pad: 1")
-
-    def force(text: str) -> str:
-        param = "quantization_param { scale_in: 1 scale_out: 1 scale_params: 1 force_u8_input: true }"
-        return pad(text).replace('name: "conv1" type', f'name: "conv1" {param} type')
-
-    assert net_problems(open_net(make_tiny(tmp_path / "plain", edit=pad).prototxt)) == [
-        "net.prototxt: layer 'data' (Data): transform_param.pad frames the image with 128, which is zero with "
-        "force_u8_input only, and 'conv1' (Convolution) has none; pad there instead"
-    ]
-    assert net_problems(open_net(make_tiny(tmp_path / "forced", edit=force).prototxt)) == []
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", []),
+        ("crop_size: 8", []),
+        ("resize_param { height: 8 width: 8 }", []),
+        (
+            "pad: 1",
+            [
+                "net.prototxt: layer 'data' (Data): transform_param.pad frames encoded images with pixels of 0, to which "
+                "neither mean nor scale is applied, and leaves raw records without a frame; let the first convolution pad"
+            ],
+        ),
+        (
+            "crop_size: 8 resize_param { height: 8 width: 8 }",
+            [
+                "net.prototxt: layer 'data' (Data): Intel Caffe cuts the crop out of the image before resize_param, which "
+                "has no other effect than to move it; take resize_param or crop_size out"
+            ],
+        ),
+    ],
+    ids=["nothing", "crop", "resize", "pad", "resize_and_crop"],
+)
+def test_data_warnings_tell_what_intel_caffe_does_with_images(tmp_path: Path, given: str, said: list[str]) -> None:
+    tiny = make_tiny(tmp_path, edit=lambda text: text.replace("transform_param {", f"transform_param {{ {given}"))
+    net = open_net(tiny.prototxt)
+    assert data_warnings(net) == said
+    assert net_problems(net) == []
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
