@@ -25,6 +25,7 @@ from distcalib.run.checks import net_problems
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
+from distcalib.run.framing import frame_note
 from distcalib.run.isa import isa_environment, measured_isa
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
@@ -109,6 +110,8 @@ class _Run:
         quantizer = Quantizer(base.graph, options)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
+            if said := frame_note(base, quantizer, self.weights, options.skip_bad_records):
+                self.reporter.note(said)
         isa_environment(options.isa)
         self.build = open_build(options.root, options.isa)
         self.target.check()

@@ -120,3 +120,43 @@ def test_the_map_of_yolo_is_that_of_intel_caffe(rules: Path, tmp_path: Path, nam
     path = moved(folder / f"{name}.prototxt", tmp_path, places)
     found, _ = score(path, folder / f"{name}.caffemodel", "ev", 25)
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+PADDED = (
+    "enc_crop4_pad2",
+    "enc_nopad",
+    "enc_pad1_mean_scale",
+    "enc_pad2_mean_scale",
+    "enc_pad2_none",
+    "enc_pad2_scale",
+    "img_pad2_mean_scale",
+    "raw_pad2_mean_scale",
+)
+
+
+def test_every_recorded_frame_is_in_the_table(rules: Path) -> None:
+    assert {path.stem for path in (rules / "a_pad").glob("*.npz")} == set(PADDED)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", PADDED)
+def test_data_is_that_of_intel_caffe(rules: Path, name: str) -> None:
+    folder = rules / "a_pad"
+    net = open_net(folder / f"{name}.prototxt")
+    [node] = data_nodes(net.graph)
+    [answer] = [array for key, array in np.load(folder / f"{name}.npz").items() if key in ("data", "y_data")]
+    np.testing.assert_array_equal(open_source(node.layer, net.path).batch(0)["data"], answer)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize(
+    ("name", "expected"), [("tiny_ssd_jpeg_sampler", 0.124648), ("tiny_ssd_jpeg_plain", 0.116994)]
+)
+def test_batch_sampler_encodes_again_as_intel_caffe_does(golden: Path, name: str, expected: float) -> None:
+    folder = golden / "golden_ssd_jpeg"
+    net = open_net(folder / f"{name}.prototxt")
+    [node] = data_nodes(net.graph)
+    recorded = np.load(folder / f"{name}_batch0.npz")
+    np.testing.assert_array_equal(open_source(node.layer, net.path).batch(0)["data"], recorded["data"])
+    found, absent = score(folder / f"{name}.prototxt", folder / "tiny_ssd.caffemodel", "detection_eval", 8)
+    assert (found, absent) == (pytest.approx(expected, abs=1e-6), ())
