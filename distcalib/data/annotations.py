@@ -42,8 +42,8 @@ def label_rows(
 ) -> FloatArray:
     """Rows (n, 8) of (item, label, instance, xmin, ymin, xmax, ymax, difficult) of what is left in the `window`.
 
-    `size`: height and width of the image before resizing; None: as the record says.  `sampled`: whether the whole image was taken as a sample
-    first, which cuts the boxes off at its border.
+    `size`: height and width of the image before resizing; None: as the record says.  `sampled`: whether the whole image
+    was taken as a sample first, which cuts the boxes off at its border.
     Raises BadRecord for an image without a size that is resized: a box cannot follow it.
     """
     rows = [

@@ -127,7 +127,7 @@ class Transform:
 
     def n_channels(self, datum: caffe_pb2.Datum) -> int:
         """Those of an encoded record as it is decoded first. Raises BadRecord."""
-        return decode(datum.data, self._flags).shape[2]
+        return int(decode(datum.data, self._flags).shape[2])
 
     def finish(self, batch: Pixels) -> FloatArray:
         """(N, C, H, W) of `pixels` -> (value - mean) * scale, but for a frame: float32, a new array."""
@@ -178,8 +178,8 @@ class Transform:
             window = ((shape[1] - self.crop[0]) // 2, (shape[2] - self.crop[1]) // 2, *self.crop)
         if window[0] + window[2] > image.shape[1] or window[1] + window[3] > image.shape[2]:
             raise BadRecord(
-                f"is {times(image.shape)} before resize_param, and Intel Caffe cuts its crop out of that, placed by the "
-                "resized image: it lies outside, and Caffe aborts; take crop_size or resize_param out"
+                f"is {times(image.shape)} before resize_param, and Intel Caffe cuts its crop out of that, placed by "
+                "the resized image: it lies outside, and Caffe aborts; take crop_size or resize_param out"
             )
         self._see_frame(whole)
         if self._frames:
@@ -209,7 +209,7 @@ class Transform:
     def _framed(self, image: Pixels, window: tuple[int, int, int, int]) -> Pixels:
         """The window (top, left, height, width) of an image, and around it what the image has there, else 0."""
         pad, (top, left, height, width) = self._pad, window
-        framed = np.zeros((height + 2 * pad, width + 2 * pad, image.shape[0]), np.uint8).transpose(2, 0, 1)
+        framed: Pixels = np.zeros((height + 2 * pad, width + 2 * pad, image.shape[0]), np.uint8).transpose(2, 0, 1)
         begin = max(0, top - pad), max(0, left - pad)
         seen = image[:, begin[0] : top + height + pad, begin[1] : left + width + pad]
         down, right = begin[0] - (top - pad), begin[1] - (left - pad)

@@ -2,10 +2,10 @@
 
 Caffe rounds the size up, then drops a last window that would start in the padding. What an average is divided by is
 that of Intel Caffe's mkldnn_pooling_layer.cpp: the area of the kernel where there is padding, what rounding up added
-included (golden_rules, d_ave_k3s2p1_8: BVLC clips that), or where the kernel is 1 along an axis; the real pixels without
-padding or with `avg_include_pad: false`. OpenVINO has both. With `engine: CAFFE` Intel Caffe runs BVLC's loops, which
-divide by the part of a window inside the padded input [-pad, H + pad), whatever avg_include_pad says: the last row and
-column are multiplied by a constant.
+included (golden_rules, d_ave_k3s2p1_8: BVLC clips that), or where the kernel is 1 along an axis; the real pixels
+without padding or with `avg_include_pad: false`. OpenVINO has both. With `engine: CAFFE` Intel Caffe runs BVLC's loops,
+which divide by the part of a window inside the padded input [-pad, H + pad), whatever avg_include_pad says: the last
+row and column are multiplied by a constant.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The plain net rounds x = (p - mean)·scale to s8 on the way into the first convolution. Here the data layer itself gives
 x' = x·scale_in + 128, which the convolution takes as u8 without scaling, and its bias takes the 128 back out. Hence
-scale' = scale_in·scale, mean' = mean - 128/scale', and the data layer pads, since in the convolution 0 is no zero any more. It
-should pad with 128; Intel Caffe's pads with pixels of 0, and raw records not at all (data/transform.py), which costs
-accuracy: it is measured as it is.
+scale' = scale_in·scale, mean' = mean - 128/scale', and the data layer pads, since in the convolution 0 is no zero any
+more. It should pad with 128; Intel Caffe's pads with pixels of 0, and raw records not at all (data/transform.py), which
+costs accuracy: it is measured as it is.
 
 The predecessor takes (128/scale_in)·Σw from the bias, w being the weights as they are. Here w are the integers that
 are multiplied, over their scale: then the accumulators are those of the plain net, but where the frame shows. With the

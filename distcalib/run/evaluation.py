@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distcalib.caffe.graph import Graph
 from distcalib.engine.spec import Row
+from distcalib.errors import OptionError
 from distcalib.measure import JobResult
 from distcalib.metrics import (
     DEFAULT_AP,
@@ -16,6 +17,7 @@ from distcalib.metrics import (
     Detections,
     absent_classes,
     average_precisions,
+    choose_score,
     detections_of,
     merged,
 )
@@ -40,6 +42,7 @@ def evaluate(
     cores_per_actor: int | None = None,
     isa: str = "native",
     data: str | Path | None = None,
+    detection: bool = False,
     ap_version: str = DEFAULT_AP,
     root: str | Path | None = None,
     address: str | None = None,
@@ -51,7 +54,8 @@ def evaluate(
 
     Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores, which
     None sets by the memory.  `root`: a build folder of Intel Caffe, which measures in place of the embedded engine.
-    `ap_version`: how detections become an AP.  `address`: of a Ray cluster, all nodes of which measure.
+    `detection`: the net must have a layer that is scored by mAP.  `ap_version`: how detections become an AP.
+    `address`: of a Ray cluster, all nodes of which measure.
     `skip_bad_records`: a record that cannot be read is left out.  `ship_data`: actors are sent the data and open none.
     Raises the errors of distcalib.errors.
     """
@@ -62,6 +66,8 @@ def evaluate(
     check_ship_data(ship_data, root)
     build = open_build(root, isa)
     net = open_net(Path(model))
+    if detection:
+        _refuse_without_map(net)
     with Session(
         net,
         Path(weights),
@@ -81,12 +87,12 @@ def evaluate(
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
         int8 = running_int8(net.graph)
-        means, weights_of, detected = scores(found, ap_version), loss_weights(net), detections(found)
+        means, weights_of = scores(found, ap_version), loss_weights(net)
         return Evaluation(
             model=str(model),
             scores=means,
-            average_precisions={name: average_precisions(parts, ap_version) for name, parts in detected.items()},
-            classes_without_objects={name: absent_classes(parts) for name, parts in detected.items()},
+            average_precisions=class_scores(found, ap_version),
+            classes_without_objects={name: absent_classes(parts) for name, parts in detections(found).items()},
             ap_version=ap_version,
             class_names=net.class_names,
             n_values={name: partial.denominator for name, partial in _whole(found).scores.items()},
@@ -106,6 +112,13 @@ def evaluate(
         )
 
 
+def _refuse_without_map(net: Net) -> None:
+    try:
+        choose_score(net.test, detection=True)
+    except OptionError as error:
+        raise OptionError(f"{net.name}: {error}") from None
+
+
 def _whole(found: Sequence[Row]) -> Row:
     """A row without records left out, if there is one."""
     return next((row for row in found if not row.left_out), found[0])
@@ -114,6 +127,11 @@ def _whole(found: Sequence[Row]) -> Row:
 def scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> Mapping[str, float]:
     """The mean over all iterations of each output blob, or its mAP, exact whatever actor measured which."""
     return {name: merged([row.scores[name] for row in found], ap_version) for name in found[0].scores}
+
+
+def class_scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> dict[str, dict[int, float]]:
+    """The AP of each class that has objects, of each output blob that has detections."""
+    return {name: average_precisions(parts, ap_version) for name, parts in detections(found).items()}
 
 
 def detections(found: Sequence[Row]) -> dict[str, list[Detections]]:

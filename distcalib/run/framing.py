@@ -41,8 +41,8 @@ def frame_note(net: Net, quantizer: Quantizer, weights: Path, skip_bad: bool | N
         source.close()
     if shapes[group.input.name][2:] != _plain_size(data.layer, net.path, skip_bad):
         return (
-            f"{where} pads, and with -fu Intel Caffe's data layer frames the images with pixels of 0 instead, which are "
-            "no zeros: the score shows what that costs"
+            f"{where} pads, and with -fu Intel Caffe's data layer frames the images with pixels of 0 instead, which "
+            "are no zeros: the score shows what that costs"
         )
     blobs = FileBlobs(net.weights(weights), weights.name, shared_params(test.layer))
     _, errors = layer_shapes(build_graph(test.layer, net.name), blobs, shapes, net.name)
@@ -53,8 +53,8 @@ def frame_note(net: Net, quantizer: Quantizer, weights: Path, skip_bad: bool | N
             "--encoded), or leave out -fu"
         )
     return (
-        f"{where} pads, and with -fu Intel Caffe's data layer would, which leaves raw records unpadded: the maps of the "
-        "net are smaller, and the score shows what that costs; encode the records, or leave out -fu"
+        f"{where} pads, and with -fu Intel Caffe's data layer would, which leaves raw records unpadded: the maps of "
+        "the net are smaller, and the score shows what that costs; encode the records, or leave out -fu"
     )
 
 

@@ -159,7 +159,7 @@ def test_transform_frames_no_raw_record(floats: bool) -> None:
 def test_transform_refuses_to_frame_some_records_and_others_not() -> None:
     made = transform("pad: 1")
     made.pixels(encoded_datum(noise(4, 4, 3)))
-    with pytest.raises(BadRecord, match="is raw, the first record is not, and transform_param.pad frames encoded ones"):
+    with pytest.raises(BadRecord, match=r"is raw, the first record is not, and transform_param\.pad frames encoded"):
         made.pixels(raw_datum(noise(3, 4, 4)))
 
 
@@ -213,14 +213,14 @@ def test_transform_resizes_the_short_side_then_crops() -> None:
         ("height: 10 width: 10 resize_mode: FIT_SMALL_SIZE", (10, 11)),
     ],
 )
-def test_transform_cuts_the_crop_out_of_the_image_before_resizing(resized: str, size: tuple[int, int], pad: int) -> None:
+def test_transform_cuts_the_crop_out_of_the_image_not_resized(resized: str, size: tuple[int, int], pad: int) -> None:
     image = noise(18, 20, 3)
     got = applied(f"resize_param {{ {resized} }} crop_size: 8 pad: {pad}", encoded_datum(image))
     np.testing.assert_array_equal(got, padded_element_by_element(image, size, 8, pad, 1.0))
 
 
 def test_transform_refuses_a_crop_outside_the_image_before_resizing() -> None:
-    with pytest.raises(BadRecord, match="is 3 x 6 x 6 before resize_param, .* it lies outside, and Caffe aborts"):
+    with pytest.raises(BadRecord, match=r"is 3 x 6 x 6 before resize_param, .* it lies outside, and Caffe aborts"):
         applied("resize_param { height: 10 width: 12 } crop_size: 6", encoded_datum(noise(6, 6, 3)))
 
 

@@ -63,15 +63,16 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
         (
             "pad: 1",
             [
-                "net.prototxt: layer 'data' (Data): transform_param.pad frames encoded images with pixels of 0, to which "
-                "neither mean nor scale is applied, and leaves raw records without a frame; let the first convolution pad"
+                "net.prototxt: layer 'data' (Data): transform_param.pad frames encoded images with pixels of 0, to "
+                "which neither mean nor scale is applied, and leaves raw records without a frame; let the first "
+                "convolution pad"
             ],
         ),
         (
             "crop_size: 8 resize_param { height: 8 width: 8 }",
             [
-                "net.prototxt: layer 'data' (Data): Intel Caffe cuts the crop out of the image before resize_param, which "
-                "has no other effect than to move it; take resize_param or crop_size out"
+                "net.prototxt: layer 'data' (Data): Intel Caffe cuts the crop out of the image before resize_param, "
+                "which has no other effect than to move it; take resize_param or crop_size out"
             ],
         ),
     ],

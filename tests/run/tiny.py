@@ -72,7 +72,8 @@ def make_tiny(
 ) -> Tiny:
     """Write the net into `folder`; its labels are what FP32 says (all but every 7th), or what the ruined net says.
 
-    `encoded`: its records are PNG images, not raw pixels.  `source` is written in place of the database's path; `edit` changes the text of the prototxt.
+    `source` is written in place of the database's path; `edit` changes the text of the prototxt.  `encoded`: the
+    records are PNG images, not raw pixels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.RandomState(1)
