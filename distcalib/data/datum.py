@@ -51,6 +51,8 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
         pixels = np.frombuffer(data, np.uint8)
     else:
         pixels = np.array(datum.float_data, np.float32)
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        raise BadRecord("holds values that are NaN or infinite; write it again or leave it out")
     if min(shape) < 1 or pixels.size != count:
         raise BadRecord(
             f"declares {times(shape)} = {count} values but holds {pixels.size} {'bytes' if data else 'floats'}; "

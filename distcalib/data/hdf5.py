@@ -61,8 +61,15 @@ class Hdf5Source:
         for name, start, stop in self.spans(iteration * self.batch_size, self.batch_size):
             file = self.file(name)
             for top, values in tops.items():
+                rows: FloatArray = values[at : at + stop - start]
                 with np.errstate(over="ignore"):  # beyond float32 is infinite, as HDF5 converts it for Caffe
-                    values[at : at + stop - start] = read_rows(name, file, top, start, stop)
+                    rows[:] = read_rows(name, file, top, start, stop)
+                lost = ~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+                if lost.any():
+                    raise DataError(
+                        f"{name}: row {start + int(np.argmax(lost))} of dataset '{top}' holds values that are NaN or "
+                        "infinite; correct it or leave it out"
+                    )
             at += stop - start
         return tops
 

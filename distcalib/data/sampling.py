@@ -29,7 +29,16 @@ def is_sampled(annotated: caffe_pb2.AnnotatedDatum, samplers: Sequence[caffe_pb2
 
 
 def random_parts(layer: caffe_pb2.LayerParameter) -> list[str]:
-    """The parameters of an AnnotatedData layer with which Caffe draws at random in TEST, too."""
+    """The parameters of a layer whose images are transformed with which Caffe draws at random in TEST, too."""
+    transform, found = layer.transform_param, []
+    if layer.type == "AnnotatedData":
+        found += _random_annotated(layer)
+    if transform.mirror:
+        found.append("mirror")
+    return found
+
+
+def _random_annotated(layer: caffe_pb2.LayerParameter) -> list[str]:
     transform, found = layer.transform_param, []
     if any(_gives(one) and _draws(one.sampler) for one in layer.annotated_data_param.batch_sampler):
         found.append("batch_sampler")

@@ -84,8 +84,22 @@ class Transform:
         self._mean_image: FloatArray | None = None
         if param.mean_file:
             self._mean_image = _read_mean(resolve_path(param.mean_file, prototxt), where, files or {})
+        self._where = where
+        self._refuse_overflow()
         # The cores of an actor belong to the inference engine, and OpenCV would start a thread for each core it sees.
         cv2.setNumThreads(1)
+
+    def _refuse_overflow(self) -> None:
+        """Raise DataError where a pixel, 0 or 255, becomes no float32 by mean and scale."""
+        means = self._mean_value if self._mean_image is None else self._mean_image
+        ends = np.array([0.0, 255.0], np.float32).reshape(2, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = (ends - (means.reshape(1, -1) if means.size else np.float32(0.0))) * self._scale
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{self._where}: transform_param: its mean and a scale of {self._scale:g} make values that are NaN or "
+                "infinite; correct them"
+            )
 
     def pixels(self, datum: caffe_pb2.Datum) -> Pixels:
         """One record, decoded, resized and cropped: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
@@ -139,8 +153,14 @@ class Transform:
             values -= _window(self._mean_image, values.shape[2:])  # where the image of that size was cut, too
         elif self._mean_value.size:
             values -= self._mean_value.reshape(1, -1, 1, 1)
-        if self._scale != 1:
-            values *= self._scale
+        with np.errstate(over="ignore"):
+            if self._scale != 1:
+                values *= self._scale
+        if batch.dtype != np.uint8 and not np.isfinite(values).all():
+            raise DataError(
+                f"{self._where}: transform_param: mean and scale make values that are NaN or infinite of a record's "
+                "floats; correct them, or write the records again"
+            )
         return values
 
     def _finish_inner(self, values: FloatArray) -> None:
@@ -279,5 +299,9 @@ def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray
         raise DataError(
             f"{where}: mean_file {path} holds {values.size} values in the shape {times(shape)}; "
             "give the mean of one image, as compute_image_mean writes it"
+        )
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"{where}: mean_file {path} holds values that are NaN or infinite; make it again with compute_image_mean"
         )
     return values.reshape(shape)

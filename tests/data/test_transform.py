@@ -327,3 +327,29 @@ def test_transform_refuses_a_record_of_another_size_than_the_mean(tmp_path: Path
     path = write_mean(tmp_path / "mean.binaryproto", np.ones((3, 5, 5), np.float32))
     with pytest.raises(BadRecord, match="is 3 x 4 x 6 where mean_file is 3 x 5 x 5; give a mean of that size"):
         applied(f'mean_file: "{path}" crop_size: 2', raw_datum(noise(3, 4, 6)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_transform_refuses_floats_that_are_no_numbers(bad: float) -> None:
+    pixels = np.ones((1, 2, 2), np.float32)
+    pixels[0, 1, 1] = bad
+    with pytest.raises(BadRecord, match="holds values that are NaN or infinite; write it again or leave it out"):
+        applied("", raw_datum(pixels))
+
+
+@pytest.mark.parametrize("text", ["scale: 1e38", "scale: 1e37 mean_value: -100", "mean_value: 3e38 scale: 2"])
+def test_transform_refuses_what_overflows(text: str) -> None:
+    with pytest.raises(DataError, match=r"its mean and a scale of .* make values that are NaN or infinite; correct"):
+        transform(text)
+
+
+def test_transform_refuses_floats_that_overflow_when_they_are_scaled() -> None:
+    with pytest.raises(DataError, match="mean and scale make values that are NaN or infinite of a record's floats"):
+        applied("scale: 1e10", raw_datum(np.full((1, 2, 2), 1e30, np.float32)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_transform_refuses_a_mean_that_is_no_number(tmp_path: Path, bad: float) -> None:
+    path = write_mean(tmp_path / "mean.binaryproto", np.array([[[1.0, bad]]], np.float32))
+    with pytest.raises(DataError, match=r"mean_file .* holds values that are NaN or infinite; make it again"):
+        transform(f'mean_file: "{path}"')

@@ -101,3 +101,51 @@ def test_net_problems_refuse_other_data_layers_by_name(tmp_path: Path, kind: str
     problems = net_problems(net)
     assert f"net.prototxt: layer 'data' ({kind}): {said if kind != 'AnnotatedData' else ''}" in problems[0]
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("scale: 0.01", "scale: nan", "layer 'data' (Data): transform_param.scale is nan; give a number"),
+        ("mean_value: 127", "mean_value: 1 mean_value: inf", "layer 'data' (Data): transform_param.mean_value is inf"),
+        ('type: "ReLU"', 'type: "ReLU" relu_param { negative_slope: nan }', "relu_param.negative_slope is nan"),
+        (
+            'type: "SoftmaxWithLoss"',
+            'type: "SoftmaxWithLoss" loss_weight: inf',
+            "layer 'loss' (SoftmaxWithLoss): loss_w",
+        ),
+        ("kernel_size: 3", 'weight_filler { type: "constant" value: nan } kernel_size: 3', None),
+    ],
+    ids=["scale", "mean_value", "slope", "loss_weight", "filler"],
+)
+def test_net_problems_name_parameters_that_are_no_numbers(tmp_path: Path, old: str, new: str, said: str | None) -> None:
+    problems = net_problems(open_net(make_tiny(tmp_path, edit=lambda text: text.replace(old, new, 1)).prototxt))
+    assert len(problems) == (said is not None)
+    assert said is None or said in problems[0]
+
+
+BN = 'layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" }'
+
+
+@pytest.mark.parametrize(
+    ("variance", "factor", "said"),
+    [
+        ([1.0, 0.0], 1.0, None),
+        ([-9.99e-6, 1.0], 1.0, None),  # of a published MobileNet
+        ([1.0, -5.0], 1.0, r"variance \+ eps is not above 0 in channel 1 \(-5 with eps 1e-05\)"),
+        ([-1e-3, -1e-3], 100.0, r"in channel 0, 1 \("),
+        ([-1e-3, 1.0], 1000.0, None),
+        ([-1e-3, 1.0], 0.0, "in channel 0"),  # a factor of 0 counts as 1 where the layer is folded
+    ],
+)
+def test_refuse_no_numbers_names_variances_without_a_root(
+    tmp_path: Path, variance: list[float], factor: float, said: str | None
+) -> None:
+    text = lambda given: given.replace('layer { name: "conv1_relu"', BN + '\nlayer { name: "conv1_relu"')  # noqa: E731
+    net = open_net(make_tiny(tmp_path, edit=text).prototxt)
+    blobs = {"bn": (np.ones(2, np.float32), np.array(variance, np.float32), np.array([factor], np.float32))}
+    if said is None:
+        refuse_no_numbers(blobs, Path("w.caffemodel"), net)
+        return
+    with pytest.raises(WeightsError, match=rf"^w\.caffemodel: layer 'bn' \(BatchNorm\): .*{said}.*; train or copy it"):
+        refuse_no_numbers(blobs, Path("w.caffemodel"), net)
