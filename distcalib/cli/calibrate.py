@@ -226,6 +226,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         if report.pareto:
             console.print(curve_table(report))
+        for warning in report.warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         if report.fp32_layers:
             line = f"in FP32 again: {', '.join(report.fp32_layers)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)

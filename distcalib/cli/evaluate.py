@@ -97,6 +97,7 @@ def lines(result: Evaluation) -> list[str]:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
     if result.bad_records is not None and result.bad_records.count:
         shown.append(result.bad_records.line)
+    shown += [f"warning: {warning}" for warning in result.warnings]
     if result.n_retired:
         shown.append(memory_line(result.n_retired))
     actors = "actor" if result.n_actors == 1 else "actors"

@@ -129,6 +129,8 @@ class CalibrationReport:
     """With --skip-bad-records: the records that no score and no range is of."""
     n_retired: int = 0
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
+    warnings: tuple[str, ...] = ()
+    """What makes the verdict worth less than it seems: a score at chance, a tolerance of half of all, data not seen."""
     n_rows_from_journal: int = 0
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
 
@@ -231,6 +233,8 @@ class Evaluation:
     """With --skip-bad-records: the records that no score is of."""
     n_retired: int = 0
     """Actors that were given up because memory ran out on their nodes; not among `n_actors`."""
+    warnings: tuple[str, ...] = ()
+    """What makes a score worth less than it seems."""
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""

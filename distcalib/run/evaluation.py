@@ -4,7 +4,7 @@ tool.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distcalib.caffe.graph import Graph
@@ -14,6 +14,7 @@ from distcalib.measure import JobResult
 from distcalib.metrics import (
     DEFAULT_AP,
     LOSS_TYPES,
+    SCORE_TYPES,
     Detections,
     absent_classes,
     average_precisions,
@@ -27,6 +28,8 @@ from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
 from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.run.lengths import length_warnings
+from distcalib.run.meaning import Rests
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import Session, rows, versions
@@ -109,6 +112,7 @@ def evaluate(
             n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
+            warnings=tuple(_warnings(session, found, means)),
         )
 
 
@@ -117,6 +121,19 @@ def _refuse_without_map(net: Net) -> None:
         choose_score(net.test, detection=True)
     except OptionError as error:
         raise OptionError(f"{net.name}: {error}") from None
+
+
+def _warnings(session: Session, found: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
+    """What makes the scores worth less than they seem."""
+    scored = [node.tops[0].name for node in session.net.graph if node.type in SCORE_TYPES and node.tops]
+    for name in scored:
+        values = [row.scores[name] for row in found]
+        rests = Rests(session.net, name, values, session.data_shapes, session.indexes)
+        if rests.n_counted == 0:
+            yield rests.nothing
+        else:
+            yield from rests.warnings(means[name])
+    yield from length_warnings(session.lengths, len(found), session.net.name)
 
 
 def _whole(found: Sequence[Row]) -> Row:

@@ -36,6 +36,7 @@ from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.keys import Keys
 from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
+from distcalib.run.lengths import Length, lengths_of, refuse_unequal
 from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
@@ -85,7 +86,8 @@ class Session:
         layers = [node.layer for node in data_nodes(net.graph)]
         arrays = None if data is None else load_arrays(data, layers, net.path)
         skips = None if build is not None else skip_bad
-        self.batch, indexes, self._data_shapes = _open_data(net, arrays, skips)
+        self.batch, indexes, self._data_shapes, self.lengths = _open_data(net, arrays, skips)
+        refuse_unequal(self.lengths, n_iterations, net.name)
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
@@ -130,6 +132,16 @@ class Session:
         self._tell_of_nodes()
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
+
+    @property
+    def data_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of the tops of the data layers."""
+        return self._data_shapes
+
+    @property
+    def indexes(self) -> Mapping[str, Index | None]:
+        """Of the sources of the data layers, by layer."""
+        return self._indexes
 
     @property
     def n_actors(self) -> int:
@@ -329,9 +341,9 @@ def rows(result: JobResult) -> list[Row]:
 
 def _open_data(
     net: Net, arrays: Mapping[str, NDArray[np.generic]] | None, skip_bad: bool | None
-) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
-    """Batch size, index of each data layer and shapes of their tops; everything wrong with the data that can be seen
-    at once is raised here.
+) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]], tuple[Length, ...]]:
+    """Batch size, index of each data layer, shapes of their tops and their lengths; everything wrong with the data that
+    can be seen at once is raised here.
     """
     indexes: dict[str, Index | None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -342,7 +354,8 @@ def _open_data(
         indexes[node.name] = source.index
         shapes.update(source.shapes)
         source.close()
-    return records_an_iteration(sources), indexes, shapes
+    named = [(node.name, source) for node, source in zip(data_nodes(net.graph), sources, strict=True)]
+    return records_an_iteration(sources), indexes, shapes, lengths_of(named, arrays)
 
 
 def versions(build: CaffeBuild | None = None) -> dict[str, str]:

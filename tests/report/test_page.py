@@ -88,6 +88,7 @@ def text_of(report: CalibrationReport) -> str:
         (replace(REPORT, without_int8_kernel=("conv2",)), "conv2 no INT8 kernel here INT8"),
         (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 3 no object in the data: counts as 0 AP is taken"),
         (MAP, "AP is taken as 11point."),
+        (replace(REPORT, warnings=("4 labels cannot tell",)), "Warning 4 labels cannot tell"),
         (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
         (replace(REPORT, lower_is_better=True, metric="loss"), "loss (lower is better)"),
         (replace(REPORT, bad_records=BadRecords(1, 80, (LeftOut("data", 3, "00", "is no Datum"),))), "1 of 80 records"),
