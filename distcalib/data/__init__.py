@@ -13,6 +13,7 @@ from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, Index, Source
+from distcalib.data.watching import Watched, watch
 
 __all__ = [
     "DATA_TYPES",
@@ -28,6 +29,7 @@ __all__ = [
     "Shipment",
     "Shipped",
     "Source",
+    "Watched",
     "data_identity",
     "files_of",
     "find_missing",
@@ -35,4 +37,5 @@ __all__ = [
     "look_at_objects",
     "open_source",
     "random_parts",
+    "watch",
 ]

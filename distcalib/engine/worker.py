@@ -7,6 +7,7 @@ rows from any actor, in any order, be merged into the same bytes.
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, files_of, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
@@ -47,6 +48,13 @@ class Setting:
     """What was sent of the data; None: actors open it themselves."""
     missing: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """By layer: images that are left out wherever they are looked for, see open_source."""
+    watched: Watched | None = None
+    """The files of the run, as the driver saw them."""
+
+    def check_files(self, layer: str) -> None:
+        """Raise DataError if what `layer` reads here is not what the driver saw."""
+        if self.watched is not None and self.shipped is None:
+            self.watched.check(layer)
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
@@ -148,6 +156,7 @@ class NetWorker:
         identity = node.layer.SerializeToString(deterministic=True)
         if identity not in self._sources:
             setting = self._setting
+            setting.check_files(node.name)  # before and after: it may be replaced in between
             self._sources[identity] = open_source(
                 node.layer,
                 setting.prototxt,
@@ -157,7 +166,9 @@ class NetWorker:
                 setting.shipped,
                 self._room,
                 setting.missing.get(node.name),
+                partial(setting.check_files, node.name),
             )
+            setting.check_files(node.name)
         return self._sources[identity]
 
 

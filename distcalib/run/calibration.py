@@ -156,6 +156,7 @@ class _Run:
             )
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
+            session.check_files()
             report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
             if found.interrupted:

@@ -89,6 +89,7 @@ def evaluate(
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
+        session.check_files()
         int8 = running_int8(net.graph)
         means, weights_of = scores(found, ap_version), loss_weights(net)
         return Evaluation(

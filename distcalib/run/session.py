@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source
+from distcalib.data import Chunk, Index, Shipment, Shipped, Source, load_arrays, open_source
 from distcalib.engine.batch import records_an_iteration
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
@@ -34,6 +34,7 @@ from distcalib.report import BadRecords
 from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.guard import Guard
 from distcalib.run.keys import Keys
 from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
 from distcalib.run.lengths import Length, lengths_of, refuse_unequal
@@ -81,6 +82,7 @@ class Session:
             reporter.note(said)
         self.net = net
         self.reporter = reporter
+        self._guard = Guard(net, weights, data)  # before anything is opened
         self.weights: Weights = net.weights(weights)
         refuse_no_numbers(self.weights, weights, net)
         layers = [node.layer for node in data_nodes(net.graph)]
@@ -91,11 +93,13 @@ class Session:
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
+        watched = self._guard.opened(indexes)
         read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
         shipment = Shipment(read, net.path, indexes, n_iterations) if ship_data else None
         shipped = None if shipment is None else Shipped(shipment.files())
         missing = look_for_images(layers, net, indexes, n_iterations, reporter) if skips and not ship_data else {}
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skips, shipped, missing)
+        setting = replace(setting, watched=watched)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._resuming: Resuming | None = None
         start = partial(
@@ -123,9 +127,9 @@ class Session:
         try:
             self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
             if self.journal is not None:
-                identity = [indexes, data_identity(read, net.path, indexes), arrays]
+                identity = [indexes, self._guard.identity(), arrays]
                 keys = Keys(self.weights, identity, self.isa, versions(build))
-                self._resuming = Resuming(self.journal, keys, skip_bad)
+                self._resuming = Resuming(self.journal, keys, skip_bad, self._guard.glance)
         except BaseException:
             self.close()
             raise
@@ -256,6 +260,10 @@ class Session:
     def n_rows_from_journal(self) -> int:
         """Rows that were measured by an earlier run."""
         return 0 if self._resuming is None else self._resuming.n_recorded
+
+    def check_files(self) -> None:
+        """Raise DataError if data or weights are not what they were when the run began."""
+        self._guard.finish(self._resuming)
 
     @property
     def journal_name(self) -> str:
