@@ -26,6 +26,7 @@ class Guard:
         self._indexes: Mapping[str, Index | None] = {}
         self._watched = watch(self._layers, net.path, {}, self._others)
         self._identity: list[object] | None = None
+        self._rests = False
 
     def opened(self, indexes: Mapping[str, Index | None]) -> Watched:
         """What actors are to find; raises DataError if something changed while the driver opened the data."""
@@ -40,6 +41,10 @@ class Guard:
         self._watched.check_all(ends=True)
         return self._identity
 
+    def rest(self) -> None:
+        """All is read once and sent to the actors: what becomes of the files is of no more concern."""
+        self._watched, self._rests = Watched({}, ""), True
+
     def glance(self) -> None:
         """Raise DataError if a file is not what it was."""
         self._watched.check_all()
@@ -47,7 +52,7 @@ class Guard:
     def finish(self, resuming: Resuming | None) -> None:
         """Raise DataError if a file, or an image of a list, is not what it was; the journal may lose rows then."""
         self._watched.check_all(ends=True)
-        if self._identity is None:
+        if self._identity is None or self._rests:
             return
         now: list[object] = [*data_identity(self._layers, self._path, self._indexes)]
         if now == self._identity:

@@ -94,6 +94,8 @@ class Session:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
         watched = self._guard.opened(indexes)
+        if ship_data:
+            self._guard.rest()
         read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
         shipment = Shipment(read, net.path, indexes, n_iterations) if ship_data else None
         shipped = None if shipment is None else Shipped(shipment.files())
