@@ -12,7 +12,7 @@ from pathlib import Path
 from distcalib.caffe.graph import Blob
 from distcalib.data.slices import slice_bytes, unsliceable
 from distcalib.engine.builder import layer_shapes
-from distcalib.engine.caffe_process import caffe_version, find_caffe
+from distcalib.engine.caffe_process import caffe_version, check_caffe, find_caffe
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, Slices
 from distcalib.engine.spec import NetSpec
 from distcalib.engine.worker import Setting, data_nodes
@@ -63,6 +63,7 @@ def open_build(root: str | Path | None, isa: str) -> CaffeBuild | None:
             "leave one of the two out"
         )
     executable = find_caffe(Path(root))
+    check_caffe(Path(root), executable)
     return CaffeBuild(executable, caffe_version(executable))
 
 

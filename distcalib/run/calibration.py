@@ -14,7 +14,7 @@ from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomicall
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
 from distcalib.measure.interrupts import was_terminated
-from distcalib.metrics import average_precisions, choose_score, detections_of, is_map, lower_is_better
+from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -25,10 +25,12 @@ from distcalib.run.checks import net_problems
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
+from distcalib.run.framing import frame_note
 from distcalib.run.isa import Isa, isa_here, known_isa
+from distcalib.run.lengths import length_warnings
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
-from distcalib.run.observing import Observing
+from distcalib.run.observing import Observing, rests_of
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
@@ -109,6 +111,8 @@ class _Run:
         quantizer = Quantizer(base.graph, options)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
+            if said := frame_note(base, quantizer, self.weights, options.skip_bad_records):
+                self.reporter.note(said)
         self.build = open_build(options.root, options.isa)
         known_isa(options.isa)
         self.target.check()
@@ -147,9 +151,11 @@ class _Run:
                 cores_per_actor=session.cores_per_actor,
                 seconds=time.perf_counter() - begin,
                 n_rows_from_journal=session.n_rows_from_journal,
+                warnings=self._warnings(session, measuring),
             )
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
+            session.check_files()
             report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
             if found.interrupted:
@@ -187,6 +193,13 @@ class _Run:
                 raise
             made = deliver(base, calibration, winner_so_far)
             return _Found(calibration, winner_so_far, made, interrupted=True)
+
+    def _warnings(self, session: Session, measuring: Measuring) -> tuple[str, ...]:
+        """What makes the verdict worth less than it seems; nothing of a net that was not measured."""
+        if measuring.fp32_score is None:
+            return ()
+        found = rests_of(session, measuring).warnings(measuring.fp32_score, self.options.accuracy_loss)
+        return (*found, *length_warnings(session.lengths, self.options.iterations, session.net.name))
 
     def _write(self, base: Net, weights: Weights, found: "_Found", report: CalibrationReport) -> CalibrationReport:
         """Write all files; returns the report with what it says of them."""
@@ -278,6 +291,7 @@ class _Run:
             ap_version=options.ap_version if detections_of(measuring.fp32_values[:1]) else None,
             fp32_average_precisions=average_precisions(detections_of(measuring.fp32_values), options.ap_version),
             average_precisions=average_precisions(detections_of(measuring.winner_values), options.ap_version),
+            classes_without_objects=absent_classes(detections_of(measuring.fp32_values)),
             class_names=base.class_names,
             fp32_score=measuring.fp32_score,
             all_int8_score=None if first is None else first.score,

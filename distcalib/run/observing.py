@@ -18,6 +18,7 @@ from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.run.build import flat
 from distcalib.run.choosing import choose, score_inputs
 from distcalib.run.deliverable import with_params
+from distcalib.run.meaning import Rests
 from distcalib.run.measuring import Measuring
 from distcalib.run.net import Net
 from distcalib.run.session import Session, rows
@@ -28,6 +29,11 @@ MAX_ROWS = 64
 MAX_TAP_BYTES = 512 * 2**20
 # Iterations on which the equalized net is compared with the one given, and by what it may differ.
 MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
+
+
+def rests_of(session: Session, measuring: Measuring) -> Rests:
+    """What the FP32 score rests on."""
+    return Rests(session.net, measuring.metric, measuring.fp32_values, session.data_shapes, session.indexes)
 
 
 @dataclass
@@ -59,6 +65,7 @@ class Observing:
             found[place // len(samplings)].update(ends)
         if not options.quantize_model:
             self.measuring.take_fp32(results[-1], self.base.name)
+            rests_of(self.session, self.measuring).refuse_nothing()
         calibration = self._choose(Calibration(quantizer, found[0], weights))
         if equalized is not None:
             self.measuring.without["--equalize"] = calibration

@@ -190,6 +190,17 @@ def test_a_root_without_caffe_is_refused_before_anything_starts(
         run(tiny, tmp_path)
 
 
+def test_a_build_that_lacks_a_library_is_refused_before_anything_starts(tiny: Tiny, tmp_path: Path) -> None:
+    broken = tmp_path / "tools" / "caffe"
+    broken.parent.mkdir()
+    broken.write_text('#!/bin/sh\necho "$0: error while loading shared libraries: libmkldnn.so.0" >&2\nexit 127\n')
+    broken.chmod(0o755)
+    notes = Notes()
+    with pytest.raises(OptionError, match=r"error while loading shared libraries: libmkldnn\.so\.0"):
+        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, root=tmp_path), reporter=notes)
+    assert notes.notes == []
+
+
 def test_refuse_for_caffe_names_all_layers_that_cannot_be_sliced() -> None:
     full = caffe_pb2.NetParameter()
     full.layer.append(layer('top: "a" input_param { shape { dim: 1 } }', "Input"))
