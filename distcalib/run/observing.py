@@ -158,7 +158,9 @@ class Observing:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
         sampled = self._sampled
         first, end, block = sampled.start, sampled.stop, self._block
-        if self.measuring.options.calibration_algos not in NEED_VALUES:
-            return [Sampling(tuple(taps), False, first, end, block)] if taps else []
+        options = self.measuring.options
+        sound = options.quantize_model or options.root is not None  # no FP32 pass of the embedded engine looks
+        if options.calibration_algos not in NEED_VALUES:
+            return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)
-        return [Sampling(part, True, first, end, block) for part in parts]
+        return [Sampling(part, True, first, end, block, sound=sound and not i) for i, part in enumerate(parts)]
