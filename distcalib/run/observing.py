@@ -18,6 +18,7 @@ from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.run.build import flat
 from distcalib.run.choosing import choose, score_inputs
 from distcalib.run.deliverable import with_params
+from distcalib.run.lengths import length_warnings
 from distcalib.run.meaning import Rests
 from distcalib.run.measuring import Measuring
 from distcalib.run.net import Net
@@ -34,6 +35,15 @@ MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
 def rests_of(session: Session, measuring: Measuring) -> Rests:
     """What the FP32 score rests on."""
     return Rests(session.net, measuring.metric, measuring.fp32_values, session.data_shapes, session.indexes)
+
+
+def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
+    """What makes a verdict worth less than it seems; nothing of a net that was not measured."""
+    if measuring.fp32_score is None:
+        return ()
+    options = measuring.options
+    found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
+    return (*found, *length_warnings(session.lengths, options.iterations, session.net.name))
 
 
 @dataclass
