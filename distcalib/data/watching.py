@@ -18,6 +18,7 @@ from pathlib import Path
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import named_paths
 from distcalib.data.identity import END_BYTES, files_in
+from distcalib.data.records import SAME_DATA
 from distcalib.data.source import Index, RowIndex
 from distcalib.errors import DataError
 
@@ -36,17 +37,22 @@ class Seen:
     ends: bytes
 
     def difference(self, *, here: bool, ends: bool) -> str:
-        """What is other now; "" if nothing is.  `here`: on the machine that saw it; `ends`: whether to look inside."""
+        """What is other now; "" if nothing is.  `here`: on the machine that saw it; `ends`: whether to look inside.
+
+        What is not there on another machine is told by whoever opens it.
+        """
         try:
             stat = Path(self.path).stat()
         except OSError as error:
-            return "" if self.size < 0 else f"went away ({error.strerror})"
+            return f"went away ({error.strerror})" if here and self.size >= 0 else ""
         if stat.st_size != self.size:
+            if not here:
+                return f"has {stat.st_size:,} bytes, and {self.size:,} for the driver"
             return f"changed from {self.size:,} to {stat.st_size:,} bytes" if self.size >= 0 else "appeared"
         if here and (stat.st_mtime_ns, stat.st_ino) != (self.changed_ns, self.inode):
             return "was replaced" if stat.st_ino != self.inode else "was written to"
         if ends and _ends(Path(self.path), stat.st_size) != self.ends:
-            return "got other bytes"
+            return "got other bytes" if here else "holds other bytes than for the driver"
         return ""
 
 
@@ -102,11 +108,13 @@ def this_machine() -> str:
 
 def _refuse(files: Iterable[Seen], *, here: bool, ends: bool) -> None:
     found = [f"{one.path} {said}" for one in files if (said := one.difference(here=here, ends=ends))]
-    if found:
+    if found and here:
         raise DataError(
             f"{'; '.join(found)} since the run began; nothing may change data or weights during a run: put them back "
             "as they were, and give the command again"
         )
+    if found:
+        raise DataError(f"{'; '.join(found)}; {SAME_DATA}")
 
 
 def _seen(path: Path) -> Seen:

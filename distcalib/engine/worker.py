@@ -88,12 +88,12 @@ class NetWorker:
         shapes = self._shapes(graph)
         blobs, sampling = self._setting.blobs_of(spec), spec.sampling
         build = partial(build_model, graph, blobs, shapes, spec.where, arithmetic=self._arithmetic)
+        if spec.outputs is None and (sampling is None or sampling.sound) and is_fp32(graph):
+            refuse_unsound(graph, blobs, shapes, spec.where, self._first_batch(graph), self._n_threads)
         if spec.outputs is not None:
             made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]
             built = build(keep=made)
         elif sampling is None:
-            if is_fp32(graph):
-                refuse_unsound(graph, blobs, shapes, spec.where, self._first_batch(graph), self._n_threads)
             built = build()
         elif sampling.errors:
             built = build_errors(graph, blobs, shapes, spec.where, sampling.taps, self._arithmetic)

@@ -27,10 +27,9 @@ from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
 from distcalib.run.framing import frame_note
 from distcalib.run.isa import Isa, isa_here, known_isa
-from distcalib.run.lengths import length_warnings
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
-from distcalib.run.observing import Observing, rests_of
+from distcalib.run.observing import Observing, verdict_warnings
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
@@ -151,7 +150,7 @@ class _Run:
                 cores_per_actor=session.cores_per_actor,
                 seconds=time.perf_counter() - begin,
                 n_rows_from_journal=session.n_rows_from_journal,
-                warnings=self._warnings(session, measuring),
+                warnings=verdict_warnings(session, measuring),
             )
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
@@ -193,13 +192,6 @@ class _Run:
                 raise
             made = deliver(base, calibration, winner_so_far)
             return _Found(calibration, winner_so_far, made, interrupted=True)
-
-    def _warnings(self, session: Session, measuring: Measuring) -> tuple[str, ...]:
-        """What makes the verdict worth less than it seems; nothing of a net that was not measured."""
-        if measuring.fp32_score is None:
-            return ()
-        found = rests_of(session, measuring).warnings(measuring.fp32_score, self.options.accuracy_loss)
-        return (*found, *length_warnings(session.lengths, self.options.iterations, session.net.name))
 
     def _write(self, base: Net, weights: Weights, found: "_Found", report: CalibrationReport) -> CalibrationReport:
         """Write all files; returns the report with what it says of them."""

@@ -15,7 +15,7 @@ from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
-from distcalib.run.checks import data_warnings, net_notes, net_problems
+from distcalib.run.checks import data_warnings, net_notes, net_problems, refuse_no_numbers
 from distcalib.run.net import Net, open_net
 
 
@@ -146,7 +146,9 @@ def _blobs(net: Net, weights: str | Path | None, problems: list[str]) -> Blobs:
     if weights is None:
         return ZeroBlobs()
     try:
-        return FileBlobs(net.weights(Path(weights)), Path(weights).name, shared_params(net.test.layer))
+        read = net.weights(Path(weights))
+        refuse_no_numbers(read, Path(weights), net)
+        return FileBlobs(read, Path(weights).name, shared_params(net.test.layer))
     except DistcalibError as error:
         problems.append(str(error))
         return ZeroBlobs()

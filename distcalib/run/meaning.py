@@ -79,6 +79,7 @@ class Rests:
     def warnings(self, score: float, tolerance: float | None = None) -> list[str]:
         """What makes a verdict on `score`, that of FP32, worth little; `tolerance` None: there is no verdict."""
         layer = self._node.layer
+        told = f"'{self.metric}' is {score:.6g}" + (" in FP32" if tolerance is not None else "")
         found = []
         if layer.type in MAP_TYPES:
             looks = (
@@ -86,29 +87,27 @@ class Rests:
             )
             found += [look.pixels for look in looks if look.pixels]
         if layer.type in LOSS_TYPES:
-            found += self._loss_warnings(layer, score)
+            found += self._loss_warnings(layer, score, told)
         elif score == 0.0:
-            found.append(
-                f"'{self.metric}' is 0 in FP32: a net that finds nothing loses nothing; see labels and weights"
-            )
+            found.append(f"{told}: a net that finds nothing loses nothing; see labels and weights")
         elif layer.type == "Accuracy":
-            found += self._chance_warnings(layer, score)
+            found += self._chance_warnings(layer, score, told)
         if tolerance is not None and layer.type not in LOSS_TYPES:
             found += self._tolerance_warnings(score, tolerance)
         return found
 
-    def _loss_warnings(self, layer: caffe_pb2.LayerParameter, score: float) -> list[str]:
+    def _loss_warnings(self, layer: caffe_pb2.LayerParameter, score: float, told: str) -> list[str]:
         if score == 0.0:
-            return [f"'{self.metric}' is 0 in FP32: no loss can be told from no labels; see that labels count"]
+            return [f"{told}: no loss can be told from no labels; see that labels count"]
         n_classes = self._n_classes(layer.softmax_param.axis) if layer.type == "SoftmaxWithLoss" else 0
         if n_classes > 1 and score >= math.log(n_classes):
             return [
-                f"'{self.metric}' is {score:.6g} in FP32, no better than guessing among {n_classes} classes "
+                f"{told}, no better than guessing among {n_classes} classes "
                 f"({math.log(n_classes):.6g}); see labels, weights and transform_param"
             ]
         return []
 
-    def _chance_warnings(self, layer: caffe_pb2.LayerParameter, score: float) -> list[str]:
+    def _chance_warnings(self, layer: caffe_pb2.LayerParameter, score: float, told: str) -> list[str]:
         n_classes, n = self._n_classes(layer.accuracy_param.axis), self.n_counted
         chance = layer.accuracy_param.top_k / n_classes if n_classes else 0.0
         if not n or chance >= 1.0:
@@ -117,7 +116,7 @@ class Rests:
         if score > chance + math.sqrt(chance * (1.0 - chance) / n) or score == 1.0:
             return []
         return [
-            f"'{self.metric}' is {score:.6g} in FP32, no better than guessing among {n_classes} classes "
+            f"{told}, no better than guessing among {n_classes} classes "
             f"({chance:.6g}); see labels, weights and transform_param"
         ]
 

@@ -1,14 +1,18 @@
 """What is said before any actor starts: all at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distcalib.caffe import read_weights, write_weights
 from distcalib.data import REFUSED_DATA
-from distcalib.errors import UnsupportedError, WeightsError
+from distcalib.errors import EngineError, UnsupportedError, WeightsError
+from distcalib.run.calibration import calibrate
 from distcalib.run.checks import data_warnings, net_problems, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.net import open_net
+from distcalib.run.options import CalibrationOptions
 from tests.run.tiny import Tiny, make_tiny
 
 INPUT = """
@@ -149,3 +153,19 @@ def test_refuse_no_numbers_names_variances_without_a_root(
         return
     with pytest.raises(WeightsError, match=rf"^w\.caffemodel: layer 'bn' \(BatchNorm\): .*{said}.*; train or copy it"):
         refuse_no_numbers(blobs, Path("w.caffemodel"), net)
+
+
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("quantize_only", [False, True], ids=["measured", "quantized_only"])
+def test_calibrate_refuses_a_net_that_overflows_behind_a_relu(tmp_path: Path, quantize_only: bool) -> None:
+    made = make_tiny(tmp_path / "net")
+    blobs = dict(read_weights(made.weights))
+    for name in ("conv1", "conv2"):
+        blobs[name] = (blobs[name][0] * np.float32(1e22), blobs[name][1])
+    write_weights(made.weights, "tiny", open_net(made.prototxt).test.layer, blobs)
+    options = CalibrationOptions(iterations=2, sampling_iterations=1, n_actors=1, quantize_model=quantize_only)
+    with pytest.raises(
+        EngineError, match=r"layer 'conv2' \(Convolution\) makes values in FP32 that are NaN or infinite"
+    ):
+        calibrate(made.prototxt, made.weights, replace(options, out=tmp_path / "out"))
+    assert list((tmp_path / "out").glob("*.prototxt")) == []
