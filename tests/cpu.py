@@ -16,5 +16,5 @@ needs_avx2 = pytest.mark.skipif(not ISAS, reason="needs the INT8 kernels of a CP
 needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="needs the exact INT8 kernels of a CPU with VNNI or AMX")
 not_held_to_avx2 = pytest.mark.skipif(
     "AVX512_CORE" in _WHOLE and "AVX512_CORE" not in ISAS,
-    reason="OpenVINO 2026.4 ends with SIGSEGV in MVN where oneDNN is held to AVX2 on a CPU with AVX-512",
+    reason="OpenVINO 2026.4 ends with SIGSEGV in its MVN where oneDNN is held to AVX2 on a CPU with AVX-512",
 )

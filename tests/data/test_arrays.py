@@ -9,6 +9,7 @@ import pytest
 from distcalib.data import load_arrays, open_source
 from distcalib.errors import DataError
 from tests.data.databases import PROTOTXT, layer
+from tests.every import every
 
 ONE = layer('top: "x" input_param { shape { dim: 2 dim: 3 } }', "Input")
 TWO = layer('top: "x" top: "info" input_param { shape { dim: 2 dim: 3 } shape { dim: 1 dim: 4 } }', "Input")
@@ -59,7 +60,7 @@ def test_load_arrays_names_all_that_do_not_fit(
     with pytest.raises(DataError) as error:
         load_arrays(tmp_path / "a.npz", [TWO], PROTOTXT)
     assert str(error.value).startswith(f"{tmp_path}/a.npz: ")
-    assert all(sentence in str(error.value) for sentence in sentences)
+    assert every(sentence in str(error.value) for sentence in sentences)
 
 
 def test_load_arrays_refuses_one_array_for_two_tops(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from distcalib.data.dummy import DummySource
 from distcalib.errors import DataError
 from tests.data.databases import PROTOTXT, layer
+from tests.every import every
 
 
 def source(tops: str, param: str, name: str = "data") -> DummySource:
@@ -38,7 +39,7 @@ def test_dummy_has_the_shapes_it_is_given(tops: str, param: str, shapes: dict[st
     assert made.index is None
     batch = made.batch(3)
     assert {top: values.shape for top, values in batch.items()} == shapes
-    assert all(values.dtype == np.float32 and not values.any() for values in batch.values())
+    assert every(values.dtype == np.float32 and not values.any() for values in batch.values())
 
 
 def test_dummy_fills_with_one_filler_or_one_a_top() -> None:

@@ -7,6 +7,7 @@ import pytest
 from distcalib.data.feed import FeedSource
 from distcalib.errors import DataError
 from tests.data.databases import PROTOTXT, layer
+from tests.every import every
 
 INPUT = layer('top: "x" top: "info" input_param { shape { dim: 2 dim: 3 } shape { dim: 1 dim: 4 } }', "Input")
 X = np.arange(15, dtype=np.float64).reshape(5, 3)
@@ -66,7 +67,7 @@ def test_feed_takes_one_shape_for_all_tops() -> None:
 def test_feed_refuses_arrays_that_do_not_fit(arrays: dict[str, npt.NDArray[np.generic]], sentences: list[str]) -> None:
     with pytest.raises(DataError) as error:
         FeedSource(INPUT, PROTOTXT, arrays)
-    assert all(sentence in str(error.value) for sentence in sentences)
+    assert every(sentence in str(error.value) for sentence in sentences)
 
 
 @pytest.mark.parametrize("shapes", ["", "shape { dim: 0 }", "shape {}", "shape { dim: 1 } shape { dim: 1 }"])

@@ -15,6 +15,7 @@ from distcalib.data.hdf5 import Hdf5Source
 from distcalib.data.source import KeyIndex, RowIndex
 from distcalib.errors import DataError
 from tests.data.databases import PROTOTXT, layer
+from tests.every import every
 
 Array = npt.NDArray[np.generic]
 
@@ -64,7 +65,7 @@ def test_batch_crosses_files_and_wraps_around(
     source = opened(write_files(tmp_path, *numbered(*counts)), batch)
     got = source.batch(iteration)
     assert source.shapes == {"x": (batch, 2, 3), "label": (batch,)}
-    assert all(values.dtype == np.float32 for values in got.values())
+    assert every(values.dtype == np.float32 for values in got.values())
     assert got["label"].tolist() == rows
     assert got["x"][:, 1, 2].tolist() == rows
     assert {top: values.shape for top, values in got.items()} == source.shapes

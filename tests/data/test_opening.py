@@ -11,6 +11,7 @@ from distcalib.caffe.caffe_pb2 import AnnotatedDatum
 from distcalib.data import DATA_TYPES, REFUSED_DATA, VARIES, open_source
 from distcalib.errors import UnsupportedError
 from tests.data.databases import PROTOTXT, data_layer, layer, noise, numbered, raw_datum, write_datums, write_lmdb
+from tests.every import every
 
 
 def _hdf5(folder: Path) -> Path:
@@ -44,7 +45,7 @@ def test_open_source_opens_each_type(tmp_path: Path) -> None:
         batch = source.batch(0)
         fixed = {top: tuple(1 if n == VARIES else n for n in shape) for top, shape in source.shapes.items()}
         assert {top: values.shape for top, values in batch.items()} == fixed
-        assert all(values.flags.c_contiguous and values.dtype == np.float32 for values in batch.values())
+        assert every(values.flags.c_contiguous and values.dtype == np.float32 for values in batch.values())
         assert tuple(batch) == source.tops
         source.close()
         source.close()

@@ -35,6 +35,7 @@ from tests.data.test_annotated import entries
 from tests.data.test_annotated import layer as annotated_layer
 from tests.data.test_annotated import numbered as annotated_numbered
 from tests.data.test_images import write_list
+from tests.every import every
 
 N, BATCH = 11, 4  # three iterations reach the first record again
 
@@ -161,7 +162,7 @@ def test_chunks_are_of_their_layer(tmp_path: Path) -> None:
     for made in layers:
         expected = open_source(made, PROTOTXT).batch(0)
         got = open_source(made, PROTOTXT, indexes[made.name], shipped=shipped).batch(0)
-        assert all(np.array_equal(got[top], expected[top]) for top in made.top)
+        assert every(np.array_equal(got[top], expected[top]) for top in made.top)
 
 
 def told_alike(made: LayerParameter) -> str:
@@ -228,7 +229,7 @@ def test_bad_records_are_left_out_alike(tmp_path: Path) -> None:
     got = open_source(made, PROTOTXT, source.index, skip_bad=True, shipped=shipped).batch(0, told)
     assert told == whole
     assert sorted(told) == [0, 2]
-    assert all(got[top].tobytes() == expected[top].tobytes() for top in made.top)
+    assert every(got[top].tobytes() == expected[top].tobytes() for top in made.top)
 
 
 def test_a_disk_that_fails_ends_the_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

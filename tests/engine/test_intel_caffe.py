@@ -16,6 +16,7 @@ from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import EngineError
 from distcalib.metrics import Partial, PartialScore
 from distcalib.run.net import open_net
+from tests.every import every
 from tests.run.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 from tests.standin import FATAL, StandIn, make_standin
 
@@ -120,7 +121,7 @@ def test_changed_weights_get_a_caffemodel_of_their_own(bench: Bench) -> None:
     stored = read_weights(file)
     assert stored.keys() == weights.keys()
     for name, blobs in {**weights, **changed}.items():
-        assert all(np.array_equal(a, b) for a, b in zip(stored[name], blobs, strict=True))
+        assert every(np.array_equal(a, b) for a, b in zip(stored[name], blobs, strict=True))
     written = caffe_pb2.NetParameter.FromString(file.read_bytes())
     given = read_net(bench.setting.embedded.prototxt)
     assert [(layer.name, layer.bottom, layer.top) for layer in written.layer] == [

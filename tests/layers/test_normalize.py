@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from tests.cpu import not_held_to_avx2
 from tests.layers.harness import Array, random, refused, run
 
 
+@not_held_to_avx2
 @pytest.mark.parametrize("across", [False, True], ids=["channel", "record"])
 @pytest.mark.parametrize("variance", [False, True], ids=["mean_only", "variance"])
 def test_mvn_takes_mean_and_deviation_out(across: bool, variance: bool) -> None:

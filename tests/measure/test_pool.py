@@ -19,6 +19,7 @@ import ray.cloudpickle
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from distcalib.measure import ActorPool, Blob, Cargo, Job, Placement, Progress
 from distcalib.measure.pinning import stray_threads
+from tests.every import every
 
 # This file cannot be imported by name in an actor.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
@@ -307,7 +308,7 @@ def test_pool_replaces_an_actor_that_is_killed_and_pins_the_new_one(pool: ActorP
 
 def pids(pool: ActorPool) -> set[int]:
     inside = [row for row in pool.run([job("a", 40, sleep=0.01, row="inside")])[0].rows if isinstance(row, dict)]
-    assert all(row["affinity"] == row["cpus"] and not row["stray"] for row in inside)
+    assert every(row["affinity"] == row["cpus"] and not row["stray"] for row in inside)
     return {row["pid"] for row in inside}
 
 
@@ -357,7 +358,7 @@ def test_pool_stops_a_job_that_has_enough(pool: ActorPool) -> None:
     seen: list[Progress] = []
 
     def enough(place: int, rows: Mapping[int, object]) -> bool:
-        assert all(row == ("ab"[place], position) for position, row in rows.items())
+        assert every(row == ("ab"[place], position) for position, row in rows.items())
         return place == 0 and len(rows) >= 10
 
     stopped, other = pool.run([job("a", 3000, sleep=0.01), job("b", 30, sleep=0.01)], seen.append, enough)

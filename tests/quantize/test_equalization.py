@@ -8,6 +8,7 @@ from distcalib.caffe.graph import Graph
 from distcalib.quantize.channels import by_channel
 from distcalib.quantize.equalization import equalize
 from distcalib.quantize.fusion import find_fused, fold
+from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu
 
 Blobs = dict[str, tuple[NDArray[np.float32], ...]]
@@ -77,7 +78,7 @@ def test_equalize_brings_both_layers_to_one_size_and_keeps_the_function(layers: 
     first = np.abs(fold(groups["a"], new)[0]).reshape(N, -1).max(axis=1)
     second = np.abs(by_channel(groups["b"].node, new["b"][0], N)).max(axis=(1, 3)).reshape(-1)
     assert (np.abs(np.log2(first / second)) <= 1.001).all()
-    assert all(blob.dtype == np.float32 for blobs in new.values() for blob in blobs)
+    assert every(blob.dtype == np.float32 for blobs in new.values() for blob in blobs)
 
 
 def test_equalize_goes_through_depthwise_layers() -> None:

@@ -6,6 +6,7 @@ import pytest
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import Grid, params_of, storage
+from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu, value, weights_of
 
 SPLIT = layer("Split", "t", "b", "t1 t2")
@@ -53,7 +54,7 @@ def test_intel_faults_of_a_graph(layers: list[str], said: list[str]) -> None:
     graph = make_graph(*layers)
     found = intel_faults(graph, find_fused(graph), {}, {})
     assert len(found) == len(said)
-    assert all(full.startswith(begin) for full, begin in zip(found, said, strict=True))
+    assert every(full.startswith(begin) for full, begin in zip(found, said, strict=True))
 
 
 def test_intel_faults_tell_of_integers_that_meet_in_an_eltwise() -> None:

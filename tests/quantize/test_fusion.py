@@ -5,6 +5,7 @@ import pytest
 
 from distcalib.errors import UnsupportedError
 from distcalib.quantize.fusion import Fused, find_fused, fold, own_relu
+from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu
 
 
@@ -108,7 +109,7 @@ def test_group_takes_a_sum_on_a_sum_that_stands_behind_its_own_convolution() -> 
     ],
 )
 def test_no_group_takes_another_eltwise(layers: list[str]) -> None:
-    assert all("e" not in members for members in groups(*layers).values())
+    assert every("e" not in members for members in groups(*layers).values())
 
 
 @pytest.mark.parametrize(

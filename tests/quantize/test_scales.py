@@ -11,6 +11,7 @@ from distcalib.errors import OptionError, UnsupportedError
 from distcalib.quantize.choice import Choice
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
+from tests.every import every
 from tests.quantize.nets import calibrate, conv, eltwise, layer, make_graph, relu, weights_of
 
 C, D, G = conv("c", "x"), conv("d", "c"), conv("g", "x")
@@ -385,7 +386,7 @@ def test_observed_is_what_scales_are_made_from() -> None:
 def test_params_are_whole_and_in_net_order() -> None:
     made = params(calibrate(C, D, conv("b", "d")))
     assert list(made) == ["c", "d", "b"]
-    assert all((p.bw_layer_in, p.bw_params, p.force_u8_input) == (8, 8, False) for p in made.values())
+    assert every((p.bw_layer_in, p.bw_params, p.force_u8_input) == (8, 8, False) for p in made.values())
 
 
 def test_params_of_two_readers_of_one_blob_agree() -> None:

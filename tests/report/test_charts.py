@@ -3,6 +3,7 @@
 import pytest
 
 from distcalib.report.charts import HEIGHT, WIDTH, Point, chart, ticks
+from tests.every import every
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ def test_chart_puts_more_to_the_right_and_up() -> None:
     assert made.left <= by_told["a"].x < by_told["c"].x < by_told["b"].x <= made.right
     assert made.top <= by_told["a"].y < by_told["c"].y < made.limit < by_told["b"].y <= made.bottom
     assert [by_told[name].good for name in "abc"] == [False, True, False]
-    assert all(0 < tick.at < WIDTH for tick in made.x_ticks)
-    assert all(0 < tick.at < HEIGHT for tick in made.y_ticks)
+    assert every(0 < tick.at < WIDTH for tick in made.x_ticks)
+    assert every(0 < tick.at < HEIGHT for tick in made.y_ticks)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, -1e-9, 1e12])

@@ -13,6 +13,7 @@ from distcalib.run.calibration import calibrate
 from distcalib.run.curve import LayerTimes, best_marked
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.searching import Searching
+from tests.every import every
 from tests.run.tiny import ITERATIONS, QUANTIZABLE, Tiny
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2)
@@ -54,7 +55,7 @@ def test_pareto_has_the_winner_both_ends_and_what_can_be_made_again(tiny: Tiny, 
     assert points[report.fp32_layers].score == report.score
     rates = [point.images_per_second for point in report.pareto]
     assert rates == sorted(rates, reverse=True)
-    assert all(rate > 0 for rate in rates)
+    assert every(rate > 0 for rate in rates)
     assert report.pareto[0].optimal
     assert len(report.candidates) < len(points) + 2, "what the curve measures is no part of the search"
     [two] = [point for point in report.pareto if len(point.fp32_layers) == 2]

@@ -21,6 +21,7 @@ from distcalib.run.inspection import inspect
 from distcalib.run.net import open_net
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.searching import Searching, Switches
+from tests.every import every
 from tests.run.reports import lasting
 from tests.run.test_calibration import Notes
 from tests.run.tiny_ssd import ITERATIONS, QUANTIZABLE, TinySsd, make_tiny_ssd, worker_of
@@ -146,7 +147,7 @@ def test_rows_of_the_worker_are_detections_that_merge(tiny_ssd: TinySsd) -> None
     worker.load("net", worker.compile(net.spec()))
     rows = worker.run("net", range(ITERATIONS))
     parts = [row.scores["map"] for row in rows]
-    assert all(isinstance(part, Detections) for part in parts)
+    assert every(isinstance(part, Detections) for part in parts)
     assert 0.9 < merged(parts) <= 1.0
     assert class_scores(rows, "MaxIntegral").keys() == {"map"}
     assert parts[0].value == merged(parts[:1])

@@ -10,6 +10,7 @@ from distcalib.caffe import caffe_pb2, read_weights, write_weights
 from distcalib.run.inspection import _guess, inspect
 from distcalib.run.net import open_net
 from tests.data.databases import write_lmdb
+from tests.every import every
 from tests.run.tiny import QUANTIZABLE, Tiny, make_tiny
 
 PARAM = "quantization_param { scale_in: 20 scale_out: 30 scale_params: 40 bw_layer_out: 8 } type"
@@ -126,7 +127,7 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
     found = inspect(prototxt)
     assert [layer.name for layer in found.layers] == ["x", "c", "p"]
     assert len(found.problems) == 2
-    assert all(problem.startswith("net.prototxt: layer '") for problem in found.problems)
+    assert every(problem.startswith("net.prototxt: layer '") for problem in found.problems)
 
 
 def test_inspect_does_not_advise_a_flag_that_it_has_not(tiny: Tiny, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from distcalib.errors import UnsupportedError
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.options import CalibrationOptions
+from tests.every import every
 from tests.run.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -95,7 +96,7 @@ def test_calibrate_quantizes_a_deploy_prototxt_from_arrays(tmp_path: Path, tiny:
     made = calibrate(net.prototxt, net.weights, replace(OPTIONS, quantize_model=True, data=data))
     same = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, quantize_model=True, out=tmp_path / "same"))
     ours, theirs = ({one.name: one.quantization_param for one in read_net(r.output).layer} for r in (made, same))
-    assert all(ours[name] == theirs[name] for name in ours if name in theirs)
+    assert every(ours[name] == theirs[name] for name in ours if name in theirs)
     dummy = calibrate(net.prototxt, net.weights, replace(OPTIONS, performance_model=True))
     assert dummy.int8_layers == made.int8_layers
     assert "input_param" in net_text(read_net(dummy.output)), "a legacy input is written as a layer"

@@ -1,22 +1,27 @@
 """The driver between strategies and actors: what is measured, when it stops, and what the report says of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distcalib.errors import OptionError
 from distcalib.measure.cluster import Cluster, Ref
+from distcalib.metrics import Partial
+from distcalib.quantize.candidate import Candidate, Space
 from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.deliverable import deliver
 from distcalib.run.measuring import ranked_iterations
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.searching import Searching, Switches, n_ahead
-from tests.run.test_calibration import Notes, without_times
+from distcalib.search import Decide, Measure
+from tests.every import every
+from tests.run.test_calibration import without_times
 from tests.run.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -87,18 +92,35 @@ def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
     assert made[0] == made[1]
 
 
-def test_searching_stops_a_candidate_that_is_decided(tiny: Tiny, tmp_path: Path) -> None:
-    notes = Notes()
-    calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, n_actors=1), reporter=notes)
-    stopped = [note for note in notes.notes if "loses too much" in note]
-    assert all("of the data)" in note for note in stopped)
+CANDIDATE = Space(("conv2", "conv3")).all_int8
+
+
+@pytest.mark.parametrize(
+    ("n_lost", "request_of", "stops"),
+    [
+        pytest.param(0, Decide, False, id="nothing known"),
+        pytest.param(1, Decide, True, id="lost"),
+        pytest.param(1, Measure, False, id="its score is wanted"),
+    ],
+)
+def test_searching_stops_a_candidate_that_is_decided(
+    n_lost: int, request_of: Callable[[Candidate], Decide | Measure], stops: bool
+) -> None:
+    """One iteration of ten with all images wrong is more than a loss of 0.05, whatever the others are."""
+    measuring: Any = SimpleNamespace(options=replace(OPTIONS, accuracy_loss=0.05), lower_is_better=False)
+    measuring.fp32_values = [Partial(8, 8)] * 10
+    programs: Any = None  # nothing is compiled
+    values = dict.fromkeys(range(n_lost), Partial(0, 8))
+    asked = request_of(CANDIDATE)
+    assert Searching(measuring, programs)._suffices(asked, values) is stops
+    assert not Searching(measuring, programs, Switches(stop_early=False))._suffices(asked, values)
 
 
 def test_keep_int8_is_kept_at_the_price_of_the_tolerance(tiny: Tiny, tmp_path: Path) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, keep_int8=("conv3",)))
     assert report.met is False
     assert "conv3" in report.int8_layers
-    assert all("conv3" not in record.fp32_layers for record in report.candidates)
+    assert every("conv3" not in record.fp32_layers for record in report.candidates)
 
 
 def test_keep_fp32_is_never_quantized(tiny: Tiny, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from distcalib.run.options import CalibrationOptions
 from distcalib.run.row_codec import decode, encode
 from distcalib.run.searching import Searching, Switches
 from tests.data.databases import noise, raw_datum, write_lmdb
+from tests.every import every
 from tests.metrics.test_eval_detection import stated, stated_map
 from tests.run.reports import lasting
 from tests.run.test_calibration import Notes
@@ -130,7 +131,7 @@ def test_rows_of_the_worker_merge_to_what_test_detection_states(tiny_yolo: TinyS
         told += more
         n_objects = {label: n + counts[label] for label, n in n_objects.items()}
     parts = [row.scores["eval_det"] for row in rows]
-    assert all(isinstance(part, Detections) for part in parts)
+    assert every(isinstance(part, Detections) for part in parts)
     assert merged(parts) == pytest.approx(stated_map(told, n_objects), abs=1e-6)
     kept = decode(encode(rows[0]))
     assert isinstance(kept, Row)

@@ -10,6 +10,7 @@ from distcalib.caffe import caffe_pb2, read_net
 from scripts import digit_scenes
 from scripts.digit_scenes import SIDE, VARIANCES, Array, Labels, Priors, Scene
 from scripts.split import split_by_label
+from tests.every import every
 from tests.layers.harness import run
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "digit_scenes" / "digit_scenes.prototxt"
@@ -53,7 +54,7 @@ def test_compose_puts_digits_within_the_canvas_and_apart(some: list[Scene]) -> N
         assert scene.boxes.max() <= 1
         boxes = scene.boxes.tolist()
         pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
-        assert all(naive_overlap(a, b) <= digit_scenes.MAX_OVERLAP + 1e-6 for a, b in pairs)
+        assert every(naive_overlap(a, b) <= digit_scenes.MAX_OVERLAP + 1e-6 for a, b in pairs)
 
 
 def test_compose_boxes_fit_the_ink(some: list[Scene]) -> None:

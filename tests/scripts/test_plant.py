@@ -20,6 +20,7 @@ from distcalib.quantize.scales import Options, Quantizer
 from distcalib.run.net import open_net
 from scripts.plant import choose, main, plant, plantable
 from scripts.trial import Trial
+from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu
 
 Array = NDArray[np.float32]
@@ -96,8 +97,8 @@ def test_plant_leaves_the_function(layers: list[str], hard: list[str]) -> None:
     weights = blobs_of(graph)
     assert plantable(graph) == hard
     planting = plant(graph, weights, hard, seed=0)
-    assert all(k != 0 for exponents in planting.exponents.values() for k in exponents.values())
-    assert all(len(planting.exponents[name]) > 0 for name in hard)
+    assert every(k != 0 for exponents in planting.exponents.values() for k in exponents.values())
+    assert every(len(planting.exponents[name]) > 0 for name in hard)
     before, after = answer(graph, weights), answer(graph, planting.weights)
     assert np.allclose(before, after, rtol=1e-6, atol=1e-6 * np.abs(before).max())
 
@@ -147,9 +148,9 @@ def test_choose_takes_layers_that_pull_no_others_along(n: int) -> None:
     graph = open_net(DIGITS).graph
     space = Quantizer(graph, MULTIPLE).space
     chosen = [choose(graph, space, n, seed) for seed in range(20)]
-    assert all(space.all_int8.without(*layers).fp32_layers == layers and len(layers) == n for layers in chosen)
+    assert every(space.all_int8.without(*layers).fp32_layers == layers and len(layers) == n for layers in chosen)
     assert len(set(chosen)) > 3
-    assert all("conv4_pw" in layers for layers in chosen if "conv3_pw" in layers)  # its residual
+    assert every("conv4_pw" in layers for layers in chosen if "conv3_pw" in layers)  # its residual
 
 
 @pytest.mark.parametrize("n", [0, 7])
@@ -176,7 +177,7 @@ def test_plant_treats_a_layer_the_same_with_any_others() -> None:
     graph, weights = open_net(DIGITS).graph, read_weights(DIGITS.with_suffix(".caffemodel"))
     alone, many = (plant(graph, weights, names, 3).exponents for names in (["conv3_pw"], ["conv2_pw", "conv3_pw"]))
     assert alone["conv3_pw"] == many["conv3_pw"]
-    assert all(k < 0 for k in alone["conv3_pw"].values())
+    assert every(k < 0 for k in alone["conv3_pw"].values())
     assert plant(graph, weights, ["conv3_pw"], 4).exponents != alone
 
 

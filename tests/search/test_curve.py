@@ -8,6 +8,7 @@ import pytest
 from distcalib.quantize.candidate import Space
 from distcalib.search import Ranking, curve
 from distcalib.search.curve import lengths
+from tests.every import every
 from tests.search.test_strategy import NAMES, SPACE
 
 ALIKE = dict.fromkeys(NAMES, 1.0)
@@ -25,7 +26,7 @@ def test_curve_goes_from_all_int8_to_all_fp32_in_nested_sets() -> None:
     found = curve(SPACE.all_int8, Ranking(ALIKE, dict.fromkeys(NAMES, 1)))
     assert found[0] == SPACE.all_int8
     assert not found[-1].int8
-    assert all(after.int8 < before.int8 for before, after in itertools.pairwise(found))
+    assert every(after.int8 < before.int8 for before, after in itertools.pairwise(found))
 
 
 def test_curve_begins_with_most_harm_for_the_work() -> None:

@@ -13,6 +13,7 @@ from distcalib.run.net import open_net
 from distcalib.search import STRATEGIES
 from scripts.plant import choose, plant
 from scripts.trial import Trial
+from tests.every import every
 from tests.search.test_ranked import is_minimal
 from tests.search.test_strategy import Case, run
 
@@ -46,12 +47,12 @@ def test_strategies_on_a_planted_net(n: int, seed: int) -> None:
     """Each meets the tolerance; `ranked` returns the planted layers, which no smaller set can replace."""
     case, layers = make_case(DIGITS, n, seed, 18, Options(weights_channel="multiple"))
     found = {name: run(name, case) for name in STRATEGIES if name != "none"}
-    assert all(case.drop(done.winner) <= case.tolerance for done in found.values())
+    assert every(case.drop(done.winner) <= case.tolerance for done in found.values())
     winner = found["ranked"].winner
     assert winner.fp32_layers == layers
     assert is_minimal(case, winner)
-    assert all(case.drop(candidate) > case.tolerance for candidate in smaller_sets(case, n - 1))
-    assert all(len(winner.fp32_layers) <= len(done.winner.fp32_layers) for done in found.values())
+    assert every(case.drop(candidate) > case.tolerance for candidate in smaller_sets(case, n - 1))
+    assert every(len(winner.fp32_layers) <= len(done.winner.fp32_layers) for done in found.values())
     assert len(found["ranked"].candidates) <= len(found["greedy"].candidates)
 
 
@@ -65,4 +66,4 @@ def test_ranked_on_planted_resnet20(golden: Path, n: int, seed: int) -> None:
     winner = run("ranked", case).winner
     assert winner.fp32_layers == layers
     assert is_minimal(case, winner)
-    assert all(case.drop(candidate) > case.tolerance for candidate in smaller_sets(case, min(n - 1, 3)))
+    assert every(case.drop(candidate) > case.tolerance for candidate in smaller_sets(case, min(n - 1, 3)))

@@ -24,6 +24,7 @@ from distcalib.search import (
     Verdict,
     make_strategy,
 )
+from tests.every import every
 
 Score = Callable[[Candidate], float]
 
@@ -158,7 +159,7 @@ class TestEveryStrategy:
             assert candidate == case.space.candidate(candidate.int8)
 
     def test_never_asks_for_nothing(self, strategy: str, case: Case) -> None:
-        assert all(ask.wanted for ask in run(strategy, case).asks)
+        assert every(ask.wanted for ask in run(strategy, case).asks)
 
     def test_never_asks_twice_in_a_round(self, strategy: str, case: Case) -> None:
         for ask in run(strategy, case).asks:
@@ -189,7 +190,7 @@ class TestEveryStrategy:
     def test_leaves_pinned_layers_int8(self, strategy: str, case: Case, pinned: str) -> None:
         space = replace(case.space, pinned=frozenset(pinned) & frozenset(case.space.order))
         done = run(strategy, replace(case, space=space))
-        assert all(space.pinned <= candidate.int8 for candidate in [*done.candidates, done.winner])
+        assert every(space.pinned <= candidate.int8 for candidate in [*done.candidates, done.winner])
 
     def test_gives_the_same_each_time(self, strategy: str, case: Case) -> None:
         assert run(strategy, case) == run(strategy, case)
