@@ -57,7 +57,8 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
     net = open_net(Path(model))
-    problems, notes = net_problems(net), net_notes(net)
+    problems = net_problems(net)
+    notes: list[str] = []
     try:
         quantizer = Quantizer(net.graph, Options())
     except (
@@ -67,9 +68,10 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
             LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
             for node in net.graph
         )
-        return Inspection(str(model), bare, (), (), tuple(problems), (), tuple(notes))
+        return Inspection(str(model), bare, (), (), tuple(problems), (), tuple(net_notes(net)))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
+    notes += net_notes(net)
     try:
         params = params_of(net.graph)
     except FormatError:  # among the problems already
