@@ -137,7 +137,7 @@ def check_counts(n_actors: int | None, cores_per_actor: int, n_cores: int, most_
             f"give a number from 1 to {most_cores}"
         )
     if n_actors is not None and n_actors < 1:
-        raise OptionError(f"--actors {n_actors}: at least one actor must work; leave it out to use every core")
+        raise OptionError(f"--actors {n_actors}: must be at least 1; leave it out to use every core")
     if n_actors is not None and n_actors > MOST_A_CORE * n_cores:
         raise OptionError(
             f"--actors {n_actors}: is more than {MOST_A_CORE} for each of {n_cores} physical core(s); leave it out "

@@ -10,6 +10,7 @@ from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.run.option_types import convert_options
 from distcalib.run.shipping import check_ship_data
 from distcalib.search import make_strategy
 
@@ -67,7 +68,12 @@ class CalibrationOptions(Options):
         return {*self.sampled, *(() if self.quantize_model else range(self.iterations))}
 
     def __post_init__(self) -> None:
+        convert_options(self)
         super().__post_init__()
+        if self.n_actors is not None and self.n_actors < 1:
+            raise OptionError(f"--actors {self.n_actors}: must be at least 1; leave it out to use every core")
+        if self.cores_per_actor is not None and self.cores_per_actor < 1:
+            raise OptionError(f"--cores-per-actor {self.cores_per_actor}: must be at least 1; leave it out for one each")
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)
