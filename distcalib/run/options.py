@@ -73,7 +73,7 @@ class CalibrationOptions(Options):
         if self.n_actors is not None and self.n_actors < 1:
             raise OptionError(f"--actors {self.n_actors}: must be at least 1; leave it out to use every core")
         if self.cores_per_actor is not None and self.cores_per_actor < 1:
-            raise OptionError(f"--cores-per-actor {self.cores_per_actor}: must be at least 1; leave it out for one each")
+            raise OptionError(f"--cores-per-actor {self.cores_per_actor}: must be at least 1; or leave it out")
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)

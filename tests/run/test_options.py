@@ -43,7 +43,7 @@ def test_options_are_converted_where_nothing_is_lost(name: str, given: object, v
         ("out", 3, "out=3: must be a path"),
         ("blob_name", b"top1", "blob_name=b'top1': must be a text"),
         ("n_actors", -3, "--actors -3: must be at least 1; leave it out to use every core"),
-        ("cores_per_actor", 0, "--cores-per-actor 0: must be at least 1; leave it out for one each"),
+        ("cores_per_actor", 0, "--cores-per-actor 0: must be at least 1; or leave it out"),
     ],
 )
 def test_options_of_another_kind_are_refused(name: str, given: object, says: str) -> None:
