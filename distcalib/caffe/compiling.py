@@ -7,7 +7,7 @@ Source: net.cpp (CompileNet and its rules), remove_batch_norm.cpp and insert_spl
 `-engine MKLDNN`; 50 recorded nets agree (tests/engine/test_golden_rules.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from distcalib.caffe import caffe_pb2
@@ -15,6 +15,9 @@ from distcalib.caffe import caffe_pb2
 Layer = caffe_pb2.LayerParameter
 _CAFFE, _DEFAULT = caffe_pb2.ConvolutionParameter.CAFFE, caffe_pb2.ConvolutionParameter.DEFAULT
 NET_ENGINE = "MKLDNN"
+CAFFE = "CAFFE"
+UNFUSED = "MKLDNN:CPU"
+"""The engine that a convolution runs on anyway; where it is spelled out no sum is fused into it (golden_rules c40)."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Step:
     """Negative slope of the ReLU at its end."""
     summed: bool = False
     """Whether it adds its second bottom, in the memory of which it leaves the sum."""
+    astray: str = ""
+    """The layer that waits for another Eltwise, and whose output it adds."""
 
     @property
     def last(self) -> int | None:
@@ -44,12 +49,30 @@ class Step:
 _ORDER = ("layer", "batch_norm", "scale", "relu", "eltwise", "sum_relu")
 
 
+@dataclass(frozen=True, order=True)
+class Trouble:
+    """What Intel Caffe dies of, or computes wrongly, at a layer of the prototxt."""
+
+    index: int
+    said: str
+    """A sentence about the layer, without an end."""
+    fatal: bool = True
+    """Whether the net cannot be run at all."""
+    layer: str = ""
+    """The layer that is mended by another engine; "" if none is."""
+    engine: str = ""
+
+    def __str__(self) -> str:
+        end = "; Intel Caffe cannot run the net" if self.fatal else ""
+        return self.said + end + (f"; engine: \"{self.engine}\" on '{self.layer}' mends it" if self.layer else "")
+
+
 @dataclass(frozen=True)
 class Compiled:
-    """The steps in the order in which they run, and what keeps Caffe from making the net: (layer, sentence)."""
+    """The steps in the order in which they run, and what keeps Caffe from making or loading the net."""
 
     steps: tuple[Step, ...]
-    problems: tuple[tuple[int, str], ...] = ()
+    troubles: tuple[Trouble, ...] = ()
 
 
 def compile_net(layers: Sequence[Layer]) -> Compiled:
@@ -57,7 +80,8 @@ def compile_net(layers: Sequence[Layer]) -> Compiled:
     steps = _insert_splits(layers)
     for rule in (_remove_batch_norm, _merge_scale, _fuse_conv_relu, _fuse_bn_relu, _fuse_sum, _fuse_fc_relu):
         steps = rule(steps)
-    return Compiled(tuple(steps), tuple(_problems(steps, layers)))
+    troubles = [*_unavailable(steps), *_left_out(steps, layers), *_without_blobs(steps, layers)]
+    return Compiled(tuple(steps), tuple(sorted(troubles)))
 
 
 def runs_on_caffe(layer: Layer) -> bool:
@@ -303,6 +327,8 @@ def _fuse_sum(steps: list[Step]) -> list[Step]:
             continue
         if late is not None:
             residual = late.tops[0]
+            if residual not in eltwise.bottoms:
+                step.astray = late.name
             late = None
         else:
             residual = eltwise.bottoms[0 if eltwise.bottoms[1] == step.tops[0] else 1]
@@ -320,40 +346,57 @@ def _fuse_sum(steps: list[Step]) -> list[Step]:
     return kept
 
 
-def _problems(steps: Sequence[Step], layers: Sequence[Layer]) -> list[tuple[int, str]]:
+def _unavailable(steps: Sequence[Step]) -> Iterator[Trouble]:
     """What makes Net::Init abort: a bottom that no layer in front makes, or that an earlier one has taken."""
-    found = []
     available: set[str] = set()
     made: set[str] = set()
-    inside = {index for step in steps for index in step.parts.values()}
+    astray = next((step for step in steps if step.astray), None)
     for step in steps:
+        where = f"layer '{step.name}' ({step.type})"
         at = step.parts.get("layer", -1)
         for name in step.bottoms:
             if name not in available and at >= 0:
-                reason = (
-                    "adds what it computes to the sum of another convolution"
-                    if step.summed and name == step.bottoms[-1]
-                    else "has nothing left to read"
-                )
-                found.append(
-                    (
-                        at,
-                        f"layer '{step.name}' ({step.type}): {reason} (Unknown bottom blob '{name}'), for Intel Caffe "
-                        "takes the convolution that waits for a later Eltwise for the residual of the next sum",
+                if astray is not None:
+                    said = (
+                        f"{where}: finds no blob '{name}', for Intel Caffe takes convolution '{astray.astray}', which waits "
+                        f"for a later Eltwise, for what '{astray.name}' is to be added to"
                     )
-                )
+                    yield Trouble(at, said, True, astray.astray, UNFUSED)
+                else:
+                    yield Trouble(at, f"{where}: finds no blob '{name}' once layers are fused")
             available.discard(name)
         for name in step.tops:
             if name in made and name not in step.bottoms and at >= 0:
-                found.append((at, f"layer '{step.name}' ({step.type}): makes blob '{name}' a second time once fused"))
+                yield Trouble(at, f"{where}: makes blob '{name}' a second time once layers are fused")
             available.add(name)
             made.add(name)
+
+
+def _left_out(steps: Sequence[Step], layers: Sequence[Layer]) -> Iterator[Trouble]:
+    """Layers that stand between a fused sum and its ReLU: as many are skipped as the ReLU would be."""
+    inside = {index: step for step in steps for index in step.parts.values()}
     for index, layer in enumerate(layers):
         if index not in inside:
-            found.append(
-                (
-                    index,
-                    f"layer '{layer.name}' ({layer.type}): is left out, for it stands between a fused sum and its ReLU",
-                )
-            )
-    return sorted(found)
+            before = max((i for i in inside if i < index), default=-1)
+            sums = [step for step in steps if step.summed and step.parts["layer"] <= before]
+            name = sums[-1].name if sums else ""
+            said = f"layer '{layer.name}' ({layer.type}): is left out, for it stands between a fused sum and its ReLU"
+            yield Trouble(index, said, True, name, UNFUSED if name else "")
+
+
+def _without_blobs(steps: Sequence[Step], layers: Sequence[Layer]) -> Iterator[Trouble]:
+    """Scales that are folded into what stands in front, and have not the two blobs that the folding takes."""
+    for step in steps:
+        if "scale" not in step.parts:
+            continue
+        layer = layers[step.parts["scale"]]
+        param = layer.scale_param
+        where = f"layer '{layer.name}' (Scale)"
+        into = f"is folded into '{step.name}' ({step.type}), and"
+        if len(layer.bottom) != 1:
+            yield Trouble(step.parts["scale"], f"{where}: {into} has a second bottom in place of its factors")
+        elif not param.bias_term:
+            advice = "write bias_term: true, and zeros for it into the caffemodel"
+            yield Trouble(step.parts["scale"], f"{where}: {into} has no bias, which that takes for granted; {advice}")
+        elif param.axis not in (1, -3) or param.num_axes != 1:
+            yield Trouble(step.parts["scale"], f"{where}: {into} does not scale channels")

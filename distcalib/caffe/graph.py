@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.compiling import Step, compile_net
+from distcalib.caffe.compiling import Step, Trouble, compile_net
 from distcalib.errors import FormatError
 
 
@@ -71,8 +71,8 @@ class Graph:
     """The layers as Intel Caffe fuses and runs them, in the order in which it does."""
     overwritten: Mapping[Blob, Blob] = field(default_factory=dict, repr=False)
     """What lies after a pass in the memory of a value that a sum overwrote."""
-    compile_problems: tuple[tuple[int, str], ...] = field(default=(), repr=False)
-    """Why Intel Caffe could not make the net: (a layer's index, sentence)."""
+    troubles: tuple[Trouble, ...] = field(default=(), repr=False)
+    """Why Intel Caffe could not make or load the net, whatever its numbers are."""
 
     def only_consumer(self, blob: Blob) -> Node | None:
         """The layer that alone reads `blob`, or None if there are none or several."""
@@ -139,7 +139,7 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
         tuple(sorted(unread)),
         runs,
         overwritten,
-        compiled.problems,
+        compiled.troubles,
     )
 
 

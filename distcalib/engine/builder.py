@@ -24,8 +24,8 @@ from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
-from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
-from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
+from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, reads_of
+from distcalib.quantize.storage import Grid, Reading, input_grid, params_of, runs_int8, storage
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -168,6 +168,7 @@ class _Builder:
         self.params = params_of(graph)
         self.stored = storage(graph, self.groups, self.params)
         self.values: dict[Blob, Output] = {}
+        self._rounded: dict[tuple[Blob, tuple[Grid, ...]], Output] = {}
         self.parameters: dict[str, ov.op.Parameter] = {}
         self.problems: list[DistcalibError] = []
         self.needed: frozenset[Blob] | None = None
@@ -230,45 +231,103 @@ class _Builder:
 
     def _plain(self, node: Node) -> None:
         layer = Layer(node.layer, self.blobs, self.where)
-        inputs = [self.values[blob] for blob in node.bottoms]
+        run = self.stored.run
+        readings = [self._reading(node.index, i, blob) for i, blob in enumerate(node.bottoms)]
+        inputs = [self._found(reading) for reading in readings]
         grid = self.stored.get(node.tops[0]) if node.tops else None
-        if grid is not None and node.type == "Concat":
-            inputs = [self._on_grid(blob, grid) for blob in node.bottoms]
-        tops = convert(layer, inputs)
-        if grid is not None and _makes_fractions(node):
-            tops = tuple(quantized.round_average(top, grid) for top in tops)
+        one = run.at_one.get(node.index)
+        if one is not None:  # Intel Caffe takes the inputs for integers at scale 1
+            inputs = [self._on_grid(reading, one) for reading in readings]
+        if node.type == "Concat":
+            inputs = self._joined(node, readings, inputs, grid)
+        if one is not None and node.type == "Eltwise":
+            coefficients = node.layer.eltwise_param.coeff or [1.0] * len(inputs)
+            tops: tuple[Output, ...] = (quantized.add_on_grid(inputs, coefficients, one),)
+        else:
+            tops = convert(layer, inputs)
+            if grid is not None and _makes_fractions(node):
+                tops = tuple(quantized.round_average(top, grid) for top in tops)
+            elif grid is not None and node.type in ("BatchNorm", "Scale"):
+                tops = tuple(quantized.round_to_grid(top, grid) for top in tops)
         for blob, value in zip(node.tops, tops, strict=True):
             self.values[blob] = value
 
-    def _on_grid(self, blob: Blob, grid: Grid) -> Output:
-        """The value rounded to `grid`; as it is where it lies there already."""
-        value, stored = self.values[blob], self.stored.get(blob)
-        if stored == grid:
+    def _joined(
+        self, node: Node, readings: list[Reading], inputs: list[Output], grid: Grid | None
+    ) -> list[Output]:
+        """The inputs of a Concat: on its grid, or what it takes for that."""
+        unscaled = self.stored.run.unscaled.get(node.index, (False,) * len(inputs))
+        if grid is not None:
+            inputs = [
+                value if as_is else self._on_grid(reading, grid)
+                for value, reading, as_is in zip(inputs, readings, unscaled, strict=True)
+            ]
+        if any(unscaled):
+            unit = np.float32(1.0 / self.stored[node.tops[0]].scale) if grid is not None else np.float32(1.0)
+            inputs = [
+                ops.multiply(value, unit).output(0) if as_is else value
+                for value, as_is in zip(inputs, unscaled, strict=True)
+            ]
+        return inputs
+
+    def _reading(self, at: int, position: int, blob: Blob) -> Reading:
+        """How the layer with index `at` finds `blob`, its `position`-th bottom."""
+        readings = self.stored.run.reads.get(at, ())
+        found = readings[position] if position < len(readings) else Reading(blob, (), self.stored.get(blob))
+        return found if found.blob in self.values else found._replace(blob=blob)
+
+    def _found(self, reading: Reading) -> Output:
+        """The value, with what has been rounded in its memory since it was made."""
+        key = reading.blob, reading.rounded
+        if key not in self._rounded:
+            value, grid = self.values[reading.blob], self.stored.get(reading.blob)
+            for new in reading.rounded:
+                value, grid = self._move(value, grid, new), new
+            self._rounded[key] = value
+        return self._rounded[key]
+
+    def _on_grid(self, reading: Reading, grid: Grid) -> Output:
+        """The value as it is found, rounded to `grid`; as it is where it lies there already."""
+        return self._move(self._found(reading), reading.grid, grid)
+
+    def _move(self, value: Output, old: Grid | None, new: Grid) -> Output:
+        if old == new:
             return value
-        return quantized.round_to_grid(value, grid) if stored is None else quantized.round_again(value, stored, grid)
+        return quantized.round_to_grid(value, new) if old is None else quantized.round_again(value, old, new)
 
     def _group(self, group: Fused) -> Output:
         layer = Layer(group.node.layer, self.blobs, self.where)
         int8 = runs_int8(group, self.params, self.stored)
         param = self.params[group.name] if int8 else None
-        x = self.values[group.input]
-        if param is not None:
-            x = self._int8_input(group.input, param)
+        reading = self._reading(group.node.index, 0, group.input)
+        x = self._found(reading) if param is None else self._int8_input(reading, param)
         weight, bias = fold(group, self._group_blobs(group, layer))
         y = self._multiply(layer, x, weight, bias, param)
-        slope = own_relu(group.node.layer) if group.relu is None else group.relu.layer.relu_param.negative_slope
-        y = _relu(y, slope)
         if group.residual is not None:
-            y = ops.add(y, self.values[group.residual]).output(0)
-            y = _relu(y, group.slope)
+            y = self._sum(group, y, self._found(self._reading(group.node.index, 1, group.residual)), int8)
+        y = _relu(y, group.slope)
+        gain = self.stored.run.gains.get(group.name)
+        if gain is not None:
+            y = ops.multiply(y, np.float32(gain)).output(0)
         grid = self.stored.get(group.output)
         return y if grid is None else quantized.round_to_grid(y, grid)
 
-    def _int8_input(self, blob: Blob, param: caffe_pb2.QuantizationParameter) -> Output:
+    def _sum(self, group: Fused, y: Output, residual: Output, int8: bool) -> Output:
+        """What the convolution's output becomes in the memory of its residual."""
+        of_residual, of_product = group.coefficients if int8 else (1.0, 1.0)
+        y = y if of_product == 1.0 else ops.multiply(y, np.float32(of_product)).output(0)
+        if group.name in self.stored.run.dropped:
+            return y
+        if of_residual != 1.0:
+            residual = ops.multiply(residual, np.float32(of_residual)).output(0)
+        return ops.add(y, residual).output(0)
+
+    def _int8_input(self, reading: Reading, param: caffe_pb2.QuantizationParameter) -> Output:
         grid = input_grid(param)
         if param.force_u8_input:
-            return quantized.round_to_grid(self.values[blob], Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
-        return self._on_grid(blob, grid)
+            value = self.values[reading.blob]
+            return quantized.round_to_grid(value, Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
+        return self._on_grid(reading, grid)
 
     def _multiply(
         self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
@@ -323,7 +382,8 @@ class _ErrorBuilder(_Builder):
 
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
         super().__init__(graph, blobs, shapes, where)
-        self.int8_params, self.params, self.stored = self.params, {}, {}
+        self.int8_params, self.params = self.params, {}
+        self.stored = storage(graph, self.groups, self.params)
         self.errors: dict[Blob, Output] = {}
 
     def _multiply(

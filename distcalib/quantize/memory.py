@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.compiling import runs_on_mkldnn
+from distcalib.caffe.compiling import CAFFE, UNFUSED, Trouble, runs_on_mkldnn
 from distcalib.caffe.graph import Blob, Graph, Run
 from distcalib.quantize.fusion import QUANTIZABLE, Fused
 from distcalib.quantize.grids import INT8, Grid, input_grid
@@ -86,12 +86,8 @@ class Pass:
     """By Concat: which inputs it takes for integers of the common scale without making them so."""
     at_one: dict[int, Grid] = field(default_factory=dict)
     """Layers that round what they read and make to whole numbers."""
-    fatal: list[tuple[int, str]] = field(default_factory=list)
-    """Why Intel Caffe aborts: a layer's index, and the sentence."""
-    wrong: list[tuple[int, str]] = field(default_factory=list)
-    """What it computes wrongly, and not the same in each iteration or on each CPU."""
-    mend: dict[str, str] = field(default_factory=dict)
-    """By layer the `engine` that keeps Intel Caffe from what `fatal` and `wrong` tell."""
+    troubles: list[Trouble] = field(default_factory=list)
+    """What Intel Caffe aborts at, or computes wrongly."""
 
 
 def run_pass(graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf) -> Pass:
@@ -146,17 +142,16 @@ class _Memory:
     def _note(self, run: Run, readings: list[Reading]) -> None:
         self.done.reads[run.step.parts["layer"]] = tuple(readings)
 
-    def _fail(self, run: Run, said: str, mend: str = "") -> None:
-        """The net cannot be run; `mend` is the engine of the layer that helps."""
-        index = run.step.parts["layer"]
-        self.done.fatal.append((index, f"layer '{run.step.name}' ({run.step.type}): {said}"))
-        if mend:
-            self.done.mend[run.step.name] = mend
+    def _fail(self, run: Run, said: str, engine: str = "", *, fatal: bool = True) -> None:
+        """Something goes wrong in a step; `engine` is what mends its layer."""
+        name = run.step.name
+        said = f"layer '{name}' ({run.step.type}): {said}"
+        self.done.troubles.append(Trouble(run.step.parts["layer"], said, fatal, name if engine else "", engine))
 
     def _on_caffe(self, run: Run, reads: list[Blob]) -> None:
         """A layer of Caffe's own: reads and makes the plain copy."""
         if run.step.summed:
-            self._fail(run, "runs in Caffe's own engine, and a sum is fused into it, which that does not know", "CAFFE")
+            self._fail(run, "runs in Caffe's own engine, and a sum is fused into it, which that does not know", CAFFE)
         self._note(run, [self.of[blob].as_plain for blob in reads])
         for blob in reads:
             kept = self.of[blob]
@@ -203,6 +198,14 @@ class _Memory:
         if residual is not None:
             residual = self.of[reads[1]]  # which may be the input itself
             readings.append(self._residual(run, group, residual, out))
+            if reads[0] == reads[1]:
+                self._fail(
+                    run,
+                    f"adds to '{reads[0].name}', its own input, and overwrites it while it is still read; what comes of "
+                    "that depends on the CPU and the number of threads",
+                    UNFUSED,
+                    fatal=False,
+                )
         self._note(run, readings)
         grid, scale = None, _ONE
         if param is not None:
@@ -237,7 +240,7 @@ class _Memory:
                     run,
                     f"is FP32, and its residual '{residual.reading.blob.name}' is INT8, for which Intel Caffe has no "
                     "convolution (Check failed: convFwd_pd)",
-                    "MKLDNN:CPU",
+                    UNFUSED,
                 )
             return None
         if residual.grid is None and param.bw_layer_out == INT8:
@@ -247,7 +250,7 @@ class _Memory:
                 run,
                 f"has bw_layer_out {param.bw_layer_out} on a sum whose residual '{residual.reading.blob.name}' comes from a "
                 "layer of Caffe's own, which has no scale to be read",
-                "MKLDNN:CPU",
+                UNFUSED,
             )
         return param
 
@@ -260,26 +263,24 @@ class _Memory:
             assert copy is not None
             if copy.layout == out and copy.grid is None:
                 return copy.reading
-            self.done.wrong.append(
-                (
-                    group.node.index,
-                    f"layer '{group.name}' (Convolution): adds '{residual.reading.blob.name}' as if its values lay in memory "
-                    f"as the convolution's own do ({out}), and they lie otherwise ({copy.layout})",
-                )
+            self._fail(
+                run,
+                f"adds '{residual.reading.blob.name}' as if it lay in memory as its own output does ({out}), and it lies "
+                f"otherwise ({copy.layout})",
+                UNFUSED,
+                fatal=False,
             )
-            self.done.mend[group.name] = "MKLDNN:CPU"
             return residual.reading
         if out == PLAIN:
             return residual.reading
         self.done.dropped.add(group.name)
-        self.done.wrong.append(
-            (
-                group.node.index,
-                f"layer '{group.name}' (Convolution): does not add '{residual.reading.blob.name}', which lies in Caffe's plain "
-                "layout, but what the memory holds: zeros at first, then the sums of the iteration before",
-            )
+        self._fail(
+            run,
+            f"does not add '{residual.reading.blob.name}', which lies in Caffe's plain layout, but what is in its memory: "
+            "nothing in the first iteration, then the sum of the one before",
+            UNFUSED,
+            fatal=False,
         )
-        self.done.mend[group.name] = "MKLDNN:CPU"
         return residual.reading
 
     def _inner_product(
@@ -309,7 +310,7 @@ class _Memory:
             self._fail(
                 run,
                 f"reads '{flat[0].name}', the INT8 output of an InnerProduct, which has two axes, as if it had four",
-                "CAFFE",
+                CAFFE,
             )
         return bool(flat)
 
@@ -353,16 +354,14 @@ class _Memory:
             self._lrn(run, reads)
             return
         if not kept.grid.signed:
-            self._fail(run, f"reads '{reads[0].name}' as u8, for which Intel Caffe has no BatchNorm", "CAFFE")
+            self._fail(run, f"reads '{reads[0].name}' as u8, for which Intel Caffe has no BatchNorm", CAFFE)
         else:
-            self.done.wrong.append(
-                (
-                    run.step.parts["layer"],
-                    f"layer '{run.step.name}' (BatchNorm): reads '{reads[0].name}' as s8, rounds it to whole numbers and "
-                    "makes whole numbers",
-                )
+            self._fail(
+                run,
+                f"reads '{reads[0].name}' as s8: rounds it to whole numbers, and makes whole numbers",
+                CAFFE,
+                fatal=False,
             )
-            self.done.mend[run.step.name] = "CAFFE"
         grid = Grid(_ONE, signed=True)
         self.done.at_one[run.step.parts["layer"]] = grid
         self._note(run, [kept.reading])
@@ -399,7 +398,7 @@ class _Memory:
         operation = run.step.layer.eltwise_param.operation
         if operation != caffe_pb2.EltwiseParameter.SUM:
             name = caffe_pb2.EltwiseParameter.EltwiseOp.Name(operation)
-            self._fail(run, f"operation {name} is not implemented on MKLDNN", "CAFFE")
+            self._fail(run, f"operation {name} is not implemented on MKLDNN", CAFFE)
         self._is_flat(run, reads)
         kept = [self.of[blob] for blob in reads]
         self._note(run, [one.reading for one in kept])
@@ -410,6 +409,9 @@ class _Memory:
         grid, layout = kept[0].grid, max((one.layout for one in kept), key=_LAYOUTS.index)
         if grid is not None:
             grid, layout = Grid(_ONE, grid.signed), NHWC
+            self._fail(
+                run, "has INT8 inputs of one type: they are rounded to whole numbers before it", CAFFE, fatal=False
+            )
             self.done.at_one[run.step.parts["layer"]] = grid
         made = Reading(run.makes[0], (), grid)
         self._make(run, [Kept(made, layout, layout != PLAIN, None, _ONE, True, channels=channels)])
