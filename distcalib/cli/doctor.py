@@ -11,7 +11,7 @@ from distcalib.cli.arguments import add_address, add_isa, add_output, console_of
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.survey import survey
-from distcalib.run.doctor import GB, Diagnosis, Finding, diagnose
+from distcalib.run.doctor import GB, Diagnosis, Finding, diagnose, targets_of
 
 EXAMPLES = ("distcalib doctor", "distcalib doctor --address auto")
 
@@ -56,7 +56,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     n_refused = sum(finding.refused for finding in diagnosis.findings)
     n_warnings = len(diagnosis.findings) - n_refused
     n_actors = sum(diagnosis.actors.values())
-    summary = f"{len(diagnosis.nodes)} node(s), {n_actors} actor(s), {diagnosis.isa or 'no common'} kernels: "
+    summary = f"{len(diagnosis.nodes)} node(s), {n_actors} actor(s), {diagnosis.isa or 'nothing in common'}: "
     told = f"{n_warnings} warning(s)" if n_warnings else "nothing is wrong"
     if n_refused:
         _print(console, Text(f"{summary}a run would be refused, {n_refused} error(s), {n_warnings} warning(s)", "red"))
@@ -83,6 +83,7 @@ def describe(node: NodeInfo, n_actors: int) -> list[tuple[str, str]]:
     total, free, shm = (f"{n / GB:,.1f} GB" for n in (node.memory_bytes, node.free_bytes, node.shm_bytes))
     lines.append(("memory", f"{total}, {free} free; /dev/shm {shm}"))
     lines.append(("kernels", ", ".join(name.lower() for name in node.isas) or "none with vectors"))
+    lines.append(("targets", ", ".join(f"{target} {way}" for target, way in targets_of(node).items())))
     lines.append(("versions", ", ".join(f"{name} {version}" for name, version in node.versions.items())))
     return lines
 

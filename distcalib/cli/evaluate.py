@@ -95,6 +95,6 @@ def lines(result: Evaluation) -> list[str]:
     actors = "actor" if result.n_actors == 1 else "actors"
     shown.append(
         f"{result.n_iterations} iterations of {result.batch} images, {len(result.int8_layers)} INT8 layers, "
-        f"{result.images_per_second:,.0f} images/s on {result.n_actors} {actors} ({result.isa})"
+        f"{result.images_per_second:,.0f} images/s on {result.n_actors} {actors} ({result.isa}, {result.way})"
     )
     return shown

@@ -19,10 +19,13 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
+from distcalib.engine.arithmetic import NATIVE, Arithmetic, integers_of
+from distcalib.engine.finding import MAKES_REAL, Finding
 from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal
 from distcalib.layers.batch_norm import stored_blobs
+from distcalib.layers.products import along_channels, product
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, reads_of
 from distcalib.quantize.storage import Grid, Reading, input_grid, params_of, runs_int8, storage
@@ -37,7 +40,8 @@ DETECTED = (1, 1, VARIES, 7)
 class BuiltModel:
     """An ov.Model, the blob names of its parameters and results in order, and the values whose ranges it reports last.
 
-    `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products.
+    `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products; `emulated`: no
+    INT8 kernel is to run any of them.
     """
 
     model: ov.Model
@@ -45,6 +49,7 @@ class BuiltModel:
     outputs: tuple[Blob, ...]
     taps: tuple[Blob, ...]
     multipliers: frozenset[str]
+    emulated: bool
 
 
 def device_outputs(graph: Graph) -> tuple[Blob, ...]:
@@ -82,8 +87,9 @@ def build_model(
     taps: Sequence[Blob] = (),
     keep: Iterable[Blob] | None = None,
     given: Mapping[Blob, tuple[int, ...]] | None = None,
+    arithmetic: Arithmetic = NATIVE,
 ) -> BuiltModel:
-    """Convert `graph`; quantization_params in its layers decide what runs INT8.
+    """Convert `graph`; quantization_params in its layers decide what runs INT8, `arithmetic` how.
 
     `shapes` are those of the data layers' tops.  The results are `keep` (default: `device_outputs`), then, if there are
     `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each.  With `given`, values with their
@@ -92,29 +98,40 @@ def build_model(
     """
     refuse_unconverted(graph, where)
     outputs = tuple(keep) if keep is not None else device_outputs(graph)
-    builder = _Builder(graph, blobs, shapes, where)
+    builder = _Builder(graph, blobs, shapes, where, arithmetic)
     if given is not None:
         builder.begin_at(given, outputs)
     builder.run()
-    results = [builder.values[blob] for blob in outputs]
+    results = [builder.real(blob) for blob in outputs]
     if taps:
-        results.append(_ranges([builder.values[blob] for blob in taps]))
+        results.append(_ranges([builder.real(blob) for blob in taps]))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
-    return BuiltModel(model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups))
+    return BuiltModel(
+        model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups), arithmetic.emulated
+    )
 
 
-def build_errors(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, products: Sequence[Blob]) -> BuiltModel:
+def build_errors(
+    graph: Graph,
+    blobs: Blobs,
+    shapes: Shapes,
+    where: str,
+    products: Sequence[Blob],
+    arithmetic: Arithmetic = NATIVE,
+) -> BuiltModel:
     """The FP32 net, and beside each layer with a quantization_param the same layer on integers, from the same input.
 
     The results are, for each of `products` (the top of a convolution or inner product, BatchNorm and Scale folded in),
     integer result less FP32 result, before any ReLU or sum: its mean over the positions, (N, M) f32.
     Raises UnsupportedError and WeightsError.
     """
-    builder = _ErrorBuilder(graph, blobs, shapes, where)
+    builder = _ErrorBuilder(graph, blobs, shapes, where, arithmetic)
     builder.run()
     results = [ops.result(builder.errors[blob]) for blob in products]
     model = ov.Model(results, list(builder.parameters.values()), where)
-    return BuiltModel(model, tuple(builder.parameters), tuple(products), (), frozenset(builder.groups))
+    return BuiltModel(
+        model, tuple(builder.parameters), tuple(products), (), frozenset(builder.groups), arithmetic.emulated
+    )
 
 
 def needed_for(
@@ -162,13 +179,14 @@ def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
 
 
 class _Builder:
-    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
+    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
+        self.arithmetic, self.integers = arithmetic, integers_of(arithmetic)
         self.groups = find_fused(graph)
         self.params = params_of(graph)
         self.stored = storage(graph, self.groups, self.params)
         self.values: dict[Blob, Output] = {}
-        self._rounded: dict[tuple[Blob, tuple[Grid, ...]], Output] = {}
+        self.found = Finding(self.values, self.stored, self.integers)
         self.parameters: dict[str, ov.op.Parameter] = {}
         self.problems: list[DistcalibError] = []
         self.needed: frozenset[Blob] | None = None
@@ -178,8 +196,15 @@ class _Builder:
         for blob, shape in given.items():
             parameter = ops.parameter(list(shape), np.float32, str(blob))
             self.parameters[str(blob)] = parameter
-            self.values[blob] = parameter.output(0)
+            grid = self.stored.get(blob)
+            x = parameter.output(0)
+            self.values[blob] = x if grid is None else self.integers.take(x, grid)
         self.needed = needed_for(self.graph, self.groups, outputs, given)
+
+    def built(self, model: ov.Model, outputs: Sequence[Blob], taps: Sequence[Blob] = ()) -> BuiltModel:
+        """The model with what is in it."""
+        names = frozenset(self.groups)
+        return BuiltModel(model, tuple(self.parameters), tuple(outputs), tuple(taps), names, self.arithmetic.emulated)
 
     def run(self) -> None:
         """Convert all layers, or raise one error that names everything that cannot be converted."""
@@ -231,127 +256,61 @@ class _Builder:
 
     def _plain(self, node: Node) -> None:
         layer = Layer(node.layer, self.blobs, self.where)
-        run = self.stored.run
-        readings = [self._reading(node.index, i, blob) for i, blob in enumerate(node.bottoms)]
-        inputs = [self._found(reading) for reading in readings]
         grid = self.stored.get(node.tops[0]) if node.tops else None
-        one = run.at_one.get(node.index)
-        if one is not None:  # Intel Caffe takes the inputs for integers at scale 1
-            inputs = [self._on_grid(reading, one) for reading in readings]
-        if node.type == "Concat":
-            inputs = self._joined(node, readings, inputs, grid)
-        if one is not None and node.type == "Eltwise":
-            coefficients = node.layer.eltwise_param.coeff or [1.0] * len(inputs)
-            tops: tuple[Output, ...] = (quantized.add_on_grid(inputs, coefficients, one),)
+        inputs = self.found.inputs(node)
+        if node.type == "Eltwise" and grid is not None:
+            coefficients = list(node.layer.eltwise_param.coeff) or [1.0] * len(inputs)
+            tops: tuple[Output, ...] = (self.found.added(inputs, coefficients, grid),)
         else:
             tops = convert(layer, inputs)
-            if grid is not None and _makes_fractions(node):
-                tops = tuple(quantized.round_average(top, grid) for top in tops)
-            elif grid is not None and node.type in ("BatchNorm", "Scale"):
-                tops = tuple(quantized.round_to_grid(top, grid) for top in tops)
+        if grid is not None and _makes_fractions(node):
+            tops = tuple(self.integers.between(top, grid) for top in tops)
+        elif grid is not None and node.type in MAKES_REAL:
+            tops = tuple(self.integers.take(top, grid) for top in tops)
         for blob, value in zip(node.tops, tops, strict=True):
             self.values[blob] = value
-
-    def _joined(
-        self, node: Node, readings: list[Reading], inputs: list[Output], grid: Grid | None
-    ) -> list[Output]:
-        """The inputs of a Concat: on its grid, or what it takes for that."""
-        unscaled = self.stored.run.unscaled.get(node.index, (False,) * len(inputs))
-        if grid is not None:
-            inputs = [
-                value if as_is else self._on_grid(reading, grid)
-                for value, reading, as_is in zip(inputs, readings, unscaled, strict=True)
-            ]
-        if any(unscaled):
-            unit = np.float32(1.0 / self.stored[node.tops[0]].scale) if grid is not None else np.float32(1.0)
-            inputs = [
-                ops.multiply(value, unit).output(0) if as_is else value
-                for value, as_is in zip(inputs, unscaled, strict=True)
-            ]
-        return inputs
-
-    def _reading(self, at: int, position: int, blob: Blob) -> Reading:
-        """How the layer with index `at` finds `blob`, its `position`-th bottom."""
-        readings = self.stored.run.reads.get(at, ())
-        found = readings[position] if position < len(readings) else Reading(blob, (), self.stored.get(blob))
-        return found if found.blob in self.values else found._replace(blob=blob)
-
-    def _found(self, reading: Reading) -> Output:
-        """The value, with what has been rounded in its memory since it was made."""
-        key = reading.blob, reading.rounded
-        if key not in self._rounded:
-            value, grid = self.values[reading.blob], self.stored.get(reading.blob)
-            for new in reading.rounded:
-                value, grid = self._move(value, grid, new), new
-            self._rounded[key] = value
-        return self._rounded[key]
-
-    def _on_grid(self, reading: Reading, grid: Grid) -> Output:
-        """The value as it is found, rounded to `grid`; as it is where it lies there already."""
-        return self._move(self._found(reading), reading.grid, grid)
-
-    def _move(self, value: Output, old: Grid | None, new: Grid) -> Output:
-        if old == new:
-            return value
-        return quantized.round_to_grid(value, new) if old is None else quantized.round_again(value, old, new)
 
     def _group(self, group: Fused) -> Output:
         layer = Layer(group.node.layer, self.blobs, self.where)
         int8 = runs_int8(group, self.params, self.stored)
         param = self.params[group.name] if int8 else None
-        reading = self._reading(group.node.index, 0, group.input)
-        x = self._found(reading) if param is None else self._int8_input(reading, param)
-        weight, bias = fold(group, self._group_blobs(group, layer))
-        y = self._multiply(layer, x, weight, bias, param)
-        if group.residual is not None:
-            y = self._sum(group, y, self._found(self._reading(group.node.index, 1, group.residual)), int8)
-        y = _relu(y, group.slope)
-        gain = self.stored.run.gains.get(group.name)
-        if gain is not None:
-            y = ops.multiply(y, np.float32(gain)).output(0)
         grid = self.stored.get(group.output)
-        return y if grid is None else quantized.round_to_grid(y, grid)
+        source, *residual = self.found.readings(group.node.index, reads_of(group.node, group))
+        weight, bias = fold(group, self._group_blobs(group, layer))
+        if param is None:
+            y = self._multiply(layer, self.found.real(source), weight, bias)
+        else:
+            y = self.integers.multiply(layer, self._int8_input(source, param), weight, bias, param, grid)
+        if residual:
+            y = self._plus_residual(group, y, residual[0], grid)
+        y = _relu(y, group.slope)
+        y = _times(y, self.stored.run.gains.get(group.name, 1.0))
+        return y if grid is None else self.integers.store(y, grid)
 
-    def _sum(self, group: Fused, y: Output, residual: Output, int8: bool) -> Output:
-        """What the convolution's output becomes in the memory of its residual."""
+    def _plus_residual(self, group: Fused, y: Output, residual: Reading, grid: Grid | None) -> Output:
+        """What the product becomes in the memory of its residual."""
+        int8 = runs_int8(group, self.params, self.stored)
         of_residual, of_product = group.coefficients if int8 else (1.0, 1.0)
-        y = y if of_product == 1.0 else ops.multiply(y, np.float32(of_product)).output(0)
+        y = _times(y, of_product)
         if group.name in self.stored.run.dropped:
             return y
-        if of_residual != 1.0:
-            residual = ops.multiply(residual, np.float32(of_residual)).output(0)
-        return ops.add(y, residual).output(0)
+        if grid is None or residual.grid is None:
+            return ops.add(y, _times(self.found.real(residual), of_residual)).output(0)
+        value, form = self.found.grid_form(residual)
+        return self.integers.plus(y, _times(value, of_residual), form, grid)
 
-    def _int8_input(self, reading: Reading, param: caffe_pb2.QuantizationParameter) -> Output:
+    def _int8_input(self, source: Reading, param: caffe_pb2.QuantizationParameter) -> Output:
         grid = input_grid(param)
         if param.force_u8_input:
-            value = self.values[reading.blob]
-            return quantized.round_to_grid(value, Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
-        return self._on_grid(reading, grid)
+            real = self.found.real(source)
+            return self.integers.take(real, Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
+        return self.found.on_grid(source, grid)
 
-    def _multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
-    ) -> Output:
-        """x times the folded weights, plus bias; integers if `param` is given."""
-        n_out = weight.shape[0]
-        if param is not None:
-            scales = np.array(param.scale_params, np.float64)
-            layer.require(
-                len(scales) in (1, n_out), f"{len(scales)} scale_params for {n_out} output channels; 1 or {n_out} fit"
-            )
-            scales = np.broadcast_to(scales, n_out)
-            bias = quantized.grid_bias(bias, param.scale_in[0], scales)
-        if layer.type == "InnerProduct":
-            node = _weights(weight, None if param is None else scales)
-            y = inner_product.multiply_rows(layer, x, node)
-            add = bias
-        else:
-            group = layer.proto.convolution_param.group
-            node = _weights(weight, None if param is None else scales, group)
-            y = convolution.convolve(layer, x, node)
-            add = bias.reshape(1, -1, 1, 1)
+    def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
+        """x times the folded weights, plus bias."""
+        y = product(layer, x, _fp32_weights(weight))
         y.get_node().set_friendly_name(layer.name)
-        return ops.add(y, ops.constant(add)).output(0) if np.any(bias) else y
+        return ops.add(y, ops.constant(along_channels(layer, bias))).output(0) if np.any(bias) else y
 
     def _group_blobs(self, group: Fused, layer: Layer) -> dict[str, tuple[Array, ...]]:
         """The group's blobs in the shapes that the net asks for."""
@@ -380,20 +339,19 @@ class _Builder:
 class _ErrorBuilder(_Builder):
     """Builds the net in FP32, and what its quantization_params would change in each layer by itself."""
 
-    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
-        super().__init__(graph, blobs, shapes, where)
+    def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
+        super().__init__(graph, blobs, shapes, where, arithmetic)
         self.int8_params, self.params = self.params, {}
         self.stored = storage(graph, self.groups, self.params)
+        self.found = Finding(self.values, self.stored, self.integers)
         self.errors: dict[Blob, Output] = {}
 
-    def _multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: caffe_pb2.QuantizationParameter | None
-    ) -> Output:
-        exact = super()._multiply(layer, x, weight, bias, None)
+    def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
+        exact = super()._multiply(layer, x, weight, bias)
         int8 = self.int8_params.get(layer.name)
         if int8 is not None:
-            rounded = quantized.round_to_grid(x, input_grid(int8))
-            error = ops.subtract(super()._multiply(layer, rounded, weight, bias, int8), exact).output(0)
+            rounded = self.integers.take(x, input_grid(int8))
+            error = ops.subtract(self.integers.multiply(layer, rounded, weight, bias, int8), exact).output(0)
             positions = np.arange(2, len(error.get_shape()), dtype=np.int64)
             if len(positions):
                 error = ops.reduce_mean(error, positions).output(0)
@@ -401,21 +359,11 @@ class _ErrorBuilder(_Builder):
         return exact
 
 
-def _weights(weight: Array, scales: NDArray[np.float64] | None, group: int = 1) -> Output:
-    """W (M, ...) as a graph node, or as (group, M/group, ...) if grouped; int8 where there are scales (M,).
-
-    FP32 weights that can be are used where they lie: in the object store, shared by the actors of a node.
-    """
-    if scales is not None:
-        node = quantized.int8_weights(weight, scales)
-    elif is_lendable(weight):
-        node = ops.constant(lent(weight), shared_memory=True).output(0)
-    else:
-        node = ops.constant(weight).output(0)
-    if group == 1:
-        return node
-    shape = np.array([group, weight.shape[0] // group, *weight.shape[1:]], np.int64)
-    return ops.reshape(node, shape, special_zero=False).output(0)
+def _fp32_weights(weight: Array) -> Output:
+    """W (M, ...) as a graph node, used where it lies if it can be: in the object store, shared by a node's actors."""
+    if is_lendable(weight):
+        return ops.constant(lent(weight), shared_memory=True).output(0)
+    return ops.constant(weight).output(0)
 
 
 def _relu(x: Output, slope: float | None) -> Output:
@@ -424,6 +372,10 @@ def _relu(x: Output, slope: float | None) -> Output:
     if slope == 0.0:
         return ops.relu(x).output(0)
     return ops.prelu(x, ops.constant(np.array([slope], np.float32))).output(0)
+
+
+def _times(x: Output, factor: float) -> Output:
+    return x if factor == 1.0 else ops.multiply(x, np.float32(factor)).output(0)
 
 
 def _makes_fractions(node: Node) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import caffe_pb2, net_text, write_net_weights
 from distcalib.data import DATA_TYPES
 from distcalib.data.slices import sliced
+from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.caffe_process import describe_exit, run_caffe
 from distcalib.engine.glog import CaffeLog, Output
 from distcalib.engine.spec import NetSpec, Row
@@ -80,10 +81,11 @@ class CaffeSetting:
 class CaffeWorker:
     """Runs `caffe test` on the cores of one actor; the Worker of the pool.  Its slices give a tuple of Rows each."""
 
-    def __init__(self, setting: CaffeSetting, n_threads: int) -> None:
+    def __init__(self, setting: CaffeSetting, n_threads: int, arithmetic: Arithmetic = NATIVE) -> None:
+        """`arithmetic`: of what the embedded engine does beside it."""
         self._setting = setting
         self._n_threads = n_threads
-        self._embedded = NetWorker(setting.embedded, n_threads)
+        self._embedded = NetWorker(setting.embedded, n_threads, arithmetic=arithmetic)
         self._programs: dict[str, _Program] = {}
 
     def compile(self, spec: Any) -> Bytes:

@@ -37,6 +37,12 @@ class Header:
     outputs: tuple[Blob, ...]
     taps: tuple[Blob, ...]
     kernels: Mapping[str, str]
+    emulated: bool
+
+    @property
+    def int8_kernels(self) -> Mapping[str, str] | None:
+        """`kernels`, which tell whether INT8 layers run as such; None where they are emulated, since all are FP32."""
+        return None if self.emulated else self.kernels
 
 
 def _config(n_threads: int) -> dict[str, Any]:
@@ -52,7 +58,8 @@ def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
     """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
     compiled = compile_model(built, spec.where, n_threads)
     light = replace(spec, changed={})  # they are in the exported model
-    header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, _kernels(compiled, built.multipliers)))
+    kernels = _kernels(compiled, built.multipliers)
+    header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, kernels, built.emulated))
     header += bytes(-(len(header) + 8) % ALIGNMENT)  # the exported model begins aligned
     stream = io.BytesIO(np.int64(len(header)).tobytes() + header)
     stream.seek(0, io.SEEK_END)

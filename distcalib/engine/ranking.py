@@ -10,6 +10,7 @@ chosen at a cut can change a result; how it is divided among them (dividing.py) 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import fsum, isqrt
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
+from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
 from distcalib.engine.builder import build_model, layer_shapes, needed_for
 from distcalib.engine.program import LocalProgram
@@ -101,17 +103,19 @@ class RankProgram:
 
 
 def compile_ranking(
-    spec: RankSpec, blobs_of: Callable[[NetSpec], Blobs], shapes: Shapes, n_threads: int
+    spec: RankSpec,
+    blobs_of: Callable[[NetSpec], Blobs],
+    shapes: Shapes,
+    n_threads: int,
+    arithmetic: Arithmetic = NATIVE,
 ) -> RankProgram:
     """Compile a piece."""
     live = live_values(spec.head.graph, spec.outputs, spec.begin)
     sizes = _sizes(spec.head, shapes)
     given = {blob: sizes[blob] for blob in live}
-    head = _part(spec.head, blobs_of, shapes, n_threads, keep=live, given={})
-    tails = {
-        name: _part(one, blobs_of, shapes, n_threads, keep=spec.outputs, given=given)
-        for name, one in spec.candidates.items()
-    }
+    part = partial(_part, blobs_of=blobs_of, shapes=shapes, n_threads=n_threads, arithmetic=arithmetic)
+    head = part(spec.head, keep=live, given={})
+    tails = {name: part(one, keep=spec.outputs, given=given) for name, one in spec.candidates.items()}
     return RankProgram(spec, head, tails)
 
 
@@ -143,12 +147,13 @@ def _part(
     n_threads: int,
     keep: tuple[Blob, ...],
     given: Mapping[Blob, tuple[int, ...]],
+    arithmetic: Arithmetic,
 ) -> Callable[[Mapping[str, Array]], Mapping[Blob, Array]]:
     """What leads from `given` and the data to `keep`, ready to run; nothing at all where all of it is given."""
     wanted = tuple(blob for blob in keep if blob not in given)
     if not wanted:
         return lambda values: {}
-    built = build_model(spec.graph, blobs_of(spec), shapes, spec.where, keep=wanted, given=given)
+    built = build_model(spec.graph, blobs_of(spec), shapes, spec.where, keep=wanted, given=given, arithmetic=arithmetic)
     return LocalProgram(built, spec.where, n_threads).run
 
 

@@ -7,6 +7,7 @@ rows from any actor, in any order, be merged into the same bytes.
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, files_of, open_source
+from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
@@ -57,10 +59,13 @@ class Setting:
 class NetWorker:
     """Runs nets on the cores of one actor; the Worker of the pool."""
 
-    def __init__(self, setting: Setting, n_threads: int, kept_bytes: int = 0) -> None:
-        """`kept_bytes`: what decoded images may take that are kept for the next program."""
+    def __init__(self, setting: Setting, n_threads: int, kept_bytes: int = 0, arithmetic: Arithmetic = NATIVE) -> None:
+        """`kept_bytes`: what decoded images may take that are kept for the next program.  `arithmetic`: of INT8
+        layers.
+        """
         self._setting = setting
         self._n_threads = n_threads
+        self._arithmetic = arithmetic
         self._room = Room(kept_bytes)
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
@@ -74,17 +79,18 @@ class NetWorker:
         refuse_host_feeding(graph, spec.where)
         shapes = self._shapes(graph)
         blobs, sampling = self._setting.blobs_of(spec), spec.sampling
+        build = partial(build_model, graph, blobs, shapes, spec.where, arithmetic=self._arithmetic)
         if spec.outputs is not None:
             made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]
-            built = build_model(graph, blobs, shapes, spec.where, keep=made)
+            built = build(keep=made)
         elif sampling is None:
-            built = build_model(graph, blobs, shapes, spec.where)
+            built = build()
         elif sampling.errors:
-            built = build_errors(graph, blobs, shapes, spec.where, sampling.taps)
+            built = build_errors(graph, blobs, shapes, spec.where, sampling.taps, self._arithmetic)
         elif sampling.values:
-            built = build_model(graph, blobs, shapes, spec.where, keep=sampling.taps)
+            built = build(keep=sampling.taps)
         else:
-            built = build_model(graph, blobs, shapes, spec.where, keep=(), taps=sampling.taps)
+            built = build(keep=(), taps=sampling.taps)
         return compile_program(built, spec, self._n_threads)
 
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
@@ -120,7 +126,9 @@ class NetWorker:
     def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
         setting, n_threads = self._setting, self._n_threads
         if isinstance(spec, RankSpec):
-            return compile_ranking(spec, setting.blobs_of, self._shapes(spec.head.graph), n_threads)
+            shapes = self._shapes(spec.head.graph)
+            return compile_ranking(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
+        # Native whatever the arithmetic is: it is the time of INT8 kernels that is asked for, not what they answer.
         net, graph = spec.net, spec.net.graph
         built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)
         return TimedProgram(net, built, n_threads)
@@ -183,13 +191,13 @@ class _Loaded:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.kernels, along, left_out=batch.left_out)
+        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out)
 
     def hand_out(self, outputs: Outputs, batch: Batch) -> Row:
         """The values of one iteration that were asked for."""
         values = self._values(batch)
         asked = {blob: values[blob] for blob in outputs.blobs}
-        return Row({}, (), self.program.header.kernels, asked, left_out=batch.left_out)
+        return Row({}, (), self.program.header.int8_kernels, asked, left_out=batch.left_out)
 
     def _values(self, batch: Batch) -> dict[Blob, Array]:
         """What the data layers and the program make of the records of one iteration."""
@@ -209,7 +217,7 @@ class _Loaded:
             else:
                 found = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
             parts = [[a + b for a, b in zip(parts[0], found, strict=True)]] if parts else [found]
-        return Row({}, tuple(parts[0]), self.program.header.kernels, left_out=tuple(left_out))
+        return Row({}, tuple(parts[0]), self.program.header.int8_kernels, left_out=tuple(left_out))
 
     def observe_errors(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The mean error (M,) of each tap over the records of a block of iterations; sums are f64."""
@@ -225,7 +233,7 @@ class _Loaded:
             count += share
             n_missing += len(batch.bad)
         means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
-        return Row({}, (), self.program.header.kernels, means, left_out=tuple(left_out), n_missing=n_missing)
+        return Row({}, (), self.program.header.int8_kernels, means, left_out=tuple(left_out), n_missing=n_missing)
 
 
 def _mean_of(values: Array, n_records: int) -> Partial:

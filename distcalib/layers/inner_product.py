@@ -29,12 +29,26 @@ def weight_shape(layer: Layer, n_inputs: int) -> tuple[int, int]:
     return (n_inputs, param.num_output) if param.transpose else (param.num_output, n_inputs)
 
 
-def multiply_rows(layer: Layer, x: Output, weight: Output) -> Output:
-    """x (N, ..., C, H, W) -> (N, ..., M), W (M, K) with K = C·H·W."""
+def rows_of(layer: Layer, x: Output) -> Output:
+    """x (N, ..., C, H, W) -> (N·..., K), a row for each product."""
     leading, n_inputs = split_axis(layer, x)
-    flat = ops.reshape(x, np.array([prod(leading), n_inputs], np.int64), special_zero=False)
-    product = ops.matmul(flat, weight, transpose_a=False, transpose_b=True)
+    return ops.reshape(x, np.array([prod(leading), n_inputs], np.int64), special_zero=False).output(0)
+
+
+def from_rows(layer: Layer, x: Output, product: Output) -> Output:
+    """The product (N·..., M) of the rows of x in the shape of the layer's top, (N, ..., M)."""
+    leading, _ = split_axis(layer, x)
     if len(leading) == 1:
-        return product.output(0)
+        return product
     shape = np.array([*leading, layer.proto.inner_product_param.num_output], np.int64)
     return ops.reshape(product, shape, special_zero=False).output(0)
+
+
+def times_rows(rows: Output, weight: Output) -> Output:
+    """Rows (R, K) times W (M, K): (R, M)."""
+    return ops.matmul(rows, weight, transpose_a=False, transpose_b=True).output(0)
+
+
+def multiply_rows(layer: Layer, x: Output, weight: Output) -> Output:
+    """x (N, ..., C, H, W) -> (N, ..., M), W (M, K) with K = C·H·W."""
+    return from_rows(layer, x, times_rows(rows_of(layer, x), weight))

@@ -6,8 +6,6 @@ constants that lie on the grid run as FP32 (resnet20: 1,640 images/s a core agai
 decision 3.
 """
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 import openvino.opset13 as ops
 from numpy.typing import NDArray
@@ -64,20 +62,14 @@ def round_average(x: Output, grid: Grid) -> Output:
     pool_ave_then_conv: 9 % of the values one step off). Snapping to 1/4096 first makes ties exact and moves no
     average of up to 1024 values across one.
     """
+    return _from_integers(round_fractions(x, grid.scale), grid)
+
+
+def round_fractions(x: Output, scale: float = 1.0) -> Output:
+    """x·scale, which are averages of integers, rounded with ties to even: f32 integers; see round_average."""
     fine = np.float32(4096.0)
-    snapped = ops.round(ops.multiply(x, np.float32(grid.scale) * fine), "half_to_even")
-    integers = ops.round(ops.multiply(snapped, np.float32(1.0) / fine), "half_to_even")
-    return _from_integers(integers.output(0), grid)
-
-
-def add_on_grid(inputs: Sequence[Output], coefficients: Iterable[float], grid: Grid) -> Output:
-    """Σ c·x of integers, rounded and saturated after each term as mkl-dnn's reference sum does: all f32 on `grid`."""
-    total: Output | None = None
-    for x, coefficient in zip(inputs, coefficients, strict=True):
-        term = x if coefficient == 1.0 else ops.multiply(x, np.float32(coefficient)).output(0)
-        total = round_to_grid(term if total is None else ops.add(total, term).output(0), grid)
-    assert total is not None
-    return total
+    snapped = ops.round(ops.multiply(x, np.float32(scale) * fine), "half_to_even")
+    return ops.round(ops.multiply(snapped, np.float32(1.0) / fine), "half_to_even").output(0)
 
 
 def _from_integers(integers: Output, grid: Grid) -> Output:

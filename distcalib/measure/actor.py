@@ -20,7 +20,7 @@ import numpy as np
 from distcalib.errors import DistcalibError, MeasureError
 from distcalib.measure.jobs import Blob, Worker, WorkerFactory, describe_iterations
 from distcalib.measure.machine import oom_kills
-from distcalib.measure.pinning import pin_process
+from distcalib.measure.pinning import pin_process, take_parents_priority
 from distcalib.measure.topology import Placement
 
 _T = TypeVar("_T")
@@ -54,9 +54,10 @@ class ActorProcess:
         self._loaded: set[str] = set()
 
     def prepare(self, placement: Placement, env: Mapping[str, str]) -> Outcome:
-        """Put the environment in place and pin every thread; see the module's docstring for why this is separate."""
+        """Put the environment in place, pin every thread and take the raylet's priority; see the module's docstring for why this is separate."""
         self._placement = placement
         os.environ.update(env)
+        take_parents_priority()
         return _guarded(f"actor {placement.actor}", lambda: self._pin(placement))
 
     def make_worker(self, factory: WorkerFactory, shared: object, *pieces: object) -> Outcome:

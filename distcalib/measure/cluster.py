@@ -26,6 +26,7 @@ _DEFAULTS = {
     # Ray prints these to stdout, in the middle of a --json; dead actors are logged in fleet.py instead.
     "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|worker processes have been started on node|"
     "The node with node id",
+    "RAY_worker_niceness": "0",  # Ray adds it to the driver's own; by default 15, and actors starve beside other work
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned call are nobody's business
 }
 for _name, _value in _DEFAULTS.items():

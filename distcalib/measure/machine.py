@@ -21,7 +21,10 @@ def usable_isas(cpuinfo: str, limit: str = "") -> tuple[str, ...]:
     """oneDNN's names of what a CPU has, widest first, from the text of /proc/cpuinfo; `limit`: ONEDNN_MAX_CPU_ISA."""
     flags = set(_field(cpuinfo, "flags").split())
     names = tuple(name for name, flag in _LEVELS if flag in flags)
-    return names[names.index(limit.upper()) :] if limit.upper() in names else names
+    if limit.upper() not in names:
+        return names
+    below = names[names.index(limit.upper()) :]  # AVX-512 without VNNI does not include the VNNI of AVX2
+    return tuple(name for name in below if name != "AVX2_VNNI" or limit.upper() == "AVX2_VNNI")
 
 
 def cpu_model(cpuinfo: str) -> str:

@@ -14,6 +14,18 @@ from distcalib.errors import MeasureError
 _PASSES = 8  # a thread born while the list is read is caught by the next pass; two were enough in every trial
 
 
+def take_parents_priority() -> None:
+    """Run at the niceness of the process that started this one, the raylet, if the kernel lets us: Ray starts workers
+    15 nicer than itself where nobody set RAY_worker_niceness, and beside any other work they would then hardly run.
+
+    Lowering one's niceness takes root or CAP_SYS_NICE; without it all stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        wanted = os.getpriority(os.PRIO_PROCESS, os.getppid())
+        for thread in _threads():
+            os.setpriority(os.PRIO_PROCESS, thread, wanted)
+
+
 def pin_process(cpus: Iterable[int]) -> None:
     """Pin all threads of this process to the logical CPUs `cpus` and verify each by reading it back.
 

@@ -84,6 +84,8 @@ class Pass:
     """What the FP32 output of an INT8 InnerProduct is too large by."""
     unscaled: dict[int, tuple[bool, ...]] = field(default_factory=dict)
     """By Concat: which inputs it takes for integers of the common scale without making them so."""
+    concat_scales: dict[int, float] = field(default_factory=dict)
+    """By Concat of `unscaled`: the common scale."""
     at_one: dict[int, Grid] = field(default_factory=dict)
     """Layers that round what they read and make to whole numbers."""
     troubles: list[Trouble] = field(default_factory=list)
@@ -383,9 +385,9 @@ class _Memory:
             return
         index = run.step.parts["layer"]
         grid = kept[0].grid
-        if common != _ONE and any(one.private and one.scale == _ONE for one in kept):
-            if grid is not None or any(one.scale != _ONE for one in kept):
-                self.done.unscaled[index] = tuple(one.private and one.scale == _ONE for one in kept)
+        as_is = tuple(one.private and one.scale == _ONE and common != _ONE for one in kept)
+        if any(as_is):
+            self.done.unscaled[index], self.done.concat_scales[index] = as_is, common
         if grid is not None:
             grid = Grid(common, grid.signed)
             layout = NHWC

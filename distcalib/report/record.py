@@ -115,6 +115,11 @@ class CalibrationReport:
     distances: Mapping[str, float]
     """By layer that was ranked: what it does to the net's output, alone in INT8; infinite if it could not be run."""
     isa: str
+    """The CPU whose integers were computed."""
+    way: str
+    """How: `native`, by INT8 kernels, or `emulated`, in FP32 kernels."""
+    kernels: str
+    """The widest instruction set that the kernels used, oneDNN's name."""
     versions: Mapping[str, str]
     n_actors: int
     cores_per_actor: int
@@ -219,6 +224,11 @@ class Evaluation:
     int8_layers: tuple[str, ...]
     without_int8_kernel: tuple[str, ...]
     isa: str
+    """The CPU whose integers were computed."""
+    way: str
+    """How: `native`, by INT8 kernels, or `emulated`, in FP32 kernels."""
+    kernels: str
+    """The widest instruction set that the kernels used, oneDNN's name."""
     versions: Mapping[str, str]
     n_actors: int
     seconds: float

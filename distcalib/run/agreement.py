@@ -1,16 +1,14 @@
 """What the machines of a cluster must have in common, or rows of one score would come from different arithmetic.
 
 Versions must be the same: what they decide is only found out by measuring all again. Instruction sets need not be: all
-machines are held to the widest that every one has, and the report names it.
+machines compute one target in one way, with the widest kernels that every one has, and the report names them.
 """
 
-import platform
 from collections.abc import Mapping, Sequence
 
 from distcalib.errors import MeasureError, OptionError
-from distcalib.measure.machine import ISA_VARIABLE
 from distcalib.measure.nodes import NodeInfo
-from distcalib.run.isa import ISAS, known_isa
+from distcalib.run.isa import Isa, choose_isa, environment_of, known_isa, way_of
 
 # What decides a value somewhere: kernels, decoding of images, sums. Ray moves them only, and itself refuses to join
 # machines with another version of it or of Python; a cluster may still be seen while it is being upgraded.
@@ -39,31 +37,35 @@ def mixed(nodes: Sequence[NodeInfo]) -> list[str]:
     return found
 
 
-def agreed_isa(isa: str, nodes: Sequence[NodeInfo]) -> str:
-    """oneDNN's name, in small letters, of the widest instruction set that all nodes have and `isa` allows.
+def agreed_isa(isa: str, nodes: Sequence[NodeInfo]) -> Isa:
+    """What all nodes compute for --isa, in one way.
 
-    OptionError for an unknown `isa`, for one that a node lacks, and where the nodes have none in common.
+    OptionError for an unknown `isa`, for a target that a node cannot compute, and where nodes have no kernels in
+    common.
     """
-    wanted = known_isa(isa)
-    if wanted:
-        lacking = [node for node in nodes if wanted not in node.isas]
-        if lacking:
-            has = ", ".join(f"{node.label} ({_widest(node)} is its widest)" for node in lacking)
-            raise OptionError(f"--isa {isa}: {wanted.lower()} is not on {has}; leave --isa or these nodes out")
-        return wanted.lower()
+    known_isa(isa)
     common = [name for name in nodes[0].isas if all(name in node.isas for node in nodes)]
-    if common:
-        return common[0].lower()
-    if any(node.isas for node in nodes):
+    if not common and any(node.isas for node in nodes):
         has = ", ".join(f"{node.label} has {_widest(node)}" for node in nodes)
         raise OptionError(f"the nodes have no instruction set in common: {has}; leave those without AVX2 out")
-    return platform.machine()
+    return choose_isa(isa, common)
 
 
 def agreed_environment(isa: str, nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
-    """What holds the actors of all nodes to the agreed instruction set; empty where each uses it of its own accord."""
-    name = agreed_isa(isa, nodes).upper()
-    return {ISA_VARIABLE: name} if any(node.isas and node.isas[0] != name for node in nodes) or ISAS[isa] else {}
+    """What holds the actors of all nodes to the agreed arithmetic."""
+    return environment_of(agreed_isa(isa, nodes), isa, [node.isas for node in nodes])
+
+
+def emulation_note(isa: Isa, nodes: Sequence[NodeInfo]) -> str | None:
+    """What a user must know of a run that emulates: because of which nodes, and that its times predict nothing."""
+    if not isa.emulated:
+        return None
+    cannot = [node.label for node in nodes if way_of(isa.target, node.isas) != "native"]
+    who = "this CPU" if len(nodes) == 1 else _listed(cannot) or "the nodes together"
+    return (
+        f"{isa.target} is emulated in FP32 kernels, for {who} cannot compute it natively (no VNNI): the scores are "
+        "those of that CPU, but images/s do not predict the speed of INT8"
+    )
 
 
 def _widest(node: NodeInfo) -> str:

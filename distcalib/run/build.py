@@ -19,8 +19,9 @@ from distcalib.engine.worker import Setting, data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
+from distcalib.measure.machine import read_text, usable_isas
 from distcalib.metrics import DETECTION, YOLO_DETECTION
-from distcalib.run.isa import measured_isa
+from distcalib.run.isa import ARITHMETIC_VARIABLE, CPUINFO, NATIVE_ISA, Isa, choose_isa
 from distcalib.run.net import Net
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,22 +38,26 @@ class CaffeBuild:
     version: str
 
     @property
-    def isa(self) -> str:
-        """What mkl-dnn 0.18 uses here: it knows VNNI, but not AMX."""
-        return measured_isa("cascadelake")
+    def isa(self) -> Isa:
+        """What mkl-dnn 0.18 computes here: it knows the VNNI of AVX-512 and no other, and halves weights elsewhere."""
+        isas = usable_isas(read_text(CPUINFO))
+        return choose_isa("cascadelake" if "AVX512_CORE_VNNI" in isas or not isas else "skylake", isas)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What an actor hands on; those of a Ray that was there before have not got it from this process."""
+        """What an actor hands on; those of a Ray that was there before have not got it from this process.  Errors of
+        INT8 layers, which the embedded engine finds, are those of the same arithmetic.
+        """
         name = "LD_LIBRARY_PATH"
-        return {name: os.environ[name]} if name in os.environ else {}
+        handed_on = {name: os.environ[name]} if name in os.environ else {}
+        return {ARITHMETIC_VARIABLE: self.isa.arithmetic, **handed_on}
 
 
 def open_build(root: str | Path | None, isa: str) -> CaffeBuild | None:
     """The build in ROOT, None without one.  Raises OptionError if there is none, or for another `isa` than native."""
     if root is None:
         return None
-    if isa != "native":
+    if isa != NATIVE_ISA:
         raise OptionError(
             f"--isa {isa}: with -r the kernels are those that mkl-dnn 0.18 picks for the CPU it runs on; "
             "leave one of the two out"

@@ -25,7 +25,7 @@ from distcalib.run.checks import net_problems
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
-from distcalib.run.isa import isa_environment, measured_isa
+from distcalib.run.isa import Isa, isa_here, known_isa
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
 from distcalib.run.observing import Observing
@@ -109,8 +109,8 @@ class _Run:
         quantizer = Quantizer(base.graph, options)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
-        isa_environment(options.isa)
         self.build = open_build(options.root, options.isa)
+        known_isa(options.isa)
         self.target.check()
         if options.performance_model:
             return self._write_dummy(base, quantizer, metric)
@@ -135,14 +135,13 @@ class _Run:
             measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
             measuring.image_bytes = session.image_bytes(score_inputs(base, metric))
             found = replace(self._find(base, metric, quantizer, session, measuring), pairs=measuring.pairs)
-            report = self._report(found.made.text(), base, metric, quantizer, found.winner, measuring)
+            report = self._report(found.made.text(), base, metric, quantizer, found.winner, measuring, session.isa)
             report = replace(
                 report,
                 all_int8_score_given=found.saved.all_int8_score,
                 layers_saved=found.saved.layers,
                 batch=session.batch,
                 bad_records=session.bad_records(options.iterations_read),
-                isa=session.isa,
                 n_actors=session.n_actors,
                 n_retired=session.n_retired,
                 cores_per_actor=session.cores_per_actor,
@@ -242,12 +241,19 @@ class _Run:
             for scales in (param.scale_in, param.scale_out, param.scale_params):
                 scales[:] = [1.0] * len(scales)
         text = Deliverable(with_params(base, params)).text()
-        report = self._report(text, base, metric, quantizer, winner, Results())
+        report = self._report(text, base, metric, quantizer, winner, Results(), isa_here(self.options.isa))
         self.target.write(text, report)
         return report
 
     def _report(
-        self, text: str, base: Net, metric: str, quantizer: Quantizer, winner: Candidate, measuring: Results
+        self,
+        text: str,
+        base: Net,
+        metric: str,
+        quantizer: Quantizer,
+        winner: Candidate,
+        measuring: Results,
+        isa: Isa,
     ) -> CalibrationReport:
         """Sum up; `text` is the file to be delivered."""
         options = self.options
@@ -298,7 +304,9 @@ class _Run:
                 for candidate, said in measuring.answered.items()
             ),
             distances=measuring.distances,
-            isa=measured_isa(options.isa) if self.build is None else self.build.isa,
+            isa=isa.target,
+            way=isa.way,
+            kernels=isa.kernels,
             versions=versions(self.build),
             n_actors=0,
             cores_per_actor=options.cores_per_actor or 1,

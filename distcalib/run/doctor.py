@@ -11,7 +11,8 @@ from typing import Any
 
 from distcalib.errors import OptionError
 from distcalib.measure.nodes import NodeInfo, place_on_nodes
-from distcalib.run.agreement import agreed_isa, mixed
+from distcalib.run.agreement import agreed_isa, emulation_note, mixed
+from distcalib.run.isa import TARGETS, Isa, way_of
 from distcalib.run.memory import BASE_BYTES
 
 GB = 2**30
@@ -32,11 +33,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The nodes, how many actors each gets, the instruction set that all would use ("": none), and what is wrong."""
+    """The nodes, how many actors each gets, what all would compute and how (None: nothing), and what is wrong."""
 
     nodes: tuple[NodeInfo, ...]
     actors: Mapping[str, int]
-    isa: str
+    isa: Isa | None
     findings: tuple[Finding, ...]
 
     @property
@@ -46,26 +47,37 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        nodes = [asdict(node) | {"actors": self.actors.get(node.node_id, 0)} for node in self.nodes]
+        nodes = [
+            asdict(node) | {"actors": self.actors.get(node.node_id, 0), "targets": targets_of(node)}
+            for node in self.nodes
+        ]
         return {
             "ready": not self.refused,
-            "isa": self.isa,
+            "isa": None if self.isa is None else self.isa.target,
+            "way": None if self.isa is None else self.isa.way,
+            "kernels": None if self.isa is None else self.isa.kernels,
             "nodes": nodes,
             "findings": [asdict(finding) for finding in self.findings],
         }
+
+
+def targets_of(node: NodeInfo) -> dict[str, str]:
+    """How the node computes each target: `native`, `emulated` or `impossible`."""
+    return {target: way_of(target, node.isas) for target in TARGETS}
 
 
 def diagnose(nodes: Sequence[NodeInfo], silent: Mapping[str, str] | None = None, isa: str = "native") -> Diagnosis:
     """What a run on `nodes` would meet; `silent`: nodes that did not tell what they are, why, and what would do."""
     findings = [_split((label,), sentence) for label, sentence in (silent or {}).items()]
     findings += [Finding(True, (), phrase, "install the same version on all nodes") for phrase in mixed(nodes)]
-    agreed = ""
+    agreed: Isa | None = None
     try:
-        agreed = agreed_isa(isa, nodes) if nodes else ""
+        agreed = agreed_isa(isa, nodes) if nodes else None
     except OptionError as error:
         findings.append(_split((), str(error)))
     findings += _alike([finding for node in nodes for finding in _of_node(node)])
-    findings += _between(nodes, agreed)
+    if agreed is not None:
+        findings += _between(nodes, agreed)
     actors: dict[str, int] = {}
     for placement in place_on_nodes(nodes, None, 1) if nodes else ():
         actors[placement.node] = actors.get(placement.node, 0) + 1
@@ -81,11 +93,6 @@ def _of_node(node: NodeInfo) -> Iterator[Finding]:
 
     if not node.isas:
         yield warn("the CPU has no AVX2, so INT8 is not faster than FP32", "use a machine from 2013 or later")
-    elif not any(name.startswith("AVX512") for name in node.isas):
-        yield warn(
-            f"no AVX-512: {node.isas[0].lower()} kernels run, slower than a Skylake server's, and round differently",
-            "measure on the kind of CPU that the model will run on",
-        )
 
 
 def _of_cores(node: NodeInfo) -> Iterator[Finding]:
@@ -137,15 +144,18 @@ def _of_memory(node: NodeInfo) -> Iterator[Finding]:
         )
 
 
-def _between(nodes: Sequence[NodeInfo], agreed: str) -> Iterator[Finding]:
+def _between(nodes: Sequence[NodeInfo], agreed: Isa) -> Iterator[Finding]:
     """What is wrong only with several nodes together."""
-    held = [node for node in nodes if agreed and node.isas and node.isas[0].lower() != agreed]
+    if (note := emulation_note(agreed, nodes)) is not None:
+        cannot = [node.label for node in nodes if targets_of(node)[agreed.target] != "native"]
+        yield Finding(False, tuple(cannot), note, "compare times on the kind of CPU that the model will run on")
+    held = [node for node in nodes if node.isas and node.isas[0].lower() != agreed.kernels]
     if held and len(held) < len(nodes):
         widest = ", ".join(sorted({node.isas[0].lower() for node in held}))
         yield Finding(
             False,
             tuple(node.label for node in nodes if node not in held),
-            f"{agreed} is the widest here, so all nodes are held to it, though {len(held)} have {widest}",
+            f"{agreed.kernels} is the widest here, so all nodes are held to it, though {len(held)} have {widest}",
             "leave these nodes out if the model will run on the newer CPUs",
         )
     for a, b in combinations([node for node in nodes if node.machine], 2):

@@ -1,6 +1,6 @@
 """By what the journal knows a program's rows: a hash of everything that decides their bytes.
 
-The context of a run is its weights, its data (data/identity.py), the engine with its version and instruction set, and
+The context of a run is its weights, its data (data/identity.py), the engine with its version, target and kernels, and
 the version of distcalib; a program is its net, batch included, with all that its spec says.  How many actors there are
 decides nothing.  Where a net came from decides nothing either, so that a copy of the files in another folder differs by
 its data alone.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distcalib.engine.timing import TimingSpec
+from distcalib.run.isa import Isa
 from distcalib.run.row_codec import FORMAT
 
 # Of the versions that a report has, those that can change a bit of a row.
@@ -26,7 +27,7 @@ _NAMES = frozenset({"where"})
 class Keys:
     """The keys of one run."""
 
-    def __init__(self, weights: object, data: object, isa: str, versions: Mapping[str, str]) -> None:
+    def __init__(self, weights: object, data: object, isa: Isa, versions: Mapping[str, str]) -> None:
         deciding = {name: versions[name] for name in _DECIDING if name in versions}
         self._context = digest((FORMAT, weights, data, isa, deciding))
 

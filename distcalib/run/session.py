@@ -4,6 +4,7 @@ What can be wrong with the input is found here, before any actor starts: a wrong
 that do not fit and records that cannot be decoded are met by the actors.
 """
 
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -31,9 +32,10 @@ from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placeme
 from distcalib.measure.nodes import NodeInfo
 from distcalib.quantize.fusion import find_fused
 from distcalib.report import BadRecords
-from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
+from distcalib.run.agreement import agreed_environment, agreed_isa, emulation_note, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.isa import Isa, arithmetic_of
 from distcalib.run.keys import Keys
 from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
 from distcalib.run.memory import actor_bytes
@@ -119,7 +121,7 @@ class Session:
             self._let_go()
             raise
         try:
-            self.isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
+            self.isa: Isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
             if self.journal is not None:
                 identity = [indexes, data_identity(read, net.path, indexes), arrays]
                 keys = Keys(self.weights, identity, self.isa, versions(build))
@@ -149,7 +151,9 @@ class Session:
     def _tell_of_nodes(self) -> None:
         nodes = self._pool.nodes
         if len(nodes) > 1:
-            self.reporter.note(f"{len(nodes)} nodes, {self.n_actors} actors, {self.isa} kernels")
+            self.reporter.note(f"{len(nodes)} nodes, {self.n_actors} actors, {self.isa} ({self.isa.kernels} kernels)")
+        if self._caffe is None and (said := emulation_note(self.isa, nodes)) is not None:
+            self.reporter.note(said)
         if (cores := self.cores_per_actor) > 1 and self._pool.narrowed:
             self.reporter.note(f"memory is short: {self.n_actors} actors, of up to {cores} cores each")
 
@@ -314,12 +318,12 @@ def make_worker(setting: Setting, placement: Placement, chunks: Sequence[Chunk] 
     """The pool's factory; `chunks`: what was sent of the data, if they were sent."""
     if setting.shipped is not None:
         setting = replace(setting, shipped=replace(setting.shipped, chunks=chunks))
-    return NetWorker(setting, placement.n_threads, placement.spare_bytes)
+    return NetWorker(setting, placement.n_threads, placement.spare_bytes, arithmetic_of(os.environ))
 
 
 def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:
     """The pool's factory for -r."""
-    return CaffeWorker(setting, placement.n_threads)
+    return CaffeWorker(setting, placement.n_threads, arithmetic_of(os.environ))
 
 
 def rows(result: JobResult) -> list[Row]:

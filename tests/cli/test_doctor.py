@@ -41,8 +41,9 @@ def test_doctor_tells_nodes_that_are_alike_together(answer: Survey, capsys: pyte
         "  actors    4, by default",
         "  memory    192.0 GB, 180.0 GB free; /dev/shm 96.0 GB",
         "  kernels   avx512_core, avx2",
+        "  targets   skylake native, cascadelake emulated, sapphirerapids emulated",
         "  versions  distcalib 1.0, openvino 2026.0, opencv-python-headless 4.9, numpy 2.1, ray 2.60.0",
-        "2 node(s), 8 actor(s), avx512_core kernels: ready, nothing is wrong",
+        "2 node(s), 8 actor(s), skylake, native: ready, nothing is wrong",
     ]
 
 
@@ -58,14 +59,18 @@ def test_doctor_tells_warnings_and_passes(
     assert sum(line.startswith("warning: ") for line in lines) == 3
     assert any("4 physical of 10 in 1 socket" in line for line in lines)
     assert "  offline   CPU 9, 10, 11, 12, 13, 19" in lines
-    assert lines[-1] == "2 node(s), 13 actor(s), avx512_core kernels: ready, 3 warning(s)"
+    assert lines[-1] == "2 node(s), 13 actor(s), skylake, native: ready, 3 warning(s)"
 
 
-def test_doctor_fails_where_a_run_would_be_refused(answer: Survey, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--isa", "cascadelake"]) == ERROR
+def test_doctor_fails_where_a_run_would_be_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda address: Survey((node("host1", isas=()),), {}))
+    assert main(["doctor", "--isa", "skylake"]) == ERROR
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("error: --isa cascadelake: avx512_core_vnni is not on host1 (10.0.0.1) (")
-    assert lines[-1].endswith("a run would be refused, 1 error(s), 0 warning(s)")
+    assert "  targets   skylake impossible, cascadelake emulated, sapphirerapids emulated" in lines
+    assert any(line.startswith("error: --isa skylake: pairs of products that saturate") for line in lines)
+    assert lines[-1].endswith("a run would be refused, 1 error(s), 1 warning(s)")
 
 
 def test_doctor_json(answer: Survey, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,9 @@ RESULT = Evaluation(
     batch=100,
     int8_layers=("conv2", "conv3"),
     without_int8_kernel=(),
-    isa="avx512_core_vnni",
+    isa="cascadelake",
+    way="native",
+    kernels="avx512_core_vnni",
     versions={},
     n_actors=2,
     seconds=3.0,
@@ -39,9 +41,9 @@ def test_lines_are_those_of_caffe_test() -> None:
         "accuracy-top5 = 0.991",
         "loss = 0.533293 (* 1 = 0.533293 loss)",
         "loss1 = 2 (* 0.3 = 0.6 loss)",
-        "100 iterations of 100 images, 2 INT8 layers, 4,812 images/s on 2 actors (avx512_core_vnni)",
+        "100 iterations of 100 images, 2 INT8 layers, 4,812 images/s on 2 actors (cascadelake, native)",
     ]
-    assert lines(replace(RESULT, n_actors=1))[-1].endswith(" images/s on 1 actor (avx512_core_vnni)")
+    assert lines(replace(RESULT, n_actors=1))[-1].endswith(" images/s on 1 actor (cascadelake, native)")
 
 
 def test_lines_tell_what_has_no_kernel() -> None:

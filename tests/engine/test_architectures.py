@@ -14,6 +14,7 @@ from distcalib.layers import FileBlobs
 from distcalib.quantize.ranges import merge_ranges, observe_ends
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from distcalib.quantize.storage import params_of, storage
+from tests.cpu import needs_vnni
 
 Array = NDArray[np.float32]
 SHAPE = (4, 16, 16, 16)
@@ -215,6 +216,7 @@ def family(request: pytest.FixtureRequest) -> tuple[str, caffe_pb2.NetParameter]
 
 
 # What stays FP32 beside the first convolution: see Quantizer.refused.
+@needs_vnni
 @pytest.mark.parametrize("channel", ["single", "multiple"])
 def test_a_family_runs_int8_and_stays_close_to_fp32(family: tuple[str, caffe_pb2.NetParameter], channel: str) -> None:
     name, parameter = family

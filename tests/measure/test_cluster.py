@@ -27,7 +27,7 @@ class Worker:
         pass
     def run(self, key, iterations):
         time.sleep(0.01 * len(iterations))
-        return [(FOUND, os.getpid()) for _ in iterations]
+        return [(FOUND, os.getpid(), os.nice(0)) for _ in iterations]
     def drop(self, key):
         pass
 """
@@ -42,7 +42,8 @@ with ActorPool(Worker, n_actors=2, env={"DISTCALIB_TEST_ISA": "AVX512_CORE"}) as
     def tell(progress):
         print("progress", flush=True)
     [result] = pool.run([Job("key", None, N_ITERATIONS, "candidate")], tell)
-print({found for found, _ in result.rows}, len(result.rows), flush=True)
+print({found for found, _, _ in result.rows}, len(result.rows), flush=True)
+print({nice for _, _, nice in result.rows} == {os.nice(0)}, flush=True)
 """
 
 
@@ -109,7 +110,7 @@ def test_cluster_starts_quietly_sets_env_before_imports_and_leaves_nothing_behin
     out, err = process.communicate(timeout=60)
     lines = [line for line in out.splitlines() if line != "progress"]
     assert (process.returncode, err) == (0, "")
-    assert lines == [lines[0], "{'AVX512_CORE'} 20"]
+    assert lines == [lines[0], "{'AVX512_CORE'} 20", "True"]
     assert wait_for_no_process(int(lines[0])) == []
 
 

@@ -59,3 +59,20 @@ print(threading.get_native_id() in stray_threads([1023]))
 """)
         == "True"
     )
+
+
+def test_take_parents_priority_undoes_what_ray_adds() -> None:
+    """As far as the kernel lets a process: without CAP_SYS_NICE nothing changes."""
+    assert (
+        run("""
+from distcalib.measure.pinning import take_parents_priority
+parent = os.getpriority(os.PRIO_PROCESS, os.getppid())
+threading.Thread(target=(stop := threading.Event()).wait).start()
+os.nice(3)
+nicer = os.nice(0)
+take_parents_priority()
+print(os.nice(0) in (parent, nicer), os.nice(0) == (parent if os.geteuid() == 0 else os.nice(0)))
+stop.set()
+""")
+        == "True True"
+    )

@@ -1,11 +1,14 @@
 """Clusters of machines that differ."""
 
+import platform
+
 import pytest
 
 from distcalib.errors import MeasureError, OptionError
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.topology import Core, Topology
-from distcalib.run.agreement import agreed_environment, agreed_isa, mixed, refuse_mixed
+from distcalib.run.agreement import agreed_environment, agreed_isa, emulation_note, mixed, refuse_mixed
+from distcalib.run.isa import Isa
 
 SKYLAKE = ("AVX512_CORE", "AVX2")
 CASCADE = ("AVX512_CORE_VNNI", *SKYLAKE)
@@ -22,41 +25,57 @@ def node(host: str, isas: tuple[str, ...] = SKYLAKE, **versions: str) -> NodeInf
 @pytest.mark.parametrize(
     ("isas", "isa", "agreed", "environment"),
     [
-        ([SKYLAKE, SKYLAKE], "native", "avx512_core", None),
-        ([CASCADE, SKYLAKE, SAPPHIRE], "native", "avx512_core", "AVX512_CORE"),
-        ([SAPPHIRE, CASCADE], "native", "avx512_core_vnni", "AVX512_CORE_VNNI"),
-        ([CASCADE, SAPPHIRE], "skylake", "avx512_core", "AVX512_CORE"),
-        ([SAPPHIRE, SAPPHIRE], "sapphirerapids", "avx512_core_amx", "AVX512_CORE_AMX"),
-        ([ALDER, CASCADE], "native", "avx2", "AVX2"),
-        ([ALDER, SAPPHIRE], "native", "avx2_vnni", "AVX2_VNNI"),
+        ([SKYLAKE, SKYLAKE], "native", Isa("skylake", False, "avx512_core"), None),
+        ([CASCADE, SKYLAKE, SAPPHIRE], "native", Isa("skylake", False, "avx512_core"), "AVX512_CORE"),
+        ([SAPPHIRE, CASCADE], "native", Isa("cascadelake", False, "avx512_core_vnni"), "AVX512_CORE_VNNI"),
+        ([CASCADE, SAPPHIRE], "skylake", Isa("skylake", False, "avx512_core"), "AVX512_CORE"),
+        ([SAPPHIRE, SAPPHIRE], "sapphirerapids", Isa("sapphirerapids", False, "avx512_core_amx"), "AVX512_CORE_AMX"),
+        ([ALDER, CASCADE], "native", Isa("cascadelake", True, "avx2"), "AVX2"),
+        ([ALDER, SAPPHIRE], "native", Isa("cascadelake", False, "avx2_vnni"), "AVX2_VNNI"),
+        ([CASCADE, SKYLAKE], "cascadelake", Isa("cascadelake", True, "avx512_core"), "AVX512_CORE"),
+        ([CASCADE, CASCADE], "sapphirerapids", Isa("sapphirerapids", False, "avx512_core_vnni"), "AVX512_CORE_VNNI"),
     ],
-    ids=["same", "three kinds", "two kinds", "asked for", "asked for the widest", "client CPU", "client and new"],
+    ids=[
+        *("same", "three kinds", "two kinds", "asked for", "asked for the widest", "client CPU", "client and new"),
+        *("emulated for one", "the newest without AMX"),
+    ],
 )
-def test_agreed_isa_is_the_widest_that_all_have(
-    isas: list[tuple[str, ...]], isa: str, agreed: str, environment: str | None
+def test_agreed_isa_is_one_target_in_one_way(
+    isas: list[tuple[str, ...]], isa: str, agreed: Isa, environment: str | None
 ) -> None:
     nodes = [node(f"host{i}", names) for i, names in enumerate(isas)]
     assert agreed_isa(isa, nodes) == agreed
-    assert agreed_environment(isa, nodes) == ({} if environment is None else {"ONEDNN_MAX_CPU_ISA": environment})
+    limit = {} if environment is None else {"ONEDNN_MAX_CPU_ISA": environment}
+    assert agreed_environment(isa, nodes) == {"DISTCALIB_ARITHMETIC": agreed.arithmetic, **limit}
 
 
-def test_agreed_isa_refuses_what_a_node_lacks() -> None:
-    nodes = [node("host0", CASCADE), node("host1", SKYLAKE), node("host2", ALDER)]
-    with pytest.raises(
-        OptionError,
-        match=r"--isa cascadelake: avx512_core_vnni is not on host1 \(10.0.0.1\) \(avx512_core is its widest\), host2 "
-        r"\(10.0.0.2\) \(avx2_vnni is its widest\); leave --isa or these nodes out",
-    ):
-        agreed_isa("cascadelake", nodes)
-    with pytest.raises(OptionError, match="--isa pentium: is none"):
+def test_emulation_note_names_who_cannot() -> None:
+    nodes = [node("host0", CASCADE), node("host1", SKYLAKE), node("host2", CASCADE)]
+    said = emulation_note(agreed_isa("cascadelake", nodes), nodes)
+    assert said is not None
+    assert said.startswith(
+        "cascadelake is emulated in FP32 kernels, for host1 (10.0.0.1) cannot compute it natively (no VNNI)"
+    )
+    assert said.endswith("images/s do not predict the speed of INT8")
+    assert emulation_note(agreed_isa("native", nodes), nodes) is None
+    apart = [node("host0", CASCADE), node("host1", ALDER)]
+    assert "for the nodes together cannot" in str(emulation_note(agreed_isa("native", apart), apart))
+
+
+def test_agreed_isa_refuses_what_no_kernel_computes() -> None:
+    nodes = [node("host0", ()), node("host1", ())]
+    with pytest.raises(OptionError, match=r"--isa skylake: pairs of products .* need .* AVX2, which not every CPU of"):
+        agreed_isa("skylake", nodes)
+    with pytest.raises(OptionError, match="--isa pentium: unknown; choose native, skylake, cascadelake or sapphire"):
         agreed_isa("pentium", nodes)
     with pytest.raises(OptionError, match=r"no instruction set in common: host0 .* has avx512_core, host1 .* has none"):
         agreed_isa("native", [node("host0"), node("host1", ())])
 
 
-def test_agreed_isa_of_nodes_without_any_is_the_machine() -> None:
-    assert agreed_isa("native", [node("host0", ()), node("host1", ())])
-    assert agreed_environment("native", [node("host0", ()), node("host1", ())]) == {}
+def test_agreed_isa_of_nodes_without_any_is_emulated() -> None:
+    nodes = [node("host0", ()), node("host1", ())]
+    assert agreed_isa("native", nodes) == Isa("cascadelake", True, platform.machine())
+    assert agreed_environment("native", nodes) == {"DISTCALIB_ARITHMETIC": "emulated"}
 
 
 def test_refuse_mixed_lets_pass_what_does_not_matter() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.topology import Core, Topology
-from distcalib.run.doctor import GB, Diagnosis, diagnose
+from distcalib.run.doctor import GB, Diagnosis, diagnose, targets_of
+from distcalib.run.isa import Isa
 from tests.measure.machines import read_machine
 
 VERSIONS = {"distcalib": "1.0", "openvino": "2026.0", "opencv-python-headless": "4.9", "numpy": "2.1", "ray": "2.60.0"}
@@ -34,19 +35,18 @@ def test_diagnose_finds_nothing_on_good_machines() -> None:
     found = diagnose([node("host1"), node("host2")])
     assert said(found) == []
     assert not found.refused
-    assert (found.isa, found.actors) == ("avx512_core", {"host1": 4, "host2": 4})
+    assert (found.isa, found.actors) == (Isa("skylake", False, "avx512_core"), {"host1": 4, "host2": 4})
 
 
 @pytest.mark.parametrize(
     ("bad", "what"),
     [
-        (node(isas=("AVX2",)), "no AVX-512: avx2 kernels run"),
-        (node(isas=()), "the CPU has no AVX2"),
+        (node(isas=("AVX2",)), "cascadelake is emulated in FP32 kernels, for this CPU cannot compute it natively"),
         (node(load=2.4), "other work keeps about 2.4 of the machine's 4 core(s) busy"),
         (node(free_bytes=GB // 2), "0.5 GB of memory are free for 4 actor(s), which want 1.0 GB"),
         (node(shm_bytes=64 * 2**20), "/dev/shm has 0.06 GB"),
     ],
-    ids=["no AVX-512", "no AVX2", "busy", "short of memory", "docker's /dev/shm"],
+    ids=["no AVX-512", "busy", "short of memory", "docker's /dev/shm"],
 )
 def test_diagnose_warns_of_a_machine(bad: NodeInfo, what: str) -> None:
     found = diagnose([bad])
@@ -74,6 +74,28 @@ def test_diagnose_warns_of_what_a_container_may_use(
     assert what is None or what in sentences[0]
 
 
+def test_diagnose_of_a_cpu_without_avx2_emulates() -> None:
+    found = diagnose([node(isas=())])
+    slow, emulated = said(found)
+    assert slow.startswith("host1: the CPU has no AVX2")
+    assert emulated.startswith("host1: cascadelake is emulated in FP32 kernels")
+    assert not found.refused
+
+
+@pytest.mark.parametrize(
+    ("isas", "targets"),
+    [
+        (CASCADE, {"skylake": "native", "cascadelake": "native", "sapphirerapids": "native"}),
+        (SKYLAKE, {"skylake": "native", "cascadelake": "emulated", "sapphirerapids": "emulated"}),
+        (("AVX2",), {"skylake": "native", "cascadelake": "emulated", "sapphirerapids": "emulated"}),
+        ((), {"skylake": "impossible", "cascadelake": "emulated", "sapphirerapids": "emulated"}),
+    ],
+    ids=["VNNI", "AVX-512", "AVX2", "older"],
+)
+def test_targets_of_a_node(isas: tuple[str, ...], targets: dict[str, str]) -> None:
+    assert targets_of(node(isas=isas)) == targets
+
+
 def test_diagnose_names_all_nodes_with_the_same_trouble_once() -> None:
     found = diagnose([node(f"host{i}", shm_bytes=0) for i in range(3)])
     assert len(found.findings) == 1
@@ -81,28 +103,28 @@ def test_diagnose_names_all_nodes_with_the_same_trouble_once() -> None:
 
 
 def test_diagnose_tells_what_a_run_is_refused_for_first() -> None:
-    nodes = [node("host1", shm_bytes=0), node("host2", versions={**VERSIONS, "openvino": "2025.4"})]
-    found = diagnose(nodes, {"host3 (10.0.0.3)": "does not answer within 60 s; see to it"}, isa="cascadelake")
+    nodes = [node("host1", isas=(), shm_bytes=0), node("host2", isas=(), versions={**VERSIONS, "openvino": "2025.4"})]
+    found = diagnose(nodes, {"host3 (10.0.0.3)": "does not answer within 60 s; see to it"}, isa="skylake")
     assert found.refused
-    assert [finding.refused for finding in found.findings] == [True, True, True, False]
-    silent, versions, isa, _ = said(found)
+    assert [finding.refused for finding in found.findings] == [True, True, True, False, False]
+    silent, versions, isa, *_ = said(found)
     assert silent.startswith("host3 (10.0.0.3): does not answer within 60 s; see to it")
     assert versions.startswith(": openvino is 2025.4 on host2 and 2026.0 on host1; install")
-    assert isa.startswith(": --isa cascadelake: avx512_core_vnni is not on host1 ")
-    assert isa.endswith("; leave --isa or these nodes out")
+    assert isa.startswith(": --isa skylake: pairs of products that saturate as there need kernels of AVX-512 or AVX2")
+    assert isa.endswith("; choose cascadelake")
 
 
 def test_diagnose_without_an_answer_refuses() -> None:
     found = diagnose([], {"host1": "does not answer"})
     assert found.refused
-    assert (found.isa, found.actors) == ("", {})
+    assert (found.isa, found.actors) == (None, {})
 
 
 def test_diagnose_warns_of_nodes_that_hold_the_others_back() -> None:
     found = diagnose([node("host1", isas=CASCADE), node("host2"), node("host3", isas=CASCADE)])
     [sentence] = said(found)
     assert sentence.startswith("host2: avx512_core is the widest here, so all nodes are held to it, though 2")
-    assert (found.isa, found.refused) == ("avx512_core", False)
+    assert (found.isa, found.refused) == (Isa("skylake", False, "avx512_core"), False)
     assert said(diagnose([node(isas=CASCADE), node("host2", isas=CASCADE)], isa="skylake")) == []
 
 
@@ -116,7 +138,8 @@ def test_diagnose_warns_of_nodes_that_share_cores_of_one_machine() -> None:
 def test_diagnosis_to_dict_is_json() -> None:
     found = diagnose([node("host1"), node("host2", shm_bytes=0)])
     told = json.loads(json.dumps(found.to_dict()))
-    assert (told["ready"], told["isa"]) == (True, "avx512_core")
+    assert (told["ready"], told["isa"], told["way"], told["kernels"]) == (True, "skylake", "native", "avx512_core")
+    assert told["nodes"][0]["targets"]["cascadelake"] == "emulated"
     assert [(each["host"], each["actors"]) for each in told["nodes"]] == [("host1", 4), ("host2", 4)]
     assert told["nodes"][0]["topology"]["cores"][0] == {"cpus": [0, 4], "package": 0, "numa_node": 0, "n_threads": 2}
     assert [finding["nodes"] for finding in told["findings"]] == [["host2"]]

@@ -1,65 +1,79 @@
-"""Which instruction set is asked for, and whether the CPU has it."""
+"""What is computed for --isa, and how, by what the CPU has."""
 
 from pathlib import Path
 
 import pytest
 
+from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.errors import OptionError
-from distcalib.run.isa import ISAS, isa_environment, measured_isa
+from distcalib.run.isa import Isa, arithmetic_of, choose_isa, environment_of, isa_here, way_of
 
-SKYLAKE = "fpu avx avx2 avx512f avx512bw avx512vl"
-CASCADE = f"{SKYLAKE} avx512_vnni"
-SAPPHIRE = f"{CASCADE} avx_vnni amx_int8"
-
-
-@pytest.fixture
-def cpuinfo(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    path = tmp_path / "cpuinfo"
-    path.write_text(f"processor : 0\nflags\t\t: {request.param}\n")
-    return path
+SKYLAKE = ("AVX512_CORE", "AVX2")
+CASCADE = ("AVX512_CORE_VNNI", *SKYLAKE)
+SAPPHIRE = ("AVX512_CORE_AMX", "AVX512_CORE_VNNI", "AVX512_CORE", "AVX2_VNNI", "AVX2")
+ALDER = ("AVX2_VNNI", "AVX2")
+HASWELL = ("AVX2",)
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "isa", "measured"),
+    ("isas", "isa", "chosen"),
     [
-        (SKYLAKE, "native", "avx512_core"),
-        (CASCADE, "native", "avx512_core_vnni"),
-        (SAPPHIRE, "native", "avx512_core_amx"),
-        (SAPPHIRE, "skylake", "avx512_core"),
-        (SAPPHIRE, "cascadelake", "avx512_core_vnni"),
-        ("fpu avx avx2", "native", "avx2"),
+        (SAPPHIRE, "native", Isa("sapphirerapids", False, "avx512_core_amx")),
+        (SAPPHIRE, "cascadelake", Isa("cascadelake", False, "avx512_core_vnni")),
+        (SAPPHIRE, "skylake", Isa("skylake", False, "avx512_core")),
+        (CASCADE, "native", Isa("cascadelake", False, "avx512_core_vnni")),
+        (CASCADE, "sapphirerapids", Isa("sapphirerapids", False, "avx512_core_vnni")),
+        (SKYLAKE, "native", Isa("skylake", False, "avx512_core")),
+        (SKYLAKE, "sapphirerapids", Isa("sapphirerapids", True, "avx512_core")),
+        (ALDER, "native", Isa("cascadelake", False, "avx2_vnni")),
+        (HASWELL, "native", Isa("cascadelake", True, "avx2")),
+        (HASWELL, "skylake", Isa("skylake", False, "avx2")),
+        (HASWELL, "cascadelake", Isa("cascadelake", True, "avx2")),
     ],
-    indirect=["cpuinfo"],
 )
-def test_measured_isa_is_the_widest_that_is_allowed(
-    cpuinfo: Path, isa: str, measured: str, monkeypatch: pytest.MonkeyPatch
+def test_choose_isa_is_native_where_kernels_give_the_answer(isas: tuple[str, ...], isa: str, chosen: Isa) -> None:
+    assert choose_isa(isa, isas) == chosen
+
+
+def test_choose_isa_refuses_pairs_without_vectors() -> None:
+    assert choose_isa("native", ()).emulated
+    assert way_of("skylake", ()) == "impossible"
+    with pytest.raises(OptionError, match=r"--isa skylake: pairs .*; choose cascadelake"):
+        choose_isa("skylake", ())
+    with pytest.raises(OptionError, match="--isa pentium: unknown; choose native, skylake, cascadelake or sapphire"):
+        choose_isa("pentium", CASCADE)
+
+
+@pytest.mark.parametrize(
+    ("isas", "isa", "limit", "arithmetic"),
+    [
+        (CASCADE, "native", None, NATIVE),
+        (CASCADE, "cascadelake", "AVX512_CORE_VNNI", NATIVE),
+        (CASCADE, "skylake", "AVX512_CORE", Arithmetic(halved=True)),
+        (SKYLAKE, "native", None, Arithmetic(halved=True)),
+        (SKYLAKE, "cascadelake", None, Arithmetic(emulated=True)),
+        (HASWELL, "native", None, Arithmetic(emulated=True)),
+        (HASWELL, "skylake", "AVX2", Arithmetic(halved=True)),
+    ],
+)
+def test_environment_of_holds_actors_to_it(
+    isas: tuple[str, ...], isa: str, limit: str | None, arithmetic: Arithmetic
 ) -> None:
+    found = environment_of(choose_isa(isa, isas), isa, [isas])
+    assert found.get("ONEDNN_MAX_CPU_ISA") == limit
+    assert arithmetic_of(found) == arithmetic
+
+
+def test_environment_of_nodes_that_differ_limits_all() -> None:
+    isa = choose_isa("native", SKYLAKE)
+    assert environment_of(isa, "native", [SKYLAKE, CASCADE])["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
+
+
+def test_isa_here_heeds_the_limit_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor : 0\nflags\t\t: fpu avx avx2 avx512bw avx512_vnni avx_vnni amx_int8\n")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    assert measured_isa(isa, cpuinfo) == measured
-
-
-@pytest.mark.parametrize("cpuinfo", [SAPPHIRE], indirect=True)
-def test_measured_isa_heeds_the_environment(cpuinfo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core_vnni")
-    assert measured_isa("native", cpuinfo) == "avx512_core_vnni"
-
-
-@pytest.mark.parametrize("cpuinfo", [SAPPHIRE], indirect=True)
-@pytest.mark.parametrize("isa", list(ISAS))
-def test_isa_environment_limits_onednn(cpuinfo: Path, isa: str) -> None:
-    wanted = ISAS[isa]
-    assert isa_environment(isa, cpuinfo) == ({"ONEDNN_MAX_CPU_ISA": wanted} if wanted else {})
-
-
-@pytest.mark.parametrize("cpuinfo", [CASCADE], indirect=True)
-def test_isa_environment_refuses_what_the_cpu_lacks(cpuinfo: Path) -> None:
-    with pytest.raises(
-        OptionError, match="--isa sapphirerapids: this CPU does not have avx512_core_amx, avx512_core_vnni is"
-    ):
-        isa_environment("sapphirerapids", cpuinfo)
-    with pytest.raises(OptionError, match="--isa pentium: is none; native, skylake"):
-        isa_environment("pentium", cpuinfo)
-
-
-def test_measured_isa_elsewhere_is_the_machine(tmp_path: Path) -> None:
-    assert measured_isa("native", tmp_path / "none")
+    assert str(isa_here(cpuinfo=cpuinfo)) == "sapphirerapids, native"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core")
+    assert isa_here(cpuinfo=cpuinfo) == Isa("skylake", False, "avx512_core")
+    assert str(isa_here("cascadelake", cpuinfo)) == "cascadelake, emulated"

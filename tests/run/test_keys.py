@@ -8,6 +8,7 @@ from distcalib.engine.intel_caffe import CaffeSpec, Slices
 from distcalib.engine.ranking import RankSpec
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.engine.timing import TimingSpec
+from distcalib.run.isa import Isa
 from distcalib.run.keys import Keys, digest
 
 FC = Blob("fc", 0)
@@ -19,16 +20,19 @@ ARRAY = np.ones(3, np.float32)
 RANK = RankSpec({"conv": NET}, (FC,), {0: (ARRAY,)}, (1.0,), 2, NET)
 SAMPLING = Sampling((FC,), True, 0, 10, 1)
 
+ISA = Isa("cascadelake", False, "avx512_core_vnni")
 CONTEXTS = {
-    "weights": ({"conv": (np.ones((2, 3), np.float32), np.array([0, 1e-30], np.float32))}, DATA, "avx", VERSIONS),
-    "shape of weights": ({"conv": (np.ones((3, 2), np.float32), np.zeros(2, np.float32))}, DATA, "avx", VERSIONS),
-    "name of weights": ({"fc": WEIGHTS["conv"]}, DATA, "avx", VERSIONS),
-    "size of data": (WEIGHTS, [("data.mdb", 4097, 17, b"ends")], "avx", VERSIONS),
-    "time of data": (WEIGHTS, [("data.mdb", 4096, 18, b"ends")], "avx", VERSIONS),
-    "ISA": (WEIGHTS, DATA, "avx2", VERSIONS),
-    "engine": (WEIGHTS, DATA, "avx", {**VERSIONS, "openvino": "3"}),
-    "distcalib": (WEIGHTS, DATA, "avx", {**VERSIONS, "distcalib": "2"}),
-    "build": (WEIGHTS, DATA, "avx", {**VERSIONS, "intel_caffe": "ab"}),
+    "weights": ({"conv": (np.ones((2, 3), np.float32), np.array([0, 1e-30], np.float32))}, DATA, ISA, VERSIONS),
+    "shape of weights": ({"conv": (np.ones((3, 2), np.float32), np.zeros(2, np.float32))}, DATA, ISA, VERSIONS),
+    "name of weights": ({"fc": WEIGHTS["conv"]}, DATA, ISA, VERSIONS),
+    "size of data": (WEIGHTS, [("data.mdb", 4097, 17, b"ends")], ISA, VERSIONS),
+    "time of data": (WEIGHTS, [("data.mdb", 4096, 18, b"ends")], ISA, VERSIONS),
+    "way": (WEIGHTS, DATA, replace(ISA, emulated=True), VERSIONS),
+    "target": (WEIGHTS, DATA, replace(ISA, target="sapphirerapids"), VERSIONS),
+    "kernels": (WEIGHTS, DATA, replace(ISA, kernels="avx2_vnni"), VERSIONS),
+    "engine": (WEIGHTS, DATA, ISA, {**VERSIONS, "openvino": "3"}),
+    "distcalib": (WEIGHTS, DATA, ISA, {**VERSIONS, "distcalib": "2"}),
+    "build": (WEIGHTS, DATA, ISA, {**VERSIONS, "intel_caffe": "ab"}),
 }
 SPECS: dict[str, object] = {
     "as it is": NET,
@@ -58,11 +62,11 @@ SPECS: dict[str, object] = {
 
 
 def _keys() -> Keys:
-    return Keys(WEIGHTS, DATA, "avx", VERSIONS)
+    return Keys(WEIGHTS, DATA, ISA, VERSIONS)
 
 
 @pytest.mark.parametrize("context", CONTEXTS.values(), ids=list(CONTEXTS))
-def test_key_depends_on_the_context(context: tuple[object, object, str, dict[str, str]]) -> None:
+def test_key_depends_on_the_context(context: tuple[object, object, Isa, dict[str, str]]) -> None:
     assert Keys(*context).key(NET) != _keys().key(NET)
 
 
@@ -72,7 +76,7 @@ def test_key_is_another_for_each_program() -> None:
 
 
 def test_key_does_not_depend_on_what_decides_nothing() -> None:
-    other = Keys(WEIGHTS, DATA, "avx", {**VERSIONS, "python": "3.13", "ray": "3"})
+    other = Keys(WEIGHTS, DATA, ISA, {**VERSIONS, "python": "3.13", "ray": "3"})
     assert other.key(NET) == _keys().key(NET) == _keys().key(replace(NET, where="elsewhere/net.prototxt"))
 
 

@@ -11,6 +11,7 @@ from distcalib.errors import OutputError
 from distcalib.journal import Journal, Recorded
 from distcalib.measure import Enough, Job, JobResult, OnRows
 from distcalib.metrics import Partial
+from distcalib.run.isa import Isa
 from distcalib.run.keys import Keys
 from distcalib.run.resuming import Resuming
 
@@ -67,7 +68,7 @@ def row_of(spec: NetSpec, number: int) -> Row:
 def resuming(tmp_path: Path) -> Iterator[Resuming]:
     """With an empty journal."""
     with Journal(tmp_path) as journal:
-        yield Resuming(journal, Keys({}, [], "isa", {}))
+        yield Resuming(journal, Keys({}, [], Isa("cascadelake", False, "avx2"), {}))
 
 
 def _again(resuming: Resuming) -> Resuming:

@@ -4,7 +4,7 @@ import pytest
 
 import distcalib.measure.nodes
 from distcalib.errors import MeasureError, OptionError
-from distcalib.run.isa import measured_isa
+from distcalib.run.isa import isa_here
 from distcalib.run.net import open_net
 from distcalib.run.reporter import Silent
 from distcalib.run.session import Session, agree, agree_on_caffe, versions
@@ -41,5 +41,5 @@ def test_session_takes_wider_actors_where_memory_is_short(tiny: Tiny, monkeypatc
     monkeypatch.setattr(distcalib.measure.nodes, "memory", lambda root: (2**28, 2**28))  # less than one actor needs
     with Session(net, tiny.weights, reporter) as session:
         assert (session.n_actors, session.cores_per_actor) == (1, n_actors)
-        assert session.isa == measured_isa()
+        assert session.isa == isa_here()
     assert any("memory is short: 1 actors, of up to" in line for line in said) == (n_actors > 1)
