@@ -102,9 +102,9 @@ def build_model(
     if given is not None:
         builder.begin_at(given, outputs)
     builder.run()
-    results = [builder.real(blob) for blob in outputs]
+    results = [builder.found.made(blob) for blob in outputs]
     if taps:
-        results.append(_ranges([builder.real(blob) for blob in taps]))
+        results.append(_ranges([builder.found.made(blob) for blob in taps]))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
     return BuiltModel(
         model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups), arithmetic.emulated

@@ -36,6 +36,10 @@ class Finding:
         value, form = self._form(reading)
         return value if form is None else self.integers.real(value, form)
 
+    def made(self, blob: Blob) -> Output:
+        """A value as it was made, as real numbers."""
+        return self.real(Reading(blob, (), self.stored.get(blob)))
+
     def on_grid(self, reading: Reading, grid: Grid) -> Output:
         """It as integers of `grid`; as it is where it lies there already."""
         if reading.grid is None:
