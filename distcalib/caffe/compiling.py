@@ -4,123 +4,27 @@ The rules rename blobs, drop layers and look readers up by name from a place in 
 none of them foresaw (a sum onto a blob that another layer was to read, a ReLU that is skipped by counting) follows from
 doing the same with the same names, not from describing what they are for.
 Source: net.cpp (CompileNet and its rules), remove_batch_norm.cpp and insert_splits.cpp of commit 44d5363, run with
-`-engine MKLDNN`; 50 recorded nets agree (tests/engine/test_golden_rules.py).
+`-engine MKLDNN`; the recorded nets agree (tests/engine/test_golden_rules.py).
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from distcalib.caffe import caffe_pb2
-
-Layer = caffe_pb2.LayerParameter
-_CAFFE, _DEFAULT = caffe_pb2.ConvolutionParameter.CAFFE, caffe_pb2.ConvolutionParameter.DEFAULT
-NET_ENGINE = "MKLDNN"
-CAFFE = "CAFFE"
-UNFUSED = "MKLDNN:CPU"
-"""The engine that a convolution runs on anyway; where it is spelled out no sum is fused into it (golden_rules c40)."""
-
-
-@dataclass
-class Step:
-    """A layer of the compiled net; `parts` are the indices of the prototxt's layers that run in it, by their role.
-
-    A Split that Caffe inserts has no layer.
-    """
-
-    type: str
-    name: str
-    bottoms: list[str]
-    tops: list[str]
-    layer: Layer
-    parts: dict[str, int] = field(default_factory=dict)
-    relu: float | None = None
-    """Negative slope of the ReLU at its end."""
-    summed: bool = False
-    """Whether it adds its second bottom, in the memory of which it leaves the sum."""
-    astray: str = ""
-    """The layer that waits for another Eltwise, and whose output it adds."""
-
-    @property
-    def last(self) -> int | None:
-        """The layer of the prototxt whose top it makes; None for a Split that Caffe inserts."""
-        return next((self.parts[role] for role in reversed(_ORDER) if role in self.parts), None)
-
-
-_ORDER = ("layer", "batch_norm", "scale", "relu", "eltwise", "sum_relu")
-
-
-@dataclass(frozen=True, order=True)
-class Trouble:
-    """What Intel Caffe dies of, or computes wrongly, at a layer of the prototxt."""
-
-    index: int
-    said: str
-    """A sentence about the layer, without an end."""
-    fatal: bool = True
-    """Whether the net cannot be run at all."""
-    layer: str = ""
-    """The layer that is mended by another engine; "" if none is."""
-    engine: str = ""
-
-    def __str__(self) -> str:
-        end = "; Intel Caffe cannot run the net" if self.fatal else ""
-        return self.said + end + (f"; engine: \"{self.engine}\" on '{self.layer}' mends it" if self.layer else "")
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """The steps in the order in which they run, and what keeps Caffe from making or loading the net."""
-
-    steps: tuple[Step, ...]
-    troubles: tuple[Trouble, ...] = ()
+from distcalib.caffe.loading import loading_troubles
+from distcalib.caffe.sparse import move_strides
+from distcalib.caffe.steps import NET_ENGINE, Compiled, Layer, Step, first_reader
 
 
 def compile_net(layers: Sequence[Layer]) -> Compiled:
     """The TEST net `layers` as Intel Caffe runs it."""
     steps = _insert_splits(layers)
-    for rule in (_remove_batch_norm, _merge_scale, _fuse_conv_relu, _fuse_bn_relu, _fuse_sum, _fuse_fc_relu):
+    for rule in (_remove_batch_norm, _merge_scale, _fuse_conv_relu, _fuse_bn_relu):
         steps = rule(steps)
-    troubles = [*_unavailable(steps), *_left_out(steps, layers), *_without_blobs(steps, layers)]
+    steps, sparse = move_strides(steps)
+    for rule in (_fuse_sum, _fuse_fc_relu):
+        steps = rule(steps)
+    troubles = [*sparse, *loading_troubles(steps, layers)]
     return Compiled(tuple(steps), tuple(sorted(troubles)))
-
-
-def runs_on_caffe(layer: Layer) -> bool:
-    """Whether a Convolution or InnerProduct runs in Caffe's own engine, which knows no INT8 and no fused ReLU."""
-    if layer.type == "InnerProduct":
-        inner = layer.inner_product_param
-        engine, special = inner.engine, inner.transpose
-        default, caffe = caffe_pb2.InnerProductParameter.DEFAULT, caffe_pb2.InnerProductParameter.CAFFE
-        return engine == caffe or (engine == default and (special or _own_engine(layer) == "CAFFE"))
-    engine_of = layer.convolution_param.engine
-    return engine_of == _CAFFE or (engine_of == _DEFAULT and _own_engine(layer) == "CAFFE")
-
-
-def runs_on_mkldnn(layer: Layer) -> bool:
-    """Whether a layer has an MKLDNN form, and runs as that."""
-    if layer.type in ("Convolution", "InnerProduct"):
-        return not runs_on_caffe(layer)
-    params = {
-        "Pooling": layer.pooling_param,
-        "LRN": layer.lrn_param,
-        "BatchNorm": layer.batch_norm_param,
-        "Split": layer.split_param,
-        "ReLU": layer.relu_param,
-        "Concat": layer.concat_param,
-        "Eltwise": layer.eltwise_param,
-    }
-    if layer.type not in params or _own_engine(layer) == "CAFFE":
-        return False
-    if layer.type == "Pooling" and layer.pooling_param.pool == caffe_pb2.PoolingParameter.STOCHASTIC:
-        return False
-    if layer.type == "LRN" and layer.lrn_param.norm_region != caffe_pb2.LRNParameter.ACROSS_CHANNELS:
-        return False
-    own = params[layer.type]
-    return bool(own.engine != own.CAFFE)  # type: ignore[attr-defined]
-
-
-def _own_engine(layer: Layer) -> str:
-    """The engine before the colon; "" where the net's is taken."""
-    return layer.engine.split(":")[0]
 
 
 def _insert_splits(layers: Sequence[Layer]) -> list[Step]:
@@ -165,16 +69,6 @@ def _own_relu(layer: Layer) -> float | None:
     return None
 
 
-def _readers(steps: Sequence[Step], name: str, start: int) -> list[Step]:
-    """GetBlobConsumers; where it would start behind the last layer, callers start at the layer itself."""
-    return [step for step in steps[start:] for bottom in step.bottoms if bottom == name]
-
-
-def _first_reader(steps: Sequence[Step], i: int, name: str, skipped: int = 1) -> Step | None:
-    found = _readers(steps, name, i + skipped if i + skipped < len(steps) else i)
-    return found[0] if found else None
-
-
 class _Dropping:
     """The steps that a rule keeps: those that it drops are named before they are met."""
 
@@ -196,12 +90,12 @@ def _remove_batch_norm(steps: list[Step]) -> list[Step]:
     """RemoveBNScale: BatchNorm, and Scale behind it, into the convolution in front."""
     rule = _Dropping()
     for i, step in enumerate(steps):
-        child = _first_reader(steps, i, step.tops[0]) if step.type == "Convolution" and step.tops else None
+        child = first_reader(steps, i, step.tops[0]) if step.type == "Convolution" and step.tops else None
         if child is not None and child.type == "BatchNorm" and child.tops:
             if not _global_statistics(child.layer):
                 rule.kept.append(step)
                 continue
-            grandchild = _first_reader(steps, i, child.tops[0], 2)
+            grandchild = first_reader(steps, i, child.tops[0], 2)
             if grandchild is not None and grandchild.type == "Scale":
                 step.tops[0] = grandchild.tops[0]
                 step.parts.update(batch_norm=child.parts["layer"], scale=grandchild.parts["layer"])
@@ -225,7 +119,7 @@ def _merge_scale(steps: list[Step]) -> list[Step]:
     rule = _Dropping()
     for i, step in enumerate(steps):
         if step.type == "BatchNorm" and step.tops and _is_mkldnn_batch_norm(step.layer):
-            child = _first_reader(steps, i, step.tops[0])
+            child = first_reader(steps, i, step.tops[0])
             if child is not None and child.type == "Scale" and len(child.bottoms) == 1:
                 step.tops[0] = child.tops[0]
                 step.parts["scale"] = child.parts["layer"]
@@ -259,7 +153,7 @@ def _fuse_relu(steps: list[Step], kind: str) -> list[Step]:
         # of an InnerProduct, too, the engine of the convolution_param is asked
         engine = step.layer.convolution_param.engine
         if step.type == kind and step.tops and _fuses(engine, kinds.DEFAULT, kinds.MKLDNN, step.layer):
-            child = _first_reader(steps, i, step.tops[0])
+            child = first_reader(steps, i, step.tops[0])
             if child is not None and child.tops and _is_mkldnn_relu(child):
                 step.tops[0] = child.tops[0]
                 step.relu = child.layer.relu_param.negative_slope
@@ -285,12 +179,12 @@ def _fuse_bn_relu(steps: list[Step]) -> list[Step]:
         engine = step.layer.batch_norm_param.engine
         by_net = engine == kinds.DEFAULT and not step.layer.HasField("engine")
         if step.type == "BatchNorm" and step.tops and (engine == kinds.MKLDNN or by_net):
-            child = _first_reader(steps, i, step.tops[0])
-            if child is not None and child.tops and _is_mkldnn_relu(child):
-                if child.layer.relu_param.negative_slope == 0.0:
-                    step.tops[0] = child.tops[0]
-                    step.parts["relu"] = child.parts["layer"]
-                    rule.drop(child)
+            child = first_reader(steps, i, step.tops[0])
+            plain = child is not None and child.layer.relu_param.negative_slope == 0.0
+            if child is not None and plain and child.tops and _is_mkldnn_relu(child):
+                step.tops[0] = child.tops[0]
+                step.parts["relu"] = child.parts["layer"]
+                rule.drop(child)
         rule.keep(step)
     return rule.kept
 
@@ -313,10 +207,10 @@ def _fuse_sum(steps: list[Step]) -> list[Step]:
         kept.append(step)
         if step.type != "Convolution" or not step.tops or step.layer.engine not in ("", NET_ENGINE):
             continue
-        eltwise = _first_reader(steps, i, step.tops[0])
+        eltwise = first_reader(steps, i, step.tops[0])
         if eltwise is None or eltwise.type != "Eltwise" or not unusable.isdisjoint(eltwise.bottoms):
             continue
-        relu = _first_reader(steps, i, eltwise.tops[0])
+        relu = first_reader(steps, i, eltwise.tops[0])
         if relu is None or relu.type != "ReLU":
             has_relu = False
         if eltwise is not steps[i + 1]:
@@ -344,59 +238,3 @@ def _fuse_sum(steps: list[Step]) -> list[Step]:
                 step.relu = step.layer.convolution_param.negative_slope
             i += 1  # whatever stands there is left out
     return kept
-
-
-def _unavailable(steps: Sequence[Step]) -> Iterator[Trouble]:
-    """What makes Net::Init abort: a bottom that no layer in front makes, or that an earlier one has taken."""
-    available: set[str] = set()
-    made: set[str] = set()
-    astray = next((step for step in steps if step.astray), None)
-    for step in steps:
-        where = f"layer '{step.name}' ({step.type})"
-        at = step.parts.get("layer", -1)
-        for name in step.bottoms:
-            if name not in available and at >= 0:
-                if astray is not None:
-                    said = (
-                        f"{where}: finds no blob '{name}', for Intel Caffe takes convolution '{astray.astray}', which waits "
-                        f"for a later Eltwise, for what '{astray.name}' is to be added to"
-                    )
-                    yield Trouble(at, said, True, astray.astray, UNFUSED)
-                else:
-                    yield Trouble(at, f"{where}: finds no blob '{name}' once layers are fused")
-            available.discard(name)
-        for name in step.tops:
-            if name in made and name not in step.bottoms and at >= 0:
-                yield Trouble(at, f"{where}: makes blob '{name}' a second time once layers are fused")
-            available.add(name)
-            made.add(name)
-
-
-def _left_out(steps: Sequence[Step], layers: Sequence[Layer]) -> Iterator[Trouble]:
-    """Layers that stand between a fused sum and its ReLU: as many are skipped as the ReLU would be."""
-    inside = {index: step for step in steps for index in step.parts.values()}
-    for index, layer in enumerate(layers):
-        if index not in inside:
-            before = max((i for i in inside if i < index), default=-1)
-            sums = [step for step in steps if step.summed and step.parts["layer"] <= before]
-            name = sums[-1].name if sums else ""
-            said = f"layer '{layer.name}' ({layer.type}): is left out, for it stands between a fused sum and its ReLU"
-            yield Trouble(index, said, True, name, UNFUSED if name else "")
-
-
-def _without_blobs(steps: Sequence[Step], layers: Sequence[Layer]) -> Iterator[Trouble]:
-    """Scales that are folded into what stands in front, and have not the two blobs that the folding takes."""
-    for step in steps:
-        if "scale" not in step.parts:
-            continue
-        layer = layers[step.parts["scale"]]
-        param = layer.scale_param
-        where = f"layer '{layer.name}' (Scale)"
-        into = f"is folded into '{step.name}' ({step.type}), and"
-        if len(layer.bottom) != 1:
-            yield Trouble(step.parts["scale"], f"{where}: {into} has a second bottom in place of its factors")
-        elif not param.bias_term:
-            advice = "write bias_term: true, and zeros for it into the caffemodel"
-            yield Trouble(step.parts["scale"], f"{where}: {into} has no bias, which that takes for granted; {advice}")
-        elif param.axis not in (1, -3) or param.num_axes != 1:
-            yield Trouble(step.parts["scale"], f"{where}: {into} does not scale channels")

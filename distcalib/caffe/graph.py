@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.compiling import Step, Trouble, compile_net
+from distcalib.caffe.compiling import compile_net
+from distcalib.caffe.steps import Step, Trouble
 from distcalib.errors import FormatError
 
 
@@ -57,6 +58,8 @@ class Run:
     step: Step
     reads: tuple[Blob | None, ...]
     makes: tuple[Blob, ...]
+    copied: bool = False
+    """Whether it adds a copy of the residual, which stays as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +157,7 @@ def _resolve(steps: Sequence[Step], nodes: Sequence[Node]) -> tuple[tuple[Run, .
     made_at: dict[Blob, int] = {}
     holds: dict[Blob, tuple[Blob, int]] = {}
     found: Reads = {}
+    copies: set[str] = set()
     runs = []
     for time, step in enumerate(steps):
         first = step.parts.get("layer")
@@ -168,6 +172,7 @@ def _resolve(steps: Sequence[Step], nodes: Sequence[Node]) -> tuple[tuple[Run, .
                     blob = value
             reads.append(blob)
         if step.last is None:
+            copies.update(step.tops if step.type == "Pooling" else ())
             for name in step.tops:
                 if reads[0] is not None:
                     values[name] = reads[0]
@@ -182,11 +187,12 @@ def _resolve(steps: Sequence[Step], nodes: Sequence[Node]) -> tuple[tuple[Run, .
             elif name in step.bottoms and (written_over := reads[step.bottoms.index(name)]) is not None:
                 memory[blob] = memory[written_over]
                 holds[memory[blob]] = blob, time
-        residual = reads[-1] if step.summed else None
+        copied = step.summed and step.bottoms[-1] in copies
+        residual = reads[-1] if step.summed and not copied else None
         if residual is not None:
             memory[makes[0]] = memory[residual]
             holds[memory[residual]] = makes[0], time
-        runs.append(Run(step, tuple(reads), makes))
+        runs.append(Run(step, tuple(reads), makes, copied))
     gone = {
         blob: holds[first][0] for blob, first in memory.items() if first in holds and holds[first][1] > made_at[blob]
     }

@@ -75,7 +75,9 @@ class Finding:
         return [
             self._unscaled(reading, grid, run.concat_scales.get(node.index, 1.0))
             if as_is
-            else self.real(reading) if grid is None or node.type in MAKES_REAL else self.on_grid(reading, grid)
+            else self.real(reading)
+            if grid is None or node.type in MAKES_REAL
+            else self.on_grid(reading, grid)
             for reading, as_is in zip(readings, unscaled, strict=True)
         ]
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.compiling import runs_on_caffe
 from distcalib.caffe.graph import Blob, Graph, Node, Run
+from distcalib.caffe.steps import runs_on_caffe
 from distcalib.errors import UnsupportedError
 
 QUANTIZABLE = ("Convolution", "InnerProduct")

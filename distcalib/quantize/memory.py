@@ -5,8 +5,9 @@ reads depends on which is there when it runs. So the order of readers matters: a
 alone makes the private one, and MKLDNN layers behind it read those integers, FP32 layers too (golden e32, e37, c36).
 Source: mkldnn_memory.cpp, syncedmem.cpp and the layers' Init functions of commit 44d5363, mkl-dnn 9a865c2b.
 
-The layouts are those of a CPU with AVX-512, where an FP32 convolution works on blocks of 16 channels; with AVX2 they are
-blocks of 8, and a Concat or a sum may find other neighbours. INT8 is nhwc on all.
+INT8 is nhwc on all CPUs. FP32 is not: a convolution works on blocks of 8 channels with AVX2, as in the recordings, and
+of 16 with AVX-512, and a Concat whose inputs end inside a block is plain. What comes of that is foreseen for blocks of
+8; `calibrate` writes nothing that either CPU trips over.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,13 +15,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.compiling import CAFFE, UNFUSED, Trouble, runs_on_mkldnn
+from distcalib.caffe.steps import CAFFE, UNFUSED, Trouble, runs_on_mkldnn
 from distcalib.caffe.graph import Blob, Graph, Run
 from distcalib.quantize.fusion import QUANTIZABLE, Fused
 from distcalib.quantize.grids import INT8, Grid, input_grid
 
-PLAIN, NHWC, BLOCK4, BLOCK16 = "nchw", "nhwc", "nChw4c", "nChw16c"
-_LAYOUTS = (PLAIN, NHWC, BLOCK4, BLOCK16)
+PLAIN, NHWC = "nchw", "nhwc"
+BLOCKS = {8: "nChw8c", 16: "nChw16c"}
+"""The FP32 layout by the channels of a block: with AVX2, with AVX-512."""
+_LAYOUTS = (PLAIN, NHWC, *BLOCKS.values())
 """In the order of mkl-dnn's enumeration: of several, Concat and Eltwise take the last."""
 _ONE = 1.0
 
@@ -92,9 +95,9 @@ class Pass:
     """What Intel Caffe aborts at, or computes wrongly."""
 
 
-def run_pass(graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf) -> Pass:
-    """Follow the net's blobs through one iteration."""
-    memory = _Memory(graph, groups, param_of)
+def run_pass(graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block: int = 8) -> Pass:
+    """Follow the net's blobs through one iteration, on a CPU whose FP32 convolutions make blocks of `block` channels."""
+    memory = _Memory(graph, groups, param_of, block)
     for run in graph.runs:
         memory.step(run)
     final = memory.done.final
@@ -104,8 +107,8 @@ def run_pass(graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf) -> Pa
 
 
 class _Memory:
-    def __init__(self, graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf) -> None:
-        self.graph, self.groups, self.param_of = graph, groups, param_of
+    def __init__(self, graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block: int) -> None:
+        self.graph, self.groups, self.param_of, self.block = graph, groups, param_of, block
         self.of: dict[Blob, Kept] = {}
         self.done = Pass()
         self._same: dict[Blob, Blob] = {}
@@ -188,19 +191,19 @@ class _Memory:
         return self.of[blob]
 
     def _group(self, run: Run, group: Fused, reads: list[Blob]) -> None:
-        residual = self.of[reads[1]] if len(reads) > 1 else None
+        residual = self._kept_residual(run, reads[1]) if len(reads) > 1 else None
         param = self.param_of(group, self.of[reads[0]], residual)
         if run.step.type == "InnerProduct":
             self._inner_product(run, group, reads[0], param)
             return
         param = self._sum_param(run, group, residual, param)
-        out = NHWC if param is not None else conv_layout(group.node.layer, self.of[reads[0]].channels)
+        out = NHWC if param is not None else conv_layout(group.node.layer, self.of[reads[0]].channels, self.block)
         self._read_input(group, reads[0], param)
         readings = [self.of[reads[0]].reading]
         if residual is not None:
-            residual = self.of[reads[1]]  # which may be the input itself
+            residual = self._kept_residual(run, reads[1])  # which may be the input itself
             readings.append(self._residual(run, group, residual, out))
-            if reads[0] == reads[1]:
+            if reads[0] == reads[1] and not run.copied:
                 self._fail(
                     run,
                     f"adds to '{reads[0].name}', its own input, and overwrites it while it is still read; what comes of "
@@ -219,12 +222,20 @@ class _Memory:
         blob = Reading(run.makes[0], (), grid)
         kept = Kept(blob, out, out != PLAIN, None, scale, True, is_sum=is_sum, channels=channels)
         self._make(run, [kept])
-        if residual is not None:  # which shares the memory of the sum
+        if residual is not None and not run.copied:  # which shares the memory of the sum
             self.of[reads[1]] = kept
+
+    def _kept_residual(self, run: Run, blob: Blob) -> Kept:
+        """How a residual lies in memory, or the copy of it that a pooling makes."""
+        kept = self.of[blob]
+        if run.copied and kept.is_sum and kept.grid is not None:
+            reading = kept.reading._replace(grid=replace(kept.grid, signed=False))
+            return replace(kept, reading=reading, is_sum=False)
+        return kept
 
     def _read_input(self, group: Fused, blob: Blob, param: caffe_pb2.QuantizationParameter | None) -> None:
         if param is None:
-            layout = PLAIN if self.of[blob].channels in (1, 3) else conv_layout(group.node.layer, None)
+            layout = source_layout(group.node.layer, self.of[blob].channels, self.block)
             self._convert(blob, None, layout, _ONE)
         else:
             grid = Grid(_ONE, signed=False) if param.force_u8_input else input_grid(param)
@@ -285,9 +296,7 @@ class _Memory:
         )
         return residual.reading
 
-    def _inner_product(
-        self, run: Run, group: Fused, blob: Blob, param: caffe_pb2.QuantizationParameter | None
-    ) -> None:
+    def _inner_product(self, run: Run, group: Fused, blob: Blob, param: caffe_pb2.QuantizationParameter | None) -> None:
         grid, scale = None, _ONE
         if param is None:
             self._note(run, [self.of[blob].reading])
@@ -331,7 +340,11 @@ class _Memory:
             grid = replace(grid, signed=False)
         self._make(
             run,
-            [replace(kept, reading=Reading(run.makes[0], (), grid), plain=None, is_sum=False, described=True, behind=None)],
+            [
+                replace(
+                    kept, reading=Reading(run.makes[0], (), grid), plain=None, is_sum=False, described=True, behind=None
+                )
+            ],
         )
 
     def _relu(self, run: Run, reads: list[Blob]) -> None:
@@ -440,16 +453,23 @@ def _data_channels(layer: caffe_pb2.LayerParameter) -> int | None:
     return 3 if layer.type in ("Data", "AnnotatedData", "ImageData") else None
 
 
-def conv_layout(layer: caffe_pb2.LayerParameter, n_in: int | None) -> str:
-    """The layout in which an FP32 convolution leaves its output, on AVX-512 (jit_avx512_common_conv_kernel.cpp)."""
+def conv_layout(layer: caffe_pb2.LayerParameter, n_in: int | None, block: int) -> str:
+    """The layout in which an FP32 convolution leaves its output (init_conf of mkl-dnn's jit kernels)."""
     param = layer.convolution_param
     n_out, group = param.num_output, max(param.group, 1)
     if group in (1, n_out):
-        return BLOCK16
+        return BLOCKS[block]
     sizes = [n_out // group] + ([] if n_in is None else [n_in // group])
-    if all(size % 16 == 0 for size in sizes):
-        return BLOCK16
-    return BLOCK4 if all(size % 4 == 0 for size in sizes) else PLAIN
+    return next((BLOCKS[b] for b in (block, 8) if all(size % b == 0 for size in sizes)), PLAIN)
+
+
+def source_layout(layer: caffe_pb2.LayerParameter, n_in: int | None, block: int) -> str:
+    """The layout in which an FP32 convolution reads its input: an image's few channels as they are."""
+    group = max(layer.convolution_param.group, 1)
+    few = (1, 3) if block == 16 else range(1, 8)
+    if n_in is not None and n_in // group in few and group != layer.convolution_param.num_output:
+        return PLAIN
+    return conv_layout(layer, n_in, block)
 
 
 def _output_grid(group: Fused, param: caffe_pb2.QuantizationParameter, residual: Kept | None) -> Grid | None:
@@ -475,5 +495,5 @@ def _concat_scale(scales: list[float]) -> float:
 def _concat_layout(kept: list[Kept]) -> str:
     """That of the inputs if each ends at the end of a block, else plain."""
     layout = max((one.layout for one in kept), key=_LAYOUTS.index)
-    block = {BLOCK16: 16, BLOCK4: 4}.get(layout, 1)
+    block = next((block for block, name in BLOCKS.items() if name == layout), 1)
     return layout if all(one.channels is None or one.channels % block == 0 for one in kept) else PLAIN
