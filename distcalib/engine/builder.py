@@ -21,6 +21,7 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
 from distcalib.engine.arithmetic import NATIVE, Arithmetic, integers_of
 from distcalib.engine.finding import MAKES_REAL, Finding
+from distcalib.engine.in_place import can_follow, sum_in_place
 from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal
@@ -278,7 +279,10 @@ class _Builder:
         source, *residual = self.found.readings(group.node.index, reads_of(group.node, group))
         weight, bias = fold(group, self._group_blobs(group, layer))
         if param is None:
-            y = self._multiply(layer, self.found.real(source), weight, bias)
+            x = self.found.real(source)
+            if group.name in self.stored.run.in_place and can_follow(layer, x):
+                return sum_in_place(layer, x, weight, bias, group.slope)
+            y = self._multiply(layer, x, weight, bias)
         else:
             y = self.integers.multiply(layer, self._int8_input(source, param), weight, bias, param, grid)
         if residual:

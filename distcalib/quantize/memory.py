@@ -83,6 +83,8 @@ class Pass:
     int8: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
     """Groups that add nothing, for their residual is not where it is looked for."""
+    in_place: set[str] = field(default_factory=set)
+    """FP32 groups that overwrite their own input."""
     gains: dict[str, float] = field(default_factory=dict)
     """What the FP32 output of an INT8 InnerProduct is too large by."""
     unscaled: dict[int, tuple[bool, ...]] = field(default_factory=dict)
@@ -204,6 +206,7 @@ class _Memory:
             residual = self._kept_residual(run, reads[1])  # which may be the input itself
             readings.append(self._residual(run, group, residual, out))
             if reads[0] == reads[1] and not run.copied:
+                self.done.in_place.update(() if param is not None else (group.name,))
                 self._fail(
                     run,
                     f"adds to '{reads[0].name}', its own input, and overwrites it while it is still read; what comes of "
@@ -278,8 +281,7 @@ class _Memory:
                 return copy.reading
             self._fail(
                 run,
-                f"adds '{residual.reading.blob.name}' as if it lay in memory as its own output does ({out}), and it lies "
-                f"otherwise ({copy.layout})",
+                f"adds '{residual.reading.blob.name}' as if it lay in memory as its own output does, and it lies otherwise",
                 UNFUSED,
                 fatal=False,
             )
