@@ -80,7 +80,7 @@ class Fused:
     @property
     def coefficients(self) -> tuple[float, float]:
         """What INT8 multiplies the residual and the product by; FP32 ignores it (golden c12, c13)."""
-        coeff = () if self.eltwise is None else self.eltwise.layer.eltwise_param.coeff
+        coeff = [] if self.eltwise is None else list(self.eltwise.layer.eltwise_param.coeff)
         return (coeff[0], coeff[1]) if len(coeff) == 2 else (1.0, 1.0)
 
     @property

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.steps import CAFFE, UNFUSED, Trouble, runs_on_mkldnn
 from distcalib.caffe.graph import Blob, Graph, Run
+from distcalib.caffe.steps import CAFFE, UNFUSED, Trouble, runs_on_mkldnn
 from distcalib.quantize.fusion import QUANTIZABLE, Fused
 from distcalib.quantize.grids import INT8, Grid, input_grid
 
