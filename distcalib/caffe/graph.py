@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.compiling import compile_net
-from distcalib.caffe.steps import Step, Trouble
+from distcalib.caffe.steps import UNFUSED, Step, Trouble
 from distcalib.errors import FormatError
 
 
@@ -127,7 +127,7 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
         raise FormatError(f"{where}: " + "; ".join(problems) + remedy)
     unread = [blob for blob in producer if blob not in consumers]
     compiled = compile_net(layers)
-    runs, now, overwritten = _resolve(compiled.steps, nodes)
+    runs, now, overwritten, lost = _resolve(compiled.steps, nodes)
     if overwritten:
         nodes = [_rewired(node, now) for node in nodes]
         producer = {blob: node for node in nodes for blob in node.tops}
@@ -142,7 +142,7 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
         tuple(sorted(unread)),
         runs,
         overwritten,
-        compiled.troubles,
+        (*compiled.troubles, *lost),
     )
 
 
@@ -150,14 +150,20 @@ Reads = dict[tuple[int, Blob], Blob]
 """By layer and the value that the prototxt has it read: the value that it finds there."""
 
 
-def _resolve(steps: Sequence[Step], nodes: Sequence[Node]) -> tuple[tuple[Run, ...], Reads, dict[Blob, Blob]]:
-    """The steps with their values, who reads a sum in place of its residual, and which values are gone in the end."""
+def _resolve(
+    steps: Sequence[Step], nodes: Sequence[Node]
+) -> tuple[tuple[Run, ...], Reads, dict[Blob, Blob], list[Trouble]]:
+    """The steps with their values, who reads a sum in place of its residual, which values are gone in the end, and what
+    is to be said of that.
+    """
     values: dict[str, Blob] = {}
     memory: dict[Blob, Blob] = {}  # the first value of the memory that holds a value
     made_at: dict[Blob, int] = {}
     holds: dict[Blob, tuple[Blob, int]] = {}
     found: Reads = {}
     copies: set[str] = set()
+    sums: dict[Blob, str] = {}
+    lost: list[Trouble] = []
     runs = []
     for time, step in enumerate(steps):
         first = step.parts.get("layer")
@@ -169,6 +175,8 @@ def _resolve(steps: Sequence[Step], nodes: Sequence[Node]) -> tuple[tuple[Run, .
                 if written > made_at[blob]:
                     for index in step.parts.values():
                         found[index, blob] = value
+                    if first is not None and memory[blob] in sums:
+                        lost.append(_lost(step, first, blob, value, sums[memory[blob]]))
                     blob = value
             reads.append(blob)
         if step.last is None:
@@ -191,12 +199,21 @@ def _resolve(steps: Sequence[Step], nodes: Sequence[Node]) -> tuple[tuple[Run, .
         residual = reads[-1] if step.summed and not copied else None
         if residual is not None:
             memory[makes[0]] = memory[residual]
+            sums[memory[residual]] = step.name
             holds[memory[residual]] = makes[0], time
         runs.append(Run(step, tuple(reads), makes, copied))
     gone = {
         blob: holds[first][0] for blob, first in memory.items() if first in holds and holds[first][1] > made_at[blob]
     }
-    return tuple(runs), found, gone
+    return tuple(runs), found, gone, lost
+
+
+def _lost(step: Step, index: int, blob: Blob, value: Blob, convolution: str) -> Trouble:
+    said = (
+        f"layer '{step.name}' ({step.type}): finds the sum '{value.name}' where it reads '{blob.name}', for it stands "
+        f"behind convolution '{convolution}', which leaves the sum there; let it stand in front of that"
+    )
+    return Trouble(index, said, False, convolution, UNFUSED)
 
 
 def _rewired(node: Node, found: Reads) -> Node:

@@ -10,13 +10,11 @@ import numpy as np
 
 from distcalib.caffe import Weights, caffe_pb2, shared_params
 from distcalib.caffe.graph import Graph
-from distcalib.caffe.steps import runs_on_caffe
 from distcalib.quantize.fusion import Fused, fold, in_run_order, reads_of
 from distcalib.quantize.mending import troubles
 from distcalib.quantize.signs import nonnegative_blobs
 from distcalib.quantize.storage import INT8, Params, Storage, input_grid, runs_int8
 
-_KINDS = caffe_pb2.EltwiseParameter
 _SHAPE_ONLY = frozenset({"PriorBox", "Silence"})
 Fault = tuple[int, str]
 """A layer's index in the net, and the sentence."""
@@ -35,12 +33,12 @@ def intel_faults(
     `weights` must fit the net; without them, what depends on their values is not told.
     """
     found = [(one.index, str(one)) for one in troubles(graph, groups, params)]
-    found += [*_overwritten(graph), *_rounded(graph, groups, stored, params), *_concats(graph, stored)]
+    found += [*_rounded(graph, groups, stored, params), *_concats(graph, stored)]
     found += _shared(graph, groups)
     nonnegative = nonnegative_blobs(graph, weights)
     for group in groups.values():
         int8 = runs_int8(group, params, stored)
-        found += [*_fused(group), *_sum(group, int8)]
+        found += _fused(group)
         if int8:
             negative = group.input not in nonnegative
             found += _file(group, params[group.name], stored, negative, weights)
@@ -50,12 +48,6 @@ def intel_faults(
 def _fused(group: Fused) -> Iterator[Fault]:
     """ReLUs that are lost in what is fused."""
     at, where = group.node.index, f"layer '{group.name}' ({group.node.type})"
-    if group.relu is not None and runs_on_caffe(group.node.layer):
-        yield (
-            group.relu.index,
-            f"layer '{group.relu.name}' (ReLU): is left out by Intel Caffe, which fuses it into '{group.name}', and that "
-            'runs in an engine that knows no fused ReLU; write engine: "CAFFE" on the ReLU',
-        )
     if group.batch_norm is not None and group.batch_norm.layer.batch_norm_param.relu:
         yield (
             group.batch_norm.index,
@@ -63,55 +55,6 @@ def _fused(group: Fused) -> Iterator[Fault]:
         )
     if group.batch_norm is not None and group.node.layer.convolution_param.relu:
         yield at, f"{where}: its relu: true comes behind BatchNorm '{group.batch_norm.name}', which is folded into it"
-
-
-def _sum(group: Fused, int8: bool) -> Iterator[Fault]:
-    """What a fused Eltwise says and Intel Caffe does not do."""
-    node = group.eltwise
-    if node is None:
-        return
-    param, where = node.layer.eltwise_param, f"layer '{node.name}' (Eltwise)"
-    if param.operation != _KINDS.SUM:
-        name = _KINDS.EltwiseOp.Name(param.operation)
-        yield (
-            node.index,
-            f"{where}: stands right behind convolution '{group.name}', and Intel Caffe computes a sum, not {name}",
-        )
-    if len(node.bottoms) > 2:
-        read = {group.residual, *(member.tops[0] for member in group.members)}
-        lost = ", ".join(f"'{blob.name}'" for blob in node.bottoms if blob not in read)
-        yield (
-            node.index,
-            f"{where}: stands right behind convolution '{group.name}', and Intel Caffe does not add {lost}",
-        )
-    if group.relu is not None:
-        yield (
-            node.index,
-            f"{where}: follows convolution '{group.name}' and its ReLU, which Intel Caffe computes as "
-            "ReLU(convolution + other input)",
-        )
-    swapped = node.bottoms[0] != group.residual
-    if any(c != 1.0 for c in param.coeff) and (not int8 or swapped):
-        does = "takes the first for its other input" if int8 else "leaves it out"
-        yield node.index, f"{where}: its coeff is fused into convolution '{group.name}', where Intel Caffe {does}"
-    relu = group.sum_relu
-    if relu is not None and group.relu is None and relu.layer.relu_param.negative_slope != (group.slope or 0.0):
-        yield (
-            relu.index,
-            f"layer '{relu.name}' (ReLU): follows a sum, and Intel Caffe takes its negative_slope for {group.slope:g}",
-        )
-
-
-def _overwritten(graph: Graph) -> Iterator[Fault]:
-    """Layers behind a sum that read its residual, and find the sum in its memory."""
-    for node in graph:
-        for name, blob in zip(node.layer.bottom, node.bottoms, strict=True):
-            if blob.name != name:
-                yield (
-                    node.index,
-                    f"layer '{node.name}' ({node.type}): reads '{name}' behind a sum that Intel Caffe leaves in its "
-                    f"memory, and so finds '{blob.name}'; let it stand in front of that Eltwise",
-                )
 
 
 def _rounded(graph: Graph, groups: Mapping[str, Fused], stored: Storage, params: Params) -> Iterator[Fault]:

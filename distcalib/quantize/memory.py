@@ -97,9 +97,14 @@ class Pass:
     """What Intel Caffe aborts at, or computes wrongly."""
 
 
-def run_pass(graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block: int = 8) -> Pass:
-    """Follow the net's blobs through one iteration, on a CPU whose FP32 convolutions make blocks of `block` channels."""
-    memory = _Memory(graph, groups, param_of, block)
+def run_pass(
+    graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block: int = 8, *, mended: bool = False
+) -> Pass:
+    """Follow the net's blobs through one iteration, on a CPU whose FP32 convolutions make blocks of `block` channels.
+
+    With `mended` each layer that an engine mends (mending.py) is taken to have it: it makes FP32.
+    """
+    memory = _Memory(graph, groups, param_of, block, mended)
     for run in graph.runs:
         memory.step(run)
     final = memory.done.final
@@ -109,14 +114,25 @@ def run_pass(graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block
 
 
 class _Memory:
-    def __init__(self, graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block: int) -> None:
-        self.graph, self.groups, self.param_of, self.block = graph, groups, param_of, block
+    def __init__(self, graph: Graph, groups: Mapping[str, Fused], param_of: ParamOf, block: int, mended: bool) -> None:
+        self.graph, self.groups, self.param_of, self.block, self.mended = graph, groups, param_of, block, mended
         self.of: dict[Blob, Kept] = {}
         self.done = Pass()
         self._same: dict[Blob, Blob] = {}
 
     def step(self, run: Run) -> None:
         """Run one step of the compiled net."""
+        before, n_troubles = dict(self.of) if self.mended else {}, len(self.done.troubles)
+        self._step(run)
+        if self.mended and any(one.layer == run.step.name for one in self.done.troubles[n_troubles:]):
+            first = self._root(run.reads[0]) if run.reads and run.reads[0] is not None else None
+            changed = {first: self.of[first]} if first is not None and run.step.type in QUANTIZABLE else {}
+            self.of = {**before, **changed}
+            for blob in run.makes:
+                self.of[blob] = Kept(Reading(blob))
+                self.done.stored.pop(blob, None)
+
+    def _step(self, run: Run) -> None:
         step = run.step
         if step.last is None or any(blob is None for blob in run.reads):
             if step.last is not None:

@@ -5,11 +5,11 @@ but where it is spelled out no sum is fused into it. The other way would be to r
 with all sums behind: on examples/digits a net with one FP32 convolution runs 1.2 times as fast so (docs/intel-caffe-files.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Graph, build_graph
-from distcalib.caffe.steps import Trouble
+from distcalib.caffe.graph import Graph, Node, build_graph
+from distcalib.caffe.steps import CAFFE, UNFUSED, Trouble, runs_on_caffe
 from distcalib.errors import UnsupportedError
 from distcalib.quantize.fusion import Fused, find_fused
 from distcalib.quantize.grids import Params
@@ -20,19 +20,60 @@ _ISA = {8: "without AVX-512", 16: "with AVX-512"}
 
 
 def troubles(graph: Graph, groups: Mapping[str, Fused], params: Params) -> list[Trouble]:
-    """All that Intel Caffe aborts at or computes wrongly for the sake of memory, in net order, on whatever CPU."""
-    by_block = {
-        block: run_pass(graph, groups, lambda group, source, residual: params.get(group.name), block).troubles
+    """All that Intel Caffe aborts at or computes otherwise than the prototxt says, in net order, on whatever CPU."""
+    passes = {
+        block: run_pass(graph, groups, lambda group, source, residual: params.get(group.name), block)
         for block in BLOCKS
     }
+    by_block = {block: one.troubles for block, one in passes.items()}
     everywhere = set.intersection(*map(set, by_block.values()))
     found = {*graph.troubles, *everywhere}
+    for group in groups.values():
+        found.update(_fused_wrongly(group, group.name in passes[8].int8))
     for block, some in by_block.items():
         found.update(
             Trouble(one.index, f"{one.said} (on CPUs {_ISA[block]})", one.fatal, one.layer, one.engine)
             for one in set(some) - everywhere
         )
     return sorted(found)
+
+
+_KINDS = caffe_pb2.EltwiseParameter
+
+
+def _fused_wrongly(group: Fused, int8: bool) -> Iterator[Trouble]:
+    """What a fused Eltwise or ReLU says and Intel Caffe does not do."""
+    relu = group.relu
+    if relu is not None and runs_on_caffe(group.node.layer):
+        said = f"is left out, for it is fused into '{group.name}', which runs in an engine that knows no fused ReLU"
+        yield Trouble(relu.index, f"layer '{relu.name}' (ReLU): {said}", False, relu.name, CAFFE)
+    node = group.eltwise
+    if node is None:
+        return
+    where = f"layer '{node.name}' (Eltwise)"
+    for said in _misread(group, node, int8):
+        yield Trouble(node.index, f"{where}: {said}", False, group.name, UNFUSED)
+    last = group.sum_relu
+    if last is not None and relu is None and last.layer.relu_param.negative_slope != group.slope:
+        said = f"follows a fused sum, where Intel Caffe takes its negative_slope for {group.slope or 0.0:g}"
+        yield Trouble(last.index, f"layer '{last.name}' (ReLU): {said}", False, group.name, UNFUSED)
+
+
+def _misread(group: Fused, node: Node, int8: bool) -> Iterator[str]:
+    param, at = node.layer.eltwise_param, f"stands right behind convolution '{group.name}'"
+    if param.operation != _KINDS.SUM:
+        yield f"{at}, and Intel Caffe computes a sum, not {_KINDS.EltwiseOp.Name(param.operation)}"
+    if len(node.bottoms) > 2:
+        read = {group.residual, *(member.tops[0] for member in group.members)}
+        lost = ", ".join(f"'{blob.name}'" for blob in node.bottoms if blob not in read)
+        yield f"{at}, and Intel Caffe does not add {lost}"
+    if group.relu is not None:
+        yield (
+            f"follows convolution '{group.name}' and its ReLU, which Intel Caffe computes as "
+            "ReLU(convolution + other input)"
+        )
+    if any(c != 1.0 for c in param.coeff) and (not int8 or node.bottoms[0] != group.residual):
+        yield f"{at}, and Intel Caffe {'gives its coeff to the inputs in the other order' if int8 else 'ignores its coeff'}"
 
 
 def mending_engines(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> dict[str, str]:

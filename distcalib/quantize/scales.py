@@ -265,7 +265,7 @@ class Calibration:
             made[group.name] = self._layer_params(group, candidate, source.grid, residual)
             return made[group.name]
 
-        run_pass(quantizer.graph, quantizer.groups, param_of)
+        run_pass(quantizer.graph, quantizer.groups, param_of, mended=True)
         return {name: made[name] for name in candidate.int8_layers}
 
     def _layer_params(

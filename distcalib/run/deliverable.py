@@ -91,7 +91,7 @@ def mended(net: Net) -> Net:
 def engines_written(before: Net, after: Net) -> str:
     """The engines that `after` names and `before` does not, by layer, for the user."""
     layers = zip(before.full.layer, after.full.layer, strict=True)
-    return ", ".join(f'"{new.engine}" on \'{new.name}\'' for old, new in layers if old.engine != new.engine)
+    return ", ".join(f"\"{new.engine}\" on '{new.name}'" for old, new in layers if old.engine != new.engine)
 
 
 def mended_base(base: Net, note: Callable[[str], None]) -> Net:

@@ -12,7 +12,7 @@ from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 
-INPUT = 'layer { name: "x" type: "Input" top: "x" }'
+INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }'
 
 
 def layer(kind: str, name: str, bottoms: str, top: str = "", param: str = "") -> str:

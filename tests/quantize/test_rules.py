@@ -10,6 +10,7 @@ import pytest
 from distcalib.caffe import Weights, read_net, read_weights, test_net
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import build_graph
+from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from tests.quantize.nets import conv, eltwise, layer, make_graph, random_joined_net, random_net, relu, weights_of
@@ -19,6 +20,15 @@ from tests.quantize.rules import File, Flags, violations
 OTHERS = ("first_conv_force_u8", "clx")
 SWITCHES = [field.name for field in fields(Options) if isinstance(field.default, bool) and field.name not in OTHERS]
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def mended(layers: Sequence[LayerParameter]) -> list[LayerParameter]:
+    """The layers as `calibrate` measures and writes them."""
+    engines = mending_engines(layers, "net")
+    made = [LayerParameter.FromString(layer.SerializeToString()) for layer in layers]
+    for layer in made:
+        layer.engine = engines.get(layer.name, layer.engine)
+    return made
 
 
 class Written:
@@ -33,6 +43,7 @@ class Written:
         weights: Weights | None = None,
     ) -> None:
         self.flags = Flags(**{field.name: getattr(options, field.name) for field in fields(Flags)})
+        layers = mended(layers)
         graph = build_graph(layers, "net")
         quantizer = Quantizer(graph, options)
         ranges = {blob: Range(-rng.uniform(0.1, 9), rng.uniform(0.1, 9)) for blob in quantizer.observed}
@@ -44,6 +55,7 @@ class Written:
         for made in self.layers:
             if made.name in params:
                 made.quantization_param.CopyFrom(params[made.name])
+        self.layers = mended(self.layers)
 
     @property
     def violations(self) -> list[str]:
