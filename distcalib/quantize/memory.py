@@ -127,10 +127,24 @@ class _Memory:
         if self.mended and any(one.layer == run.step.name for one in self.done.troubles[n_troubles:]):
             first = self._root(run.reads[0]) if run.reads and run.reads[0] is not None else None
             changed = {first: self.of[first]} if first is not None and run.step.type in QUANTIZABLE else {}
+            made = {blob: self.of[blob] for blob in run.makes}
             self.of = {**before, **changed}
-            for blob in run.makes:
-                self.of[blob] = Kept(Reading(blob))
+            for blob, kept in made.items():
+                self.of[blob] = self._unfused(run, kept)
                 self.done.stored.pop(blob, None)
+
+    def _unfused(self, run: Run, made: Kept) -> Kept:
+        """What a mended step makes: an FP32 sum of a convolution's output and its residual, plain or not."""
+        blob = Reading(run.makes[0])
+        if not run.step.summed or run.reads[1] is None:
+            return Kept(blob)
+        residual, group = self.of[self._root(run.reads[1])], self.groups[run.step.name]
+        param = self.param_of(group, self.of[self._root(run.reads[0])], None) if run.reads[0] is not None else None
+        if residual.grid is not None or (param is not None and param.bw_layer_out == INT8):
+            return Kept(blob)
+        own = conv_layout(group.node.layer, None, self.block) if param is None else NHWC
+        layout = max((residual.layout, own), key=_LAYOUTS.index)
+        return Kept(blob, layout, layout != PLAIN, described=True, channels=made.channels)
 
     def _step(self, run: Run) -> None:
         step = run.step
@@ -451,7 +465,22 @@ class _Memory:
 
 
 _KEEPS_CHANNELS = frozenset(
-    {"PReLU", "ELU", "Sigmoid", "TanH", "Power", "Dropout", "Scale", "BatchNorm", "LRN", "Pooling", "Normalize", "Bias"}
+    {
+        "Eltwise",
+        "ReLU",
+        "PReLU",
+        "ELU",
+        "Sigmoid",
+        "TanH",
+        "Power",
+        "Dropout",
+        "Scale",
+        "BatchNorm",
+        "LRN",
+        "Pooling",
+        "Normalize",
+        "Bias",
+    }
 )
 _RULES: Mapping[str, Callable[[_Memory, Run, list[Blob]], None]] = {
     "Pooling": _Memory._pooling,

@@ -112,7 +112,16 @@ class Quantizer:
         if maker is None or maker.type not in ("ReLU", "Split", "Pooling", "Concat"):
             return None
         signs = {self.stored_signed(bottom) for bottom in maker.bottoms}
+        if maker.type == "Pooling" and True in signs and self._is_sum(maker.bottoms[0]):
+            return False
         return signs.pop() if len(signs) == 1 else None
+
+    def _is_sum(self, blob: Blob) -> bool:
+        """Whether a fused sum with a ReLU makes `blob`: a pooling takes that for u8, whatever it is stored as."""
+        maker = self._makers.get(blob)
+        if isinstance(maker, Fused):
+            return maker.residual is not None and maker.slope is not None
+        return maker is not None and maker.type == "Split" and self._is_sum(maker.bottoms[0])
 
     def may_store_int8(self, group: Fused) -> bool:
         """Whether the layer's output may be integers, if it runs INT8."""
@@ -284,7 +293,7 @@ class Calibration:
         if residual is not None and residual.grid is not None:
             signed = residual.grid.signed
             target = Grid(self._scale(group.output, signed), signed)
-        elif self._has_int8_output(group, candidate):
+        elif group.residual is None and self._has_int8_output(group, candidate):
             target = Grid(self._output_scale(group, candidate), not group.nonnegative)
         param.bw_layer_out = FP32 if target is None else INT8
         param.scale_out.append(1.0 if target is None else target.scale)

@@ -134,11 +134,11 @@ class File:
         found = [self.layout[step.index, value] for value in step.reads]
         kinds = {self.found[step.index, value] is None for value in step.reads}
         if step.layer.type == "Concat":
-            if kinds == {True, False}:
+            if kinds != {True}:
                 return "plain"
             ends = all(self.channels[value] % 8 == 0 for value in step.reads)
             return ("blocks" if ends else "plain") if "blocks" in found else "nhwc" if "nhwc" in found else "plain"
-        if step.layer.type == "Eltwise" and len(kinds) > 1:
+        if step.layer.type == "Eltwise" and kinds != {True}:
             return "plain"
         return next((name for name in ("blocks", "nhwc") if name in found), "plain")
 
@@ -321,7 +321,9 @@ def _of_output(file: File, step: Step, flags: Flags, largest: Mapping[Value, flo
     end = 127 if signed else 255
     if flags.unsigned_range and step.residual is None and step.relu is None:
         end = 255
-    if not _same(param.scale_out[0], end / largest[step.out]):
+    # Where a layer in front has an engine, a ReLU may be fused here that is not in the FP32 net.
+    sizes = [size for value, size in largest.items() if value[0] == step.out[0]]
+    if not any(_same(param.scale_out[0], end / size) for size in sizes):
         yield f"{name}: scale_out {param.scale_out[0]} is not {end}/{largest[step.out]}"
 
 
