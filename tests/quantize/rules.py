@@ -124,7 +124,7 @@ class File:
                 now[root], lies[root] = kept, lies[step.out]
 
     def _lies(self, step: Step, kept: Stored | None) -> str:
-        """Where Intel Caffe leaves what the step makes; two channels end inside a block, so a Concat of them is plain."""
+        """How what the step makes lies in memory."""
         if kept is not None or (step.layer.type == "Convolution" and self.int8(step)):
             return "nhwc"
         if step.layer.type == "Convolution":
