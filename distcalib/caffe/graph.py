@@ -4,8 +4,8 @@ Caffe names storage, not values: in `conv1 -> relu (in-place) -> pool`, "conv1" 
 storage types belong to values, so each write of a blob name is a `Blob(name, version)` here. The predecessor read
 ranges by name after the forward pass, when a fused sum had already overwritten its residual, and so got wrong scales.
 
-The sum lies in the residual's memory: a layer that Intel Caffe runs behind it reads the sum where the prototxt names the
-residual (golden c05), and does so here.
+The sum lies in the residual's memory: a layer that Intel Caffe runs behind it reads the sum where the prototxt names
+the residual (golden_rules c05), and does so here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -24,8 +24,8 @@ def _unavailable(steps: Sequence[Step]) -> Iterator[Trouble]:
             if name not in available and at >= 0:
                 if astray is not None:
                     said = (
-                        f"{where}: finds no blob '{name}', for Intel Caffe takes convolution '{astray.astray}', which waits "
-                        f"for a later Eltwise, for what '{astray.name}' is to be added to"
+                        f"{where}: finds no blob '{name}', for Intel Caffe takes convolution '{astray.astray}', which "
+                        f"waits for a later Eltwise, for what '{astray.name}' is to be added to"
                     )
                     yield Trouble(at, said, True, astray.astray, UNFUSED)
                 else:

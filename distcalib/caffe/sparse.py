@@ -82,7 +82,9 @@ def _broken(steps: Sequence[Step], sparse: Step, eltwise: Step, triggers: Sequen
     index = next(i for i, step in enumerate(steps) if step is sparse)
     at = eltwise.parts["layer"]
     if not set(eltwise.bottoms[:-1]).isdisjoint(_leads_to(steps[index:], inner, eltwise)):
-        said = f"layer '{eltwise.name}' (Eltwise): its inputs come in an order that makes Intel Caffe thin out the wrong one"
+        said = (
+            f"layer '{eltwise.name}' (Eltwise): Intel Caffe thins out the first of its inputs, which is the wrong one"
+        )
         yield Trouble(at, f"{said} (CompilationRuleSparse); swap them")
         return
     names = ", ".join(f"'{step.name}'" for step in triggers)
@@ -94,8 +96,8 @@ def _broken(steps: Sequence[Step], sparse: Step, eltwise: Step, triggers: Sequen
         elif "layer" in step.parts:
             yield Trouble(
                 step.parts["layer"],
-                f"layer '{step.name}' ({step.type}): reads '{eltwise.tops[0]}', of which Intel Caffe computes no more than "
-                f"{names} read with their stride (CompilationRuleSparse); {_SPELLING}",
+                f"layer '{step.name}' ({step.type}): reads '{eltwise.tops[0]}', of which Intel Caffe computes no more "
+                f"than {names} read with their stride (CompilationRuleSparse); {_SPELLING}",
                 False,
             )
 

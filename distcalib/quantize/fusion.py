@@ -90,8 +90,9 @@ class Fused:
 
 
 def own_relu(layer: caffe_pb2.LayerParameter) -> float | None:
-    """Slope of the ReLU that the layer's own parameters ask for (Intel's `relu: true`), or None; Caffe's own engine does
-    not do it.
+    """Slope of the ReLU that the layer's own parameters ask for (Intel's `relu: true`), or None.
+
+    Caffe's own engine does not do it.
     """
     if runs_on_caffe(layer):
         return None
@@ -173,7 +174,8 @@ def batch_norm_affine(
     """A BatchNorm by stored statistics as y = a·x + c, both (C,) f64.
 
     a = gamma/sqrt(var + eps), c = beta - a·mean, with mean and var divided by the moving-average factor of blob 2, or
-    multiplied by `unset` if it is 0 (not divided if there is none).  gamma and beta are blobs 3 and 4 where Intel Caffe merged a Scale into the layer.
+    multiplied by `unset` if it is 0 (left alone if there is none).  gamma and beta are blobs 3 and 4 where Intel Caffe
+    merged a Scale into the layer.
     """
     mean, variance = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:2])
     factor = float(np.asarray(blobs[2]).reshape(-1)[0]) if len(blobs) > 2 else 1.0

@@ -13,7 +13,8 @@ from distcalib.caffe.steps import CAFFE, UNFUSED, Trouble, runs_on_caffe
 from distcalib.errors import UnsupportedError
 from distcalib.quantize.fusion import Fused, find_fused
 from distcalib.quantize.grids import Params
-from distcalib.quantize.memory import BLOCKS, run_pass
+from distcalib.quantize.layouts import BLOCKS
+from distcalib.quantize.memory import run_pass
 from distcalib.quantize.storage import params_of
 
 _ISA = {8: "without AVX-512", 16: "with AVX-512"}
@@ -73,7 +74,8 @@ def _misread(group: Fused, node: Node, int8: bool) -> Iterator[str]:
             "ReLU(convolution + other input)"
         )
     if any(c != 1.0 for c in param.coeff) and (not int8 or node.bottoms[0] != group.residual):
-        yield f"{at}, and Intel Caffe {'gives its coeff to the inputs in the other order' if int8 else 'ignores its coeff'}"
+        does = "gives its coeff to the inputs in the other order" if int8 else "ignores its coeff"
+        yield f"{at}, and Intel Caffe {does}"
 
 
 def mending_engines(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> dict[str, str]:

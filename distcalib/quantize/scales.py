@@ -21,7 +21,8 @@ from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.choice import Choice
 from distcalib.quantize.fusion import Fused, find_fused, fold
 from distcalib.quantize.grids import INT8, Grid
-from distcalib.quantize.memory import Kept, run_pass
+from distcalib.quantize.kept import Kept
+from distcalib.quantize.memory import run_pass
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.signs import nonnegative_blobs
 

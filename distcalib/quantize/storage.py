@@ -16,7 +16,8 @@ from distcalib.caffe.graph import Blob, Graph
 from distcalib.errors import FormatError
 from distcalib.quantize.fusion import QUANTIZABLE, Fused
 from distcalib.quantize.grids import INT8, ZERO_POINT, Grid, Params, input_grid
-from distcalib.quantize.memory import Pass, Reading, run_pass
+from distcalib.quantize.kept import Pass, Reading
+from distcalib.quantize.memory import run_pass
 
 __all__ = [
     "INT8",

@@ -116,7 +116,11 @@ INCEPTION = [
 DENSE = [
     *(conv("k0", "x"), relu("k0_relu", "k0")),
     *(conv("k1", "k0"), layer("Concat", "j1", "k0 k1")),  # types differ: k1 has no ReLU
-    *(layer("BatchNorm", "bn1", "j1"), layer("Scale", "s1", "bn1", "", "scale_param { bias_term: true }"), relu("s1_relu", "s1")),
+    *(
+        layer("BatchNorm", "bn1", "j1"),
+        layer("Scale", "s1", "bn1", "", "scale_param { bias_term: true }"),
+        relu("s1_relu", "s1"),
+    ),
     *(conv("k2", "s1"), relu("k2_relu", "k2"), conv("k3", "k2"), layer("Concat", "j2", "j1 k3")),
     *(conv("t", "j2"), relu("t_relu", "t")),
     layer("Pooling", "t_pool", "t", "", "pooling_param { pool: AVE }"),
@@ -203,7 +207,9 @@ class ConstantRandom(random.Random):
         pytest.param(POOLED, ("b", {"scale_in": [254.0]}), "b: scale_in 254.0, its input", id="through_pooling"),
         pytest.param(MIXED, ("a", {"bw_layer_out": 8, "scale_out": [255.0]}), "a: stores integers", id="mixed_concat"),
         pytest.param(MIXED, ("z", {"scale_in": [126.0]}), "z: scale_in 126.0 is not of the range", id="its_own_range"),
-        pytest.param(ADDED, (None, {"bw_layer_out": 8}), "m: is not fused and has INT8 inputs of one type", id="eltwise"),
+        pytest.param(
+            ADDED, (None, {"bw_layer_out": 8}), "m: is not fused and has INT8 inputs of one type", id="eltwise"
+        ),
     ],
 )
 def test_violations_are_found(net: list[str], spoil: tuple[str | None, dict[str, object]], said: str) -> None:
