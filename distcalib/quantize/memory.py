@@ -124,7 +124,7 @@ class _Memory(LayerMemory):
         if residual is not None:
             residual = self._kept_residual(run, reads[1])  # which may be the input itself
             readings.append(self._residual(run, group, residual, out))
-            if reads[0] == reads[1] and not run.copied:
+            if reads[0] == reads[1] and residual.private and not run.copied:
                 self.done.in_place.update(() if param is not None else (group.name,))
                 self._fail(
                     run,

@@ -1,8 +1,9 @@
-"""Files that Intel Caffe aborts at or computes anew each time, and the `engine` of a layer that keeps it from that.
+"""Files that Intel Caffe aborts at or computes nonsense from, and the `engine` of a layer that keeps it from that.
 
 A sum that goes wrong is written with `engine: "MKLDNN:CPU"` on its convolution: that is the engine it runs on anyway,
 but where it is spelled out no sum is fused into it. The other way would be to run what makes its residual in FP32 too,
-with all sums behind: on examples/digits a net with one FP32 convolution runs 1.2 times as fast so (docs/intel-caffe-files.md).
+and with that all sums of the stage: resnet20 with res3c_branch2b in FP32 keeps 20 INT8 layers this way and 17 the
+other, and ran at 3,352 images/s against 2,832 (embedded engine, one actor, median of three on a busy machine).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
