@@ -29,7 +29,7 @@ def move_strides(steps: list[Step]) -> tuple[list[Step], list[Trouble]]:
         sums = sorted((step.name, i) for i, step in enumerate(steps) if step.type == "Eltwise" and begin < i < end)
         where = f"layer '{triggers[0].name}' (Convolution): reads what '{triggers[1].name}' reads, both with a stride"
         if len(strides) > 1 or not sums:
-            said = "of another size, and Intel Caffe hangs" if len(strides) > 1 else "but not from a residual sum"
+            said = "of another size, and Intel Caffe hangs" if len(strides) > 1 else "and no residual sum makes that"
             at = triggers[0].parts["layer"]
             troubles.append(Trouble(at, f"{where}, {said} (CompilationRuleSparse); {_SPELLING}"))
             break

@@ -1,4 +1,4 @@
-"""Against a real Intel Caffe: 144 more recorded nets, each of which asks one question; its README has them in a table."""
+"""Against a real Intel Caffe: 144 more recorded nets, each of which asks one question (golden_rules/README.md)."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -88,7 +88,7 @@ ZERO = "scale_params: 0 scale_params: 1"
         pytest.param(
             [quantized("a", "x"), relu("ra", "a"), quantized("b", "x"), eltwise("s", "a b")],
             None,
-            "layer 'b' (Convolution): its sum can be negative but is stored u8, as its residual 'a' is; negative values",
+            "layer 'b' (Convolution): its sum can be negative but is stored u8, as its residual 'a' is; negative",
             id="negative_sum_on_u8",
         ),
         pytest.param(
