@@ -90,7 +90,9 @@ def mending_engines(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> d
     while True:
         graph = build_graph(mended, where)
         found = troubles(graph, find_fused(graph), params_of(graph))
-        first = next((one for one in found if one.layer and one.layer not in engines), None)
+        # What is fused with what comes first: other troubles may only follow from it.
+        ordered = sorted(found, key=lambda one: one not in graph.troubles)
+        first = next((one for one in ordered if one.layer and one.layer not in engines), None)
         if first is None:
             break
         engines[first.layer] = first.engine
