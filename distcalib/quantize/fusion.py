@@ -114,7 +114,7 @@ def find_fused(graph: Graph) -> dict[str, Fused]:
     if wrong:
         raise UnsupportedError("; ".join(wrong))
     runs = {run.step.parts["layer"]: run for run in graph.runs if "layer" in run.step.parts}
-    return {node.name: _group(graph, node, runs[node.index]) for node in graph if node.type in QUANTIZABLE}
+    return {node.name: _group(graph, node, runs.get(node.index)) for node in graph if node.type in QUANTIZABLE}
 
 
 def in_run_order(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[tuple[Node, Fused | None]]:
@@ -135,8 +135,10 @@ def reads_of(node: Node, group: Fused | None) -> tuple[Blob, ...]:
     return (group.input,) if group.residual is None else (group.input, group.residual)
 
 
-def _group(graph: Graph, node: Node, run: Run) -> Fused:
+def _group(graph: Graph, node: Node, run: Run | None) -> Fused:
     """The group of the convolution `node`; without what cannot be computed: there Intel Caffe does not load the net."""
+    if run is None:
+        return Fused(node, None, None, None, None, None, None)
     parts = {role: graph.nodes[index] for role, index in run.step.parts.items()}
     scale = parts.get("scale")
     if scale is not None and not _per_channel(scale):

@@ -263,3 +263,8 @@ def test_fold_gives_inner_products_with_output_channels_first(
     text = layer("InnerProduct", "f", "x", "", f"inner_product_param {{ {param} }}")
     weight, _ = fold(group("f", text), {"f": (stored.astype(np.float32),)})
     np.testing.assert_array_equal(weight, [[1, 2, 3], [4, 5, 6]])
+
+
+def test_find_fused_knows_a_convolution_that_intel_caffe_leaves_out() -> None:
+    """It stands between a sum and its ReLU, where as many layers are skipped as the ReLU would be."""
+    assert groups(C, M, eltwise("e", "c m"), conv("g", "x"), relu("r", "e"))["g"] == ["g"]
