@@ -22,6 +22,7 @@ from distcalib.quantize.scales import Calibration, Options, Quantizer
 from distcalib.run.choosing import score_inputs
 from distcalib.run.deliverable import deliver
 from distcalib.run.evaluation import scores
+from distcalib.run.isa import isa_here
 from distcalib.run.measuring import ranked_iterations
 from distcalib.run.net import Net
 
@@ -34,7 +35,9 @@ class Trial:
     def __init__(self, net: Net, weights: Weights, options: Options, n_iterations: int, n_threads: int = 1) -> None:
         self._net, self._n_iterations = net, n_iterations
         self._weights = share(net.test.layer, weights, net.name)
-        self._worker = NetWorker(Setting(net.path.resolve(), self._weights, "weights", {}), n_threads)
+        self._worker = NetWorker(
+            Setting(net.path.resolve(), self._weights, "weights", {}), n_threads, arithmetic=isa_here().arithmetic
+        )
         self._metric = choose_score(net.test, None)
         self._found: dict[Candidate, float] = {}
         self._distances: dict[Candidate, float] = {}

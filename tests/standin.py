@@ -95,10 +95,12 @@ def test(model: Path, weights: Path, n_iterations: int, fault: str, detection: b
     from distcalib.caffe import read_weights
     from distcalib.engine.worker import NetWorker, Setting
     from distcalib.run.evaluation import loss_weights, scores
+    from distcalib.run.isa import isa_here
     from distcalib.run.net import open_net
 
     net = open_net(model)
-    worker = NetWorker(Setting(model, read_weights(weights), weights.name, {}), int(os.environ["OMP_NUM_THREADS"]))
+    setting = Setting(model, read_weights(weights), weights.name, {})
+    worker = NetWorker(setting, int(os.environ["OMP_NUM_THREADS"]), arithmetic=isa_here().arithmetic)
     worker.load("net", worker.compile(net.spec()))
     rows = worker.run("net", range(n_iterations))
     say(300, "Use CPU.")

@@ -56,6 +56,12 @@ def test_net(
 test_net.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
 
 
+def left_out(net: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
+    """The layers of `net`, all phases, that take part in TEST and that `test_net` leaves out all the same."""
+    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=0, stage=net.state.stage)
+    return [layer for layer in net.layer if layer.type in TRAINED_BY and _takes_part(layer, state)]
+
+
 def _silence_less(net: caffe_pb2.NetParameter, losses: Container[str]) -> None:
     """Take out of Silence layers what TRAINED_BY would have made, and those that are left with nothing."""
     for i in reversed(range(len(net.layer))):

@@ -74,6 +74,25 @@ def add_skipping(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_detection(parser: argparse.ArgumentParser) -> None:
+    """Whether the score is an mAP, as the predecessor has it."""
+    parser.add_argument(
+        "-d",
+        "--detection",
+        type=int,
+        default=0,
+        metavar="0|1",
+        help="0 classification (default); 1 detection: the score is mAP",
+    )
+
+
+def detection_of(args: argparse.Namespace) -> bool:
+    """Raises OptionError for another number."""
+    if args.detection not in (0, 1):
+        raise OptionError(f"-d {args.detection}: is neither 0, classification, nor 1, detection")
+    return bool(args.detection)
+
+
 def add_ap_version(parser: argparse.ArgumentParser) -> None:
     """How an mAP is taken."""
     parser.add_argument(
@@ -111,7 +130,10 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 def add_isa(parser: argparse.ArgumentParser) -> None:
     """Which CPU is measured for."""
     parser.add_argument(
-        "--isa", choices=tuple(ISAS), default="native", help="measure with the kernels of this CPU (default: native)"
+        "--isa",
+        choices=ISAS,
+        default="native",
+        help="compute the integers of this CPU, natively or emulated (default: native, the nearest)",
     )
 
 

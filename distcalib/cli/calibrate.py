@@ -15,12 +15,14 @@ from distcalib.cli.arguments import (
     add_actors,
     add_ap_version,
     add_data,
+    add_detection,
     add_isa,
     add_model,
     add_output,
     add_root,
     add_skipping,
     console_of,
+    detection_of,
     example,
     memory_line,
     model_of,
@@ -102,7 +104,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=defaults.accuracy_loss,
         help="tolerated loss, absolute (default: 0.01)",
     )
-    add("-d", "--detection", type=int, default=0, help="0 classification (default); 1 detection: the score is mAP")
+    add_detection(parser)
     add_ap_version(parser)
     add(
         "-c",
@@ -206,9 +208,7 @@ def curve_table(report: CalibrationReport) -> Table:
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
-    if args.detection not in (0, 1):
-        raise OptionError(f"-d {args.detection}: is neither 0, classification, nor 1, detection")
-    args.detection = bool(args.detection)
+    args.detection = detection_of(args)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
     args.equalize |= args.recover
     args.bias_correction |= args.recover
@@ -226,6 +226,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         if report.pareto:
             console.print(curve_table(report))
+        for warning in report.warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         if report.fp32_layers:
             line = f"in FP32 again: {', '.join(report.fp32_layers)}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)

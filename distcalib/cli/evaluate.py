@@ -6,12 +6,14 @@ from distcalib.cli.arguments import (
     add_actors,
     add_ap_version,
     add_data,
+    add_detection,
     add_isa,
     add_model,
     add_output,
     add_root,
     add_skipping,
     console_of,
+    detection_of,
     example,
     memory_line,
     model_of,
@@ -37,6 +39,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "-i", "--iterations", type=int, default=10, help="test iterations: images / batch (default: 10)"
     )
+    add_detection(parser)
     add_ap_version(parser)
     add_data(parser)
     add_skipping(parser)
@@ -49,7 +52,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the mean of every output blob."""
-    console = console_of(args)
+    detection, console = detection_of(args), console_of(args)
     with ConsoleReporter(console) as reporter:
         result = evaluate(
             model_of(args),
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
             cores_per_actor=args.cores_per_actor,
             isa=args.isa,
             data=args.data,
+            detection=detection,
             ap_version=args.ap_version,
             root=args.root,
             address=args.address,
@@ -83,13 +87,17 @@ def lines(result: Evaluation) -> list[str]:
             weight = result.loss_weights[name]
             line += f" (* {weight:.6g} = {weight * score:.6g} loss)"
         shown.append(line)
-        for label, ap in result.average_precisions.get(name, {}).items():
+        aps = {label: f"{ap:.6g}" for label, ap in result.average_precisions.get(name, {}).items()}
+        absent = result.classes_without_objects.get(name, ())
+        aps |= dict.fromkeys(absent, "no object in the data, counts as 0")
+        for label, ap in sorted(aps.items()):
             called = f" ({result.class_names[label]})" if label in result.class_names else ""
-            shown.append(f"    class {label}{called}: {ap:.6g}")
+            shown.append(f"    class {label}{called}: {ap}")
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
     if result.bad_records is not None and result.bad_records.count:
         shown.append(result.bad_records.line)
+    shown += [f"warning: {warning}" for warning in result.warnings]
     if result.n_retired:
         shown.append(memory_line(result.n_retired))
     actors = "actor" if result.n_actors == 1 else "actors"

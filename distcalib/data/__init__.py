@@ -7,10 +7,13 @@ from distcalib.data.identity import data_identity
 from distcalib.data.keeping import Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.missing import find_missing
+from distcalib.data.objects import look_at_objects
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, Index, Source
+from distcalib.data.watching import Watched, watch
 
 __all__ = [
     "DATA_TYPES",
@@ -26,9 +29,13 @@ __all__ = [
     "Shipment",
     "Shipped",
     "Source",
+    "Watched",
     "data_identity",
     "files_of",
     "find_missing",
     "load_arrays",
+    "look_at_objects",
     "open_source",
+    "random_parts",
+    "watch",
 ]

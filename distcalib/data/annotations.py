@@ -32,10 +32,18 @@ def crop_window(size: tuple[int, int], crop: tuple[int, int]) -> FloatArray:
 
 
 def label_rows(
-    annotated: caffe_pb2.AnnotatedDatum, item: int, param: caffe_pb2.TransformationParameter, window: FloatArray
+    annotated: caffe_pb2.AnnotatedDatum,
+    item: int,
+    param: caffe_pb2.TransformationParameter,
+    window: FloatArray,
+    *,
+    size: tuple[int, int] | None = None,
+    sampled: bool = False,
 ) -> FloatArray:
     """Rows (n, 8) of (item, label, instance, xmin, ymin, xmax, ymax, difficult) of what is left in the `window`.
 
+    `size`: height and width of the image before resizing; None: as the record says.  `sampled`: whether the whole image
+    was taken as a sample first, which cuts the boxes off at its border.
     Raises BadRecord for an image without a size that is resized: a box cannot follow it.
     """
     rows = [
@@ -45,21 +53,31 @@ def label_rows(
         for b in (one.bbox,)
     ]
     found = np.array(rows, np.float32).reshape(-1, 8)
+    if sampled:
+        found = _inside(found, found[:, 3:7], WHOLE, param)
     boxes = found[:, 3:7]
-    size = (annotated.datum.height, annotated.datum.width)
+    size = size or (annotated.datum.height, annotated.datum.width)
     resize = param.resize_param if param.HasField("resize_param") else None
     if resize is not None and len(found):
         if min(size) < 1:
             raise BadRecord("has boxes and no height and width, which resizing needs; write both into its datum")
         boxes = resized(boxes, size, resize)
-    emitted = _emitted(boxes, window, param.emit_constraint) if param.HasField("emit_constraint") else True
-    projected, inside = _projected(boxes, window)
-    kept = inside & emitted
-    found[:, 3:7] = projected
-    found = found[kept]
+    found = _inside(found, boxes, window, param)
     if resize is not None and len(found):
         found[:, 3:7] = _extrapolated(found[:, 3:7], size, resize, window)
     return found
+
+
+def _inside(
+    found: FloatArray, boxes: Array, window: FloatArray, param: caffe_pb2.TransformationParameter
+) -> FloatArray:
+    """The rows `found` of `boxes` of which the `window` shows something that counts, in its coordinates."""
+    emitted = _emitted(boxes, window, param.emit_constraint) if param.HasField("emit_constraint") else True
+    projected, inside = _projected(boxes, window)
+    kept = inside & emitted
+    shown = found[kept]
+    shown[:, 3:7] = projected[kept]
+    return shown
 
 
 def resized(boxes: Array, size: tuple[int, int], param: Resize) -> Array:

@@ -51,6 +51,8 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
         pixels = np.frombuffer(data, np.uint8)
     else:
         pixels = np.array(datum.float_data, np.float32)
+    if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
+        raise BadRecord("holds values that are NaN or infinite; write it again or leave it out")
     if min(shape) < 1 or pixels.size != count:
         raise BadRecord(
             f"declares {times(shape)} = {count} values but holds {pixels.size} {'bytes' if data else 'floats'}; "
@@ -72,6 +74,17 @@ def decode(encoded: bytes, flags: int) -> Bytes:
     if image.dtype != np.uint8:
         raise BadRecord(f"is an image of {image.dtype} values where Caffe takes 8 bits; convert it or set force_color")
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)
+
+
+def as_jpeg(image: Bytes) -> bytes:
+    """An image (H, W, C) as OpenCV encodes it by itself: the quality is 95. Raises BadRecord."""
+    try:
+        is_made, encoded = cv2.imencode(".jpg", image)
+    except cv2.error as error:
+        raise BadRecord(f"cannot be encoded as JPEG ({error.err}); write it again or leave it out") from error
+    if not is_made:
+        raise BadRecord("cannot be encoded as JPEG; write it again or leave it out")
+    return encoded.tobytes()
 
 
 def stacked(images: Sequence[Pixels]) -> Pixels:

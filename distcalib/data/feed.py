@@ -48,12 +48,14 @@ class FeedSource:
         for top, array in self._arrays.items():
             n = self.shapes[top][0]
             rows = np.arange(iteration * n, (iteration + 1) * n) % len(array)
-            batch[top] = array[rows].astype(np.float32)
-            lost = np.isnan(batch[top]).reshape(n, -1).any(axis=1)
+            with np.errstate(over="ignore"):
+                batch[top] = array[rows].astype(np.float32)
+            lost = ~np.isfinite(batch[top]).reshape(n, -1).all(axis=1)
             if lost.any():
                 row = rows[int(np.argmax(lost))]
+                what = "NaN" if np.isnan(batch[top]).any() else "values that are infinite, or beyond float32"
                 raise DataError(
-                    f"{self._where}: row {row} of the array of top '{top}' holds NaN; correct it or leave it out"
+                    f"{self._where}: row {row} of the array of top '{top}' holds {what}; correct it or leave it out"
                 )
         return batch
 

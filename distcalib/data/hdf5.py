@@ -7,7 +7,7 @@ are opened without HDF5's file lock, so that many actors, and a read-only disk, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 
@@ -34,7 +34,13 @@ class Hdf5Source:
     Without `index` all files are opened once; raises DataError for all that is wrong with any of them. `batch` names
     the file, the dataset and the row that cannot be read."""
 
-    def __init__(self, layer: caffe_pb2.LayerParameter, prototxt: Path, index: Index | None = None) -> None:
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        prototxt: Path,
+        index: Index | None = None,
+        opened: Callable[[], None] | None = None,
+    ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         faults = _faults(layer)
         if faults:
@@ -46,6 +52,7 @@ class Hdf5Source:
         self.batch_size = int(param.batch_size)
         self._source = resolve_path(param.source, prototxt)
         self._open: tuple[str, h5py.File] | None = None
+        self._opened = opened
         self.index = index if index is not None else self._scan(prototxt)
         self._ends = list(accumulate(n for _, n in self.index.files))
         first = self.index.files[0][0]
@@ -61,8 +68,15 @@ class Hdf5Source:
         for name, start, stop in self.spans(iteration * self.batch_size, self.batch_size):
             file = self.file(name)
             for top, values in tops.items():
+                rows: FloatArray = values[at : at + stop - start]
                 with np.errstate(over="ignore"):  # beyond float32 is infinite, as HDF5 converts it for Caffe
-                    values[at : at + stop - start] = read_rows(name, file, top, start, stop)
+                    rows[:] = read_rows(name, file, top, start, stop)
+                lost = ~np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
+                if lost.any():
+                    raise DataError(
+                        f"{name}: row {start + int(np.argmax(lost))} of dataset '{top}' holds values that are NaN or "
+                        "infinite; correct it or leave it out"
+                    )
             at += stop - start
         return tops
 
@@ -89,6 +103,8 @@ class Hdf5Source:
         if self._open is None or self._open[0] != name:
             self.close()
             self._open = name, _opened(Path(name))
+            if self._opened is not None:
+                self._opened()
         return self._open[1]
 
     def _scan(self, prototxt: Path) -> RowIndex:

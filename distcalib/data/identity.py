@@ -15,7 +15,8 @@ from distcalib.data.source import Index, LineIndex, RowIndex
 
 # Written by those who only read a database.
 _IGNORED = frozenset({"lock.mdb", "LOCK", "LOG", "LOG.old"})
-_END_BYTES = 64 * 2**10
+END_BYTES = 64 * 2**10
+"""Of each end of a file: what is hashed."""
 
 FileIdentity = tuple[str, int, int, bytes]
 """Path, bytes, time of the last change in nanoseconds, hash of both ends; sizes are -1 for a file that is not there."""
@@ -30,7 +31,7 @@ def data_identity(
     found: list[FileIdentity] = []
     for layer in layers:
         for path in named_paths(layer, prototxt):
-            found.extend(_files(path))
+            found.extend(_identity(file, ends=True) for file in files_in(path))
         index = indexes.get(layer.name)
         if isinstance(index, RowIndex):
             found.extend(_identity(Path(file), ends=True) for file, _ in index.files)
@@ -39,13 +40,12 @@ def data_identity(
     return found
 
 
-def _files(path: Path) -> Iterator[FileIdentity]:
+def files_in(path: Path) -> Iterator[Path]:
+    """The file `path`, or all files of the database in the folder `path` that only who writes to it changes."""
     if path.is_dir():
-        for file in sorted(path.iterdir()):
-            if file.name not in _IGNORED and file.is_file():
-                yield _identity(file, ends=True)
+        yield from (file for file in sorted(path.iterdir()) if file.name not in _IGNORED and file.is_file())
     else:
-        yield _identity(path, ends=True)
+        yield path
 
 
 def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -> Iterator[FileIdentity]:
@@ -65,9 +65,9 @@ def _identity(path: Path, *, ends: bool) -> FileIdentity:
         digest = hashlib.sha256()
         if ends:
             with path.open("rb") as file:
-                digest.update(file.read(_END_BYTES))
-                file.seek(max(0, stat.st_size - _END_BYTES))
-                digest.update(file.read(_END_BYTES))
+                digest.update(file.read(END_BYTES))
+                file.seek(max(0, stat.st_size - END_BYTES))
+                digest.update(file.read(END_BYTES))
     except OSError:
         return str(path), -1, -1, b""
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns, digest.digest()

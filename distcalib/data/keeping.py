@@ -65,7 +65,7 @@ class KeepingSource(ABC):
 
     def _shapes(self, image: Sequence[int], labels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Of the tops, from the shape of an image and that of the other top."""
-        shapes = (self.batch_size, *self._transform.shape((image[0], image[1], image[2]))), labels
+        shapes = (self.batch_size, *image), labels
         return dict(zip(self.tops, shapes, strict=False))
 
     @abstractmethod

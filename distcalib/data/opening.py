@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ def open_source(
     shipped: Shipped | None = None,
     room: Room | None = None,
     missing: Mapping[int, str] | None = None,
+    opened: Callable[[], None] | None = None,
 ) -> Source:
     """The source behind a data layer of the net in the file `prototxt`.
 
@@ -51,6 +52,7 @@ def open_source(
     room: for images that are kept once they are decoded, for whoever wants an iteration again; None: there is none.
     missing: by record, why the file of an image list was not there for the driver: it counts as bad without a look, and
     any other that is not there ends the run. None: a look decides.
+    opened: asked whenever a file is opened later on, to raise DataError if it is not the one that it should be.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     if layer.type == "AnnotatedData":
         return AnnotatedSource(layer, prototxt, index, skip_bad, shipped, room)
@@ -59,7 +61,7 @@ def open_source(
     if layer.type == "ImageData":
         return ImageSource(layer, prototxt, index, skip_bad, shipped, room, missing)
     if layer.type == "HDF5Data":
-        return Hdf5Source(layer, prototxt, index)
+        return Hdf5Source(layer, prototxt, index, opened)
     if layer.type == "DummyData":
         return DummySource(layer, prototxt)
     if layer.type == "Input":

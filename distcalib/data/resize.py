@@ -47,7 +47,7 @@ def resize(image: Bytes, param: caffe_pb2.ResizeParameter) -> Bytes:
     rest evenly. The first interp_mode counts (Caffe draws one of several at random); without one it is LINEAR.
     `prob`, height_scale and width_scale have no effect in Caffe either."""
     interpolation = _INTERPOLATIONS[param.interp_mode[0]] if param.interp_mode else cv2.INTER_LINEAR
-    height, width = _fitted(image, param)
+    height, width = _fitted(image.shape[:2], param)
     channels = image.shape[2]
     resized = cv2.resize(image, (width, height), interpolation=interpolation)
     if param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
@@ -59,12 +59,18 @@ def resize(image: Bytes, param: caffe_pb2.ResizeParameter) -> Bytes:
     return np.asarray(resized, np.uint8).reshape(*resized.shape[:2], channels)
 
 
-def _fitted(image: Bytes, param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
+    """The height and width that `resize` makes of an image of `size`. Raises BadRecord as it does."""
+    fitted = _fitted(size, param)
+    return (param.height, param.width) if param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD else fitted
+
+
+def _fitted(size: tuple[int, ...], param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
     """Height and width of the resized image, before padding."""
     height, width = param.height, param.width
     if param.resize_mode == Resize.WARP:
         return height, width
-    aspect = np.float32(image.shape[1]) / np.float32(image.shape[0])
+    aspect = np.float32(size[1]) / np.float32(size[0])
     wanted = np.float32(width) / np.float32(height)
     covers = param.resize_mode == Resize.FIT_SMALL_SIZE
     if aspect >= wanted if covers else aspect <= wanted:
@@ -72,7 +78,7 @@ def _fitted(image: Bytes, param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
     else:
         height = int(np.float32(width) / aspect)
     if not (height and width):
-        raise BadRecord(f"is {image.shape[0]} x {image.shape[1]}, too narrow to be resized; leave it out")
+        raise BadRecord(f"is {size[0]} x {size[1]}, too narrow to be resized; leave it out")
     return height, width
 
 

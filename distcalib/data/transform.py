@@ -5,30 +5,54 @@ bytes first and converted at once, with the same two float32 operations in the s
 bits.
 
 The order is that of Intel Caffe's data_transformer.cpp: decode, random_resize_param, resize_param, crop at the centre,
-mean, scale, pad. `pad` is what a convolution on u8 input has in place of its own: the frame is 128, the u8 that stands
-for zero there (docs/decisions/007-a-first-convolution-on-u8.md). distort_param, expand_param, emit_constraint and flow
-are ignored, since a Data layer ignores them there.
-What differs, on purpose:
-- `mirror` is not applied. Caffe draws it at random for each image in TEST too, and then no score comes twice.
-- `resize_param` with a crop crops the resized image, as SSD does, where the code is from; Intel's places the window by
-  the resized image but cuts it out of the one before resizing, and aborts where that is too small."""
+pad, mean, scale. distort_param, expand_param, emit_constraint and flow are ignored, since a Data layer ignores them
+there. Surprising in it, and kept, since a score is to be Intel Caffe's:
+
+- `pad` is done for encoded records and image files alone: raw records are not padded (golden_rules/a_pad).
+- Its frame is pixels, not zeros: 0, or what lies around a crop, and neither mean nor scale touches them. But the first
+  row below the image and the first column right of it get both. With a mean_value the image is rounded, too.
+- With `pad` a mean_file is read `pad` rows and columns too far.
+- `resize_param` with `crop_size`: the window is placed by the resized image, but cut out of the one before resizing.
+
+What differs, on purpose: `mirror` is not applied. Caffe draws it at random for each image in TEST too, and then no
+score comes twice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixels, decode, planes, times
-from distcalib.data.resize import resize, resize_short_side
+from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixels, as_jpeg, decode, planes, times
+from distcalib.data.resize import resize, resize_short_side, resized_size
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
-from distcalib.quantize.storage import ZERO_POINT
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A record before it is cropped: `pixels` (C, H, W), of which a crop is cut out at the centre of `size`.
+
+    That is theirs but where a crop is placed by the image after resizing and cut out of the one before.
+    `before`: height and width of the image before any resizing.  `is_encoded`: whether it was an image, not raw values.
+    """
+
+    pixels: Pixels
+    size: tuple[int, int]
+    before: tuple[int, int]
+    is_encoded: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, and the size that counts."""
+        return self.pixels.shape[0], *self.size
 
 
 class Transform:
@@ -56,69 +80,161 @@ class Transform:
         self._scale = np.float32(param.scale)
         self._pad = int(param.pad)
         self._mean_value = np.array(param.mean_value, np.float32)
+        self._frames: bool | None = None  # whether records get a frame, as the first one says
         self._mean_image: FloatArray | None = None
         if param.mean_file:
             self._mean_image = _read_mean(resolve_path(param.mean_file, prototxt), where, files or {})
+        self._where = where
+        self._refuse_overflow()
         # The cores of an actor belong to the inference engine, and OpenCV would start a thread for each core it sees.
         cv2.setNumThreads(1)
+
+    def _refuse_overflow(self) -> None:
+        """Raise DataError where a pixel, 0 or 255, becomes no float32 by mean and scale."""
+        means = self._mean_value if self._mean_image is None else self._mean_image
+        ends = np.array([0.0, 255.0], np.float32).reshape(2, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = (ends - (means.reshape(1, -1) if means.size else np.float32(0.0))) * self._scale
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{self._where}: transform_param: its mean and a scale of {self._scale:g} make values that are NaN or "
+                "infinite; correct them"
+            )
 
     def pixels(self, datum: caffe_pb2.Datum) -> Pixels:
         """One record, decoded, resized and cropped: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
         return self.centre(self.whole(datum))
 
-    def whole(self, datum: caffe_pb2.Datum) -> Pixels:
-        """One record, decoded and resized: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
+    def whole(self, datum: caffe_pb2.Datum, n_encodings: int = 0) -> Whole:
+        """One record, decoded and resized: u8, or float32 for float_data. Raises BadRecord.
+
+        `n_encodings`: how often an encoded image is encoded again, as JPEG, before it is resized."""
         if not datum.encoded:
             # Caffe aborts on resize_param here, and its random_resize_param takes the planes for interleaved pixels.
             if self._short_side or self._resized:
                 raise BadRecord("is raw, and only encoded images are resized; encode it, or take the resizing out")
-            return planes(datum)
-        return self._sized(decode(datum.data, self._flags))
+            pixels = planes(datum)
+            size = pixels.shape[1], pixels.shape[2]
+            return Whole(pixels, size, size, False)
+        image = decode(datum.data, self._flags)
+        for _ in range(n_encodings):
+            image = decode(as_jpeg(image), self._flags)
+        return self._sized(image)
 
     def image(self, image: Bytes) -> Pixels:
         """A decoded image (H, W, C), resized and cropped: (C, H, W) u8. Raises BadRecord."""
         return self.centre(self._sized(image))
 
-    def _sized(self, image: Bytes) -> Pixels:
-        """A decoded image (H, W, C), resized: (C, H, W) u8. Raises BadRecord."""
+    def _sized(self, image: Bytes) -> Whole:
+        """A decoded image (H, W, C), resized. Raises BadRecord."""
+        before = image.shape[0], image.shape[1]
         if self._short_side:
             limits = self.param.random_resize_param
             image = resize_short_side(image, limits.min_size, limits.resize_param)
-        if self._resized:
+        size = (image.shape[0], image.shape[1])
+        if self._resized and self.crop[0]:
+            size = resized_size(size, self.param.resize_param)
+        elif self._resized:
             image = resize(image, self.param.resize_param)
-        return np.asarray(image.transpose(2, 0, 1), np.uint8)
+            size = (image.shape[0], image.shape[1])
+        return Whole(np.asarray(image.transpose(2, 0, 1), np.uint8), size, before, True)
 
-    def shape(self, pixels: tuple[int, ...]) -> tuple[int, int, int]:
-        """The (C, H, W) that `finish` makes of an image whose `pixels` have this shape."""
-        return pixels[0], pixels[1] + 2 * self._pad, pixels[2] + 2 * self._pad
+    def n_channels(self, datum: caffe_pb2.Datum) -> int:
+        """Those of an encoded record as it is decoded first. Raises BadRecord."""
+        return int(decode(datum.data, self._flags).shape[2])
 
     def finish(self, batch: Pixels) -> FloatArray:
-        """(N, C, H, W) of `pixels` -> (value - mean) * scale in a frame of ZERO_POINT, float32, a new array."""
+        """(N, C, H, W) of `pixels` -> (value - mean) * scale, but for a frame: float32, a new array."""
         values = batch.astype(np.float32)
+        if self._frames:
+            self._finish_inner(values)
+            return values
         if self._mean_image is not None:
             values -= _window(self._mean_image, values.shape[2:])  # where the image of that size was cut, too
         elif self._mean_value.size:
             values -= self._mean_value.reshape(1, -1, 1, 1)
-        if self._scale != 1:
-            values *= self._scale
-        if not self._pad:
-            return values
-        padded = np.full((len(batch), *self.shape(batch.shape[1:])), ZERO_POINT, np.float32)
-        padded[:, :, self._pad : -self._pad, self._pad : -self._pad] = values
-        return padded
+        with np.errstate(over="ignore"):
+            if self._scale != 1:
+                values *= self._scale
+        if batch.dtype != np.uint8 and not np.isfinite(values).all():
+            raise DataError(
+                f"{self._where}: transform_param: mean and scale make values that are NaN or infinite of a record's "
+                "floats; correct them, or write the records again"
+            )
+        return values
 
-    def centre(self, image: Pixels) -> Pixels:
-        """The crop of (C, H, W), once its size is seen to suit mean and crop."""
-        mean, shape = self._mean_image, image.shape
+    def _finish_inner(self, values: FloatArray) -> None:
+        """Mean and scale in place, where a frame lets them: a row and a column more than the image has at its end."""
+        pad = self._pad
+        inner = values[:, :, pad : values.shape[2] - pad + 1, pad : values.shape[3] - pad + 1]
+        if self._mean_image is not None:
+            inner -= self._mean_image.reshape(-1)[self._mean_places(inner.shape[1:])]
+        elif self._mean_value.size:
+            inner -= self._mean_value.reshape(1, -1, 1, 1)
+        inner *= self._scale
+        if self._mean_value.size:
+            np.rint(inner, out=inner)
+
+    def _mean_places(self, inner: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """Where in the mean image Caffe reads what it takes from (C, H, W) inside a frame: `pad` too far both ways."""
+        assert self._mean_image is not None
+        _, height, width = self._mean_image.shape
+        top, left = ((height - self.crop[0]) // 2, (width - self.crop[1]) // 2) if self.crop[0] else (0, 0)
+        channel, row, column = np.ogrid[: inner[0], : inner[1], : inner[2]]
+        places = (channel * height + top + self._pad + row) * width + left + self._pad + column
+        return np.asarray(places, np.int64)
+
+    def centre(self, whole: Whole) -> Pixels:
+        """The crop of a record, once its size is seen to suit mean and crop, with the frame around it."""
+        mean, shape, image = self._mean_image, whole.shape, whole.pixels
         if mean is not None and mean.shape != shape:
             raise BadRecord(f"is {times(shape)} where mean_file is {times(mean.shape)}; give a mean of that size")
         if self._mean_value.size not in (0, 1, shape[0]):
             raise BadRecord(f"has {shape[0]} channels for {self._mean_value.size} mean_value; give one or {shape[0]}")
-        if not self.crop[0]:
-            return image
         if self.crop[0] > shape[1] or self.crop[1] > shape[2]:
             raise BadRecord(f"is {times(shape)}, less than the crop of {times(self.crop)}; resize it or crop less")
-        return _window(image, self.crop)
+        window = (0, 0, shape[1], shape[2])
+        if self.crop[0]:
+            window = ((shape[1] - self.crop[0]) // 2, (shape[2] - self.crop[1]) // 2, *self.crop)
+        if window[0] + window[2] > image.shape[1] or window[1] + window[3] > image.shape[2]:
+            raise BadRecord(
+                f"is {times(image.shape)} before resize_param, and Intel Caffe cuts its crop out of that, placed by "
+                "the resized image: it lies outside, and Caffe aborts; take crop_size or resize_param out"
+            )
+        self._see_frame(whole)
+        if self._frames:
+            return self._framed(image, window)
+        top, left, height, width = window
+        return image[:, top : top + height, left : left + width]
+
+    def _see_frame(self, whole: Whole) -> None:
+        """Whether there is one: encoded records alone get it. Raises BadRecord for a mean that cannot be taken."""
+        frames = self._pad > 0 and whole.is_encoded
+        if self._frames is None:
+            self._frames = frames
+        if frames != self._frames:
+            raise BadRecord(
+                f"is {'encoded' if frames else 'raw'}, the first record is not, and transform_param.pad frames encoded "
+                "ones alone; write all records alike"
+            )
+        if not frames or self._mean_image is None:
+            return
+        crop = self.crop if self.crop[0] else self._mean_image.shape[1:]
+        if self._mean_places((self._mean_image.shape[0], crop[0] + 1, crop[1] + 1)).max() >= self._mean_image.size:
+            raise BadRecord(
+                "would get a frame by transform_param.pad, with which Intel Caffe reads behind the end of mean_file; "
+                "give mean_value in its place, or take pad out"
+            )
+
+    def _framed(self, image: Pixels, window: tuple[int, int, int, int]) -> Pixels:
+        """The window (top, left, height, width) of an image, and around it what the image has there, else 0."""
+        pad, (top, left, height, width) = self._pad, window
+        framed: Pixels = np.zeros((height + 2 * pad, width + 2 * pad, image.shape[0]), np.uint8).transpose(2, 0, 1)
+        begin = max(0, top - pad), max(0, left - pad)
+        seen = image[:, begin[0] : top + height + pad, begin[1] : left + width + pad]
+        down, right = begin[0] - (top - pad), begin[1] - (left - pad)
+        framed[:, down : down + seen.shape[1], right : right + seen.shape[2]] = seen
+        return framed
 
 
 def _window(image: Pixels, size: tuple[int, ...]) -> Pixels:
@@ -183,5 +299,9 @@ def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray
         raise DataError(
             f"{where}: mean_file {path} holds {values.size} values in the shape {times(shape)}; "
             "give the mean of one image, as compute_image_mean writes it"
+        )
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"{where}: mean_file {path} holds values that are NaN or infinite; make it again with compute_image_mean"
         )
     return values.reshape(shape)

@@ -9,7 +9,6 @@ round to even, saturate.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import openvino.opset13 as ops
@@ -41,147 +40,79 @@ class Arithmetic:
 NATIVE = Arithmetic()
 
 
-class Integers(Protocol):
-    """How values on a grid go through the graph; what such a value looks like there is each implementation's own."""
+class Integers:
+    """How values on a grid go through the graph: as their integers, f32.
+
+    In front of each scale stands what keeps OpenVINO from multiplying it into the weights or the bias, which would be
+    integers no more: a Round that changes nothing behind sums, a Clamp behind FP32 layers.
+    """
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        self._emulated, self._halved = arithmetic.emulated, arithmetic.halved
 
     def take(self, x: Output, grid: Grid, unit: float = 1.0) -> Output:
         """Real values rounded to `grid`: rint(x·scale·unit), saturated."""
-        ...
+        scale = np.float32(grid.scale * unit)
+        near = ops.clamp(x, float((grid.low - 1) / scale), float((grid.high + 1) / scale))
+        return self._saturated(ops.multiply(near, scale).output(0), grid)
 
     def real(self, x: Output, grid: Grid) -> Output:
         """The real values that a value on `grid` stands for, f32."""
-        ...
-
-    def again(self, x: Output, old: Grid, new: Grid) -> Output:
-        """A value on `old` rounded to `new`: rint(q·new/old), saturated."""
-        ...
-
-    def between(self, x: Output, grid: Grid) -> Output:
-        """What a layer made between the steps of `grid`, such as averages, rounded back to it with ties to even."""
-        ...
-
-    def multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: Param, grid: Grid | None = None
-    ) -> Output:
-        """x, on the input grid of `param`, times the weights (M, ...) plus the bias (M,), not rounded yet.
-
-        `grid`: what it will be stored on after ReLU and sum; None: it stays real.
-        """
-        ...
-
-    def plus(self, y: Output, residual: Output, old: Grid, grid: Grid) -> Output:
-        """What `multiply` made for `grid`, plus a value on `old`."""
-        ...
-
-    def store(self, y: Output, grid: Grid) -> Output:
-        """What `multiply` made for `grid`, rounded to it and saturated."""
-        ...
-
-
-def integers_of(arithmetic: Arithmetic) -> Integers:
-    """What builds the graph of it."""
-    return Emulated(arithmetic.halved) if arithmetic.emulated else Native(arithmetic.halved)
-
-
-class Native:
-    """Values on a grid are the real values they stand for; OpenVINO lowers FakeQuantize and int8 weights to kernels."""
-
-    def __init__(self, halved: bool) -> None:
-        self._halved = halved
-        self._exact = Emulated(halved)
-
-    def take(self, x: Output, grid: Grid, unit: float = 1.0) -> Output:
-        """See Integers."""
-        return quantized.round_to_grid(x, grid, unit)
-
-    def real(self, x: Output, grid: Grid) -> Output:
-        """See Integers."""
-        return x
-
-    def again(self, x: Output, old: Grid, new: Grid) -> Output:
-        """See Integers."""
-        return quantized.round_again(x, old, new)
-
-    def between(self, x: Output, grid: Grid) -> Output:
-        """See Integers."""
-        return quantized.round_average(x, grid)
-
-    def multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: Param, grid: Grid | None = None
-    ) -> Output:
-        """See Integers."""
-        if self._halved and _pairs_positions(layer, weight):
-            return self._exact.multiply(layer, self._exact.take(x, input_grid(param)), weight, bias, param)
-        scales = weight_scales(layer, param, len(weight))
-        bias = quantized.grid_bias(bias, param.scale_in[0], scales)
-        w = quantized.int8_weights(weight, scales * share_of_scale(layer, param, self._halved))
-        y = product(layer, x, w)
-        y.get_node().set_friendly_name(layer.name)
-        return ops.add(y, ops.constant(along_channels(layer, bias))).output(0) if np.any(bias) else y
-
-    def plus(self, y: Output, residual: Output, old: Grid, grid: Grid) -> Output:
-        """See Integers."""
-        return ops.add(y, residual).output(0)
-
-    def store(self, y: Output, grid: Grid) -> Output:
-        """See Integers."""
-        return quantized.round_to_grid(y, grid)
-
-
-class Emulated:
-    """Values on a grid are its integers, as f32.
-
-    A Round that changes nothing stands between sums and their scale, and a Clamp between FP32 layers and theirs:
-    OpenVINO would else multiply the scale into the weights, which are then no integers any more.
-    """
-
-    def __init__(self, halved: bool) -> None:
-        self._halved = halved
-
-    def take(self, x: Output, grid: Grid, unit: float = 1.0) -> Output:
-        """See Integers."""
-        scale = np.float32(grid.scale * unit)
-        near = ops.clamp(x, float((grid.low - 1) / scale), float((grid.high + 1) / scale))
-        return _saturated(ops.multiply(near, scale).output(0), grid)
-
-    def real(self, x: Output, grid: Grid) -> Output:
-        """See Integers."""
         return ops.multiply(x, np.float32(1.0 / grid.scale)).output(0)
 
     def again(self, x: Output, old: Grid, new: Grid) -> Output:
-        """See Integers."""
-        return _saturated(ops.multiply(x, np.float32(new.scale) / np.float32(old.scale)).output(0), new)
+        """A value on `old` rounded to `new`: rint(q·new/old), saturated."""
+        return self._saturated(ops.multiply(x, np.float32(new.scale) / np.float32(old.scale)).output(0), new)
 
     def between(self, x: Output, grid: Grid) -> Output:
-        """See Integers."""
-        return ops.clamp(quantized.round_fractions(x), grid.low, grid.high).output(0)
+        """What a layer made between the steps of `grid`, such as averages, rounded back to it with ties to even."""
+        return self._bounded(quantized.round_fractions(x), grid)
 
     def multiply(
-        self, layer: Layer, x: Output, weight: Array, bias: Array, param: Param, grid: Grid | None = None
+        self, layer: Layer, x: Output, weight: Array, bias: Array, param: Param, grid: Grid | None, slope: float | None
     ) -> Output:
-        """See Integers."""
+        """x, on the input grid of `param`, times the weights (M, ...) plus the bias (M,), not rounded yet.
+
+        In units of `grid`, that it will be stored on; None: real values.  `slope`: the negative slope of the ReLU
+        that follows at once, None where none does.
+        """
         scales = weight_scales(layer, param, len(weight))
         share = share_of_scale(layer, param, self._halved)
-        w = weight_integers(weight, scales * share)
+        integers = weight_integers(weight, scales * share)
         source = input_grid(param)
-        total = exact_product(layer, x, w, max(-source.low, source.high))
+        if self._emulated or (self._halved and _pairs_positions(layer, weight)):
+            total = exact_product(layer, x, integers, max(-source.low, source.high))
+        else:
+            total = product(layer, x, quantized.int8_weights(integers))
+            total.get_node().set_friendly_name(layer.name)
         if share != 1.0:
             total = ops.multiply(total, np.float32(1.0 / share)).output(0)
         if np.any(bias):
-            unit = np.where(scales == 0.0, 1.0, np.float32(param.scale_in[0]) * scales.astype(np.float32))
-            integers = np.rint(bias * unit.astype(np.float32))
-            total = ops.add(total, ops.constant(along_channels(layer, integers))).output(0)
-            total = ops.round(total, "half_to_even").output(0)
+            total = ops.add(total, ops.constant(along_channels(layer, bias_integers(bias, param, scales)))).output(0)
+        # A plain ReLU commutes with the scale, and keeps it apart as well as a Round.
+        total = (ops.relu(total) if slope == 0.0 else ops.round(total, "half_to_even")).output(0)
         step = output_scales(param, scales, 1.0 if grid is None else grid.scale)
-        return ops.multiply(total, ops.constant(along_channels(layer, step))).output(0)
+        y = ops.multiply(total, ops.constant(along_channels(layer, step))).output(0)
+        return quantized.relu(y, slope) if slope else y
 
     def plus(self, y: Output, residual: Output, old: Grid, grid: Grid) -> Output:
-        """See Integers."""
+        """What `multiply` made for `grid`, plus a value on `old`."""
         return ops.add(y, ops.multiply(residual, np.float32(grid.scale) / np.float32(old.scale))).output(0)
 
     def store(self, y: Output, grid: Grid) -> Output:
-        """See Integers."""
-        return _saturated(y, grid)
+        """What `multiply` made for `grid`, rounded to it and saturated."""
+        return self._saturated(y, grid)
+
+    def _saturated(self, x: Output, grid: Grid) -> Output:
+        """The nearest integers of `grid`, ties to even."""
+        return self._bounded(ops.round(x, "half_to_even").output(0), grid)
+
+    def _bounded(self, x: Output, grid: Grid) -> Output:
+        """Integers saturated to `grid`: natively by the FakeQuantize that OpenVINO lowers INT8 kernels by."""
+        if self._emulated:
+            return ops.clamp(x, grid.low, grid.high).output(0)
+        low, high = np.float32(grid.low), np.float32(grid.high)
+        return ops.fake_quantize(x, low, high, low, high, grid.high - grid.low + 1).output(0)
 
 
 def _pairs_positions(layer: Layer, weight: Array) -> bool:
@@ -206,6 +137,12 @@ def share_of_scale(layer: Layer, param: Param, halved: bool) -> float:
     return 0.5 if halved and layer.type == "Convolution" and param.is_negative_input else 1.0
 
 
+def bias_integers(bias: Array, param: Param, scales: NDArray[np.float64]) -> Array:
+    """Bias (M,) as integers of the accumulator, f32: rint(b·scale_in·scale_params); of scale 0: rint(b)."""
+    unit = np.where(scales == 0.0, 1.0, np.float32(param.scale_in[0]) * scales.astype(np.float32))
+    return np.rint(bias * unit.astype(np.float32))
+
+
 def output_scales(param: Param, scales: NDArray[np.float64], scale_out: float) -> Array:
     """scale_out / (scale_in · scale_params), (M,) f32; scale_out alone where a channel's scale is 0.
 
@@ -214,8 +151,3 @@ def output_scales(param: Param, scales: NDArray[np.float64], scale_out: float) -
     out, unit = np.float32(scale_out), np.float32(param.scale_in[0]) * scales.astype(np.float32)
     found: Array = np.where(unit == 0.0, out, out / np.where(unit == 0.0, np.float32(1.0), unit)).astype(np.float32)
     return found
-
-
-def _saturated(x: Output, grid: Grid) -> Output:
-    """The nearest integers of `grid`, ties to even."""
-    return ops.clamp(ops.round(x, "half_to_even"), grid.low, grid.high).output(0)

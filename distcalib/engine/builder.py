@@ -19,17 +19,17 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
-from distcalib.engine.arithmetic import NATIVE, Arithmetic, integers_of
+from distcalib.engine.arithmetic import NATIVE, Arithmetic, Integers
 from distcalib.engine.finding import MAKES_REAL, Finding
 from distcalib.engine.in_place import can_follow, sum_in_place
 from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.layers.products import along_channels, product
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, reads_of
-from distcalib.quantize.storage import Grid, Reading, input_grid, params_of, runs_int8, storage
+from distcalib.quantize.storage import Grid, Params, Reading, input_grid, params_of, runs_int8, storage
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -182,15 +182,22 @@ def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
 class _Builder:
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
-        self.arithmetic, self.integers = arithmetic, integers_of(arithmetic)
+        self.arithmetic, self.integers = arithmetic, Integers(arithmetic)
         self.groups = find_fused(graph)
-        self.params = params_of(graph)
-        self.stored = storage(graph, self.groups, self.params)
         self.values: dict[Blob, Output] = {}
-        self.found = Finding(self.values, self.stored, self.integers)
+        self._store(params_of(graph))
         self.parameters: dict[str, ov.op.Parameter] = {}
         self.problems: list[DistcalibError] = []
         self.needed: frozenset[Blob] | None = None
+
+    def _store(self, params: Params) -> None:
+        self.params = params
+        self.stored = storage(self.graph, self.groups, params)
+        self.found = Finding(self.values, self.stored, self.integers)
+
+    def in_fp32(self) -> None:
+        """Leave the quantization_params out."""
+        self._store({})
 
     def begin_at(self, given: Mapping[Blob, tuple[int, ...]], outputs: Iterable[Blob]) -> None:
         """Take `given` as inputs and convert no more than `outputs` need then."""
@@ -278,16 +285,17 @@ class _Builder:
         grid = self.stored.get(group.output)
         source, *residual = self.found.readings(group.node.index, reads_of(group.node, group))
         weight, bias = fold(group, self._group_blobs(group, layer))
+        # A ReLU follows at once, or behind the sum that is fused.
+        at_once = None if residual else group.slope
         if param is None:
             x = self.found.real(source)
             if group.name in self.stored.run.in_place and can_follow(layer, x):
                 return sum_in_place(layer, x, weight, bias, group.slope)
-            y = self._multiply(layer, x, weight, bias)
+            y = quantized.relu(self._multiply(layer, x, weight, bias), at_once)
         else:
-            y = self.integers.multiply(layer, self._int8_input(source, param), weight, bias, param, grid)
+            y = self.integers.multiply(layer, self._int8_input(source, param), weight, bias, param, grid, at_once)
         if residual:
-            y = self._plus_residual(group, y, residual[0], grid)
-        y = _relu(y, group.slope)
+            y = quantized.relu(self._plus_residual(group, y, residual[0], grid), group.slope)
         y = _times(y, self.stored.run.gains.get(group.name, 1.0))
         return y if grid is None else self.integers.store(y, grid)
 
@@ -345,9 +353,8 @@ class _ErrorBuilder(_Builder):
 
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         super().__init__(graph, blobs, shapes, where, arithmetic)
-        self.int8_params, self.params = self.params, {}
-        self.stored = storage(graph, self.groups, self.params)
-        self.found = Finding(self.values, self.stored, self.integers)
+        self.int8_params = self.params
+        self.in_fp32()
         self.errors: dict[Blob, Output] = {}
 
     def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
@@ -355,7 +362,9 @@ class _ErrorBuilder(_Builder):
         int8 = self.int8_params.get(layer.name)
         if int8 is not None:
             rounded = self.integers.take(x, input_grid(int8))
-            error = ops.subtract(self.integers.multiply(layer, rounded, weight, bias, int8), exact).output(0)
+            error = ops.subtract(self.integers.multiply(layer, rounded, weight, bias, int8, None, None), exact).output(
+                0
+            )
             positions = np.arange(2, len(error.get_shape()), dtype=np.int64)
             if len(positions):
                 error = ops.reduce_mean(error, positions).output(0)
@@ -368,14 +377,6 @@ def _fp32_weights(weight: Array) -> Output:
     if is_lendable(weight):
         return ops.constant(lent(weight), shared_memory=True).output(0)
     return ops.constant(weight).output(0)
-
-
-def _relu(x: Output, slope: float | None) -> Output:
-    if slope is None:
-        return x
-    if slope == 0.0:
-        return ops.relu(x).output(0)
-    return ops.prelu(x, ops.constant(np.array([slope], np.float32))).output(0)
 
 
 def _times(x: Output, factor: float) -> Output:

@@ -26,6 +26,10 @@ if os.getppid() == int(parent):
     os.execv(command[0], command)
 """
 
+# How long a build may take to tell its version: a library on a slow network share is loaded in that time.
+_START_SECONDS = 60.0
+# What a shell and ld.so end with where a program cannot begin.
+_OF_THE_LOADER = (126, 127)
 # What would hide or change the log, or move threads to other cores than the actor's, to which the child is bound.
 _DROPPED = ("GLOG_", "GOOGLE_LOG", "GOOGLE_ALSOLOG", "OMP_", "KMP_AFFINITY", "KMP_HW_SUBSET", "GOMP_CPU_AFFINITY")
 
@@ -41,6 +45,38 @@ def find_caffe(root: Path) -> Path:
     if not os.access(found, os.X_OK):
         raise OptionError(f"-r {root}: {executable} is not executable; build Caffe again, or give another build folder")
     return found
+
+
+def check_caffe(root: Path, executable: Path) -> None:
+    """Start it once, for its version.  Raises OptionError where it does not come that far: a shared library is missing,
+    or it is for another CPU.
+
+    What it says is not looked at, nor a code of its own: a build need not know --version.
+    """
+    try:
+        ended = subprocess.run(
+            [str(executable), "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=_START_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        reason = f"cannot be started ({error.strerror})"
+    except subprocess.TimeoutExpired:
+        reason = f"did not tell its version within {_START_SECONDS:g} s"
+    else:
+        if ended.returncode >= 0 and ended.returncode not in _OF_THE_LOADER:
+            return
+        said = [line.strip().removeprefix(f"{executable}: ") for line in ended.stderr.splitlines() if line.strip()]
+        reason = describe_exit(ended.returncode) + "".join(f" ({line})" for line in said[-1:])
+    raise OptionError(
+        f"-r {root}: tools/caffe {reason}; install what it lacks, name the folder of its libraries in LD_LIBRARY_PATH, "
+        "or give a build for this machine"
+    )
 
 
 def caffe_version(executable: Path) -> str:

@@ -31,6 +31,8 @@ from distcalib.metrics import DETECTION, Partial
 
 Bytes = NDArray[np.uint8]
 
+WEIGHTS = "the weights"
+"""What the file of the weights is called among those that are watched: no layer is called so by chance."""
 _MAGIC = b"caffe test\n"  # begins a program that is run by Caffe
 # An accuracy is printed with six digits: its count is found again as long as a label is more than twice their error.
 _PRINTED = 1e-6
@@ -136,6 +138,7 @@ class CaffeWorker:
                 raise EngineError(
                     f"{self._setting.executable}: cannot be started ({error.strerror}); give another build as -r"
                 ) from error
+        self._check_files(program.net)
         if code or log.fatal:
             raise EngineError(_aborted(program.where, code, log))
         if program.detects:
@@ -147,6 +150,11 @@ class CaffeWorker:
         return tuple(
             Row({name: self._partial(name, batch[name]) for name in sorted(batch)}, (), None) for batch in log.batches
         )
+
+    def _check_files(self, net: caffe_pb2.NetParameter) -> None:
+        """Raise DataError if Caffe has not read what the driver saw; it opens data and weights for each test."""
+        for name in [layer.name for layer in net.layer] + [WEIGHTS]:
+            self._setting.embedded.check_files(name)
 
     def _on_slice(self, net: caffe_pb2.NetParameter, iterations: range) -> caffe_pb2.NetParameter:
         """The net on data that begins with `iterations`."""

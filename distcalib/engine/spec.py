@@ -32,6 +32,8 @@ class Sampling:
     end: int
     block: int
     errors: bool = False
+    sound: bool = False
+    """Whether the net is looked at for NaN and infinity first, since no FP32 pass of this engine will."""
 
     @property
     def n_rows(self) -> int:

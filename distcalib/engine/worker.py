@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, files_of, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
+from distcalib.engine.soundness import is_fp32, refuse_unsound, unsound
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
-from distcalib.errors import UnsupportedError
+from distcalib.errors import EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, Partial, PartialScore, make_layer, score_layer
 from distcalib.quantize.ranges import Range, observe, observe_ends
@@ -49,6 +50,13 @@ class Setting:
     """What was sent of the data; None: actors open it themselves."""
     missing: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """By layer: images that are left out wherever they are looked for, see open_source."""
+    watched: Watched | None = None
+    """The files of the run, as the driver saw them."""
+
+    def check_files(self, layer: str) -> None:
+        """Raise DataError if what `layer` reads here is not what the driver saw."""
+        if self.watched is not None and self.shipped is None:
+            self.watched.check(layer)
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
@@ -80,6 +88,8 @@ class NetWorker:
         shapes = self._shapes(graph)
         blobs, sampling = self._setting.blobs_of(spec), spec.sampling
         build = partial(build_model, graph, blobs, shapes, spec.where, arithmetic=self._arithmetic)
+        if spec.outputs is None and (sampling is None or sampling.sound) and is_fp32(graph):
+            refuse_unsound(graph, blobs, shapes, spec.where, self._first_batch(graph), self._n_threads)
         if spec.outputs is not None:
             made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]
             built = build(keep=made)
@@ -151,22 +161,38 @@ class NetWorker:
         sources = [self._source(node) for node in data_nodes(graph)]
         return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad)
 
+    def _first_batch(self, graph: Graph) -> Mapping[str, Array]:
+        """The tops in iteration 0, from sources that keep nothing: the actor may never be asked for it again."""
+        sources = [self._opened(node, None) for node in data_nodes(graph)]
+        try:
+            return read_batch(sources, 0, self._setting.skip_bad).tops
+        finally:
+            for source in sources:
+                source.close()
+
     def _source(self, node: Node) -> Source:
         """The data layer's source, opened once for all programs that read it."""
         identity = node.layer.SerializeToString(deterministic=True)
         if identity not in self._sources:
-            setting = self._setting
-            self._sources[identity] = open_source(
-                node.layer,
-                setting.prototxt,
-                setting.indexes.get(node.name),
-                setting.arrays,
-                setting.skip_bad,
-                setting.shipped,
-                self._room,
-                setting.missing.get(node.name),
-            )
+            self._sources[identity] = self._opened(node, self._room)
         return self._sources[identity]
+
+    def _opened(self, node: Node, room: Room | None) -> Source:
+        setting = self._setting
+        setting.check_files(node.name)  # before and after: it may be replaced in between
+        source = open_source(
+            node.layer,
+            setting.prototxt,
+            setting.indexes.get(node.name),
+            setting.arrays,
+            setting.skip_bad,
+            setting.shipped,
+            room,
+            setting.missing.get(node.name),
+            partial(setting.check_files, node.name),
+        )
+        setting.check_files(node.name)
+        return source
 
 
 @dataclass(frozen=True)
@@ -179,6 +205,7 @@ class _Loaded:
     def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
         values = self._values(batch)
+        self._refuse_unsound(values, batch)
         scores: dict[str, PartialScore] = {}
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
@@ -192,6 +219,15 @@ class _Loaded:
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
         return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out)
+
+    def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
+        """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""
+        if not is_fp32(self.graph):
+            return
+        for blob, array in values.items():
+            if not np.isfinite(array).all():
+                number = batch.first // max(1, batch.size)
+                raise EngineError(unsound(self.program.header.spec.where, self.graph.producer[blob], number))
 
     def hand_out(self, outputs: Outputs, batch: Batch) -> Row:
         """The values of one iteration that were asked for."""

@@ -106,6 +106,11 @@ class Journal:
         with self._transaction():
             self._connection.executemany("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?)", values)
 
+    def forget(self, rows: Collection[tuple[bytes, int]]) -> None:
+        """Take rows out, by key and number."""
+        with self._transaction():
+            self._connection.executemany("DELETE FROM result WHERE key = ? AND number = ?", rows)
+
     def begin(self, command: str, options: Mapping[str, Any], versions: Mapping[str, str]) -> int:
         """Note that a run begins; its number."""
         values = (command, json.dumps(options), json.dumps(versions), socket.gethostname(), os.getpid(), _now())

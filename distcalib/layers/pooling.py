@@ -1,9 +1,11 @@
 """Pooling: MAX and AVE, with Caffe's rounding up of the output size and its divisor.
 
-Caffe rounds the size up, then drops a last window that would start in the padding. An average is divided by the part of
-its window that lies inside the padded input [-pad, H + pad): padding counts, what rounding up added does not. OpenVINO
-has both extremes (all of the kernel, or only real pixels), which serve unless windows are padded and overhang as well;
-that case multiplies the last row and column by a constant.
+Caffe rounds the size up, then drops a last window that would start in the padding. What an average is divided by is
+that of Intel Caffe's mkldnn_pooling_layer.cpp: the area of the kernel where there is padding, what rounding up added
+included (golden_rules, d_ave_k3s2p1_8: BVLC clips that), or where the kernel is 1 along an axis; the real pixels
+without padding or with `avg_include_pad: false`. OpenVINO has both. With `engine: CAFFE` Intel Caffe runs BVLC's loops,
+which divide by the part of a window inside the padded input [-pad, H + pad), whatever avg_include_pad says: the last
+row and column are multiplied by a constant.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Window:
         return self.end > self.pad
 
     def divisors(self) -> FloatArray:
-        """What Caffe divides each window's sum by (n_out,): its length after clipping at size + pad."""
+        """What BVLC divides each window's sum by (n_out,): its length after clipping at size + pad."""
         starts = np.arange(self.n_out) * self.stride - self.pad
         ends = np.minimum(starts + self.kernel, self.size + self.pad)
         return np.asarray(ends - starts, np.float32)
@@ -66,13 +68,22 @@ def pooling(layer: Layer, x: Output) -> Output:
     kernel = [w.kernel for w in windows]
     if p.pool == PoolingParameter.MAX:
         return ops1.max_pool(x, strides, begins, ends, kernel).output(0)
+    is_bvlc = _runs_bvlc(layer)
     padded = any(w.pad for w in windows)
-    real_pixels_only = not padded or not p.avg_include_pad
-    y = ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=real_pixels_only).output(0)
-    if real_pixels_only or not any(w.overhangs for w in windows):
+    includes = padded if is_bvlc else p.avg_include_pad and (padded or 1 in kernel)
+    y = ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=not includes).output(0)
+    if not (is_bvlc and includes and any(w.overhangs for w in windows)):
         return y
     rows, columns = (w.kernel / w.divisors() for w in windows)
     return ops.multiply(y, constant(np.outer(rows, columns).astype(np.float32)[None, None])).output(0)
+
+
+def _runs_bvlc(layer: Layer) -> bool:
+    """Whether the layer asks for Caffe's own loops; by default Intel Caffe runs MKL-DNN."""
+    engine = layer.proto.pooling_param.engine
+    if engine == PoolingParameter.DEFAULT:
+        return str(layer.proto.engine).split(":")[0] == "CAFFE"
+    return bool(engine == PoolingParameter.CAFFE)
 
 
 def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:

@@ -54,7 +54,10 @@ class ActorProcess:
         self._loaded: set[str] = set()
 
     def prepare(self, placement: Placement, env: Mapping[str, str]) -> Outcome:
-        """Put the environment in place, pin every thread and take the raylet's priority; see the module's docstring for why this is separate."""
+        """Put the environment in place, pin every thread and take the raylet's priority.
+
+        The module's docstring says why this is separate.
+        """
         self._placement = placement
         os.environ.update(env)
         take_parents_priority()

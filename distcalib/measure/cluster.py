@@ -187,6 +187,8 @@ class Cluster:
 
 def _connect(address: str, n_cpus: int) -> None:
     """Start a local Ray, or join the one at `address`; MeasureError if that fails."""
+    if not os.environ.get("RAY_TMPDIR", "unset"):  # Ray takes an empty one for a folder, and waits half a minute for it
+        del os.environ["RAY_TMPDIR"]
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address == "local":

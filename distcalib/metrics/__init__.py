@@ -3,7 +3,7 @@
 from distcalib.metrics.choice import choose_score, is_map, lower_is_better
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
-from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, average_precisions
+from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
 from distcalib.metrics.host_layers import (
     DETECTION,
     HOST_TYPES,
@@ -32,6 +32,7 @@ __all__ = [
     "Detections",
     "Partial",
     "PartialScore",
+    "absent_classes",
     "average_precisions",
     "check_layer",
     "check_shapes",

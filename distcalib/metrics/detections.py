@@ -2,15 +2,16 @@
 
 Caffe sorts all detections of a class by falling score; equal ones stay in the order of iteration, image and rank in it.
 So they do here: the score does not depend on who measured which iteration.  Precision and recall are float32, as in
-Caffe: 7 of 10 objects found are a recall of less than 0.7 there.  The mean is over the classes that have objects, but
-of YOLO v2 over all.
+Caffe: 7 of 10 objects found are a recall of less than 0.7 there.  The mean is over all classes but the background, and
+a class of which the data has no object counts as 0, of SSD and of YOLO v2: a real Intel Caffe gives the recorded
+tiny_ssd 0.0608579 with num_classes: 5 where the classes that have objects alone would give 0.121716.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,15 +29,13 @@ class Detections:
     """One iteration's detections, in the order of image and rank, without those that do not count.
 
     labels (n,) int32, scores (n,) f32, hits (n,) bool: whether an object was found, else the detection is false.
-    `positives`: the number of objects of each class, of all classes but the background.
+    `positives`: the number of objects of each class, of all classes but the background; of those without one 0.
     """
 
     labels: npt.NDArray[np.int32] = field(repr=False)
     scores: npt.NDArray[np.float32] = field(repr=False)
     hits: npt.NDArray[np.bool_] = field(repr=False)
     positives: Mapping[int, int]
-    n_classes: int | None = None
-    """By what the sum of all APs is divided; None: the number of classes that have objects."""
 
     @property
     def denominator(self) -> int:
@@ -51,7 +50,7 @@ class Detections:
     @staticmethod
     def merged(parts: Sequence[Detections], ap_version: str = DEFAULT_AP) -> float:
         """The mAP of iterations, given in their order."""
-        return _mean(list(average_precisions(parts, ap_version).values()), parts)
+        return _mean(list(average_precisions(parts, ap_version).values()), _positives(parts))
 
     @staticmethod
     def bounds(
@@ -73,7 +72,7 @@ class Detections:
             for c, n in positives.items()
             if n
         ]
-        return 0.0, _mean(best, [*measured, *left])
+        return 0.0, _mean(best, positives)
 
 
 def average_precisions(parts: Iterable[Detections], ap_version: str = DEFAULT_AP) -> dict[int, float]:
@@ -84,6 +83,11 @@ def average_precisions(parts: Iterable[Detections], ap_version: str = DEFAULT_AP
     return {c: _average_precision(hits[labels == c], n, ap_version) for c, n in sorted(positives.items()) if n}
 
 
+def absent_classes(parts: Iterable[Detections]) -> tuple[int, ...]:
+    """The classes of which no iteration has an object that counts: their AP is 0."""
+    return tuple(sorted(c for c, n in _positives(parts).items() if not n))
+
+
 def first_hits(nearest: Array, candidates: Array) -> Array:
     """Of boxes, the best first, those `candidates` (n,) bool that are the first at their object, `nearest` (n,)."""
     at = np.flatnonzero(candidates)
@@ -92,10 +96,9 @@ def first_hits(nearest: Array, candidates: Array) -> Array:
     return is_hit
 
 
-def _mean(found: Sequence[float], parts: Sequence[Detections]) -> float:
-    """The mean of the APs of `parts`."""
-    n_classes = next((part.n_classes for part in parts if part.n_classes is not None), len(found))
-    return math.fsum(found) / n_classes if found else 0.0
+def _mean(found: Sequence[float], classes: Sized) -> float:
+    """The mean of the APs `found` over all `classes`: one that is not found counts as 0."""
+    return math.fsum(found) / len(classes) if found else 0.0
 
 
 def _by_class(parts: Sequence[Detections]) -> tuple[Array, Array]:
@@ -107,7 +110,7 @@ def _by_class(parts: Sequence[Detections]) -> tuple[Array, Array]:
 
 
 def _positives(parts: Iterable[Detections]) -> Counter[int]:
-    """The number of objects of each class."""
+    """The number of objects of each class, of those without one 0."""
     total: Counter[int] = Counter()
     for part in parts:
         total.update(part.positives)

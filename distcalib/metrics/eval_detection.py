@@ -60,9 +60,7 @@ def eval_detection(layer: LayerParameter, maps: Array, labels: Array) -> Detecti
     ]
     counts = np.bincount(classes, minlength=p.num_class + 1)[1:].tolist()
     columns = [np.concatenate(column) for column in zip(*found, strict=True)]
-    return Detections(
-        columns[0].astype(np.int32), columns[1], columns[2], dict(enumerate(counts, 1)), n_classes=int(p.num_class)
-    )
+    return Detections(columns[0].astype(np.int32), columns[1], columns[2], dict(enumerate(counts, 1)))
 
 
 def check_eval_detection(layer: LayerParameter) -> None:

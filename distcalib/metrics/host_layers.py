@@ -238,7 +238,10 @@ def _normalized(
     n_records: int,
     default: int,
 ) -> Partial:
-    """A sum of losses over what the layer divides it by: `default` where the prototxt does not say."""
+    """A sum of losses over what the layer divides it by: `default` where the prototxt does not say; over nothing where
+    no label counts, which is 0 as in Caffe."""
+    if not n_valid:
+        return Partial(0.0, 0)
     mode: int = param.normalization if param.HasField("normalization") else default
     if not param.HasField("normalization") and param.HasField("normalize"):
         mode = LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE

@@ -2,11 +2,12 @@
 
 The plain net rounds x = (p - mean)·scale to s8 on the way into the first convolution. Here the data layer itself gives
 x' = x·scale_in + 128, which the convolution takes as u8 without scaling, and its bias takes the 128 back out. Hence
-scale' = scale_in·scale, mean' = mean - 128/scale', and the frame of zeros around the image becomes a frame of 128 that
-the data layer makes.
+scale' = scale_in·scale, mean' = mean - 128/scale', and the data layer pads, since in the convolution 0 is no zero any
+more. It should pad with 128; Intel Caffe's pads with pixels of 0, and raw records not at all (data/transform.py), which
+costs accuracy: it is measured as it is.
 
 The predecessor takes (128/scale_in)·Σw from the bias, w being the weights as they are. Here w are the integers that
-are multiplied, over their scale: then bias and frame cancel, and the accumulators are those of the plain net. With the
+are multiplied, over their scale: then the accumulators are those of the plain net, but where the frame shows. With the
 weights as they are each channel is off by 128 times the sum of its rounding errors (resnet20, measured in
 docs/decisions/007-a-first-convolution-on-u8.md). Sources: intel-caffe.md, "-fu", and Intel Caffe's
 first_conv_force_u8.py.
@@ -26,8 +27,8 @@ from distcalib.quantize.scales import Quantizer
 from distcalib.quantize.storage import ZERO_POINT, weight_integers
 
 _S32_MAX = 2**31 - 1
-# The data layers whose values transform_param makes.
-_TRANSFORMING = ("Data", "ImageData", "AnnotatedData")
+TRANSFORMING = ("Data", "ImageData", "AnnotatedData")
+"""The data layers whose values transform_param makes."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ def _problems(quantizer: Quantizer, name: str) -> Iterator[str]:
     if names:
         yield f"shares weights with other layers (param '{names[0]}'), and -fu changes its own; leave out -fu"
     data = graph.producer[group.input]
-    if data.type not in _TRANSFORMING or group.input != data.tops[0]:
+    if data.type not in TRANSFORMING or group.input != data.tops[0]:
         yield (
             f"reads '{group.input.name}' of layer '{data.name}' ({data.type}), which has no transform_param for -fu to "
-            f"write to; {', '.join(_TRANSFORMING)} layers have one, else leave out -fu"
+            f"write to; {', '.join(TRANSFORMING)} layers have one, else leave out -fu"
         )
         return
     readers = [node for node in graph.consumers[group.input] if node is not group.node]
@@ -107,11 +108,7 @@ def force_u8(graph: Graph, group: Fused, param: caffe_pb2.QuantizationParameter,
     if not clx:
         quantization.scale_params[:] = [0.5 * scale for scale in param.scale_params]
     transform, geometry = data.transform_param, convolution.convolution_param
-    pad, _ = _pads(geometry)
-    if pad:
-        transform.pad = pad
-        for name in ("pad", "pad_h", "pad_w"):
-            geometry.ClearField(name)
+    move_pad(data, convolution)
     scale = param.scale_in[0] * transform.scale
     transform.mean_value[:] = [mean - ZERO_POINT / scale for mean in transform.mean_value or [0.0]]
     transform.scale = scale
@@ -119,6 +116,17 @@ def force_u8(graph: Graph, group: Fused, param: caffe_pb2.QuantizationParameter,
     own = weights[group.name]
     bias = _bias(group, quantization, weights)
     return Forced(data, convolution, (own[0], bias.reshape(own[1].shape) if len(own) > 1 else bias))
+
+
+def move_pad(data: caffe_pb2.LayerParameter, convolution: caffe_pb2.LayerParameter) -> bool:
+    """Let the data layer pad in place of the convolution that reads it; whether there is anything to pad."""
+    geometry = convolution.convolution_param
+    pad, _ = _pads(geometry)
+    if pad:
+        data.transform_param.pad = pad
+        for name in ("pad", "pad_h", "pad_w"):
+            geometry.ClearField(name)
+    return pad > 0
 
 
 def _bias(group: Fused, param: caffe_pb2.QuantizationParameter, weights: Weights) -> NDArray[np.float32]:

@@ -35,6 +35,8 @@ class ClassRow:
     name: str
     fp32: float
     ap: float
+    is_absent: bool = False
+    """The data has no object of it."""
 
 
 def page(report: CalibrationReport) -> str:
@@ -84,11 +86,17 @@ def _layers(report: CalibrationReport) -> list[LayerRow]:
 
 
 def _classes(report: CalibrationReport) -> list[ClassRow]:
-    return [
-        ClassRow(report.class_names.get(label, str(label)), fp32, report.average_precisions[label])
+    rows = {
+        label: ClassRow(_class_name(report, label), fp32, report.average_precisions[label])
         for label, fp32 in report.fp32_average_precisions.items()
         if label in report.average_precisions
-    ]
+    }
+    rows |= {label: ClassRow(_class_name(report, label), 0.0, 0.0, True) for label in report.classes_without_objects}
+    return [rows[label] for label in sorted(rows)]
+
+
+def _class_name(report: CalibrationReport, label: int) -> str:
+    return report.class_names.get(label, str(label))
 
 
 def _candidates_chart(report: CalibrationReport) -> Chart | None:

@@ -85,6 +85,8 @@ class CalibrationReport:
     fp32_average_precisions: Mapping[int, float]
     """Of FP32 the AP by class, where the metric is an mAP; of the delivered file `average_precisions`."""
     average_precisions: Mapping[int, float]
+    classes_without_objects: tuple[int, ...]
+    """Where the metric is an mAP: those of which the data has no object; they have no AP, and count 0 in the mean."""
     class_names: Mapping[int, str]
     """Of a label map, as far as there is one."""
     fp32_score: float | None
@@ -132,6 +134,8 @@ class CalibrationReport:
     """With --skip-bad-records: the records that no score and no range is of."""
     n_retired: int = 0
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
+    warnings: tuple[str, ...] = ()
+    """What makes the verdict worth less than it seems: a score at chance, a tolerance of half of all, data not seen."""
     n_rows_from_journal: int = 0
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
 
@@ -213,6 +217,8 @@ class Evaluation:
     scores: Mapping[str, float]
     average_precisions: Mapping[str, Mapping[int, float]]
     """Of each blob that is an mAP, the AP by class, taken as `ap_version` says."""
+    classes_without_objects: Mapping[str, tuple[int, ...]]
+    """Of each blob that is an mAP, the classes of which the data has no object: they count 0."""
     ap_version: str
     class_names: Mapping[int, str]
     """Of a label map, as far as there is one."""
@@ -237,6 +243,8 @@ class Evaluation:
     """With --skip-bad-records: the records that no score is of."""
     n_retired: int = 0
     """Actors that were given up because memory ran out on their nodes; not among `n_actors`."""
+    warnings: tuple[str, ...] = ()
+    """What makes a score worth less than it seems."""
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""

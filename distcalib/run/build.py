@@ -12,7 +12,7 @@ from pathlib import Path
 from distcalib.caffe.graph import Blob
 from distcalib.data.slices import slice_bytes, unsliceable
 from distcalib.engine.builder import layer_shapes
-from distcalib.engine.caffe_process import caffe_version, find_caffe
+from distcalib.engine.caffe_process import caffe_version, check_caffe, find_caffe
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, Slices
 from distcalib.engine.spec import NetSpec
 from distcalib.engine.worker import Setting, data_nodes
@@ -21,7 +21,7 @@ from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
 from distcalib.measure.machine import read_text, usable_isas
 from distcalib.metrics import DETECTION, YOLO_DETECTION
-from distcalib.run.isa import ARITHMETIC_VARIABLE, CPUINFO, NATIVE_ISA, Isa, choose_isa
+from distcalib.run.isa import CPUINFO, NATIVE_ISA, Isa, arithmetic_environment, choose_isa
 from distcalib.run.net import Net
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -50,7 +50,7 @@ class CaffeBuild:
         """
         name = "LD_LIBRARY_PATH"
         handed_on = {name: os.environ[name]} if name in os.environ else {}
-        return {ARITHMETIC_VARIABLE: self.isa.arithmetic, **handed_on}
+        return {**arithmetic_environment(self.isa), **handed_on}
 
 
 def open_build(root: str | Path | None, isa: str) -> CaffeBuild | None:
@@ -63,6 +63,7 @@ def open_build(root: str | Path | None, isa: str) -> CaffeBuild | None:
             "leave one of the two out"
         )
     executable = find_caffe(Path(root))
+    check_caffe(Path(root), executable)
     return CaffeBuild(executable, caffe_version(executable))
 
 

@@ -14,7 +14,7 @@ from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomicall
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
 from distcalib.measure.interrupts import was_terminated
-from distcalib.metrics import average_precisions, choose_score, detections_of, is_map, lower_is_better
+from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -33,10 +33,11 @@ from distcalib.run.deliverable import (
     mended_base,
     with_params,
 )
+from distcalib.run.framing import frame_note
 from distcalib.run.isa import Isa, isa_here, known_isa
 from distcalib.run.measuring import Measuring, Results
 from distcalib.run.net import Net, make_net, open_net
-from distcalib.run.observing import Observing
+from distcalib.run.observing import Observing, verdict_warnings
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
@@ -118,6 +119,8 @@ class _Run:
         quantizer = Quantizer(base.graph, options)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
+            if said := frame_note(base, quantizer, self.weights, options.skip_bad_records):
+                self.reporter.note(said)
         self.build = open_build(options.root, options.isa)
         known_isa(options.isa)
         self.target.check()
@@ -156,9 +159,11 @@ class _Run:
                 cores_per_actor=session.cores_per_actor,
                 seconds=time.perf_counter() - begin,
                 n_rows_from_journal=session.n_rows_from_journal,
+                warnings=verdict_warnings(session, measuring),
             )
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
+            session.check_files()
             report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
             engines = engines_written(base, found.made.net)
@@ -290,6 +295,7 @@ class _Run:
             ap_version=options.ap_version if detections_of(measuring.fp32_values[:1]) else None,
             fp32_average_precisions=average_precisions(detections_of(measuring.fp32_values), options.ap_version),
             average_precisions=average_precisions(detections_of(measuring.winner_values), options.ap_version),
+            classes_without_objects=absent_classes(detections_of(measuring.fp32_values)),
             class_names=base.class_names,
             fp32_score=measuring.fp32_score,
             all_int8_score=None if first is None else first.score,

@@ -1,25 +1,29 @@
 """What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
 
-from distcalib.caffe import Weights
-from distcalib.caffe.graph import Graph, Node
+from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA
+from distcalib.caffe.phase import left_out
+from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
-from distcalib.quantize.force_u8 import ignores_data
-from distcalib.quantize.fusion import find_fused
-from distcalib.quantize.storage import ZERO_POINT, params_of
+from distcalib.quantize.force_u8 import TRANSFORMING
+from distcalib.quantize.fusion import find_fused, uses_global_stats
+from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
 MOST_ITERATIONS = 2**31 - 1
 _KINDS = ", ".join(sorted(DATA_TYPES))
+_OF_TRAINING = frozenset({"param", "weight_filler", "bias_filler", "filler", "blobs"})
 
 
 def net_problems(net: Net, fed: bool = False) -> list[str]:
@@ -38,10 +42,10 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
     for path in dict.fromkeys(filter(None, files)):
         found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    found += [f"{net.name}: {said}" for said in not_finite(net.test)]
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
-    found += [f"{net.name}: {said}" for node in nodes for said in _padding_problems(net.graph, node)]
     if not nodes and not any(node.type in REFUSED_DATA for node in net.graph):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
     inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
@@ -55,15 +59,20 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
 
 def net_notes(net: Net) -> list[str]:
     """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
-    found = []
+    found = [
+        f"{net.name}: layer '{layer.name}' ({layer.type}) is left out: it is a loss of training, no score of a test"
+        for layer in left_out(net.full)
+    ]
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
-        transform, samplers = layer.transform_param, layer.annotated_data_param.batch_sampler
-        if layer.type == "AnnotatedData":
-            random = ["batch_sampler"] if any(sampler.ListFields() for sampler in samplers) else []
-            random += [name for name in ("distort_param", "expand_param") if transform.HasField(name)]
-            if random:
-                found.append(f"{where}: random {' and '.join(random)} {'are' if random[1:] else 'is'} not applied")
+        random = random_parts(layer) if layer.type in TRANSFORMING else []
+        if random:
+            *first, last = random
+            named = f"{', '.join(first)} and {last}" if first else last
+            found.append(
+                f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
+                f"{'them' if first else 'it'} out of the TEST phase"
+            )
         if layer.detection_output_param.HasField("save_output_param"):
             found.append(f"{where}: save_output_param is ignored: no detections are written to files")
         if layer.detection_output_param.visualize:
@@ -96,11 +105,61 @@ def refuse_unrunnable(net: Net, fed: bool = False) -> None:
 
 
 def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
-    """Raise WeightsError for blobs with NaN or infinity: a ReLU makes zeros of NaN, and no score would show it."""
+    """Raise WeightsError for blobs with NaN or infinity, and for statistics of a BatchNorm that make such: a ReLU makes
+    zeros of NaN, and no score would show it."""
     names = [node.name for node in net.graph if not all(np.isfinite(blob).all() for blob in weights.get(node.name, ()))]
     if names:
         quoted = ", ".join(f"'{name}'" for name in names)
         raise WeightsError(f"{path}: layer {quoted}: has weights that are NaN or infinite; train or copy it again")
+    found = [
+        f"layer '{node.name}' (BatchNorm): {said}"
+        for node in net.graph
+        if node.type == "BatchNorm" and (said := _variance_fault(node.layer, weights.get(node.name, ())))
+    ]
+    if found:
+        raise WeightsError(f"{path}: " + "; ".join(found) + "; train or copy it again")
+
+
+def _variance_fault(layer: caffe_pb2.LayerParameter, blobs: Sequence[NDArray[np.float32]]) -> str:
+    """Which variance has no square root once eps is added, in float32 as in Caffe; "" if all have.
+
+    A factor of 0 counts as 1: Intel Caffe takes it so where it folds the layer into a convolution.
+    """
+    if len(blobs) < 2 or not uses_global_stats(layer):
+        return ""
+    factor = np.float32(np.reshape(blobs[2], -1)[0]) if len(blobs) > 2 and np.size(blobs[2]) else np.float32(1.0)
+    variance = np.reshape(blobs[1], -1).astype(np.float32) / (factor or np.float32(1.0))
+    eps = np.float32(layer.batch_norm_param.eps)
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~(variance + eps > 0.0))
+    if not len(bad):
+        return ""
+    channels = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return f"variance + eps is not above 0 in channel {channels} ({variance[bad[0]]:g} with eps {eps:g})"
+
+
+def not_finite(net: caffe_pb2.NetParameter) -> list[str]:
+    """A sentence for each parameter of the layers that is NaN or infinite; those that only training reads are not."""
+    return [
+        f"layer '{layer.name}' ({layer.type}): {name} is {value:g}; give a number"
+        for layer in net.layer
+        for name, value in _floats(layer, "")
+        if not math.isfinite(value)
+    ]
+
+
+def _floats(message: Message, path: str) -> Iterator[tuple[str, float]]:
+    """The floats that are set in a message, each with the path to it."""
+    for field, value in message.ListFields():
+        name = f"{path}{field.name}"
+        if field.name in _OF_TRAINING:
+            continue
+        is_list = not isinstance(value, (str, bytes, float, int, Message))
+        for one in value if is_list else [value]:
+            if isinstance(one, Message):
+                yield from _floats(one, f"{name}.")
+            elif isinstance(one, float):
+                yield name, one
 
 
 def check_iterations(n_iterations: int, flag: str = "-i") -> None:
@@ -111,18 +170,23 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
         raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
 
 
-def _padding_problems(graph: Graph, data: Node) -> Iterator[str]:
-    """What reads the frame that transform_param.pad puts around an image, and would not take it for zeros."""
-    if not data.layer.transform_param.pad:
-        return
-    for reader in graph.consumers.get(data.tops[0], ()):
-        if ignores_data(reader.layer):
-            continue
-        if not reader.layer.quantization_param.force_u8_input:
-            yield (
-                f"layer '{data.name}' ({data.type}): transform_param.pad frames the image with {ZERO_POINT}, which is "
-                f"zero with force_u8_input only, and '{reader.name}' ({reader.type}) has none; pad there instead"
+def data_warnings(net: Net) -> list[str]:
+    """A sentence for everything in the data layers that Intel Caffe does otherwise than one would expect."""
+    found = []
+    for layer in net.test.layer:
+        where = f"{net.name}: layer '{layer.name}' ({layer.type})"
+        transform = layer.transform_param
+        if layer.type in TRANSFORMING and transform.pad:
+            found.append(
+                f"{where}: transform_param.pad frames encoded images with pixels of 0, to which neither mean nor scale "
+                "is applied, and leaves raw records without a frame; let the first convolution pad"
             )
+        if layer.type in TRANSFORMING and transform.crop_size and transform.HasField("resize_param"):
+            found.append(
+                f"{where}: Intel Caffe cuts the crop out of the image before resize_param, which has no other effect "
+                "than to move it; take resize_param or crop_size out"
+            )
+    return found
 
 
 def _said(check: Callable[[], object]) -> list[str]:

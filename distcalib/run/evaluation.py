@@ -4,19 +4,32 @@ tool.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distcalib.caffe.graph import Graph
 from distcalib.engine.spec import Row
+from distcalib.errors import OptionError
 from distcalib.measure import JobResult
-from distcalib.metrics import DEFAULT_AP, LOSS_TYPES, average_precisions, detections_of, merged
+from distcalib.metrics import (
+    DEFAULT_AP,
+    LOSS_TYPES,
+    SCORE_TYPES,
+    Detections,
+    absent_classes,
+    average_precisions,
+    choose_score,
+    detections_of,
+    merged,
+)
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
 from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.run.lengths import length_warnings
+from distcalib.run.meaning import Rests
 from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import Session, rows, versions
@@ -32,6 +45,7 @@ def evaluate(
     cores_per_actor: int | None = None,
     isa: str = "native",
     data: str | Path | None = None,
+    detection: bool = False,
     ap_version: str = DEFAULT_AP,
     root: str | Path | None = None,
     address: str | None = None,
@@ -43,7 +57,8 @@ def evaluate(
 
     Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores, which
     None sets by the memory.  `root`: a build folder of Intel Caffe, which measures in place of the embedded engine.
-    `ap_version`: how detections become an AP.  `address`: of a Ray cluster, all nodes of which measure.
+    `detection`: the net must have a layer that is scored by mAP.  `ap_version`: how detections become an AP.
+    `address`: of a Ray cluster, all nodes of which measure.
     `skip_bad_records`: a record that cannot be read is left out.  `ship_data`: actors are sent the data and open none.
     Raises the errors of distcalib.errors.
     """
@@ -54,6 +69,8 @@ def evaluate(
     check_ship_data(ship_data, root)
     build = open_build(root, isa)
     net = open_net(Path(model))
+    if detection:
+        _refuse_without_map(net)
     with Session(
         net,
         Path(weights),
@@ -72,12 +89,14 @@ def evaluate(
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
+        session.check_files()
         int8 = running_int8(net.graph)
         means, weights_of = scores(found, ap_version), loss_weights(net)
         return Evaluation(
             model=str(model),
             scores=means,
             average_precisions=class_scores(found, ap_version),
+            classes_without_objects={name: absent_classes(parts) for name, parts in detections(found).items()},
             ap_version=ap_version,
             class_names=net.class_names,
             n_values={name: partial.denominator for name, partial in _whole(found).scores.items()},
@@ -96,7 +115,28 @@ def evaluate(
             n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
+            warnings=tuple(_warnings(session, found, means)),
         )
+
+
+def _refuse_without_map(net: Net) -> None:
+    try:
+        choose_score(net.test, detection=True)
+    except OptionError as error:
+        raise OptionError(f"{net.name}: {error}") from None
+
+
+def _warnings(session: Session, found: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
+    """What makes the scores worth less than they seem."""
+    scored = [node.tops[0].name for node in session.net.graph if node.type in SCORE_TYPES and node.tops]
+    for name in scored:
+        values = [row.scores[name] for row in found]
+        rests = Rests(session.net, name, values, session.data_shapes, session.indexes)
+        if rests.n_counted == 0:
+            yield rests.nothing
+        else:
+            yield from rests.warnings(means[name])
+    yield from length_warnings(session.lengths, len(found), session.net.name)
 
 
 def _whole(found: Sequence[Row]) -> Row:
@@ -110,9 +150,14 @@ def scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> Mapping[str, f
 
 
 def class_scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> dict[str, dict[int, float]]:
-    """The AP of each class, of each output blob that has detections."""
-    detected = {name: detections_of(row.scores[name] for row in found) for name in found[0].scores}
-    return {name: average_precisions(parts, ap_version) for name, parts in detected.items() if parts}
+    """The AP of each class that has objects, of each output blob that has detections."""
+    return {name: average_precisions(parts, ap_version) for name, parts in detections(found).items()}
+
+
+def detections(found: Sequence[Row]) -> dict[str, list[Detections]]:
+    """The detections of all iterations, of each output blob that has some."""
+    parts = {name: detections_of(row.scores[name] for row in found) for name in found[0].scores}
+    return {name: of_blob for name, of_blob in parts.items() if of_blob}
 
 
 def loss_weights(net: Net) -> dict[str, float]:

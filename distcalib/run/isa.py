@@ -39,6 +39,7 @@ _NEWEST = {"AVX512_CORE_AMX": "sapphirerapids", "AVX512_CORE": "skylake"}
 CPUINFO = Path("/proc/cpuinfo")
 ARITHMETIC_VARIABLE = "DISTCALIB_ARITHMETIC"
 _ARITHMETICS = {"native": NATIVE, "halved": Arithmetic(halved=True), "emulated": Arithmetic(emulated=True)}
+_NAMES = {arithmetic: name for name, arithmetic in _ARITHMETICS.items()}
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ class Isa:
         return "emulated" if self.emulated else "native"
 
     @property
-    def arithmetic(self) -> str:
-        """Its name in the environment of actors."""
-        return "halved" if self.target == "skylake" else self.way
+    def arithmetic(self) -> Arithmetic:
+        """How INT8 layers are computed."""
+        return Arithmetic(self.emulated, halved=self.target == "skylake")
 
     def __str__(self) -> str:
         return f"{self.target}, {self.way}"
@@ -103,7 +104,12 @@ def environment_of(isa: Isa, asked: str, nodes: Sequence[Sequence[str]]) -> Mapp
     """
     name = isa.kernels.upper()
     limited = any(isas and isas[0] != name for isas in nodes) or (asked != NATIVE_ISA and not isa.emulated)
-    return {ARITHMETIC_VARIABLE: isa.arithmetic} | ({ISA_VARIABLE: name} if limited else {})
+    return arithmetic_environment(isa) | ({ISA_VARIABLE: name} if limited else {})
+
+
+def arithmetic_environment(isa: Isa) -> dict[str, str]:
+    """What tells actors the arithmetic alone; see arithmetic_of."""
+    return {ARITHMETIC_VARIABLE: _NAMES[isa.arithmetic]}
 
 
 def arithmetic_of(environment: Mapping[str, str]) -> Arithmetic:

@@ -18,6 +18,8 @@ from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.run.build import flat
 from distcalib.run.choosing import choose, score_inputs
 from distcalib.run.deliverable import with_params
+from distcalib.run.lengths import length_warnings
+from distcalib.run.meaning import Rests
 from distcalib.run.measuring import Measuring
 from distcalib.run.net import Net
 from distcalib.run.session import Session, rows
@@ -28,6 +30,20 @@ MAX_ROWS = 64
 MAX_TAP_BYTES = 512 * 2**20
 # Iterations on which the equalized net is compared with the one given, and by what it may differ.
 MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
+
+
+def rests_of(session: Session, measuring: Measuring) -> Rests:
+    """What the FP32 score rests on."""
+    return Rests(session.net, measuring.metric, measuring.fp32_values, session.data_shapes, session.indexes)
+
+
+def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
+    """What makes a verdict worth less than it seems; nothing of a net that was not measured."""
+    if measuring.fp32_score is None:
+        return ()
+    options = measuring.options
+    found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
+    return (*found, *length_warnings(session.lengths, options.iterations, session.net.name))
 
 
 @dataclass
@@ -59,6 +75,7 @@ class Observing:
             found[place // len(samplings)].update(ends)
         if not options.quantize_model:
             self.measuring.take_fp32(results[-1], self.base.name)
+            rests_of(self.session, self.measuring).refuse_nothing()
         calibration = self._choose(Calibration(quantizer, found[0], weights))
         if equalized is not None:
             self.measuring.without["--equalize"] = calibration
@@ -151,7 +168,9 @@ class Observing:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
         sampled = self._sampled
         first, end, block = sampled.start, sampled.stop, self._block
-        if self.measuring.options.calibration_algos not in NEED_VALUES:
-            return [Sampling(tuple(taps), False, first, end, block)] if taps else []
+        options = self.measuring.options
+        sound = options.quantize_model or options.root is not None  # no FP32 pass of the embedded engine looks
+        if options.calibration_algos not in NEED_VALUES:
+            return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []
         parts = self.session.in_parts(taps, MAX_TAP_BYTES)
-        return [Sampling(part, True, first, end, block) for part in parts]
+        return [Sampling(part, True, first, end, block, sound=sound and not i) for i, part in enumerate(parts)]

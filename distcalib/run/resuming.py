@@ -78,6 +78,8 @@ class Resuming:
     keys: Keys
     skip_bad: bool = False
     """Whether rows that records were left out of count as measured; to a run without the flag they are missing."""
+    check: Callable[[], None] = lambda: None
+    """Asked before rows are stored: raises DataError if they may be of other data."""
     n_recorded: int = field(default=0, init=False)
     """Rows taken from the journal so far, and those measured."""
     n_measured: int = field(default=0, init=False)
@@ -131,7 +133,13 @@ class Resuming:
         missing = tuple(place for place in range(job.n_iterations) if place not in recorded)
         return _Part(job, key, recorded, len(earlier), sum(earlier), missing)
 
+    def forget(self) -> None:
+        """Take the rows of this run out of the journal: some of them may be of other data."""
+        self.journal.forget(self._own)
+        self._own.clear()
+
     def _store(self, part: _Part, positions: range, rows: Sequence[object], seconds: float) -> None:
+        self.check()
         numbers = part.rest.iterations_at(positions)
         found = {
             number: Recorded(encode(row), seconds / len(rows))

@@ -22,7 +22,7 @@ from distcalib.metrics import Detections, Partial, PartialScore
 from distcalib.quantize.histogram import Histogram
 from distcalib.quantize.ranges import Range
 
-FORMAT = 2
+FORMAT = 3
 """Of all that is written here; a part of every key, so that rows of another format are never asked for."""
 
 _LENGTH = struct.Struct("<I")
@@ -59,12 +59,12 @@ class Kind:
 def _encode_detections(part: Detections, arrays: _Arrays) -> object:
     numbers = [arrays.add(array) for array in (part.labels, part.scores, part.hits)]
     positives = [[int(label), int(n)] for label, n in part.positives.items()]
-    return [*numbers, positives, *([] if part.n_classes is None else [int(part.n_classes)])]
+    return [*numbers, positives]
 
 
 def _decode_detections(said: Any, arrays: Found) -> Detections:
-    labels, scores, hits, positives, *n_classes = said
-    return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives), *n_classes)
+    labels, scores, hits, positives = said
+    return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives))
 
 
 KINDS: Mapping[str, Kind] = {

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
-from distcalib.data import Chunk, Index, Shipment, Shipped, Source, data_identity, load_arrays, open_source
+from distcalib.data import Chunk, Index, Shipment, Shipped, Source, load_arrays, open_source
 from distcalib.engine.batch import records_an_iteration
 from distcalib.engine.builder import layer_shapes, multiply_adds
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
@@ -35,9 +35,11 @@ from distcalib.report import BadRecords
 from distcalib.run.agreement import agreed_environment, agreed_isa, emulation_note, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
 from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.guard import Guard
 from distcalib.run.isa import Isa, arithmetic_of
 from distcalib.run.keys import Keys
 from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
+from distcalib.run.lengths import Length, lengths_of, refuse_unequal
 from distcalib.run.memory import actor_bytes
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
@@ -82,20 +84,26 @@ class Session:
             reporter.note(said)
         self.net = net
         self.reporter = reporter
+        self._guard = Guard(net, weights, data)  # before anything is opened
         self.weights: Weights = net.weights(weights)
         refuse_no_numbers(self.weights, weights, net)
         layers = [node.layer for node in data_nodes(net.graph)]
         arrays = None if data is None else load_arrays(data, layers, net.path)
         skips = None if build is not None else skip_bad
-        self.batch, indexes, self._data_shapes = _open_data(net, arrays, skips)
+        self.batch, indexes, self._data_shapes, self.lengths = _open_data(net, arrays, skips)
+        refuse_unequal(self.lengths, n_iterations, net.name)
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
+        watched = self._guard.opened(indexes)
+        if ship_data:
+            self._guard.rest()
         read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
         shipment = Shipment(read, net.path, indexes, n_iterations) if ship_data else None
         shipped = None if shipment is None else Shipped(shipment.files())
         missing = look_for_images(layers, net, indexes, n_iterations, reporter) if skips and not ship_data else {}
         setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skips, shipped, missing)
+        setting = replace(setting, watched=watched)
         reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
         self._resuming: Resuming | None = None
         start = partial(
@@ -123,15 +131,25 @@ class Session:
         try:
             self.isa: Isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
             if self.journal is not None:
-                identity = [indexes, data_identity(read, net.path, indexes), arrays]
+                identity = [indexes, self._guard.identity(), arrays]
                 keys = Keys(self.weights, identity, self.isa, versions(build))
-                self._resuming = Resuming(self.journal, keys, skip_bad)
+                self._resuming = Resuming(self.journal, keys, skip_bad, self._guard.glance)
         except BaseException:
             self.close()
             raise
         self._tell_of_nodes()
         if self._pool.oversubscribed:
             reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
+
+    @property
+    def data_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of the tops of the data layers."""
+        return self._data_shapes
+
+    @property
+    def indexes(self) -> Mapping[str, Index | None]:
+        """Of the sources of the data layers, by layer."""
+        return self._indexes
 
     @property
     def n_actors(self) -> int:
@@ -249,6 +267,10 @@ class Session:
         """Rows that were measured by an earlier run."""
         return 0 if self._resuming is None else self._resuming.n_recorded
 
+    def check_files(self) -> None:
+        """Raise DataError if data or weights are not what they were when the run began."""
+        self._guard.finish(self._resuming)
+
     @property
     def journal_name(self) -> str:
         """The journal's file, as it was named."""
@@ -333,9 +355,9 @@ def rows(result: JobResult) -> list[Row]:
 
 def _open_data(
     net: Net, arrays: Mapping[str, NDArray[np.generic]] | None, skip_bad: bool | None
-) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]]]:
-    """Batch size, index of each data layer and shapes of their tops; everything wrong with the data that can be seen
-    at once is raised here.
+) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]], tuple[Length, ...]]:
+    """Batch size, index of each data layer, shapes of their tops and their lengths; everything wrong with the data that
+    can be seen at once is raised here.
     """
     indexes: dict[str, Index | None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -346,7 +368,8 @@ def _open_data(
         indexes[node.name] = source.index
         shapes.update(source.shapes)
         source.close()
-    return records_an_iteration(sources), indexes, shapes
+    named = [(node.name, source) for node, source in zip(data_nodes(net.graph), sources, strict=True)]
+    return records_an_iteration(sources), indexes, shapes, lengths_of(named, arrays)
 
 
 def versions(build: CaffeBuild | None = None) -> dict[str, str]:

@@ -15,7 +15,9 @@ def write(folder: Path, content: str | bytes, name: str = "net.prototxt") -> Pat
 
 
 def golden_nets(golden: Path) -> list[Path]:
-    return sorted(path for path in golden.rglob("*.prototxt") if path.name != "labelmap.prototxt")
+    """Those that Intel Caffe was asked about; cases/ holds inputs that went wrong."""
+    paths = (path for path in golden.rglob("*.prototxt") if path.name != "labelmap.prototxt")
+    return sorted(path for path in paths if "cases" not in path.relative_to(golden).parts)
 
 
 def test_read_net_reads_all_golden_nets_and_writes_them_back(golden: Path, tmp_path: Path) -> None:

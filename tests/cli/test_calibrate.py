@@ -7,7 +7,7 @@ import pytest
 
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.cli.main import main
-from tests.run.tiny import ITERATIONS, Tiny
+from tests.run.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -72,8 +72,9 @@ def test_calibrate_quantize_model_writes_without_measuring(
 
 @pytest.mark.parametrize("flags", [["-fu"], ["--first_conv_force_u8", "-clx"]], ids=["halved", "clx"])
 def test_calibrate_force_u8_names_both_files(
-    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
 ) -> None:
+    tiny = make_tiny(tmp_path / "net", encoded=True)
     assert main(["calibrate", *tiny.args, "-q", "-s", "2", *flags, "--actors", "1", "--out", str(tmp_path)]) == OK
     assert capsys.readouterr().out.splitlines()[-1] == (
         "Quantized, not measured: 4 of 4 quantizable layers in INT8; "

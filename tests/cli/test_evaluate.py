@@ -15,6 +15,7 @@ RESULT = Evaluation(
     model="net.prototxt",
     scores={"accuracy-top1": 0.8187, "accuracy-top5": 0.991, "loss": 0.5332931, "loss1": 2.0},
     average_precisions={},
+    classes_without_objects={},
     ap_version="11point",
     class_names={},
     n_values={},
@@ -76,6 +77,13 @@ def test_lines_tell_the_ap_of_each_class_below_its_map() -> None:
         RESULT,
         scores={"map": 0.625, "other": 1.0},
         average_precisions={"map": {1: 0.75, 2: 0.5}},
-        class_names={1: "aeroplane"},
+        classes_without_objects={"map": (3,)},
+        class_names={1: "aeroplane", 3: "boat"},
     )
-    assert lines(result)[1:5] == ["map = 0.625", "    class 1 (aeroplane): 0.75", "    class 2: 0.5", "other = 1"]
+    assert lines(result)[1:6] == [
+        "map = 0.625",
+        "    class 1 (aeroplane): 0.75",
+        "    class 2: 0.5",
+        "    class 3 (boat): no object in the data, counts as 0",
+        "other = 1",
+    ]

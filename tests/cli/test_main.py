@@ -92,6 +92,19 @@ def test_calibrate_refuses_a_flag(
 
 
 # The table of the predecessor's flags that are not there yet.
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("-d 1", "net.prototxt: -d 1: the net has no DetectionEvaluate or EvalDetection layer to be scored by"),
+        ("--detection 2", "-d 2: is neither 0, classification, nor 1, detection"),
+    ],
+)
+def test_evaluate_takes_detection_as_calibrate_does(
+    tiny: Tiny, capsys: pytest.CaptureFixture[str], flags: str, said: str
+) -> None:
+    assert refusal(capsys, "evaluate", *tiny.args, *flags.split()).startswith(said)
+
+
 @pytest.mark.parametrize("flags", calibrate.NOT_YET, ids=[flags[0] for flags, *_ in calibrate.NOT_YET])
 def test_calibrate_refuses_by_name_what_the_predecessor_had(
     tiny: Tiny, capsys: pytest.CaptureFixture[str], flags: tuple[tuple[str, ...], bool, str]

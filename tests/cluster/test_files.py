@@ -36,7 +36,8 @@ def test_cluster_file_keeps_token_authentication_on(name: str) -> None:
     config = load(name)
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     for command in [*config["head_start_ray_commands"], *config["worker_start_ray_commands"]]:
-        assert "RAY_AUTH_MODE=token ray " in command
+        assert "RAY_AUTH_MODE=token " in command
+        assert ("ray start" in command) == ("RAY_worker_niceness=0 ray start" in command)
     assert any("RAY_AUTH_MODE=token' >> ~/.bashrc" in command for command in config["setup_commands"])
 
 

@@ -5,8 +5,11 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
+from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum, Datum, LayerParameter
 from distcalib.data import VARIES
@@ -96,9 +99,10 @@ def test_images_are_those_of_a_data_layer(tmp_path: Path, transform: str) -> Non
     datums = [encoded_datum(noise(11, 16, 3, seed=i)) for i in range(4)]
     for datum in datums:
         datum.height, datum.width, datum.channels = 11, 16, 3
-    source = opened(write_lmdb(tmp_path / "db", entries(annotated(d, 2) for d in datums)), 4, transform)
+    batch = 1 if "FIT_SMALL" in transform else 4
+    source = opened(write_lmdb(tmp_path / "db", entries(annotated(d, 8 // batch) for d in datums)), batch, transform)
     plain = write_lmdb(tmp_path / "plain", [(b"%08d" % i, d.SerializeToString()) for i, d in enumerate(datums)])
-    expected = DatabaseSource(data_layer(plain, 4, transform), PROTOTXT)
+    expected = DatabaseSource(data_layer(plain, batch, transform), PROTOTXT)
     got = source.batch(0)
     assert got["data"].tobytes() == expected.batch(0)["data"].tobytes()
     assert source.shapes["data"] == expected.shapes["data"] == got["data"].shape
@@ -170,3 +174,106 @@ def test_source_refuses_what_is_not_done(tmp_path: Path, transform: str, data: s
     folder = write_lmdb(tmp_path / "db", entries(numbered(1)))
     with pytest.raises(DataError, match=said):
         AnnotatedSource(layer(folder, 1, transform, data), PROTOTXT)
+
+
+def sampled_layer(
+    folder: Path, batch: int = 1, transform: str = "", sampler: str = "batch_sampler {}"
+) -> LayerParameter:
+    made = layer(folder, batch, transform)
+    text_format.Merge(f"annotated_data_param {{ {sampler} }}", made)
+    return made
+
+
+def through_jpeg(image: npt.NDArray[np.uint8], times: int, flag: int = cv2.IMREAD_UNCHANGED) -> npt.NDArray[np.uint8]:
+    """`image` after so many rounds of OpenCV's JPEG."""
+    for _ in range(times):
+        image = np.asarray(cv2.imdecode(cv2.imencode(".jpg", image)[1], flag), np.uint8)
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize(
+    ("sampler", "transform", "times"),
+    [
+        ("", "", 0),
+        ("batch_sampler {}", "", 1),
+        ("batch_sampler {} batch_sampler { sampler { min_scale: 0.1 } }", "", 1),
+        ("batch_sampler { max_sample: 0 }", "", 0),
+        ("batch_sampler { sample_constraint { min_jaccard_overlap: 0.9 } }", "", 0),
+        ("batch_sampler { sample_constraint { min_jaccard_overlap: 0.1 } }", "", 1),
+        ("", "distort_param {}", 1),
+        ("batch_sampler {}", "distort_param { hue_prob: 0.5 }", 2),
+        ("batch_sampler {}", "expand_param { prob: 0.5 max_expand_ratio: 4 }", 1),
+        ("batch_sampler {}", "force_color: true", 1),
+    ],
+)
+def test_a_sample_of_an_encoded_image_is_encoded_again(
+    tmp_path: Path, sampler: str, transform: str, times: int, suffix: str
+) -> None:
+    image = noise(20, 24, 3)
+    datum = encoded_datum(image, suffix=suffix)
+    datum.height, datum.width = 20, 24
+    folder = write_lmdb(tmp_path / "db", entries([annotated(datum)]))
+    sizes = "resize_param { height: 10 width: 12 }"
+    got = AnnotatedSource(sampled_layer(folder, 1, f"{transform} {sizes}", sampler), PROTOTXT).batch(0)["data"][0]
+    stored = through_jpeg(image, suffix == ".jpg")
+    expected = cv2.resize(through_jpeg(stored, times), (12, 10)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(got, expected)
+    assert times == 0 or not np.array_equal(got, cv2.resize(stored, (12, 10)).transpose(2, 0, 1))
+
+
+def test_a_gray_sample_is_encoded_as_it_was_forced(tmp_path: Path) -> None:
+    image = noise(20, 24, 3)
+    folder = write_lmdb(tmp_path / "db", entries([annotated(encoded_datum(image))]))
+    got = AnnotatedSource(sampled_layer(folder, 1, "force_gray: true"), PROTOTXT).batch(0)["data"][0, 0]
+    gray = cv2.imdecode(np.frombuffer(encoded_datum(image).data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(got, through_jpeg(np.asarray(gray, np.uint8), 1, cv2.IMREAD_GRAYSCALE))
+
+
+@pytest.mark.parametrize("transform", ["", "distort_param {}"])
+def test_a_raw_sample_loses_nothing(tmp_path: Path, transform: str) -> None:
+    pixels = noise(3, 8, 9)
+    folder = write_lmdb(tmp_path / "db", entries([annotated(raw_datum(pixels))]))
+    source = AnnotatedSource(sampled_layer(folder, 1, transform), PROTOTXT)
+    np.testing.assert_array_equal(source.batch(0)["data"][0], pixels)
+
+
+def test_a_sample_makes_a_new_record(tmp_path: Path) -> None:
+    """With the size of its image, a type and a label, whatever the record says; its boxes end at the image's border."""
+    record = AnnotatedDatum(datum=encoded_datum(noise(20, 40, 3)), type=AnnotatedDatum.BBOX)
+    record.datum.ClearField("label")
+    for box in [(-0.5, 0.0, 0.5, 0.5), (1.25, 0.0, 1.5, 0.5), (0.25, 0.25, 0.75, 0.75)]:
+        one = record.annotation_group.add(group_label=2).annotation.add().bbox
+        one.xmin, one.ymin, one.xmax, one.ymax = box
+    untyped = AnnotatedDatum.FromString(record.SerializeToString())
+    untyped.ClearField("type")
+    sizes = "resize_param { height: 40 width: 40 resize_mode: FIT_LARGE_SIZE_AND_PAD }"
+    folder = write_lmdb(tmp_path / "db", entries([record, untyped]))
+    made = AnnotatedSource(sampled_layer(folder, 2, sizes), PROTOTXT).batch(0)["label"][0, 0]
+    boxes = [[0, 0.25, 0.5, 0.5], [0.25, 0.375, 0.75, 0.625]]  # the image is in the middle half of its rows
+    np.testing.assert_allclose(made[:, 3:7], [*boxes, *boxes], atol=1e-6)
+    with pytest.raises(DataError, match="has boxes and no height and width"):
+        AnnotatedSource(sampled_layer(folder, 1, sizes, ""), PROTOTXT)
+    alone = write_lmdb(tmp_path / "alone", entries([untyped]))
+    assert AnnotatedSource(sampled_layer(alone), PROTOTXT).batch(0)["label"].tolist() == [[[[0.0]]]]
+
+
+@pytest.mark.parametrize(
+    ("datum", "transform", "said"),
+    [
+        pytest.param(encoded_datum(noise(8, 8, 4)), "", "has 4 channels, of which JPEG keeps 3", id="alpha"),
+        pytest.param(raw_datum(np.ones((1, 4, 4), np.float32)), "", "holds floats", id="floats"),
+        pytest.param(
+            encoded_datum(noise(8, 8, 3)),
+            "resize_param { height: 4 width: 4 resize_mode: FIT_SMALL_SIZE }",
+            "resize_mode: FIT_SMALL_SIZE goes with a batch_size of 1 only",
+            id="small_size",
+        ),
+    ],
+)
+def test_what_intel_caffe_aborts_at_with_a_sampler_is_refused(
+    tmp_path: Path, datum: Datum, transform: str, said: str
+) -> None:
+    folder = write_lmdb(tmp_path / "db", entries([annotated(datum)] * 2))
+    with pytest.raises(DataError, match=said):
+        AnnotatedSource(sampled_layer(folder, 2, transform), PROTOTXT).batch(0)

@@ -129,14 +129,14 @@ def test_force_encoded_color_is_force_color(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("backend", "write"), BACKENDS, ids=["LMDB", "LevelDB"])
 def test_padded_images_have_the_shape_that_is_told(tmp_path: Path, backend: str, write: Write) -> None:
-    images = [noise(3, 6, 8, seed=seed) for seed in range(3)]
-    folder = write_datums(tmp_path / "db", [raw_datum(image) for image in images], write=write)
+    images = [noise(8, 8, 3, seed=seed) for seed in range(3)]
+    folder = write_datums(tmp_path / "db", [encoded_datum(image) for image in images], write=write)
     source = opened(folder, 2, "crop_size: 4 pad: 3", backend=backend)
     assert source.shapes == {"data": (2, 3, 10, 10), "label": (2,)}
     for iteration, pair in enumerate([(0, 1), (2, 0)]):
         got = source.batch(iteration)["data"]
         assert got.shape == source.shapes["data"]
-        wanted = [np.pad(images[i][:, 1:5, 2:6], [(0, 0), (3, 3), (3, 3)], constant_values=128) for i in pair]
+        wanted = [np.pad(images[i].transpose(2, 0, 1), [(0, 0), (1, 1), (1, 1)]) for i in pair]
         np.testing.assert_array_equal(got, np.stack(wanted))
 
 

@@ -98,9 +98,16 @@ def test_numbers_become_float32(tmp_path: Path, dtype: str) -> None:
     np.testing.assert_array_equal(source.batch(0)["x"], values.astype(np.float32))
 
 
-def test_values_beyond_float32_are_infinite(tmp_path: Path) -> None:
-    values = np.array([1e300, -1e300])
-    assert opened(write_files(tmp_path, {"x": values}), 2, tops='top: "x"').batch(0)["x"].tolist() == [np.inf, -np.inf]
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300], ids=["nan", "inf", "minus_inf", "beyond_float32"])
+def test_values_that_are_no_numbers_are_refused_by_file_and_row(tmp_path: Path, bad: float) -> None:
+    good, spoilt = np.zeros((3, 2, 2)), np.zeros((4, 2, 2))
+    spoilt[2, 1, 0] = bad
+    source = opened(write_files(tmp_path, {"x": good}, {"x": spoilt}), 2, tops='top: "x"')
+    assert not source.batch(0)["x"].any()
+    with pytest.raises(
+        DataError, match=r"1\.h5: row 2 of dataset 'x' holds values that are NaN or infinite; correct it"
+    ):
+        source.batch(2)
 
 
 def test_names_in_the_list_are_found_beside_the_prototxt(tmp_path: Path) -> None:

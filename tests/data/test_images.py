@@ -92,7 +92,7 @@ def test_padded_images_have_the_shape_that_is_told(tmp_path: Path) -> None:
     got = source.batch(0)["data"]
     assert got.shape == source.shapes["data"] == (1, 3, 10, 12)
     pixels = image.transpose(2, 0, 1).astype(np.float32)
-    np.testing.assert_array_equal(got[0], np.pad(pixels * 2, [(0, 0), (2, 2), (2, 2)], constant_values=128))
+    np.testing.assert_array_equal(got[0], np.pad(pixels * 2, [(0, 0), (2, 2), (2, 2)]))
 
 
 def test_colour_is_that_of_the_layer_not_of_the_transform(tmp_path: Path) -> None:

@@ -89,20 +89,78 @@ def test_transform_crops_the_mean_image_where_it_crops_the_image(
     np.testing.assert_array_equal(got, element_by_element(pixels, 0.3, mean, (size, size) if size else (7, 10)))
 
 
-@pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
-@pytest.mark.parametrize("text", ["", "crop_size: 4", "scale: 0.5 mean_value: 7"], ids=["whole", "crop", "mean"])
+def padded_element_by_element(
+    image: npt.NDArray[np.uint8],
+    size: tuple[int, int],
+    crop: int,
+    pad: int,
+    scale: float,
+    value: tuple[float, ...] | None = None,
+    mean: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
+    """What the loops of Intel Caffe compute for an image (H, W, C) whose crop is placed by `size`, in its order."""
+    top, left = ((size[0] - crop) // 2, (size[1] - crop) // 2) if crop else (0, 0)
+    inner = (crop, crop) if crop else size
+    height, width = inner[0] + 2 * pad, inner[1] + 2 * pad
+    result = np.empty((image.shape[2], height, width), np.float32)
+    for c, h, w in np.ndindex(*result.shape):
+        row, column = top + h - pad, left + w - pad
+        is_there = 0 <= row < image.shape[0] and 0 <= column < image.shape[1]
+        pixel = np.float32(image[row, column, c] if is_there else 0)
+        if h < pad or w < pad or h > height - pad or w > width - pad:
+            result[c, h, w] = pixel
+        elif mean is not None:
+            at = (c * size[0] + top + h) * size[1] + left + w
+            result[c, h, w] = (pixel - mean.reshape(-1)[at]) * np.float32(scale)
+        elif value is not None:
+            result[c, h, w] = np.rint((pixel - np.float32(value[c])) * np.float32(scale))
+        else:
+            result[c, h, w] = pixel * np.float32(scale)
+    return result
+
+
 @pytest.mark.parametrize("pad", [1, 3])
-def test_transform_pads_what_it_made_with_128(text: str, pad: int, floats: bool) -> None:
-    pixels = np.asarray(noise(3, 7, 10), np.float32 if floats else np.uint8)
-    inner = applied(text, raw_datum(pixels))
-    made = transform(f"{text} pad: {pad}")
-    got = made.finish(made.pixels(raw_datum(pixels))[None])[0]
-    assert got.shape == made.shape(made.pixels(raw_datum(pixels)).shape)
+@pytest.mark.parametrize("crop", [0, 4, 6], ids=["whole", "crop", "crop_near_the_border"])
+@pytest.mark.parametrize(
+    ("text", "scale", "value"),
+    [
+        ("", 1.0, None),
+        ("scale: 0.3", 0.3, None),
+        ("scale: 0.3 mean_value: 7.5", 0.3, (7.5,) * 3),
+        ("mean_value: 99.6 mean_value: -3.2 mean_value: 0", 1.0, (99.6, -3.2, 0.0)),
+    ],
+    ids=["nothing", "scale", "mean_and_scale", "means"],
+)
+def test_transform_frames_encoded_images_with_pixels(
+    text: str, scale: float, value: tuple[float, ...] | None, crop: int, pad: int
+) -> None:
+    image = noise(7, 10, 3)
+    got = applied(f"{text} crop_size: {crop} pad: {pad}", encoded_datum(image))
+    np.testing.assert_array_equal(got, padded_element_by_element(image, (7, 10), crop, pad, scale, value))
     assert got.dtype == np.float32
-    height, width = inner.shape[1:]
-    for c, h, w in np.ndindex(3, height + 2 * pad, width + 2 * pad):
-        inside = 0 <= h - pad < height and 0 <= w - pad < width
-        assert got[c, h, w] == (inner[c, h - pad, w - pad] if inside else 128.0)
+
+
+def test_transform_reads_a_mean_too_far_where_it_frames(tmp_path: Path) -> None:
+    image, mean = noise(7, 10, 3), np.asarray(noise(3, 7, 10, seed=1), np.float32) / np.float32(2)
+    path = write_mean(tmp_path / "mean.binaryproto", mean)
+    got = applied(f'mean_file: "{path}" scale: 0.3 crop_size: 4 pad: 1', encoded_datum(image))
+    np.testing.assert_array_equal(got, padded_element_by_element(image, (7, 10), 4, 1, 0.3, mean=mean))
+    with pytest.raises(BadRecord, match="Intel Caffe reads behind the end of mean_file; give mean_value in its place"):
+        applied(f'mean_file: "{path}" pad: 1', encoded_datum(image))
+
+
+@pytest.mark.parametrize("floats", [False, True], ids=["bytes", "floats"])
+def test_transform_frames_no_raw_record(floats: bool) -> None:
+    pixels = np.asarray(noise(3, 7, 10), np.float32 if floats else np.uint8)
+    text = "scale: 0.3 mean_value: 7.5 crop_size: 4"
+    np.testing.assert_array_equal(applied(f"{text} pad: 2", raw_datum(pixels)), applied(text, raw_datum(pixels)))
+
+
+def test_transform_refuses_to_frame_some_records_and_others_not() -> None:
+    made = transform("pad: 1")
+    made.pixels(encoded_datum(noise(4, 4, 3)))
+    with pytest.raises(BadRecord, match=r"is raw, the first record is not, and transform_param\.pad frames encoded"):
+        made.pixels(raw_datum(noise(3, 4, 4)))
 
 
 def test_transform_finds_the_mean_image_beside_the_prototxt(tmp_path: Path) -> None:
@@ -145,11 +203,25 @@ def test_transform_resizes_the_short_side_then_crops() -> None:
     np.testing.assert_array_equal(applied(text, encoded_datum(image)), resized[1:15, 5:19].transpose(2, 0, 1))
 
 
-def test_transform_crops_what_it_resized() -> None:
-    image = noise(6, 6, 3)
-    resized = cv2.resize(image, (12, 10))
-    got = applied("resize_param { height: 10 width: 12 } crop_size: 8", encoded_datum(image))
-    np.testing.assert_array_equal(got, resized[1:9, 2:10].transpose(2, 0, 1))
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize(
+    ("resized", "size"),
+    [
+        ("height: 10 width: 12", (10, 12)),
+        ("height: 9 width: 9", (9, 9)),
+        ("height: 10 width: 14 resize_mode: FIT_LARGE_SIZE_AND_PAD", (10, 14)),
+        ("height: 10 width: 10 resize_mode: FIT_SMALL_SIZE", (10, 11)),
+    ],
+)
+def test_transform_cuts_the_crop_out_of_the_image_not_resized(resized: str, size: tuple[int, int], pad: int) -> None:
+    image = noise(18, 20, 3)
+    got = applied(f"resize_param {{ {resized} }} crop_size: 8 pad: {pad}", encoded_datum(image))
+    np.testing.assert_array_equal(got, padded_element_by_element(image, size, 8, pad, 1.0))
+
+
+def test_transform_refuses_a_crop_outside_the_image_before_resizing() -> None:
+    with pytest.raises(BadRecord, match=r"is 3 x 6 x 6 before resize_param, .* it lies outside, and Caffe aborts"):
+        applied("resize_param { height: 10 width: 12 } crop_size: 6", encoded_datum(noise(6, 6, 3)))
 
 
 @pytest.mark.parametrize(
@@ -255,3 +327,29 @@ def test_transform_refuses_a_record_of_another_size_than_the_mean(tmp_path: Path
     path = write_mean(tmp_path / "mean.binaryproto", np.ones((3, 5, 5), np.float32))
     with pytest.raises(BadRecord, match="is 3 x 4 x 6 where mean_file is 3 x 5 x 5; give a mean of that size"):
         applied(f'mean_file: "{path}" crop_size: 2', raw_datum(noise(3, 4, 6)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_transform_refuses_floats_that_are_no_numbers(bad: float) -> None:
+    pixels = np.ones((1, 2, 2), np.float32)
+    pixels[0, 1, 1] = bad
+    with pytest.raises(BadRecord, match="holds values that are NaN or infinite; write it again or leave it out"):
+        applied("", raw_datum(pixels))
+
+
+@pytest.mark.parametrize("text", ["scale: 1e38", "scale: 1e37 mean_value: -100", "mean_value: 3e38 scale: 2"])
+def test_transform_refuses_what_overflows(text: str) -> None:
+    with pytest.raises(DataError, match=r"its mean and a scale of .* make values that are NaN or infinite; correct"):
+        transform(text)
+
+
+def test_transform_refuses_floats_that_overflow_when_they_are_scaled() -> None:
+    with pytest.raises(DataError, match="mean and scale make values that are NaN or infinite of a record's floats"):
+        applied("scale: 1e10", raw_datum(np.full((1, 2, 2), 1e30, np.float32)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_transform_refuses_a_mean_that_is_no_number(tmp_path: Path, bad: float) -> None:
+    path = write_mean(tmp_path / "mean.binaryproto", np.array([[[1.0, bad]]], np.float32))
+    with pytest.raises(DataError, match=r"mean_file .* holds values that are NaN or infinite; make it again"):
+        transform(f'mean_file: "{path}"')

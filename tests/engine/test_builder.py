@@ -170,7 +170,8 @@ def test_build_model_int8_is_integer_arithmetic(images: Array, scales: str) -> N
     for i in range(3):
         for j in range(3):
             total += np.einsum("nchw,mc->nmhw", padded[:, :, i : i + 8, j : j + 8], w[:, :, i, j])
-    y = np.clip(np.rint(total * (20 / (30 * scale_params)).reshape(1, -1, 1, 1)), -128, 127)
+    step = np.float32(20) / (np.float32(30) * scale_params.astype(np.float32))  # in f32 as Intel Caffe divides
+    y = np.clip(np.rint(total.astype(np.float32) * step.reshape(1, -1, 1, 1)), -128, 127)
     assert np.array_equal(np.rint(found * 20), y)
 
 

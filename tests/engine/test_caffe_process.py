@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.engine.caffe_process import caffe_version, describe_exit, find_caffe, run_caffe
+from distcalib.engine import caffe_process
+from distcalib.engine.caffe_process import caffe_version, check_caffe, describe_exit, find_caffe, run_caffe
 from distcalib.errors import OptionError
 from tests.conftest import ROOT
 
@@ -31,6 +32,40 @@ def run(folder: Path, text: str, n_threads: int = 1) -> tuple[int, list[str]]:
     model = folder / "run" / "net.prototxt"
     code = run_caffe(script(folder, text), model, Path("/w/net.caffemodel"), 7, n_threads, lines.append)
     return code, [line.rstrip("\n") for line in lines]
+
+
+@pytest.mark.parametrize("text", ["echo caffe version 1.1.6", "exit 1", "echo unknown flag >&2; exit 3"])
+def test_check_caffe_takes_what_starts(tmp_path: Path, text: str) -> None:
+    check_caffe(tmp_path, script(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(
+            'echo "$0: error while loading shared libraries: libglog.so.0: cannot open" >&2; exit 127',
+            r"ended with exit code 127 \(error while loading shared libraries: libglog\.so\.0: cannot open\)",
+            id="library",
+        ),
+        pytest.param("exit 126", "ended with exit code 126", id="loader"),
+        pytest.param("kill -ILL $$", "was ended by SIGILL", id="another_cpu"),
+        pytest.param("sleep 9", r"did not tell its version within 0\.2 s", id="hangs"),
+    ],
+)
+def test_check_caffe_refuses_what_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    if "sleep" in text:
+        monkeypatch.setattr(caffe_process, "_START_SECONDS", 0.2)
+    with pytest.raises(OptionError, match=rf"^-r {tmp_path}: tools/caffe {said}; .*LD_LIBRARY_PATH"):
+        check_caffe(tmp_path, script(tmp_path, text))
+
+
+def test_check_caffe_refuses_what_is_no_program(tmp_path: Path) -> None:
+    made = script(tmp_path, "")
+    made.write_bytes(b"\x7fELF")
+    with pytest.raises(OptionError, match=r"tools/caffe cannot be started \(Exec format error\); "):
+        check_caffe(tmp_path, made)
 
 
 def test_run_caffe_has_the_predecessors_command_line(tmp_path: Path) -> None:

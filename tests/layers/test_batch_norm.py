@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.cpu import not_held_to_avx2
 from tests.layers.harness import Array, random, refused, run
 
 MEAN = np.array([1.0, -2.0, 0.5], np.float32)
@@ -96,6 +97,7 @@ def test_batch_norm_of_a_vector_has_one_channel() -> None:
     np.testing.assert_allclose(y, (x - 2) / 2, rtol=1e-5)
 
 
+@not_held_to_avx2
 def test_batch_norm_of_a_vector_takes_the_statistics_of_the_batch() -> None:
     x = random(6)
     [y] = run('type: "BatchNorm" batch_norm_param { use_global_stats: false }', x)

@@ -1,4 +1,4 @@
-"""Pooling against Caffe's loops, told window by window."""
+"""Pooling against Intel Caffe's rules, told window by window."""
 
 import math
 from typing import Any
@@ -21,8 +21,11 @@ def caffe_pool(
     stride: tuple[int, int] = (1, 1),
     pad: tuple[int, int] = (0, 0),
     include_pad: bool = True,
+    bvlc: bool = False,
 ) -> Array:
+    """`bvlc`: by Caffe's own loops; else by MKL-DNN's."""
     clips = any(pad) or 1 in kernel
+    includes = any(pad) if bvlc else include_pad and clips
     height, width = x.shape[2:]
     n_h, n_w = (caffe_size(x.shape[2 + i], kernel[i], stride[i], pad[i], clips) for i in (0, 1))
     y = np.zeros((*x.shape[:2], n_h, n_w))
@@ -30,13 +33,13 @@ def caffe_pool(
         for j in range(n_w):
             top, left = i * stride[0] - pad[0], j * stride[1] - pad[1]
             bottom, right = min(top + kernel[0], height + pad[0]), min(left + kernel[1], width + pad[1])
-            area = (bottom - top) * (right - left)
+            area = (bottom - top) * (right - left) if bvlc else kernel[0] * kernel[1]
             window = x[:, :, max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
             if method == "MAX":
                 y[:, :, i, j] = window.max(axis=(2, 3))
             else:
                 real = window.shape[2] * window.shape[3]
-                y[:, :, i, j] = window.sum(axis=(2, 3), dtype=np.float64) / (area if include_pad else real)
+                y[:, :, i, j] = window.sum(axis=(2, 3), dtype=np.float64) / (area if includes else real)
     return y.astype(np.float32)
 
 
@@ -90,6 +93,11 @@ GEOMETRIES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
         (7, 9),
         {"kernel": (2, 5), "pad": (1, 1), "stride": (3, 3)},
     ),
+    "a_kernel_of_one_along_an_axis_rounded_up": (
+        "kernel_h: 1 kernel_w: 3 stride: 2",
+        (6, 8),
+        {"kernel": (1, 3), "stride": (2, 2)},
+    ),
     "whole_input": ("kernel_size: 7", (7, 7), {"kernel": (7, 7)}),
 }
 """name: (fields, (H, W), arguments of caffe_pool)"""
@@ -102,6 +110,15 @@ def test_pooling_follows_caffes_windows(case: str, method: str) -> None:
     x = random(2, 3, *size)
     [y] = run(f'type: "Pooling" pooling_param {{ pool: {method} {fields} }}', x)
     np.testing.assert_allclose(y, caffe_pool(x, method, **arguments), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ['engine: "CAFFE" pooling_param {', "pooling_param { engine: CAFFE"])
+@pytest.mark.parametrize("case", GEOMETRIES)
+def test_pooling_divides_as_bvlc_does_where_that_runs(case: str, engine: str) -> None:
+    fields, size, arguments = GEOMETRIES[case]
+    x = random(2, 3, *size)
+    [y] = run(f'type: "Pooling" {engine} pool: AVE avg_include_pad: false {fields} }}', x)
+    np.testing.assert_allclose(y, caffe_pool(x, "AVE", bvlc=True, **arguments), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", GEOMETRIES)

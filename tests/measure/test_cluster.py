@@ -142,3 +142,11 @@ def test_cluster_says_so_when_its_ray_is_killed(tmp_path: Path, name: str) -> No
     assert time.monotonic() - begun < 5
     assert process.returncode == 1
     assert "\ndistcalib: Ray on this machine was killed, and nothing can be measured without it; " in f"\n{err}"
+
+
+def test_an_empty_ray_tmpdir_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever another test has started
+    with pytest.raises(MeasureError):
+        Cluster("127.0.0.1:1", n_cpus=1)
+    assert "RAY_TMPDIR" not in os.environ

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from distcalib.metrics import AP_VERSIONS, Decider, Detections, Partial, average_precisions, merged
+from distcalib.metrics import AP_VERSIONS, Decider, Detections, Partial, absent_classes, average_precisions, merged
 from distcalib.metrics.partial import detections_of
 
 Row = tuple[int, float, bool]
@@ -100,8 +100,8 @@ def test_merged_orders_equal_scores_by_iteration_then_row() -> None:
         ([], {1: 3}, 0.0),
         ([(1, 0.5, False)], {1: 0}, 0.0),
         ([(1, 0.5, True)], {1: 1}, 1.0),
-        ([(1, 0.5, True)], {1: 1, 2: 0}, 1.0),  # a class without an object does not count, nor what is found of it
-        ([(1, 0.5, True), (2, 0.9, False)], {1: 1, 2: 0}, 1.0),
+        ([(1, 0.5, True)], {1: 1, 2: 0}, 0.5),  # a class without an object counts 0, whatever is found of it
+        ([(1, 0.5, True), (2, 0.9, False)], {1: 1, 2: 0}, 0.5),
         ([], {}, 0.0),
     ],
 )
@@ -130,14 +130,21 @@ def test_bounds_hold_whatever_is_detected_in_what_is_left_and_are_reached(versio
             assert low <= merged(order, version) <= high + 1e-12
 
 
-def test_the_mean_of_yolo_is_over_all_classes_in_its_bound_too() -> None:
-    measured, left = ([replace(one, n_classes=5) for one in random_parts(4, seed)] for seed in (1, 2))
+def test_classes_without_objects_count_as_0_in_the_bound_too() -> None:
     plain = random_parts(4, 1), random_parts(4, 2)
+    measured, left = ([replace(p, positives={**p.positives, 3: 0, 4: 0, 5: 0}) for p in parts] for parts in plain)
     for mine, theirs in (((measured, left), plain), ((measured, []), (plain[0], []))):
         assert Detections.bounds(*mine)[1] == pytest.approx(Detections.bounds(*theirs)[1] * 2 / 5)
     assert merged(measured) == pytest.approx(merged(plain[0]) * 2 / 5)
     assert 0 < merged(measured) == Detections.bounds(measured, [])[1]
-    assert merged([replace(part([], {}), n_classes=5)]) == 0.0
+    assert (absent_classes(measured), absent_classes(plain[0])) == ((3, 4, 5), ())
+
+
+def test_the_bound_counts_a_class_whose_objects_are_all_left() -> None:
+    measured = [part([(1, 0.9, True)], {1: 1, 2: 0, 3: 0})]
+    left = [part([], {1: 0, 2: 2, 3: 0})]
+    assert Detections.bounds(measured, left)[1] == pytest.approx(2 / 3)
+    assert merged([*measured, *left]) == pytest.approx(1 / 3)
 
 
 def test_bounds_of_everything_are_the_score_at_the_upper_end() -> None:

@@ -20,6 +20,7 @@ MAP = replace(
     ap_version="11point",
     fp32_average_precisions={1: 0.75, 2: 0.5},
     average_precisions={1: 0.7, 2: 0.5},
+    classes_without_objects=(3,),
     class_names={1: "cat"},
 )
 NOTHING_MEASURED = replace(
@@ -85,7 +86,9 @@ def text_of(report: CalibrationReport) -> str:
         (replace(REPORT, distances={}), "conv3 FP32 conv2 INT8"),
         (replace(REPORT, distances={"conv3": 0.5}), "conv3 FP32 0.5 conv2 INT8 –"),  # --keep-int8 conv2
         (replace(REPORT, without_int8_kernel=("conv2",)), "conv2 no INT8 kernel here INT8"),
-        (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 AP is taken as 11point."),
+        (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 3 no object in the data: counts as 0 AP is taken"),
+        (MAP, "AP is taken as 11point."),
+        (replace(REPORT, warnings=("4 labels cannot tell",)), "Warning 4 labels cannot tell"),
         (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
         (replace(REPORT, lower_is_better=True, metric="loss"), "loss (lower is better)"),
         (replace(REPORT, bad_records=BadRecords(1, 80, (LeftOut("data", 3, "00", "is no Datum"),))), "1 of 80 records"),

@@ -8,7 +8,7 @@ from distcalib.errors import MeasureError, OptionError
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.topology import Core, Topology
 from distcalib.run.agreement import agreed_environment, agreed_isa, emulation_note, mixed, refuse_mixed
-from distcalib.run.isa import Isa
+from distcalib.run.isa import Isa, arithmetic_environment
 
 SKYLAKE = ("AVX512_CORE", "AVX2")
 CASCADE = ("AVX512_CORE_VNNI", *SKYLAKE)
@@ -46,7 +46,7 @@ def test_agreed_isa_is_one_target_in_one_way(
     nodes = [node(f"host{i}", names) for i, names in enumerate(isas)]
     assert agreed_isa(isa, nodes) == agreed
     limit = {} if environment is None else {"ONEDNN_MAX_CPU_ISA": environment}
-    assert agreed_environment(isa, nodes) == {"DISTCALIB_ARITHMETIC": agreed.arithmetic, **limit}
+    assert agreed_environment(isa, nodes) == {**arithmetic_environment(agreed), **limit}
 
 
 def test_emulation_note_names_who_cannot() -> None:

@@ -22,6 +22,7 @@ from distcalib.measure import JobResult
 from distcalib.run.build import flat, open_build, refuse_for_caffe
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
+from distcalib.run.isa import arithmetic_environment
 from distcalib.run.net import make_net
 from distcalib.run.options import CalibrationOptions
 from tests.conftest import ROOT
@@ -167,9 +168,10 @@ def test_an_actor_finds_the_libraries_that_the_driver_does(standin: StandIn, mon
     build = open_build(standin.root, "native")
     assert build is not None
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/mkl/lib")
-    assert build.environment == {"LD_LIBRARY_PATH": "/opt/mkl/lib"}
+    arithmetic = arithmetic_environment(build.isa)
+    assert build.environment == {"LD_LIBRARY_PATH": "/opt/mkl/lib", **arithmetic}
     monkeypatch.delenv("LD_LIBRARY_PATH")
-    assert build.environment == {}
+    assert build.environment == arithmetic
 
 
 @pytest.mark.parametrize(
@@ -186,6 +188,17 @@ def test_a_root_without_caffe_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(OptionError, match="has no tools/caffe; give the build folder of Intel Caffe"):
         run(tiny, tmp_path)
+
+
+def test_a_build_that_lacks_a_library_is_refused_before_anything_starts(tiny: Tiny, tmp_path: Path) -> None:
+    broken = tmp_path / "tools" / "caffe"
+    broken.parent.mkdir()
+    broken.write_text('#!/bin/sh\necho "$0: error while loading shared libraries: libmkldnn.so.0" >&2\nexit 127\n')
+    broken.chmod(0o755)
+    notes = Notes()
+    with pytest.raises(OptionError, match=r"error while loading shared libraries: libmkldnn\.so\.0"):
+        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, root=tmp_path), reporter=notes)
+    assert notes.notes == []
 
 
 def test_refuse_for_caffe_names_all_layers_that_cannot_be_sliced() -> None:

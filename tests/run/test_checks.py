@@ -1,14 +1,18 @@
 """What is said before any actor starts: all at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from distcalib.caffe import read_weights, write_weights
 from distcalib.data import REFUSED_DATA
-from distcalib.errors import UnsupportedError, WeightsError
-from distcalib.run.checks import net_problems, refuse_no_numbers, refuse_unrunnable
+from distcalib.errors import EngineError, UnsupportedError, WeightsError
+from distcalib.run.calibration import calibrate
+from distcalib.run.checks import data_warnings, net_problems, refuse_no_numbers, refuse_unrunnable
 from distcalib.run.net import open_net
+from distcalib.run.options import CalibrationOptions
 from tests.run.tiny import Tiny, make_tiny
 
 INPUT = """
@@ -54,19 +58,35 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     )
 
 
-def test_net_problems_name_who_would_take_the_frame_for_pixels(tmp_path: Path) -> None:
-    def pad(text: str) -> str:
-        return text.replace("transform_param {", "transform_param { pad: 1")
-
-    def force(text: str) -> str:
-        param = "quantization_param { scale_in: 1 scale_out: 1 scale_params: 1 force_u8_input: true }"
-        return pad(text).replace('name: "conv1" type', f'name: "conv1" {param} type')
-
-    assert net_problems(open_net(make_tiny(tmp_path / "plain", edit=pad).prototxt)) == [
-        "net.prototxt: layer 'data' (Data): transform_param.pad frames the image with 128, which is zero with "
-        "force_u8_input only, and 'conv1' (Convolution) has none; pad there instead"
-    ]
-    assert net_problems(open_net(make_tiny(tmp_path / "forced", edit=force).prototxt)) == []
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", []),
+        ("crop_size: 8", []),
+        ("resize_param { height: 8 width: 8 }", []),
+        (
+            "pad: 1",
+            [
+                "net.prototxt: layer 'data' (Data): transform_param.pad frames encoded images with pixels of 0, to "
+                "which neither mean nor scale is applied, and leaves raw records without a frame; let the first "
+                "convolution pad"
+            ],
+        ),
+        (
+            "crop_size: 8 resize_param { height: 8 width: 8 }",
+            [
+                "net.prototxt: layer 'data' (Data): Intel Caffe cuts the crop out of the image before resize_param, "
+                "which has no other effect than to move it; take resize_param or crop_size out"
+            ],
+        ),
+    ],
+    ids=["nothing", "crop", "resize", "pad", "resize_and_crop"],
+)
+def test_data_warnings_tell_what_intel_caffe_does_with_images(tmp_path: Path, given: str, said: list[str]) -> None:
+    tiny = make_tiny(tmp_path, edit=lambda text: text.replace("transform_param {", f"transform_param {{ {given}"))
+    net = open_net(tiny.prototxt)
+    assert data_warnings(net) == said
+    assert net_problems(net) == []
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -85,3 +105,67 @@ def test_net_problems_refuse_other_data_layers_by_name(tmp_path: Path, kind: str
     problems = net_problems(net)
     assert f"net.prototxt: layer 'data' ({kind}): {said if kind != 'AnnotatedData' else ''}" in problems[0]
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("scale: 0.01", "scale: nan", "layer 'data' (Data): transform_param.scale is nan; give a number"),
+        ("mean_value: 127", "mean_value: 1 mean_value: inf", "layer 'data' (Data): transform_param.mean_value is inf"),
+        ('type: "ReLU"', 'type: "ReLU" relu_param { negative_slope: nan }', "relu_param.negative_slope is nan"),
+        (
+            'type: "SoftmaxWithLoss"',
+            'type: "SoftmaxWithLoss" loss_weight: inf',
+            "layer 'loss' (SoftmaxWithLoss): loss_w",
+        ),
+        ("kernel_size: 3", 'weight_filler { type: "constant" value: nan } kernel_size: 3', None),
+    ],
+    ids=["scale", "mean_value", "slope", "loss_weight", "filler"],
+)
+def test_net_problems_name_parameters_that_are_no_numbers(tmp_path: Path, old: str, new: str, said: str | None) -> None:
+    problems = net_problems(open_net(make_tiny(tmp_path, edit=lambda text: text.replace(old, new, 1)).prototxt))
+    assert len(problems) == (said is not None)
+    assert said is None or said in problems[0]
+
+
+BN = 'layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" }'
+
+
+@pytest.mark.parametrize(
+    ("variance", "factor", "said"),
+    [
+        ([1.0, 0.0], 1.0, None),
+        ([-9.99e-6, 1.0], 1.0, None),  # of a published MobileNet
+        ([1.0, -5.0], 1.0, r"variance \+ eps is not above 0 in channel 1 \(-5 with eps 1e-05\)"),
+        ([-1e-3, -1e-3], 100.0, r"in channel 0, 1 \("),
+        ([-1e-3, 1.0], 1000.0, None),
+        ([-1e-3, 1.0], 0.0, "in channel 0"),  # a factor of 0 counts as 1 where the layer is folded
+    ],
+)
+def test_refuse_no_numbers_names_variances_without_a_root(
+    tmp_path: Path, variance: list[float], factor: float, said: str | None
+) -> None:
+    text = lambda given: given.replace('layer { name: "conv1_relu"', BN + '\nlayer { name: "conv1_relu"')  # noqa: E731
+    net = open_net(make_tiny(tmp_path, edit=text).prototxt)
+    blobs = {"bn": (np.ones(2, np.float32), np.array(variance, np.float32), np.array([factor], np.float32))}
+    if said is None:
+        refuse_no_numbers(blobs, Path("w.caffemodel"), net)
+        return
+    with pytest.raises(WeightsError, match=rf"^w\.caffemodel: layer 'bn' \(BatchNorm\): .*{said}.*; train or copy it"):
+        refuse_no_numbers(blobs, Path("w.caffemodel"), net)
+
+
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize("quantize_only", [False, True], ids=["measured", "quantized_only"])
+def test_calibrate_refuses_a_net_that_overflows_behind_a_relu(tmp_path: Path, quantize_only: bool) -> None:
+    made = make_tiny(tmp_path / "net")
+    blobs = dict(read_weights(made.weights))
+    for name in ("conv1", "conv2"):
+        blobs[name] = (blobs[name][0] * np.float32(1e22), blobs[name][1])
+    write_weights(made.weights, "tiny", open_net(made.prototxt).test.layer, blobs)
+    options = CalibrationOptions(iterations=2, sampling_iterations=1, n_actors=1, quantize_model=quantize_only)
+    with pytest.raises(
+        EngineError, match=r"layer 'conv2' \(Convolution\) makes values in FP32 that are NaN or infinite"
+    ):
+        calibrate(made.prototxt, made.weights, replace(options, out=tmp_path / "out"))
+    assert list((tmp_path / "out").glob("*.prototxt")) == []

@@ -23,10 +23,16 @@ FORCED, PLAIN, WEIGHTS = "net_quantized_force_u8.prototxt", "net_quantized.proto
 OPTIONS = CalibrationOptions(
     iterations=ITERATIONS,
     sampling_iterations=2,
-    accuracy_loss=0.05,  # two of 48 images, so that conv3 alone falls back
+    accuracy_loss=0.2,  # the frame costs 7 of 48 images of 8 x 8; conv3 alone falls back
     first_conv_force_u8=True,
     n_actors=1,
 )
+
+
+@pytest.fixture
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """With encoded records: raw ones Intel Caffe does not pad, and the net does not fit without."""
+    return make_tiny(tmp_path_factory.mktemp("tiny"), encoded=True)
 
 
 def sha256(path: str | Path) -> str:
@@ -71,8 +77,7 @@ def test_deliver_forced_writes_what_it_measured(tiny: Tiny, tmp_path: Path, chan
     assert (tmp_path / "report.json").read_text() == report.to_json()
     assert notes.phases[-1][:2] == ("without -fu", ITERATIONS)
     assert report.plain is not None
-    if clx:
-        assert report.plain.score == report.score, "the same integers"
+    assert any("frames the images with pixels of 0 instead" in note for note in notes.notes)
 
 
 def test_deliver_forced_changes_two_layers_of_the_net_and_one_of_the_weights(tiny: Tiny, tmp_path: Path) -> None:
@@ -126,7 +131,7 @@ def test_deliver_leaves_the_training_phase_alone(tmp_path: Path) -> None:
         'layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN } '
         'transform_param { scale: 0.01 mirror: true } data_param { source: "train" batch_size: 1 backend: LMDB } }\n'
     )
-    net = make_tiny(tmp_path, edit=lambda text: text.replace("layer {", train + "layer {", 1))
+    net = make_tiny(tmp_path, edit=lambda text: text.replace("layer {", train + "layer {", 1), encoded=True)
     calibrate(net.prototxt, net.weights, replace(OPTIONS, quantize_model=True))
     before, after = read_net(net.prototxt).layer, read_net(tmp_path / FORCED).layer
     assert after[0] == before[0]
@@ -135,7 +140,7 @@ def test_deliver_leaves_the_training_phase_alone(tmp_path: Path) -> None:
 
 
 def test_deliver_forced_runs_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = make_tiny(tmp_path / "model", source="db")
+    net = make_tiny(tmp_path / "model", source="db", encoded=True)
     monkeypatch.chdir(tmp_path)
     options = replace(OPTIONS, out=tmp_path / "new" / "out", quantize_model=True)
     report = calibrate(net.prototxt, net.weights, options)
@@ -150,12 +155,27 @@ def test_calibrate_refuses_what_cannot_be_forced_before_any_actor(tmp_path: Path
     assert (notes.phases, notes.notes) == ([], [])
 
 
+def test_deliver_refuses_to_force_raw_records_that_are_then_too_small(tmp_path: Path) -> None:
+    net, notes = make_tiny(tmp_path), Notes()
+    said = (
+        r"net\.prototxt: -fu: layer 'conv1' \(Convolution\) pads, .* leaves raw records unpadded; .*"
+        r"layer 'fc': blob 0 has shape \(5, 288\) but the prototxt needs \(5, 128\).*; encode the records"
+    )
+    with pytest.raises(UnsupportedError, match=said):
+        calibrate(net.prototxt, net.weights, replace(OPTIONS, out=tmp_path / "out"), reporter=notes)
+    assert not notes.notes, "before any actor starts"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.golden
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", ["single", "multiple"])
 @pytest.mark.parametrize("clx", [True, False], ids=["clx", "halved"])
 def test_deliver_forced_of_a_trained_net(golden: Path, tmp_path: Path, channels: str, clx: bool) -> None:
-    """resnet20 has BatchNorm and Scale behind a first convolution without bias."""
+    """resnet20 has BatchNorm and Scale behind a first convolution without bias; its records are raw.
+
+    A real Intel Caffe gives the net with -fu 0.8047, and 0.819 without.
+    """
     model, weights = golden / "cifar10" / "resnet20.prototxt", golden / "cifar10" / "resnet20.caffemodel"
     options = replace(OPTIONS, iterations=100, sampling_iterations=10, strategy="none", out=tmp_path)
     report = calibrate(model, weights, replace(options, weights_channel=channels, clx=clx, n_actors=None))
@@ -163,5 +183,5 @@ def test_deliver_forced_of_a_trained_net(golden: Path, tmp_path: Path, channels:
     assert report.plain is not None
     assert report.score is not None
     assert report.plain.score is not None
-    assert abs(report.score - report.plain.score) <= (0.0 if clx else 0.0015)
-    assert report.score >= 0.8165
+    assert report.plain.score >= 0.8165
+    assert report.score == pytest.approx(0.8047, abs=0.0015)

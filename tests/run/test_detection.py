@@ -162,8 +162,10 @@ def test_ranking_weighs_boxes_and_confidences_by_their_size() -> None:
 
 def test_inspect_shows_sizes_that_differ_and_what_is_not_done(tmp_path: Path) -> None:
     made = make_tiny_ssd(tmp_path, output='visualize: true save_output_param { output_directory: "x" }')
-    text = made.prototxt.read_text().replace("batch_sampler {}", "batch_sampler { max_trials: 3 }")
-    made.prototxt.write_text(text.replace("transform_param {", "transform_param { distort_param {}", 1))
+    text = made.prototxt.read_text().replace("batch_sampler {}", "batch_sampler { sampler { min_scale: 0.3 } }")
+    made.prototxt.write_text(
+        text.replace("transform_param {", "transform_param { mirror: true distort_param { hue_prob: 0.5 }", 1)
+    )
     found = inspect(made.prototxt, made.weights)
     assert found.problems == ()
     assert found.quantizable == QUANTIZABLE
@@ -173,7 +175,9 @@ def test_inspect_shows_sizes_that_differ_and_what_is_not_done(tmp_path: Path) ->
     assert shapes["priors"] == ((1, 2, 8 * 8 * 2 * 4),)
     assert list(found.notes) == net_notes(open_net(made.prototxt))
     assert [note.split(": ", 1)[1] for note in found.notes] == [
-        "layer 'data' (AnnotatedData): random batch_sampler and distort_param are not applied",
+        "layer 'loss' (MultiBoxLoss) is left out: it is a loss of training, no score of a test",
+        "layer 'data' (AnnotatedData): random batch_sampler, distort_param and mirror, which Caffe draws in TEST too, "
+        "are not applied; take them out of the TEST phase",
         "layer 'out' (DetectionOutput): save_output_param is ignored: no detections are written to files",
         "layer 'out' (DetectionOutput): visualize is ignored: nothing is shown",
     ]
@@ -276,7 +280,7 @@ def test_calibrate_forces_u8_where_priors_know_the_size_of_the_image(tmp_path: P
     options = replace(OPTIONS, first_conv_force_u8=True, strategy="none", n_actors=1, weights_channel="multiple")
     with pytest.raises(UnsupportedError, match="pads, and -fu would pad 'data', whose size 'priors' takes; give these"):
         calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "0"))
-    made = make_tiny_ssd(tmp_path / "net", prior="img_size: 16")
+    made = make_tiny_ssd(tmp_path / "net", prior="img_size: 16", encoded=True)
     found = calibrate(made.prototxt, made.weights, replace(options, out=tmp_path / "1"))
     assert found.fp32_score is not None
     assert found.plain is not None

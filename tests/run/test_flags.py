@@ -13,6 +13,7 @@ from distcalib.errors import UnsupportedError
 from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate
 from distcalib.run.options import CalibrationOptions
+from distcalib.run.reporter import Silent
 from tests.cpu import ISAS
 from tests.run.tiny import ITERATIONS, QUANTIZABLE, Tiny
 
@@ -75,6 +76,24 @@ def test_isa_is_part_of_the_result(tiny: Tiny) -> None:
     skylake = evaluate(tiny.prototxt, tiny.weights, 1, n_actors=1, isa="skylake")
     assert (skylake.isa, skylake.way, skylake.kernels) == ("skylake", "native", "avx512_core")
     assert here.scores == skylake.scores  # FP32: the same kernels
+
+
+@pytest.mark.skipif(not ISAS, reason="needs the kernels of a CPU with AVX2")
+def test_isa_is_emulated_where_the_cpu_has_no_kernels_for_it(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = calibrate(tiny.prototxt, tiny.weights, replace(QUICK, out=tmp_path)).output
+    native = evaluate(model, tiny.weights, ITERATIONS, n_actors=1, isa="cascadelake")
+    said: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", said.append)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    emulated = evaluate(model, tiny.weights, ITERATIONS, n_actors=1, reporter=reporter)
+    assert (emulated.isa, emulated.way, emulated.kernels) == ("cascadelake", "emulated", "avx2")
+    assert emulated.int8_layers == native.int8_layers == QUANTIZABLE
+    assert emulated.without_int8_kernel == ()
+    assert emulated.scores == pytest.approx(native.scores, abs=1e-5)
+    assert any("emulated in FP32 kernels" in line and "images/s do not predict" in line for line in said)
 
 
 def test_data_feeds_input_layers(tiny: Tiny, tmp_path: Path) -> None:

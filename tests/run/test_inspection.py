@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from distcalib.caffe import caffe_pb2
+from distcalib.caffe import caffe_pb2, read_weights, write_weights
 from distcalib.run.inspection import _guess, inspect
+from distcalib.run.net import open_net
 from tests.data.databases import write_lmdb
 from tests.run.tiny import QUANTIZABLE, Tiny, make_tiny
 
@@ -33,6 +35,20 @@ def test_inspect_shows_scales_and_what_is_stored(tmp_path: Path) -> None:
     assert found.int8_layers == ("conv2",)
     assert layers["conv2"].int8 == "INT8: in u8 20, weights 40, out 30"
     assert layers["conv2_relu"].stored == "u8/30"
+
+
+def test_inspect_says_what_is_left_out_and_what_weights_are_no_numbers(tmp_path: Path) -> None:
+    region = 'layer { name: "region" type: "RegionLoss" bottom: "fc" bottom: "label" top: "region" }'
+    net = make_tiny(tmp_path, edit=lambda text: text + region)
+    blobs = dict(read_weights(net.weights))
+    blobs["conv2"] = (np.full_like(blobs["conv2"][0], np.nan), blobs["conv2"][1])
+    write_weights(net.weights, "tiny", open_net(net.prototxt).test.layer, blobs)
+    found = inspect(net.prototxt, net.weights)
+    left_out = "layer 'region' (RegionLoss) is left out: it is a loss of training, no score of a test"
+    assert f"net.prototxt: {left_out}" in found.notes
+    assert [problem.split(": ", 1)[1] for problem in found.problems] == [
+        "layer 'conv2': has weights that are NaN or infinite; train or copy it again"
+    ]
 
 
 def test_inspect_names_everything_at_once(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ def test_mended_base_tells_what_it_changes(tmp_path: Path) -> None:
     layers = [
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }',
         'layer { name: "p" type: "Sigmoid" bottom: "x" top: "p" }',
-        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 kernel_size: 1 } }',
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c"',
+        "convolution_param { num_output: 2 kernel_size: 1 } }",
         'layer { name: "s" type: "Eltwise" bottom: "p" bottom: "c" top: "s" }',
     ]
     path = tmp_path / "net.prototxt"

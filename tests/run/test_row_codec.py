@@ -122,8 +122,8 @@ def test_kinds_cover_all_partial_scores() -> None:
 
 def test_decode_refuses_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = encode(_row(scores={"a": Partial(1, 2)}))
-    monkeypatch.setattr(row_codec, "FORMAT", 3)
-    with pytest.raises(ValueError, match="a row of format 2, and this distcalib knows 3"):
+    monkeypatch.setattr(row_codec, "FORMAT", 4)
+    with pytest.raises(ValueError, match="a row of format 3, and this distcalib knows 4"):
         decode(payload)
     monkeypatch.undo()
     plain = zlib.decompress(payload).replace(b'"mean"', b'"mode"')
@@ -140,6 +140,6 @@ def test_encode_knows_every_field_of_a_row() -> None:
         Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out", "n_missing"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
         Partial: ["numerator", "denominator", "n_records"],
-        Detections: ["labels", "scores", "hits", "positives", "n_classes"],
+        Detections: ["labels", "scores", "hits", "positives"],
         Histogram: ["counts", "exponent"],
     }

@@ -17,7 +17,8 @@ def test_versions_name_what_a_score_depends_on() -> None:
 
 
 def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions() -> None:
-    assert agree("native", [node("host0", CASCADE), node("host1")]) == {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    limited = {"DISTCALIB_ARITHMETIC": "halved", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    assert agree("native", [node("host0", CASCADE), node("host1")]) == limited
     assert agree_on_caffe({"OMP_NUM_THREADS": "1"}, [node("host0", CASCADE)]) == {"OMP_NUM_THREADS": "1"}
     with pytest.raises(OptionError, match="-r: works on one machine, and the cluster has 2 nodes; leave out --address"):
         agree_on_caffe({}, [node("host0", CASCADE), node("host1")])

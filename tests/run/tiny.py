@@ -13,7 +13,7 @@ import numpy.typing as npt
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, write_weights
-from tests.data.databases import raw_datum, write_datums
+from tests.data.databases import encoded_datum, raw_datum, write_datums
 
 Array = npt.NDArray[np.float32]
 
@@ -68,10 +68,12 @@ def make_tiny(
     source: str | None = None,
     edit: Callable[[str], str] = lambda text: text,
     name: str = "net",
+    encoded: bool = False,
 ) -> Tiny:
     """Write the net into `folder`; its labels are what FP32 says (all but every 7th), or what the ruined net says.
 
-    `source` is written in place of the database's path; `edit` changes the text of the prototxt.
+    `source` is written in place of the database's path; `edit` changes the text of the prototxt.  `encoded`: the
+    records are PNG images, not raw pixels.
     """
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.RandomState(1)
@@ -82,7 +84,12 @@ def make_tiny(
     labels = scores.argmax(axis=1)
     if not int8_is_right:
         labels[::7] = (labels[::7] + 1) % N_CLASSES
-    datums = [raw_datum(image, int(label)) for image, label in zip(images, labels, strict=True)]
+    datums = [
+        encoded_datum(np.ascontiguousarray(image.transpose(1, 2, 0)), int(label))
+        if encoded
+        else raw_datum(image, int(label))
+        for image, label in zip(images, labels, strict=True)
+    ]
     database = write_datums(folder / "db", datums)
     text = _DATA.format(source=source or database, batch=BATCH)
     for layer, bottom, n_out, kernel, pad in _CONVS:

@@ -18,7 +18,7 @@ from distcalib.engine.spec import Outputs
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import make_layer
 from distcalib.run.net import Net, open_net
-from tests.data.databases import noise, raw_datum, write_lmdb
+from tests.data.databases import encoded_datum, noise, raw_datum, write_lmdb
 
 N_RECORDS, BATCH = 24, 4
 ITERATIONS = N_RECORDS // BATCH
@@ -88,15 +88,20 @@ class TinySsd:
         return ["-m", str(self.prototxt), "-w", str(self.weights)]
 
 
-def make_tiny_ssd(folder: Path, prior: str = "", output: str = "") -> TinySsd:
-    """Write the net into `folder`, with further parameters of its PriorBox and DetectionOutput."""
+def make_tiny_ssd(folder: Path, prior: str = "", output: str = "", encoded: bool = False) -> TinySsd:
+    """Write the net into `folder`, with further parameters of its PriorBox and DetectionOutput.
+
+    `encoded`: its records are PNG images, not raw pixels.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     made = TinySsd(folder / "ssd.prototxt", folder / "ssd.caffemodel", folder / "boxes")
     text = NET.format(source=made.database, prior=prior, output=output)
     made.prototxt.write_text(text)
     net = text_format.Parse(text, caffe_pb2.NetParameter())
     write_weights(made.weights, "tiny_ssd", net.layer, _make_blobs())
-    records = [AnnotatedDatum(datum=raw_datum(noise(3, 16, 16, seed=i)), type=AnnotatedDatum.BBOX) for i in range(24)]
+    images = [noise(3, 16, 16, seed=i) for i in range(24)]
+    datums = [encoded_datum(image.transpose(1, 2, 0)) if encoded else raw_datum(image) for image in images]
+    records = [AnnotatedDatum(datum=datum, type=AnnotatedDatum.BBOX) for datum in datums]
     blank = write_lmdb(folder / "blank", entries_of(records))
     made.prototxt.write_text(NET.format(source=blank, prior=prior, output=output))
     for item, label, _, *box in _detected(open_net(made.prototxt), made.weights):

@@ -1,0 +1,79 @@
+"""How long the sources of a net are, and what that means for the records that a run pairs, repeats or leaves out.
+
+Each source begins again at its end, as in Caffe.  Two of unequal length then pair image 1 with label 16, and no score
+tells; a run over more than the data counts some records twice.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.data import Source
+from distcalib.errors import DataError
+
+
+@dataclass(frozen=True)
+class Length:
+    """`what`, a layer or the array of a top, has `n_records`, of which an iteration takes `n_taken`."""
+
+    what: str
+    n_records: int
+    n_taken: int
+
+    def reaches(self, n_iterations: int) -> bool:
+        """Whether it lasts so many iterations without beginning again."""
+        return n_iterations * self.n_taken <= self.n_records
+
+
+def lengths_of(
+    named: Sequence[tuple[str, Source]], arrays: Mapping[str, NDArray[np.generic]] | None
+) -> tuple[Length, ...]:
+    """Those of the sources, by the name of their layer, that have one.
+
+    An array of just one iteration is a constant, such as the size of an image: it goes with any other.
+    """
+    found = []
+    for name, source in named:
+        if source.index is not None:
+            found.append(Length(f"layer '{name}'", source.index.n_records, source.batch_size))
+            continue
+        for top in source.tops if arrays else ():
+            n_rows, n_taken = len((arrays or {}).get(top, ())), source.shapes[top][0]
+            if top in (arrays or {}) and n_rows != n_taken:
+                found.append(Length(f"the array of top '{top}'", n_rows, n_taken))
+    return tuple(found)
+
+
+def refuse_unequal(lengths: Sequence[Length], n_iterations: int, where: str) -> None:
+    """Raise DataError where one source begins again before the others do, within `n_iterations`."""
+    if not _differ(lengths) or all(one.reaches(n_iterations) for one in lengths):
+        return
+    raise DataError(
+        f"{where}: {_listed(lengths)}: different numbers of records, so that {n_iterations} iterations would pair "
+        "records that do not belong together; give sources of one length, or fewer iterations (-i)"
+    )
+
+
+def length_warnings(lengths: Sequence[Length], n_iterations: int, where: str) -> Iterator[str]:
+    """How many records are counted more than once, or never looked at."""
+    if _differ(lengths):
+        yield f"{where}: {_listed(lengths)}: different numbers of records; see that they belong together"
+    for one in lengths[:1]:
+        n_read = n_iterations * one.n_taken
+        told = f"(-i {n_iterations} x batch {one.n_taken} = {n_read:,} of {one.n_records:,})"
+        if n_read < one.n_records:
+            yield f"{where}: {one.what}: {one.n_records - n_read:,} records are never looked at {told}"
+        elif n_read > one.n_records:
+            n_again = min(one.n_records, n_read - one.n_records)
+            yield f"{where}: {one.what}: {n_again:,} records are counted more than once {told}"
+
+
+def _differ(lengths: Sequence[Length]) -> bool:
+    """Whether they last different numbers of iterations."""
+    return any(one.n_records * lengths[0].n_taken != lengths[0].n_records * one.n_taken for one in lengths)
+
+
+def _listed(lengths: Sequence[Length]) -> str:
+    return ", ".join(f"{one.what} has {one.n_records:,}" for one in lengths)
