@@ -21,6 +21,11 @@ def conv_layout(layer: caffe_pb2.LayerParameter, n_in: int | None, block: int) -
     return next((BLOCKS[b] for b in (block, 8) if all(size % b == 0 for size in sizes)), PLAIN)
 
 
+def same_memory(a: str, b: str, channels: int) -> bool:
+    """Whether values of two layouts lie in the same places: nhwc is one block where that has as many channels."""
+    return a == b or ({a, b} - {NHWC} == {BLOCKS.get(channels)} and NHWC in (a, b))
+
+
 def source_layout(layer: caffe_pb2.LayerParameter, n_in: int | None, block: int) -> str:
     """The layout in which an FP32 convolution reads its input: an image's few channels as they are."""
     group = max(layer.convolution_param.group, 1)

@@ -20,7 +20,7 @@ from distcalib.caffe.steps import UNFUSED, runs_on_mkldnn
 from distcalib.quantize.fusion import QUANTIZABLE, Fused
 from distcalib.quantize.grids import INT8, Grid, input_grid
 from distcalib.quantize.kept import ONE, Kept, ParamOf, Pass, Reading
-from distcalib.quantize.layouts import LAYOUTS, NHWC, PLAIN, conv_layout, source_layout
+from distcalib.quantize.layouts import LAYOUTS, NHWC, PLAIN, conv_layout, same_memory, source_layout
 from distcalib.quantize.memory_layers import LayerMemory
 
 
@@ -196,7 +196,7 @@ class _Memory(LayerMemory):
         if residual.private or residual.behind is not None:
             copy = residual if residual.private else residual.behind
             assert copy is not None
-            if copy.layout == out and copy.grid is None:
+            if copy.grid is None and same_memory(copy.layout, out, group.node.layer.convolution_param.num_output):
                 return copy.reading
             self._fail(
                 run,

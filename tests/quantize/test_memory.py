@@ -178,3 +178,13 @@ def test_run_pass_hangs_on_the_blocks_of_a_cpu(block: int, lost: set[str]) -> No
     joined = [conv("a", "x", eight), conv("b", "x", eight), layer("Concat", "k", "a b")]
     done = run(*joined, conv("c", "x", both), eltwise("s", "k c"), block=block)
     assert done.dropped == lost
+
+
+@pytest.mark.parametrize(("channels", "told"), [(8, []), (32, ["b"])], ids=["one_block", "several"])
+def test_run_pass_knows_that_one_block_lies_as_nhwc_does(channels: int, told: list[str]) -> None:
+    own = f"convolution_param {{ num_output: {channels} kernel_size: 1 }}"
+    wide = "bw_layer_out: 32 scale_in: 10 scale_out: 1"
+    done = run(
+        q("a", "x", wide, own=own), conv("b", "x", f"num_output: {channels} kernel_size: 1"), eltwise("s", "a b")
+    )
+    assert [trouble.layer for trouble in done.troubles] == told
