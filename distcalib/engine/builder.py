@@ -280,8 +280,7 @@ class _Builder:
 
     def _group(self, group: Fused) -> Output:
         layer = Layer(group.node.layer, self.blobs, self.where)
-        int8 = runs_int8(group, self.params, self.stored)
-        param = self.params[group.name] if int8 else None
+        param = self.params[group.name] if runs_int8(group, self.params, self.stored) else None
         grid = self.stored.get(group.output)
         source, *residual = self.found.readings(group.node.index, reads_of(group.node, group))
         weight, bias = fold(group, self._group_blobs(group, layer))
@@ -301,8 +300,7 @@ class _Builder:
 
     def _plus_residual(self, group: Fused, y: Output, residual: Reading, grid: Grid | None) -> Output:
         """What the product becomes in the memory of its residual."""
-        int8 = runs_int8(group, self.params, self.stored)
-        of_residual, of_product = group.coefficients if int8 else (1.0, 1.0)
+        of_residual, of_product = group.coefficients if runs_int8(group, self.params, self.stored) else (1.0, 1.0)
         y = _times(y, of_product)
         if group.name in self.stored.run.dropped:
             return y
