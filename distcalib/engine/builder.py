@@ -20,14 +20,16 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, VARIES
 from distcalib.engine.arithmetic import NATIVE, Arithmetic, Integers
+from distcalib.engine.finding import MAKES_REAL, Finding
+from distcalib.engine.in_place import can_follow, sum_in_place
 from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.layers.products import along_channels, product
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
-from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
-from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
+from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, reads_of
+from distcalib.quantize.storage import Grid, Params, Reading, input_grid, params_of, runs_int8, storage
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -101,9 +103,9 @@ def build_model(
     if given is not None:
         builder.begin_at(given, outputs)
     builder.run()
-    results = [builder.real(blob) for blob in outputs]
+    results = [builder.found.made(blob) for blob in outputs]
     if taps:
-        results.append(_ranges([builder.real(blob) for blob in taps]))
+        results.append(_ranges([builder.found.made(blob) for blob in taps]))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
     return BuiltModel(
         model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups), arithmetic.emulated
@@ -182,12 +184,20 @@ class _Builder:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
         self.arithmetic, self.integers = arithmetic, Integers(arithmetic)
         self.groups = find_fused(graph)
-        self.params = params_of(graph)
-        self.stored = storage(graph, self.groups, self.params)
         self.values: dict[Blob, Output] = {}
+        self._store(params_of(graph))
         self.parameters: dict[str, ov.op.Parameter] = {}
         self.problems: list[DistcalibError] = []
         self.needed: frozenset[Blob] | None = None
+
+    def _store(self, params: Params) -> None:
+        self.params = params
+        self.stored = storage(self.graph, self.groups, params)
+        self.found = Finding(self.values, self.stored, self.integers)
+
+    def in_fp32(self) -> None:
+        """Leave the quantization_params out."""
+        self._store({})
 
     def begin_at(self, given: Mapping[Blob, tuple[int, ...]], outputs: Iterable[Blob]) -> None:
         """Take `given` as inputs and convert no more than `outputs` need then."""
@@ -252,54 +262,59 @@ class _Builder:
                 self.parameters[blob.name] = parameter
                 self.values[blob] = parameter.output(0)
 
-    def real(self, blob: Blob) -> Output:
-        """The value as real numbers."""
-        grid = self.stored.get(blob)
-        return self.values[blob] if grid is None else self.integers.real(self.values[blob], grid)
-
     def _plain(self, node: Node) -> None:
         layer = Layer(node.layer, self.blobs, self.where)
         grid = self.stored.get(node.tops[0]) if node.tops else None
-        inputs = [self.real(blob) if grid is None else self._on_grid(blob, grid) for blob in node.bottoms]
-        tops = convert(layer, inputs)
+        inputs = self.found.inputs(node)
+        if node.type == "Eltwise" and grid is not None:
+            coefficients = list(node.layer.eltwise_param.coeff) or [1.0] * len(inputs)
+            tops: tuple[Output, ...] = (self.found.added(inputs, coefficients, grid),)
+        else:
+            tops = convert(layer, inputs)
         if grid is not None and _makes_fractions(node):
             tops = tuple(self.integers.between(top, grid) for top in tops)
+        elif grid is not None and node.type in MAKES_REAL:
+            tops = tuple(self.integers.take(top, grid) for top in tops)
         for blob, value in zip(node.tops, tops, strict=True):
             self.values[blob] = value
 
-    def _on_grid(self, blob: Blob, grid: Grid) -> Output:
-        """The value rounded to `grid`; as it is where it lies there already."""
-        value, stored = self.values[blob], self.stored.get(blob)
-        if stored == grid:
-            return value
-        return self.integers.take(value, grid) if stored is None else self.integers.again(value, stored, grid)
-
     def _group(self, group: Fused) -> Output:
         layer = Layer(group.node.layer, self.blobs, self.where)
-        int8 = runs_int8(group, self.params, self.stored)
-        param = self.params[group.name] if int8 else None
+        param = self.params[group.name] if runs_int8(group, self.params, self.stored) else None
         grid = self.stored.get(group.output)
+        source, *residual = self.found.readings(group.node.index, reads_of(group.node, group))
         weight, bias = fold(group, self._group_blobs(group, layer))
-        slope = own_relu(group.node.layer) if group.relu is None else group.relu.layer.relu_param.negative_slope
+        # A ReLU follows at once, or behind the sum that is fused.
+        at_once = None if residual else group.slope
         if param is None:
-            y = quantized.relu(self._multiply(layer, self.real(group.input), weight, bias), slope)
+            x = self.found.real(source)
+            if group.name in self.stored.run.in_place and can_follow(layer, x):
+                return sum_in_place(layer, x, weight, bias, group.slope)
+            y = quantized.relu(self._multiply(layer, x, weight, bias), at_once)
         else:
-            y = self.integers.multiply(layer, self._int8_input(group.input, param), weight, bias, param, grid, slope)
-        if group.residual is not None:
-            y = quantized.relu(self._plus_residual(y, group.residual, grid), group.slope)
+            y = self.integers.multiply(layer, self._int8_input(source, param), weight, bias, param, grid, at_once)
+        if residual:
+            y = quantized.relu(self._plus_residual(group, y, residual[0], grid), group.slope)
+        y = _times(y, self.stored.run.gains.get(group.name, 1.0))
         return y if grid is None else self.integers.store(y, grid)
 
-    def _plus_residual(self, y: Output, residual: Blob, grid: Grid | None) -> Output:
-        stored = self.stored.get(residual)
-        if grid is None or stored is None:
-            return ops.add(y, self.real(residual)).output(0)
-        return self.integers.plus(y, self.values[residual], stored, grid)
+    def _plus_residual(self, group: Fused, y: Output, residual: Reading, grid: Grid | None) -> Output:
+        """What the product becomes in the memory of its residual."""
+        of_residual, of_product = group.coefficients if runs_int8(group, self.params, self.stored) else (1.0, 1.0)
+        y = _times(y, of_product)
+        if group.name in self.stored.run.dropped:
+            return y
+        if grid is None or residual.grid is None:
+            return ops.add(y, _times(self.found.real(residual), of_residual)).output(0)
+        value, form = self.found.grid_form(residual)
+        return self.integers.plus(y, _times(value, of_residual), form, grid)
 
-    def _int8_input(self, blob: Blob, param: caffe_pb2.QuantizationParameter) -> Output:
+    def _int8_input(self, source: Reading, param: caffe_pb2.QuantizationParameter) -> Output:
         grid = input_grid(param)
         if param.force_u8_input:
-            return self.integers.take(self.real(blob), Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
-        return self._on_grid(blob, grid)
+            real = self.found.real(source)
+            return self.integers.take(real, Grid(grid.scale, signed=False), unit=1.0 / grid.scale)
+        return self.found.on_grid(source, grid)
 
     def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
         """x times the folded weights, plus bias."""
@@ -336,7 +351,8 @@ class _ErrorBuilder(_Builder):
 
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         super().__init__(graph, blobs, shapes, where, arithmetic)
-        self.int8_params, self.params, self.stored = self.params, {}, {}
+        self.int8_params = self.params
+        self.in_fp32()
         self.errors: dict[Blob, Output] = {}
 
     def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:
@@ -359,6 +375,10 @@ def _fp32_weights(weight: Array) -> Output:
     if is_lendable(weight):
         return ops.constant(lent(weight), shared_memory=True).output(0)
     return ops.constant(weight).output(0)
+
+
+def _times(x: Output, factor: float) -> Output:
+    return x if factor == 1.0 else ops.multiply(x, np.float32(factor)).output(0)
 
 
 def _makes_fractions(node: Node) -> bool:

@@ -56,7 +56,7 @@ class _SumBuilder(_Builder):
 
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:
         super().__init__(graph, blobs, shapes, where)
-        self.params, self.stored = {}, {}
+        self.in_fp32()
         self.sums: dict[Blob, Output] = {}
 
     def _multiply(self, layer: Layer, x: Output, weight: Array, bias: Array) -> Output:

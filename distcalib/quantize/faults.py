@@ -1,8 +1,7 @@
-"""Where Intel Caffe itself computes something else than the graph or the file says: told, not imitated.
+"""Where Intel Caffe itself computes something else than the graph or the file says: told here, and predicted so.
 
-Source: intel-caffe.md, "Graph rewrites before running" and "INT8 arithmetic"; that it sums whatever Eltwise stands
-behind a convolution, and folds a BatchNorm into weights that others share, is read in net.cpp and remove_batch_norm.cpp
-and was not measured.
+Source: intel-caffe.md, "Graph rewrites before running", "INT8 arithmetic" and "Settled later on a real build"; that a
+BatchNorm is folded into weights that others share is read in remove_batch_norm.cpp and was not measured.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,12 +9,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from distcalib.caffe import Weights, caffe_pb2, shared_params
-from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.quantize.fusion import Fused, fold
+from distcalib.caffe.graph import Graph
+from distcalib.quantize.fusion import Fused, fold, in_run_order, reads_of
+from distcalib.quantize.mending import troubles
 from distcalib.quantize.signs import nonnegative_blobs
-from distcalib.quantize.storage import INT8, Grid, Params, runs_int8
+from distcalib.quantize.storage import INT8, Params, Storage, input_grid, runs_int8
 
-_SUM = caffe_pb2.EltwiseParameter.SUM
+_SHAPE_ONLY = frozenset({"PriorBox", "Silence"})
 Fault = tuple[int, str]
 """A layer's index in the net, and the sentence."""
 
@@ -23,71 +23,67 @@ Fault = tuple[int, str]
 def intel_faults(
     graph: Graph,
     groups: Mapping[str, Fused],
-    stored: Mapping[Blob, Grid],
+    stored: Storage,
     params: Params,
     weights: Weights | None = None,
 ) -> list[str]:
-    """A sentence for each layer whose result will differ in Intel Caffe, in net order; `stored` as storage() tells.
+    """A sentence for each layer whose result will differ in Intel Caffe from what the prototxt says, or that it cannot
+    run, in net order; `stored` as storage() tells.
 
     `weights` must fit the net; without them, what depends on their values is not told.
     """
-    found = [*_sums(graph, groups), *_eltwises(graph, groups, stored), *_shared(graph, groups)]
+    found = [(one.index, str(one)) for one in troubles(graph, groups, params)]
+    found += [*_rounded(graph, groups, stored, params), *_concats(graph, stored)]
+    found += _shared(graph, groups)
     nonnegative = nonnegative_blobs(graph, weights)
     for group in groups.values():
-        if runs_int8(group, params, stored):
+        int8 = runs_int8(group, params, stored)
+        found += _fused(group)
+        if int8:
             negative = group.input not in nonnegative
             found += _file(group, params[group.name], stored, negative, weights)
-    return [said for _, said in sorted(found, key=lambda fault: fault[0])]
+    return list(dict.fromkeys(said for _, said in sorted(found, key=lambda fault: fault[0])))
 
 
-def _sums(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[Fault]:
-    for group in groups.values():
-        if group.residual is not None and group.residual == group.input and group.eltwise is not None:
-            yield (
-                group.eltwise.index,
-                f"layer '{group.eltwise.name}' (Eltwise): adds '{group.name}' to that convolution's own input, which "
-                "Intel Caffe overwrites while it is still read; its sums will differ there",
-            )
+def _fused(group: Fused) -> Iterator[Fault]:
+    """ReLUs that are lost in what is fused."""
+    at, where = group.node.index, f"layer '{group.name}' ({group.node.type})"
+    if group.batch_norm is not None and group.batch_norm.layer.batch_norm_param.relu:
+        yield (
+            group.batch_norm.index,
+            f"layer '{group.batch_norm.name}' (BatchNorm): its relu: true is lost, for '{group.name}' takes it",
+        )
+    if group.batch_norm is not None and group.node.layer.convolution_param.relu:
+        yield at, f"{where}: its relu: true comes behind BatchNorm '{group.batch_norm.name}', which is folded into it"
 
 
-def _eltwises(graph: Graph, groups: Mapping[str, Fused], stored: Mapping[Blob, Grid]) -> Iterator[Fault]:
-    fused = {group.eltwise.index for group in groups.values() if group.eltwise is not None}
-    by_output = {group.output: group for group in groups.values() if group.node.type == "Convolution"}
-    for node in graph:
-        if node.type != "Eltwise" or node.index in fused:
+def _rounded(graph: Graph, groups: Mapping[str, Fused], stored: Storage, params: Params) -> Iterator[Fault]:
+    """Layers that find integers where an INT8 layer in front has read FP32."""
+    for node, group in in_run_order(graph, groups):
+        if node.type in _SHAPE_ONLY:
             continue
-        late = [by_output[blob] for blob in node.bottoms if blob in by_output]
-        alone = [group for group in late if graph.only_consumer(group.output) is node]
-        behind_relu = [group.name for group in alone if group.relu is not None]
-        next_to_it = [group.name for group in alone if group.last.index == node.index - 1]
-        signs = [stored[blob].signed for blob in node.bottoms if blob in stored]
-        if _is_plain_sum(node):
-            if behind_relu:
-                yield (
-                    node.index,
-                    f"layer '{node.name}' (Eltwise): follows convolution '{behind_relu[-1]}' and its ReLU, which Intel "
-                    "Caffe computes as ReLU(convolution + other input); its sums will differ there",
-                )
+        own = None
+        at = node if group is None else group.node
+        if group is not None and runs_int8(group, params, stored):
+            own = input_grid(params[group.name])
+        for i, reading in enumerate(stored.run.reads.get(at.index, ())[: len(reads_of(node, group))]):
+            grid = reading.rounded[-1] if reading.rounded else None
+            if grid is None or (i == 0 and own is not None and (grid == own or params[at.name].force_u8_input)):
                 continue
-        elif next_to_it and (node.layer.eltwise_param.operation != _SUM or len(node.bottoms) != 2):
             yield (
-                node.index,
-                f"layer '{node.name}' (Eltwise): stands right behind convolution '{next_to_it[-1]}', and Intel Caffe "
-                "takes that for a plain sum of two whatever it says; its result will be wrong there",
-            )
-            continue
-        if len(signs) > len(set(signs)):
-            yield (
-                node.index,
-                f"layer '{node.name}' (Eltwise): has two INT8 inputs of one type, which Intel Caffe adds at scale 1.0; "
-                "its result will be wrong there",
+                at.index,
+                f"layer '{at.name}' ({at.type}): finds '{reading.blob.name}' rounded to {grid}, for an INT8 layer in "
+                "front of it reads it first; let it stand in front of that",
             )
 
 
-def _is_plain_sum(node: Node) -> bool:
-    param = node.layer.eltwise_param
-    two = len(node.bottoms) == 2 and all(c == 1.0 for c in param.coeff)
-    return two and param.operation == _SUM
+def _concats(graph: Graph, stored: Storage) -> Iterator[Fault]:
+    for index, scale in stored.run.concat_scales.items():
+        yield (
+            index,
+            f"layer '{graph.nodes[index].name}' (Concat): takes inputs of scale 1 for ones of the common scale "
+            f"{scale:g}; choose another scale_out than 1",
+        )
 
 
 def _shared(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[Fault]:
@@ -112,23 +108,32 @@ def _shared(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[Fault]:
 def _file(
     group: Fused,
     param: caffe_pb2.QuantizationParameter,
-    stored: Mapping[Blob, Grid],
+    stored: Storage,
     negative: bool,
     weights: Weights | None,
 ) -> Iterator[Fault]:
     """What Intel Caffe makes of a quantization_param other than its writer meant; `negative`: its input can be."""
     where = f"layer '{group.name}' ({group.node.type})"
-    if group.residual is not None and param.bw_layer_out != INT8:
+    summed_int8 = group.residual is not None and group.output in stored
+    if summed_int8 and param.bw_layer_out != INT8:
         yield (
             group.node.index,
             f"{where}: bw_layer_out {param.bw_layer_out} is ignored on a sum with an INT8 residual; its sums are "
             f"stored as integers at scale_out {param.scale_out[0]:g}",
         )
-    if group.residual is not None and not stored[group.residual].signed and not group.nonnegative:
+    kept = stored.get(group.output)
+    if kept is not None and not kept.signed and not group.nonnegative:
+        as_what = f"as its residual '{group.residual.name}' is" if group.residual is not None else "for it has a ReLU"
+        what = "sum" if group.residual is not None else "output"
         yield (
             group.node.index,
-            f"{where}: its sum can be negative but is stored u8, as its residual '{group.residual.name}' is; "
-            "negative sums become 0",
+            f"{where}: its {what} can be negative but is stored u8, {as_what}; negative values become 0",
+        )
+    if group.name in stored.run.gains:
+        yield (
+            group.node.index,
+            f"{where}: has FP32 output and scale_out {param.scale_out[0]:g}, by which Intel Caffe multiplies it; "
+            "write 1",
         )
     source = stored.get(group.input)
     if negative and source is not None and source.signed and not param.is_negative_input and not param.force_u8_input:

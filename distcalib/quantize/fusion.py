@@ -1,10 +1,10 @@
 """What Intel Caffe folds into a convolution before it runs it, found in the graph.
 
 In TEST, Intel Caffe's MKLDNN engine folds BatchNorm + Scale into the convolution, fuses a ReLU that follows, and
-fuses an Eltwise SUM of two bottoms (and the ReLU after it) into the convolution that is computed later. Scales,
-ranges and storage types of a quantization_param are those of the fused operation, so calibration and engine must
-agree on it: both read it here. `conv -> ReLU -> Eltwise` is not fused, though Intel Caffe does so and computes
-relu(conv + residual). Source: intel-caffe.md, "Graph rewrites before running".
+adds the other input of an Eltwise that stands right behind it (and the ReLU after that). Scales, ranges and storage
+types of a quantization_param are those of the fused operation, so calibration and engine must agree on it: both read it
+here. Which layers those are is what Caffe's own rules make of the prototxt (caffe/compiling.py), right or wrong: a
+maximum becomes a sum, `conv -> ReLU -> Eltwise` relu(conv + residual); faults.py tells of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.caffe.graph import Blob, Graph, Node, Run
+from distcalib.caffe.steps import runs_on_caffe
 from distcalib.errors import UnsupportedError
 
 QUANTIZABLE = ("Convolution", "InnerProduct")
@@ -62,11 +63,25 @@ class Fused:
 
     @property
     def slope(self) -> float | None:
-        """Negative slope of the ReLU that makes the output; None where there is none."""
-        last_relu = self.sum_relu if self.eltwise is not None else self.relu
-        if last_relu is not None:
-            return float(last_relu.layer.relu_param.negative_slope)
-        return own_relu(self.node.layer) if self.eltwise is None else None
+        """Negative slope of the ReLU that makes the output; None where there is none.
+
+        There is one at most, at the end: behind a sum a ReLU that the convolution has already is moved there, and one
+        that follows is plain whatever its slope (golden c14, c17).
+        """
+        if runs_on_caffe(self.node.layer):  # Caffe's own engine knows no fused ReLU
+            return None
+        if self.relu is not None:
+            return float(self.relu.layer.relu_param.negative_slope)
+        own = own_relu(self.node.layer)
+        if own is None and self.sum_relu is not None:
+            return float(self.node.layer.convolution_param.negative_slope)
+        return own
+
+    @property
+    def coefficients(self) -> tuple[float, float]:
+        """What INT8 multiplies the residual and the product by; FP32 ignores it (golden c12, c13)."""
+        coeff = [] if self.eltwise is None else list(self.eltwise.layer.eltwise_param.coeff)
+        return (coeff[0], coeff[1]) if len(coeff) == 2 else (1.0, 1.0)
 
     @property
     def nonnegative(self) -> bool:
@@ -75,7 +90,12 @@ class Fused:
 
 
 def own_relu(layer: caffe_pb2.LayerParameter) -> float | None:
-    """Slope of the ReLU that the layer's own parameters ask for (Intel's `relu: true`), or None."""
+    """Slope of the ReLU that the layer's own parameters ask for (Intel's `relu: true`), or None.
+
+    Caffe's own engine does not do it.
+    """
+    if runs_on_caffe(layer):
+        return None
     param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
     return float(param.negative_slope) if param.relu else None
 
@@ -93,16 +113,8 @@ def find_fused(graph: Graph) -> dict[str, Fused]:
     ]
     if wrong:
         raise UnsupportedError("; ".join(wrong))
-    found = {node.name: _follow(graph, node) for node in graph if node.type in QUANTIZABLE}
-    # What is folded into a convolution is computed where the convolution stands, not where its own layer does.
-    computed_at = {blob: node.index for blob, node in graph.producer.items()}
-    computed_at.update((group.output, group.node.index) for group in found.values())
-    for name, group in found.items():
-        summed = _with_sum(graph, group, computed_at)
-        if summed is not None:
-            found[name] = summed
-            computed_at[summed.output] = summed.node.index
-    return found
+    runs = {run.step.parts["layer"]: run for run in graph.runs if "layer" in run.step.parts}
+    return {node.name: _group(graph, node, runs.get(node.index)) for node in graph if node.type in QUANTIZABLE}
 
 
 def in_run_order(graph: Graph, groups: Mapping[str, Fused]) -> Iterator[tuple[Node, Fused | None]]:
@@ -123,58 +135,30 @@ def reads_of(node: Node, group: Fused | None) -> tuple[Blob, ...]:
     return (group.input,) if group.residual is None else (group.input, group.residual)
 
 
-def _follow(graph: Graph, node: Node) -> Fused:
-    batch_norm = scale = relu = None
-    end = node.tops[0]
-    if node.type == "Convolution" and own_relu(node.layer) is None:
-        batch_norm = _next(graph, end, "BatchNorm")
-        if batch_norm is not None and not _folds(batch_norm.layer):
-            batch_norm = None
-        if batch_norm is not None:
-            end = batch_norm.tops[0]
-            scale = _next(graph, end, "Scale")
-            if scale is not None and not _per_channel(scale):
-                scale = None
-            end = scale.tops[0] if scale is not None else end
-    if own_relu(node.layer) is None:
-        relu = _next(graph, end, "ReLU")
-    return Fused(node, batch_norm, scale, relu, None, None, None)
-
-
-def _with_sum(graph: Graph, fused: Fused, computed_at: Mapping[Blob, int]) -> Fused | None:
-    """The group with the Eltwise SUM after it, if it is one that Intel Caffe fuses into this convolution.
-
-    The residual must be there when the convolution runs; so the later convolution of two takes the sum.
-    """
-    if fused.node.type != "Convolution" or fused.relu is not None or own_relu(fused.node.layer) is not None:
-        return None
-    eltwise = _next(graph, fused.output, "Eltwise")
-    if eltwise is None or len(eltwise.bottoms) != 2 or len(set(eltwise.bottoms)) != 2:
-        return None
-    param = eltwise.layer.eltwise_param
-    if param.operation != caffe_pb2.EltwiseParameter.SUM or any(c != 1.0 for c in param.coeff):
-        return None
-    residual = next(b for b in eltwise.bottoms if b != fused.output)
-    if computed_at[residual] > fused.node.index:
-        return None
+def _group(graph: Graph, node: Node, run: Run | None) -> Fused:
+    """The group of the convolution `node`; without what cannot be computed: there Intel Caffe does not load the net."""
+    if run is None:
+        return Fused(node, None, None, None, None, None, None)
+    parts = {role: graph.nodes[index] for role, index in run.step.parts.items()}
+    scale = parts.get("scale")
+    if scale is not None and not _per_channel(scale):
+        return Fused(node, parts["batch_norm"], None, None, None, None, None)
+    residual = run.reads[1] if run.step.summed else None
+    summed = residual is not None
     return Fused(
-        fused.node, fused.batch_norm, fused.scale, None, eltwise, residual, _next(graph, eltwise.tops[0], "ReLU")
+        node,
+        parts.get("batch_norm"),
+        scale,
+        parts.get("relu"),
+        parts["eltwise"] if summed else None,
+        residual,
+        parts.get("sum_relu") if summed else None,
     )
-
-
-def _next(graph: Graph, blob: Blob, kind: str) -> Node | None:
-    reader = graph.only_consumer(blob)
-    return reader if reader is not None and reader.type == kind and len(reader.tops) == 1 else None
 
 
 def _per_channel(node: Node) -> bool:
     param = node.layer.scale_param
     return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1
-
-
-def _folds(layer: caffe_pb2.LayerParameter) -> bool:
-    """Whether a BatchNorm is a constant multiply-add: stored statistics, and no ReLU of its own."""
-    return uses_global_stats(layer) and not layer.batch_norm_param.relu
 
 
 def uses_global_stats(layer: caffe_pb2.LayerParameter) -> bool:
@@ -187,16 +171,17 @@ Array = NDArray[np.float32]
 
 
 def batch_norm_affine(
-    layer: caffe_pb2.LayerParameter, blobs: tuple[Array, ...]
+    layer: caffe_pb2.LayerParameter, blobs: tuple[Array, ...], unset: float = 0.0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """A BatchNorm by stored statistics as y = a·x + c, both (C,) f64.
 
-    a = gamma/sqrt(var + eps), c = beta - a·mean, with mean and var divided by the moving-average factor of blob 2 (0
-    if it is 0; 1 if there is none).  gamma and beta are blobs 3 and 4 where Intel Caffe merged a Scale into the layer.
+    a = gamma/sqrt(var + eps), c = beta - a·mean, with mean and var divided by the moving-average factor of blob 2, or
+    multiplied by `unset` if it is 0 (left alone if there is none).  gamma and beta are blobs 3 and 4 where Intel Caffe
+    merged a Scale into the layer.
     """
     mean, variance = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:2])
     factor = float(np.asarray(blobs[2]).reshape(-1)[0]) if len(blobs) > 2 else 1.0
-    by = 0.0 if factor == 0.0 else 1.0 / factor
+    by = unset if factor == 0.0 else 1.0 / factor
     a = 1.0 / np.sqrt(variance * by + np.float64(layer.batch_norm_param.eps))
     if len(blobs) > 3:
         a = a * np.asarray(blobs[3], np.float64).reshape(-1)
@@ -242,7 +227,8 @@ def affine(fused: Fused, blobs: Mapping[str, tuple[Array, ...]]) -> tuple[NDArra
     if fused.batch_norm is None:
         n_out = fused.node.layer.convolution_param.num_output
         return np.ones(n_out), np.zeros(n_out)
-    a, c = batch_norm_affine(fused.batch_norm.layer, blobs[fused.batch_norm.name])
+    # A factor of 0 counts as 1 where the layer is folded (golden e19), and as 0 where it is not (e44).
+    a, c = batch_norm_affine(fused.batch_norm.layer, blobs[fused.batch_norm.name], unset=1.0)
     if fused.scale is not None:
         scale_blobs = blobs[fused.scale.name]
         gamma = np.asarray(scale_blobs[0], np.float64).reshape(-1)

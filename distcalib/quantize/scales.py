@@ -19,10 +19,12 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.choice import Choice
-from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order
+from distcalib.quantize.fusion import Fused, find_fused, fold
+from distcalib.quantize.grids import INT8, Grid
+from distcalib.quantize.kept import Kept
+from distcalib.quantize.memory import run_pass
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.signs import nonnegative_blobs
-from distcalib.quantize.storage import INT8, Grid, layer_grid
 
 U8_MAX, S8_MAX = 255, 127
 FP32 = 32
@@ -111,7 +113,16 @@ class Quantizer:
         if maker is None or maker.type not in ("ReLU", "Split", "Pooling", "Concat"):
             return None
         signs = {self.stored_signed(bottom) for bottom in maker.bottoms}
+        if maker.type == "Pooling" and True in signs and self._is_sum(maker.bottoms[0]):
+            return False
         return signs.pop() if len(signs) == 1 else None
+
+    def _is_sum(self, blob: Blob) -> bool:
+        """Whether a fused sum with a ReLU makes `blob`: a pooling takes that for u8, whatever it is stored as."""
+        maker = self._makers.get(blob)
+        if isinstance(maker, Fused):
+            return maker.residual is not None and maker.slope is not None
+        return maker is not None and maker.type == "Split" and self._is_sum(maker.bottoms[0])
 
     def may_store_int8(self, group: Fused) -> bool:
         """Whether the layer's output may be integers, if it runs INT8."""
@@ -256,24 +267,21 @@ class Calibration:
 
     def params(self, candidate: Candidate) -> dict[str, caffe_pb2.QuantizationParameter]:
         """The quantization_param of each INT8 layer of `candidate`, by layer name in net order."""
-        quantizer = self.quantizer
-        stored: dict[Blob, Grid] = {}
-        made = {}
-        for node, group in in_run_order(quantizer.graph, quantizer.groups):
-            grid: Grid | None = None
-            if group is None:
-                grid = layer_grid(node, stored)
-            elif group.name in candidate.int8:
-                made[group.name], grid = self._layer_params(group, candidate, stored)
-            if grid is not None:
-                stored.update((top, grid) for top in node.tops)
+        quantizer, made = self.quantizer, dict[str, caffe_pb2.QuantizationParameter]()
+
+        def param_of(group: Fused, source: Kept, residual: Kept | None) -> caffe_pb2.QuantizationParameter | None:
+            if group.name not in candidate.int8:
+                return None
+            made[group.name] = self._layer_params(group, candidate, source.grid, residual)
+            return made[group.name]
+
+        run_pass(quantizer.graph, quantizer.groups, param_of, mended=True)
         return {name: made[name] for name in candidate.int8_layers}
 
     def _layer_params(
-        self, group: Fused, candidate: Candidate, stored: Mapping[Blob, Grid]
-    ) -> tuple[caffe_pb2.QuantizationParameter, Grid | None]:
+        self, group: Fused, candidate: Candidate, source: Grid | None, residual: Kept | None
+    ) -> caffe_pb2.QuantizationParameter:
         quantizer, options = self.quantizer, self.quantizer.options
-        source = stored.get(group.input)
         if source is not None and options.disable_cac_unify and quantizer.behind_average(group.input):
             source = Grid(self._scale(group.input, source.signed), source.signed)
         if source is None:
@@ -283,15 +291,15 @@ class Calibration:
         if source.signed:
             param.is_negative_input = True
         target: Grid | None = None
-        if group.residual is not None:
-            signed = stored[group.residual].signed
+        if residual is not None and residual.grid is not None:
+            signed = residual.grid.signed
             target = Grid(self._scale(group.output, signed), signed)
-        elif self._has_int8_output(group, candidate):
+        elif group.residual is None and self._has_int8_output(group, candidate):
             target = Grid(self._output_scale(group, candidate), not group.nonnegative)
         param.bw_layer_out = FP32 if target is None else INT8
         param.scale_out.append(1.0 if target is None else target.scale)
         param.scale_params.extend(self._weight_scales(group, param.scale_in[0]))
-        return param, target
+        return param
 
     def _has_int8_output(self, group: Fused, candidate: Candidate) -> bool:
         """Whether a layer without a fused sum stores integers."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.quantize.fusion import own_relu
+from distcalib.quantize.fusion import QUANTIZABLE, find_fused, own_relu
 
 _KEEP = frozenset(
     {"Pooling", "Dropout", "Split", "Flatten", "Permute", "Reshape", "Reorg", "Concat", "Slice", "LRN", "Silence"}
@@ -17,9 +17,15 @@ _NEVER_NEGATIVE = frozenset({"Sigmoid", "Softmax", "AbsVal", "Exp"})
 def nonnegative_blobs(graph: Graph, weights: Weights | None = None) -> frozenset[Blob]:
     """The values that no input whatsoever can make negative; more of them are known with the `weights`."""
     known: dict[Blob, bool] = {}
+    multiply = all(len(node.bottoms) == len(node.tops) == 1 for node in graph if node.type in QUANTIZABLE)
+    groups = {group.output: group for group in find_fused(graph).values()} if multiply else {}
     for node in graph:
         inputs = [known.get(blob, False) for blob in node.bottoms]
-        known.update((top, _nonnegative(node, inputs, known, weights or {})) for top in node.tops)
+        for top in node.tops:
+            # What is fused is what Intel Caffe makes of it: a maximum is a sum, and a ReLU may be lost.
+            fused = groups.get(top)
+            is_so = _nonnegative(node, inputs, known, weights or {})
+            known[top] = is_so if fused is None else fused.nonnegative
     return frozenset(blob for blob, is_so in known.items() if is_so)
 
 

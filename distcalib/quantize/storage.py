@@ -1,46 +1,56 @@
 """How Intel Caffe stores each value of a quantized net: FP32, or integers on a grid.
 
 One function answers for the engine (which rounding happens where), for the calibrator (which scales a consumer sees)
-and for `inspect`. Source of every rule: intel-caffe.md, "INT8 arithmetic", and the golden nets that show it.
+and for `inspect`: it follows the blobs through one iteration (memory.py). Source of every rule: intel-caffe.md, "INT8
+arithmetic" and "Settled later on a real build", and the recorded nets that show it.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.caffe.graph import Blob, Graph
 from distcalib.errors import FormatError
-from distcalib.quantize.fusion import QUANTIZABLE, Fused, in_run_order
+from distcalib.quantize.fusion import QUANTIZABLE, Fused
+from distcalib.quantize.grids import INT8, ZERO_POINT, Grid, Params, input_grid
+from distcalib.quantize.kept import Pass, Reading
+from distcalib.quantize.memory import run_pass
 
-INT8 = 8
-# The u8 that stands for zero in the input of a layer with force_u8_input.
-ZERO_POINT = 128
-Params = Mapping[str, caffe_pb2.QuantizationParameter]
+__all__ = [
+    "INT8",
+    "ZERO_POINT",
+    "Grid",
+    "Params",
+    "Reading",
+    "Storage",
+    "input_grid",
+    "params_of",
+    "runs_int8",
+    "storage",
+    "weight_integers",
+]
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Integers q standing for q/scale: u8 in [0, 255], or s8 in [-128, 127] if `signed`."""
+class Storage(Mapping[Blob, Grid]):
+    """The grid of every value that is stored as integers when it is made; values not in it are FP32.
 
-    scale: float
-    signed: bool
+    Values inside a fused group are never stored and are not in it. What an iteration does beside that is in `run`.
+    """
 
-    @property
-    def low(self) -> int:
-        """Smallest integer."""
-        return -128 if self.signed else 0
+    def __init__(self, run: Pass) -> None:
+        self.run = run
 
-    @property
-    def high(self) -> int:
-        """Largest integer."""
-        return 127 if self.signed else 255
+    def __getitem__(self, blob: Blob) -> Grid:
+        return self.run.stored[blob]
 
-    def __str__(self) -> str:
-        return f"{'s8' if self.signed else 'u8'}/{self.scale:.6g}"
+    def __iter__(self) -> Iterator[Blob]:
+        return iter(self.run.stored)
+
+    def __len__(self) -> int:
+        return len(self.run.stored)
 
 
 def params_of(graph: Graph) -> dict[str, caffe_pb2.QuantizationParameter]:
@@ -76,55 +86,16 @@ def _first_wrong(field: str, scales: Sequence[float], count_fits: bool, fits: Ca
     return next((f"{field} {scale:g}" for scale in scales if not fits(scale)), None)
 
 
-def runs_int8(fused: Fused, params: Params, stored: Mapping[Blob, Grid]) -> bool:
-    """Whether the group multiplies integers: it has a quantization_param, and no FP32 residual
-    (`residual_fp32_shortcut`).
+def runs_int8(fused: Fused, params: Params, stored: Storage) -> bool:
+    """Whether the group multiplies integers: it has a quantization_param, and no FP32 residual that would have to be
+    stored INT8 (`residual_fp32_shortcut`).
     """
-    if fused.name not in params:
-        return False
-    return fused.residual is None or fused.residual in stored
+    return fused.name in params and fused.name in stored.run.int8
 
 
-def input_grid(param: caffe_pb2.QuantizationParameter) -> Grid:
-    """The grid that a quantized layer rounds its input to."""
-    return Grid(param.scale_in[0], param.is_negative_input)
-
-
-def storage(graph: Graph, fused: Mapping[str, Fused], params: Params) -> dict[Blob, Grid]:
-    """The grid of every value that is stored as integers; values not in it are FP32.
-
-    Values inside a fused group are never stored and are not in it.
-    """
-    stored: dict[Blob, Grid] = {}
-    for node, group in in_run_order(graph, fused):
-        grid = layer_grid(node, stored) if group is None else _group_grid(group, params, stored)
-        if grid is not None:
-            stored.update((top, grid) for top in node.tops)
-    return stored
-
-
-def _group_grid(group: Fused, params: Params, stored: Mapping[Blob, Grid]) -> Grid | None:
-    if not runs_int8(group, params, stored):
-        return None
-    param = params[group.name]
-    if group.residual is not None:
-        # The sum is stored in the residual's type, and bw_layer_out is ignored.
-        return Grid(param.scale_out[0], stored[group.residual].signed)
-    if param.bw_layer_out != INT8:
-        return None
-    return Grid(param.scale_out[0], signed=not group.nonnegative)
-
-
-def layer_grid(node: Node, stored: Mapping[Blob, Grid]) -> Grid | None:
-    """The grid of the tops of a layer that is in no fused group; None for FP32."""
-    grids = [stored.get(blob) for blob in node.bottoms]
-    if node.type in ("ReLU", "Split", "Pooling"):
-        return grids[0]
-    if node.type == "Concat":
-        present = [grid for grid in grids if grid is not None]
-        if len(present) == len(grids) and len({grid.signed for grid in present}) == 1:
-            return Grid(min(grid.scale for grid in present), present[0].signed)
-    return None
+def storage(graph: Graph, fused: Mapping[str, Fused], params: Params) -> Storage:
+    """How the net with the quantization_params `params` stores its values."""
+    return Storage(run_pass(graph, fused, lambda group, source, residual: params.get(group.name)))
 
 
 def weight_integers(weight: NDArray[np.float32], scales: NDArray[np.float64]) -> NDArray[np.int8]:

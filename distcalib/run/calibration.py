@@ -24,7 +24,15 @@ from distcalib.run.build import CaffeBuild, open_build
 from distcalib.run.checks import net_problems
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
-from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
+from distcalib.run.deliverable import (
+    Deliverable,
+    deliver,
+    deliver_plain,
+    engines_written,
+    mended,
+    mended_base,
+    with_params,
+)
 from distcalib.run.framing import frame_note
 from distcalib.run.isa import Isa, isa_here, known_isa
 from distcalib.run.measuring import Measuring, Results
@@ -107,6 +115,7 @@ class _Run:
         base = _for_folder(open_net(self.model), self.target.folder)
         _refuse_quantized(base)
         metric = _checked(base, options)
+        base = mended_base(base, self.reporter.note)
         quantizer = Quantizer(base.graph, options)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
@@ -157,6 +166,9 @@ class _Run:
             session.check_files()
             report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
+            engines = engines_written(base, found.made.net)
+            if engines:
+                self.reporter.note(f"written with engine {engines}: else Intel Caffe could not run the file rightly")
             if found.interrupted:
                 raise Interrupted(report)
         return report
@@ -245,7 +257,7 @@ class _Run:
         for param in params.values():
             for scales in (param.scale_in, param.scale_out, param.scale_params):
                 scales[:] = [1.0] * len(scales)
-        text = Deliverable(with_params(base, params)).text()
+        text = Deliverable(mended(with_params(base, params))).text()
         report = self._report(text, base, metric, quantizer, winner, Results(), isa_here(self.options.isa))
         self.target.write(text, report)
         return report

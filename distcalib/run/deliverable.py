@@ -3,7 +3,7 @@
 What is measured is made from the same object as what is written, so that the two cannot differ.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import force_u8
 from distcalib.quantize.fusion import QUANTIZABLE
+from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.scales import Calibration
 from distcalib.run.net import Net, make_net
 
@@ -61,14 +62,48 @@ def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Delive
             layer.CopyFrom(forced.data)
         elif before == group.node.layer:
             layer.CopyFrom(forced.convolution)
-    return Deliverable(make_net(base.path, full), {first: forced.blobs})
+    return Deliverable(mended(make_net(base.path, full)), {first: forced.blobs})
 
 
 def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
     """The files of `candidate` as `deliver` makes them without -fu; its INT8 layers have their corrected biases."""
     corrected = {name: calibration.corrected[name] for name in candidate.int8_layers if name in calibration.corrected}
-    net = with_params(base, calibration.params(candidate))
+    net = mended(with_params(base, calibration.params(candidate)))
     return Deliverable(with_bias(net, corrected) if corrected else net, {**calibration.equalized, **corrected})
+
+
+def mended(net: Net) -> Net:
+    """The net with the `engine` of each layer that Intel Caffe would else abort at, or compute nonsense with.
+
+    Raises UnsupportedError for what no engine mends.
+    """
+    engines = mending_engines(net.test.layer, net.name)
+    if not engines:
+        return net
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(net.full)
+    for layer in full.layer:
+        if layer.name in engines:
+            layer.engine = engines[layer.name]
+    return make_net(net.path, full)
+
+
+def engines_written(before: Net, after: Net) -> str:
+    """The engines that `after` names and `before` does not, by layer, for the user."""
+    layers = zip(before.full.layer, after.full.layer, strict=True)
+    return ", ".join(f"\"{new.engine}\" on '{new.name}'" for old, new in layers if old.engine != new.engine)
+
+
+def mended_base(base: Net, note: Callable[[str], None]) -> Net:
+    """The FP32 net as Intel Caffe can run it, which is what is measured and quantized; `note` tells the user."""
+    found = mended(base)
+    engines = engines_written(base, found)
+    if engines:
+        note(
+            f"{base.name}: as it is, Intel Caffe cannot run it rightly in FP32 (`distcalib inspect` says why); it is "
+            f"measured and written with engine {engines}"
+        )
+    return found
 
 
 def with_bias(base: Net, names: Collection[str]) -> Net:

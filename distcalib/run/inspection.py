@@ -7,6 +7,7 @@ from pathlib import Path
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.caffe.steps import runs_on_caffe
 from distcalib.data import DATA_TYPES, VARIES, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
@@ -111,7 +112,8 @@ def _int8_text(
         out = "FP32" if param.bw_layer_out != 8 else f"{param.scale_out[0]:.6g}"
         return f"INT8: in {kind} {param.scale_in[0]:.6g}, weights {weights}, out {out}"
     if node.name in params:
-        return "has scales, runs FP32: its residual is FP32"
+        own = runs_on_caffe(node.layer)
+        return f"has scales, runs FP32: {'in an engine without INT8' if own else 'its residual is FP32'}"
     reason = quantizer.refused.get(node.name)
     return "quantizable" if reason is None else f"FP32: {reason}"
 

@@ -7,12 +7,13 @@ import numpy as np
 from google.protobuf import text_format
 
 from distcalib.caffe import Weights
-from distcalib.caffe.caffe_pb2 import NetParameter
+from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter, QuantizationParameter
 from distcalib.caffe.graph import Blob, Graph, build_graph
+from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 
-INPUT = 'layer { name: "x" type: "Input" top: "x" }'
+INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }'
 
 
 def layer(kind: str, name: str, bottoms: str, top: str = "", param: str = "") -> str:
@@ -40,6 +41,18 @@ def make_graph(*layers: str) -> Graph:
     """The graph of an input `x` and these layers."""
     net = text_format.Parse("\n".join([INPUT, *layers]), NetParameter())
     return build_graph(net.layer, "net.prototxt")
+
+
+def mended_graph(graph: Graph, params: Mapping[str, QuantizationParameter] | None = None) -> Graph:
+    """`graph` with these parameters, and with the engines that `calibrate` writes."""
+    layers = [LayerParameter.FromString(node.layer.SerializeToString()) for node in graph]
+    for made in layers:
+        if params is not None and made.name in params:
+            made.quantization_param.CopyFrom(params[made.name])
+    engines = mending_engines(layers, "net.prototxt")
+    for made in layers:
+        made.engine = engines.get(made.name, made.engine)
+    return build_graph(layers, "net.prototxt")
 
 
 def value(text: str) -> Blob:

@@ -1,14 +1,17 @@
-"""What a quantized net must keep to, so that Intel Caffe computes what was measured: intel-caffe.md, "INT8 arithmetic".
+"""What a quantized net must keep to, so that Intel Caffe computes what was measured: intel-caffe.md, "INT8 arithmetic"
+and "Settled later on a real build".
 
 Told a second time, from the layers of the file alone and without distcalib.quantize: what the calibrator believes of
-fusion and storage is not asked for. `violations` of a file that the calibrator wrote must be empty.
+fusion and storage is not asked for; which layers Intel Caffe's compiler puts together is (distcalib.caffe).
+`violations` of a file that the calibrator wrote must be empty.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from distcalib.caffe.caffe_pb2 import EltwiseParameter, LayerParameter, PoolingParameter, QuantizationParameter
+from distcalib.caffe.graph import Run, build_graph
 
 Value = tuple[str, int]
 """A blob's name and how often it was written before: equal to distcalib's Blob."""
@@ -16,6 +19,7 @@ Stored = tuple[float, bool]
 """Scale, and whether it is s8."""
 
 MULTIPLY = ("Convolution", "InnerProduct")
+MKLDNN = ("Pooling", "ReLU", "LRN", "BatchNorm", "Eltwise", "Concat")
 KEEP = ("ReLU", "Split", "Pooling", "Concat")
 
 
@@ -44,7 +48,6 @@ class Step:
     relu: float | None = None
     residual: Value | None = None
     eltwise: int | None = None
-    inside: set[int] = field(default_factory=set)
 
     @property
     def out(self) -> Value:
@@ -56,76 +59,95 @@ class Step:
         return self.layer.quantization_param if quantized else None
 
 
+def _step(run: Run) -> Step:
+    step, reads = run.step, [(blob.name, blob.version) for blob in run.reads if blob is not None]
+    residual = reads.pop() if step.summed else None
+    makes = [(blob.name, blob.version) for blob in run.makes]
+    return Step(step.layer, step.parts["layer"], reads, makes, step.relu, residual, step.parts.get("eltwise"))
+
+
 class File:
     """A quantized TEST net as Intel Caffe runs it."""
 
     def __init__(self, layers: Sequence[LayerParameter]) -> None:
-        self.steps: list[Step] = []
-        writes: dict[str, int] = {}
-        for index, layer in enumerate(layers):
-            reads = [(name, writes[name]) for name in layer.bottom]
-            for name in layer.top:
-                writes[name] = writes.get(name, -1) + 1
-            self.steps.append(Step(layer, index, reads, [(name, writes[name]) for name in layer.top]))
-        self.plain = list(self.steps)
-        self._fuse()
+        graph = build_graph(layers, "net")
+        self.troubles = [one.said for one in graph.troubles]
+        self.layers = layers
+        self.steps = [_step(run) for run in graph.runs if run.step.last is not None]
         self.maker = {value: step for step in self.steps for value in step.makes}
         self.readers: dict[Value, list[Step]] = {}
         for step in self.steps:
             for value in dict.fromkeys([*step.reads, *([step.residual] if step.residual else [])]):
                 self.readers.setdefault(value, []).append(step)
         self.stored: dict[Value, Stored] = {}
+        """As they are made."""
+        self.found: dict[tuple[int, Value], Stored | None] = {}
+        """As the step with this index finds them: FP32 becomes INT8 at the first INT8 layer that reads it plain."""
+        self.layout: dict[tuple[int, Value], str] = {}
+        """plain, blocks or nhwc, as the step finds them; FP32 convolutions read less than 8 channels as they are."""
+        self.channels: dict[Value, int] = {}
+        self._follow()
+
+    def _count(self, step: Step) -> int:
+        """Channels of what the step makes."""
+        if step.layer.type in MULTIPLY:
+            own = step.layer.convolution_param if step.layer.type == "Convolution" else step.layer.inner_product_param
+            return own.num_output
+        counts = [self.channels[value] for value in step.reads]
+        return sum(counts) if step.layer.type == "Concat" else counts[0] if counts else 2
+
+    def _follow(self) -> None:
+        now: dict[Value, Stored | None] = {}
+        lies: dict[Value, str] = {}
+        same: dict[Value, Value] = {}
         for step in self.steps:
+            reads = [*step.reads, *([step.residual] if step.residual else [])]
+            for value in reads:
+                root = same.get(value, value)
+                self.found[step.index, value], self.layout[step.index, value] = now[root], lies[root]
+            if step.layer.type == "Split":
+                same.update((value, same.get(step.reads[0], step.reads[0])) for value in step.makes)
             kept = self._stores(step)
             if kept is not None:
                 self.stored.update(dict.fromkeys(step.makes, kept))
+            if step.layer.type in MULTIPLY:
+                first = same.get(step.reads[0], step.reads[0])
+                if lies[first] == "plain" and self.int8(step) and step.param is not None:
+                    now[first], lies[first] = (step.param.scale_in[0], step.param.is_negative_input), "nhwc"
+                elif lies[first] == "plain" and step.layer.type == "Convolution" and self.channels[step.reads[0]] >= 8:
+                    lies[first] = "blocks"
+            for value in step.makes:
+                now[value], lies[value] = kept, self._lies(step, kept)
+                self.channels[value] = self._count(step)
+            if step.residual is not None:
+                root = same.get(step.residual, step.residual)
+                now[root], lies[root] = kept, lies[step.out]
 
-    def _alone(self, value: Value) -> Step | None:
-        """The one layer that reads `value`, if it is one."""
-        readers = [step for step in self.plain if value in step.reads]
-        return readers[0] if len(readers) == 1 else None
-
-    def _fuse(self) -> None:
-        """BatchNorm and Scale, ReLU, and the sum onto what was there before, into the convolution."""
-        ready = {value: step.index for step in self.plain for value in step.makes}
-        gone: set[int] = set()
-
-        def take(step: Step, kinds: str, fits: Callable[[LayerParameter], bool] = lambda layer: True) -> Step | None:
-            following = self._alone(step.out)
-            if following is None or following.layer.type != kinds or not fits(following.layer):
-                return None
-            step.inside.add(following.index)
-            step.makes = following.makes
-            return following
-
-        convolutions = [step for step in self.plain if step.layer.type in MULTIPLY]
-        for step in convolutions:
-            if step.layer.type == "Convolution" and take(step, "BatchNorm"):
-                take(step, "Scale")
-            relu = take(step, "ReLU")
-            step.relu = None if relu is None else relu.layer.relu_param.negative_slope
-            ready[step.out] = step.index
-        for step in convolutions:
-            summed = self._alone(step.out)
-            if step.layer.type != "Convolution" or step.relu is not None or summed is None or not _is_sum(summed):
-                continue
-            other = next(value for value in summed.reads if value != step.out)
-            if ready[other] > step.index:
-                continue
-            step.residual, step.eltwise, step.makes = other, summed.index, summed.makes
-            step.inside.add(summed.index)
-            relu = take(step, "ReLU")
-            step.relu = None if relu is None else relu.layer.relu_param.negative_slope
-            ready[step.out] = step.index
-        for step in convolutions:
-            gone |= step.inside
-        # A convolution runs where the last of what is inside it stands: all that it reads is there by then.
-        order = [(max([step.index, *step.inside]), step) for step in self.plain if step.index not in gone]
-        self.steps = [step for _, step in sorted(order, key=lambda pair: pair[0])]
+    def _lies(self, step: Step, kept: Stored | None) -> str:
+        """How what the step makes lies in memory."""
+        if kept is not None or (step.layer.type == "Convolution" and self.int8(step)):
+            return "nhwc"
+        if step.layer.type == "Convolution":
+            return "blocks"
+        if step.layer.engine == "CAFFE" or step.layer.type not in MKLDNN:
+            return "plain"
+        found = [self.layout[step.index, value] for value in step.reads]
+        kinds = {self.found[step.index, value] is None for value in step.reads}
+        if step.layer.type == "Concat":
+            if kinds != {True}:
+                return "plain"
+            ends = all(self.channels[value] % 8 == 0 for value in step.reads)
+            return ("blocks" if ends else "plain") if "blocks" in found else "nhwc" if "nhwc" in found else "plain"
+        if step.layer.type == "Eltwise" and kinds != {True}:
+            return "plain"
+        return next((name for name in ("blocks", "nhwc") if name in found), "plain")
 
     def int8(self, step: Step) -> bool:
         """Whether Intel Caffe multiplies integers there."""
-        return step.param is not None and (step.residual is None or step.residual in self.stored)
+        return step.param is not None and (step.residual is None or self._at(step, step.residual) is not None)
+
+    def _at(self, step: Step, value: Value) -> Stored | None:
+        return self.found[step.index, value]
 
     def _stores(self, step: Step) -> Stored | None:
         """How Intel Caffe keeps what the step makes."""
@@ -134,15 +156,26 @@ class File:
             if not self.int8(step):
                 return None
             if step.residual is not None:
-                return param.scale_out[0], self.stored[step.residual][1]
+                residual = self._at(step, step.residual)
+                assert residual is not None
+                return param.scale_out[0], residual[1]
             return (param.scale_out[0], step.relu != 0.0) if param.bw_layer_out == 8 else None
-        if step.layer.type not in KEEP:
+        if step.layer.type not in KEEP or step.layer.engine == "CAFFE":
             return None
-        found = [self.stored.get(value) for value in step.reads]
+        found = [self._at(step, value) for value in step.reads]
         kept = [one for one in found if one is not None]
         if len(kept) < len(found) or len({signed for _, signed in kept}) > 1:
             return None
+        if step.layer.type == "Pooling" and self._is_sum(step.reads[0]):
+            return kept[0][0], False
         return min(kept)
+
+    def _is_sum(self, value: Value) -> bool:
+        """Whether a fused sum with a ReLU made it: a pooling takes that for u8, whatever it is stored as."""
+        maker = self.maker[value]
+        if maker.layer.type == "Split":
+            return self._is_sum(maker.reads[0])
+        return maker.residual is not None and maker.relu is not None
 
     def read_as_integers(self, value: Value) -> bool:
         """Whether an INT8 layer takes `value` as it is stored."""
@@ -179,12 +212,6 @@ class File:
         return found
 
 
-def _is_sum(step: Step) -> bool:
-    param = step.layer.eltwise_param
-    plain = param.operation == EltwiseParameter.SUM and all(c == 1.0 for c in param.coeff)
-    return step.layer.type == "Eltwise" and plain and len(step.reads) == 2 and step.reads[0] != step.reads[1]
-
-
 def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-6)
 
@@ -199,12 +226,39 @@ def violations(
     """
     file, flags = File(layers), flags or Flags()
     found = [said for step in file.steps if step.param is not None for said in _of_layer(file, step, flags, largest)]
-    return [*found, *_of_eltwises(file), *_of_concats(file, flags)]
+    return [*found, *aborts(file), *_of_concats(file, flags)]
+
+
+def aborts(file: File) -> Iterator[str]:
+    """Where Intel Caffe aborts, drops a residual, or adds what it takes for something else."""
+    yield from file.troubles
+    for step in file.steps:
+        name, kind = step.layer.name, step.layer.type
+        found = [file.found[step.index, value] for value in step.reads]
+        if step.residual is not None:
+            stored, lies = file.found[step.index, step.residual], file.layout[step.index, step.residual]
+            if stored is not None and step.param is None:
+                yield f"{name}: is FP32, and its residual {step.residual} is INT8"
+            if stored is None and lies != "blocks":
+                yield f"{name}: does not add its FP32 residual {step.residual}, which lies {lies}"
+            if step.residual == step.reads[0]:
+                yield f"{name}: is summed onto its own input"
+        if step.layer.engine == "CAFFE":
+            continue
+        if kind == "BatchNorm" and found[0] is not None:
+            yield f"{name}: BatchNorm of integers"
+        if kind == "Eltwise" and step.layer.eltwise_param.operation != EltwiseParameter.SUM:
+            yield f"{name}: is no sum"
+        if kind == "Eltwise" and None not in found and len({stored[1] for stored in found if stored}) == 1:
+            yield f"{name}: is not fused and has INT8 inputs of one type"
+        flat = [value for value in step.reads if file.maker[value].layer.type == "InnerProduct"]
+        if kind in ("Eltwise", "Concat", "ReLU") and any(value in file.stored for value in flat):
+            yield f"{name}: reads the integers of an InnerProduct"
 
 
 def _of_layer(file: File, step: Step, flags: Flags, largest: Mapping[Value, float] | None) -> Iterator[str]:
     param, name = step.layer.quantization_param, step.layer.name
-    first = next((other.index for other in file.plain if other.layer.type == "Convolution"), None)
+    first = next((i for i, layer in enumerate(file.layers) if layer.type == "Convolution"), None)
     if step.index == first and not flags.enable_1st_conv:
         yield f"{name}: is the first convolution"
     if step.layer.type == "InnerProduct" and not flags.fc_int8:
@@ -228,13 +282,17 @@ def _of_layer(file: File, step: Step, flags: Flags, largest: Mapping[Value, floa
 
 def _of_input(file: File, step: Step, flags: Flags, largest: Mapping[Value, float] | None) -> Iterator[str]:
     param, name, value = step.layer.quantization_param, step.layer.name, step.reads[0]
-    stored, maker = file.stored.get(value), file.maker[value]
+    stored, maker = file.found[step.index, value], file.maker[value]
     negative = stored[1] if stored else not file.never_negative(value)
     if param.is_negative_input != negative:
         yield f"{name}: is_negative_input {param.is_negative_input}, its input {value} is stored {stored}"
     average = maker.layer.type == "Pooling" and maker.layer.pooling_param.pool == PoolingParameter.AVE
     if stored is None or (average and flags.disable_cac_unify):
-        if largest is not None and not _same(param.scale_in[0], (127 if negative else 255) / largest[value]):
+        if (
+            largest is not None
+            and value in largest
+            and not _same(param.scale_in[0], (127 if negative else 255) / largest[value])
+        ):
             yield f"{name}: scale_in {param.scale_in[0]} is not of the range of {value}, stored {stored}"
     elif param.scale_in[0] != stored[0]:
         yield f"{name}: scale_in {param.scale_in[0]}, its input {value} is stored {stored}"
@@ -242,7 +300,8 @@ def _of_input(file: File, step: Step, flags: Flags, largest: Mapping[Value, floa
 
 def _of_output(file: File, step: Step, flags: Flags, largest: Mapping[Value, float] | None) -> Iterator[str]:
     param, name = step.layer.quantization_param, step.layer.name
-    signed = step.relu != 0.0 if step.residual is None else file.stored[step.residual][1]
+    residual = None if step.residual is None else file.found[step.index, step.residual]
+    signed = step.relu != 0.0 if residual is None else residual[1]
     if step.residual is not None:
         if param.bw_layer_out != 8:
             yield f"{name}: bw_layer_out {param.bw_layer_out} is ignored on a sum with an INT8 residual"
@@ -257,10 +316,14 @@ def _of_output(file: File, step: Step, flags: Flags, largest: Mapping[Value, flo
         yield f"{name}: FP32 output, and an INT8 layer reads it"
     if param.bw_layer_out != 8 or largest is None or (flags.unify_concat_scales and step.residual is None):
         return
+    if step.out not in largest:  # what is fused in the FP32 net stands apart here, for a layer in front has an engine
+        return
     end = 127 if signed else 255
     if flags.unsigned_range and step.residual is None and step.relu is None:
         end = 255
-    if not _same(param.scale_out[0], end / largest[step.out]):
+    # Where a layer in front has an engine, a ReLU may be fused here that is not in the FP32 net.
+    sizes = [size for value, size in largest.items() if value[0] == step.out[0]]
+    if not any(_same(param.scale_out[0], end / size) for size in sizes):
         yield f"{name}: scale_out {param.scale_out[0]} is not {end}/{largest[step.out]}"
 
 
@@ -270,14 +333,6 @@ def _could_store(file: File, step: Step, flags: Flags) -> bool:
     into_concat = any(reader.layer.type == "Concat" for reader in readers)
     direct = [reader for reader in readers if file.int8(reader) and reader.reads[0] == step.out]
     return len(direct) == len(readers) > 0 and not into_concat
-
-
-def _of_eltwises(file: File) -> Iterator[str]:
-    for step in file.steps:
-        if step.layer.type == "Eltwise":
-            signs = [file.stored[value][1] for value in step.reads if value in file.stored]
-            if len(signs) > len(set(signs)):
-                yield f"{step.layer.name}: is not fused and has two INT8 inputs of one type"
 
 
 def _of_concats(file: File, flags: Flags) -> Iterator[str]:

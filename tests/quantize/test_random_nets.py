@@ -11,12 +11,13 @@ import pytest
 
 from distcalib.caffe.caffe_pb2 import QuantizationParameter
 from distcalib.caffe.graph import Blob
+from distcalib.caffe.steps import CAFFE, UNFUSED
 from distcalib.quantize.candidate import Candidate
-from distcalib.quantize.fusion import Fused
+from distcalib.quantize.fusion import Fused, find_fused
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
-from distcalib.quantize.storage import Grid, input_grid, runs_int8, storage
-from tests.quantize.nets import make_graph, random_net, weights_of
+from distcalib.quantize.storage import Storage, input_grid, runs_int8, storage
+from tests.quantize.nets import make_graph, mended_graph, random_net, weights_of
 
 KEEP_INTEGERS = ("ReLU", "Split", "Pooling", "Concat")
 
@@ -27,15 +28,16 @@ class Made:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         rng = random.Random(seed)
-        self.graph = make_graph(*random_net(rng))
-        self.quantizer = Quantizer(self.graph, Options(enable_1st_conv=rng.random() < 0.5))
-        self.groups = self.quantizer.groups
+        base = mended_graph(make_graph(*random_net(rng)))
+        self.quantizer = Quantizer(base, Options(enable_1st_conv=rng.random() < 0.5))
         self.ranges = {blob: Range(-rng.uniform(0.1, 9), rng.uniform(0.1, 9)) for blob in self.quantizer.observed}
-        calibration = Calibration(self.quantizer, self.ranges, weights_of(self.graph))
+        calibration = Calibration(self.quantizer, self.ranges, weights_of(base))
         order = self.quantizer.space.order
         self.candidate: Candidate = self.quantizer.space.candidate(n for n in order if rng.random() < 0.8)
         self.params: dict[str, QuantizationParameter] = calibration.params(self.candidate)
-        self.stored: dict[Blob, Grid] = storage(self.graph, self.groups, self.params)
+        self.graph = mended_graph(base, self.params)
+        self.groups = find_fused(self.graph)
+        self.stored: Storage = storage(self.graph, self.groups, self.params)
 
     def read_as_integers(self, blob: Blob) -> bool:
         """Whether an INT8 layer reads `blob`, or what layers that keep integers make of it."""
@@ -65,7 +67,8 @@ def test_params_are_of_layers_that_run_int8(nets: list[Made]) -> None:
 
 def test_no_int8_layer_rounds_its_input_again(nets: list[Made]) -> None:
     for net, group, param, where in groups(nets):
-        assert net.stored.get(group.input) in (None, input_grid(param)), where
+        reading = net.stored.run.reads[group.node.index][0]
+        assert reading.grid in (None, input_grid(param)), where
 
 
 def test_every_scale_out_is_of_the_range_and_the_stored_type(nets: list[Made]) -> None:
@@ -76,7 +79,9 @@ def test_every_scale_out_is_of_the_range_and_the_stored_type(nets: list[Made]) -
         else:
             largest = (127 if grid.signed else 255) / grid.scale
             assert param.bw_layer_out == 8, where
-            assert largest == pytest.approx(net.ranges[group.output].max_abs, rel=1e-6), where
+            # Where a layer in front has an engine, a ReLU may be fused here that is not in the FP32 net.
+            seen = [found.max_abs for blob, found in net.ranges.items() if blob.name == group.output.name]
+            assert any(largest == pytest.approx(size, rel=1e-6) for size in seen), where
 
 
 def test_u8_stores_no_value_that_can_be_negative(nets: list[Made]) -> None:
@@ -88,7 +93,8 @@ def test_u8_stores_no_value_that_can_be_negative(nets: list[Made]) -> None:
 def test_integers_are_stored_where_they_are_read(nets: list[Made]) -> None:
     for net, group, _, where in groups(nets):
         if group.output not in net.stored:
-            assert group.name in net.quantizer.fp32_outputs or not net.read_as_integers(group.output), where
+            fp32 = group.name in net.quantizer.fp32_outputs or group.residual is not None
+            assert fp32 or not net.read_as_integers(group.output), where
         elif group.residual is None:
             assert net.read_as_integers(group.output), where
 
@@ -96,22 +102,29 @@ def test_integers_are_stored_where_they_are_read(nets: list[Made]) -> None:
 def test_stored_types_are_those_foreseen(nets: list[Made]) -> None:
     for net in nets:
         for blob, grid in net.stored.items():
-            assert net.quantizer.stored_signed(blob) == grid.signed, f"seed {net.seed}: {blob}"
+            # None: FP32 that an INT8 layer has rounded, and what is made of that
+            assert net.quantizer.stored_signed(blob) in (None, grid.signed), f"seed {net.seed}: {blob}"
+        for group in net.groups.values():
+            if group.output in net.stored and group.output in net.quantizer.observed:
+                foreseen = net.quantizer.stored_signed(group.output)
+                assert foreseen == net.stored[group.output].signed, f"seed {net.seed}: {group.name}"
 
 
 def test_integers_of_one_type_do_not_meet_in_an_eltwise_that_is_not_fused(nets: list[Made]) -> None:
     for net in nets:
         fused = {group.eltwise for group in net.groups.values()}
         for node in net.graph:
-            if node.type == "Eltwise" and node not in fused:
+            if node.type == "Eltwise" and node not in fused and node.layer.engine != "CAFFE":
                 signs = [net.stored[blob].signed for blob in node.bottoms if blob in net.stored]
-                assert len(signs) == len(set(signs)), f"seed {net.seed}: {node.name}"
+                assert len(signs) < len(node.bottoms) or len(set(signs)) > 1, f"seed {net.seed}: {node.name}"
 
 
 def test_random_nets_show_all_that_they_should(nets: list[Made]) -> None:
     """The properties above are not empty: what they speak of occurs often."""
     sums = [net.stored[group.output].signed for net, group, _, _ in groups(nets) if group.residual is not None]
     concats = [node for net in nets for node in net.graph if node.type == "Concat" and node.tops[0] in net.stored]
-    assert min(sums.count(True), sums.count(False), len(concats)) > 30
-    assert sum(bool(net.quantizer.fp32_outputs) for net in nets) > 30
+    assert min(sums.count(True), sums.count(False), len(concats)) > 10
+    assert sum(bool(net.quantizer.fp32_outputs) for net in nets) > 20
+    engines = [node.layer.engine for net in nets for node in net.graph]
+    assert min(engines.count(UNFUSED), engines.count(CAFFE)) > 100
     assert sum(len(net.candidate.int8) < len(net.quantizer.space.order) for net in nets) > 100

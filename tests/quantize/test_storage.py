@@ -72,9 +72,21 @@ POOL = layer("Pooling", "p", "c")
         pytest.param({"c": q(7)}, [C, G, layer("Concat", "k", "c g")], {"c": "s8/7"}, id="concat_with_fp32"),
         pytest.param(
             {"c": q(7), "g": q(6)},
-            [C, G, eltwise("e", "c g", "operation: MAX")],
-            {"c": "s8/7", "g": "s8/6"},
+            [C, G, layer("Pooling", "p", "g"), eltwise("e", "c p")],
+            {"c": "s8/7", "g": "s8/6", "p": "s8/6", "e": "s8/1"},
             id="eltwise_that_is_not_fused",
+        ),
+        pytest.param(
+            {"c": q(7), "g": q(6)},
+            [C, G, eltwise("e", "c g", "operation: MAX")],
+            {"c": "s8/7", "e": "s8/6"},
+            id="maximum_is_a_sum",
+        ),
+        pytest.param(
+            {"c": q(7), "g": q(6)},
+            [C, G, eltwise("e", "c g"), relu("r", "e"), layer("Pooling", "p", "e")],
+            {"c": "s8/7", "e#1": "s8/6", "p": "u8/6"},
+            id="pooling_of_a_sum",
         ),
         pytest.param(
             {"c": q(7), "d": q(6)},
