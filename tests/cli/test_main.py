@@ -302,7 +302,7 @@ def test_ctrl_c_or_sigterm_ends_a_run_at_once_and_leaves_nothing(
         assert process.stdout is not None
         assert process.stdout.readline().endswith("starting actors\n")
         if moment == "in the middle":
-            assert process.stdout.readline().startswith("FP32 and ranges: ")
+            assert any(line.startswith("FP32 and ranges: ") for line in process.stdout)  # behind notes of the CPU
         time.sleep(0.5)
         begun = time.monotonic()
         os.killpg(process.pid, how)

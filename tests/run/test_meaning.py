@@ -10,7 +10,6 @@ from distcalib.errors import DataError
 from distcalib.metrics import Detections, Partial, PartialScore
 from distcalib.run.meaning import Rests
 from distcalib.run.net import open_net
-from tests.every import every
 from tests.run.tiny import BATCH, Tiny, make_tiny
 from tests.run.tiny_ssd import make_tiny_ssd
 
@@ -49,7 +48,8 @@ def rests(tiny: Tiny, values: Sequence[PartialScore], metric: str = "accuracy-to
 def test_warnings_of_an_accuracy(tiny: Tiny, n_hits: int, n: int, tolerance: float, said: list[str]) -> None:
     found = rests(tiny, [Partial(n_hits, n)]).warnings(n_hits / n, tolerance)
     assert len(found) == len(said)
-    assert every(text in warning for text, warning in zip(said, found, strict=True))
+    for text, warning in zip(said, found, strict=True):
+        assert text in warning
 
 
 def test_warnings_of_top_2_know_its_chance(tiny: Tiny) -> None:
