@@ -16,7 +16,7 @@ from distcalib.cli.arguments import (
     memory_line,
     model_of,
 )
-from distcalib.cli.console import ConsoleReporter
+from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
 from distcalib.run.evaluation import evaluate
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         print(result.to_json(), end="")
     else:
         for line in lines(result):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(console, line)
     return OK
 
 

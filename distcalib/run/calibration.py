@@ -13,7 +13,7 @@ from pathlib import Path
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
-from distcalib.measure.interrupts import was_terminated
+from distcalib.measure.interrupts import ended_by
 from distcalib.metrics import average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
@@ -32,7 +32,7 @@ from distcalib.run.observing import Observing
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.run_record import CTRL_C, SIGTERM, Interrupted, RunRecord
+from distcalib.run.run_record import Interrupted, RunRecord, signal_name
 from distcalib.run.saved import Saved, count_saved
 from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
@@ -183,7 +183,7 @@ class _Run:
                 return replace(found, saved=count_saved(searching, measuring.without, winner))
             return found
         except KeyboardInterrupt:
-            winner_so_far = searching.interrupted(best, by=SIGTERM if was_terminated() else CTRL_C)
+            winner_so_far = searching.interrupted(best, by=signal_name(ended_by()))
             if winner_so_far is None:
                 raise
             made = deliver(base, calibration, winner_so_far)
