@@ -35,7 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Print what the nodes are; exit code 1 if a run would be refused."""
     found = survey(args.address)
-    diagnosis = diagnose(found.nodes, found.silent, args.isa)
+    diagnosis = diagnose(found.nodes, found.silent, args.isa, found.lacks)
     if args.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))
     else:

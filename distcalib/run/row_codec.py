@@ -75,7 +75,7 @@ KINDS: Mapping[str, Kind] = {
     "mean": Kind(
         Partial,
         lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records)],
-        lambda said, _: Partial(*map(_number, said)),
+        lambda said, _: Partial(_number(said[0]), *map(int, said[1:])),
     ),
     "detections": Kind(Detections, _encode_detections, _decode_detections),
 }
