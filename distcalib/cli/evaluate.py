@@ -7,6 +7,7 @@ from distcalib.cli.arguments import (
     add_ap_version,
     add_data,
     add_isa,
+    add_largest,
     add_model,
     add_output,
     add_root,
@@ -40,6 +41,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_ap_version(parser)
     add_data(parser)
     add_skipping(parser)
+    add_largest(parser)
     add_actors(parser)
     add_isa(parser)
     add_root(parser)

@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from distcalib.cli.arguments import add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_largest, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import printable, say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
@@ -24,6 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser, weights_required=False)
+    add_largest(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 

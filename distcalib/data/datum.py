@@ -15,6 +15,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
+from distcalib.data.image_size import size_fault
 
 # The EXIF orientation is ignored on purpose: Caffe's reading as stored (flag -1) ignores it, and OpenCV 2.4 always did.
 AS_STORED = cv2.IMREAD_UNCHANGED
@@ -61,6 +62,8 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
 
 def decode(encoded: bytes, flags: int) -> Bytes:
     """An encoded image as (H, W, C) u8, BGR or one channel; `flags`: AS_STORED, COLOR or GRAY. Raises BadRecord."""
+    if wrong := size_fault(encoded):
+        raise BadRecord(wrong)
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     except (cv2.error, MemoryError) as error:

@@ -68,6 +68,6 @@ def _identity(path: Path, *, ends: bool) -> FileIdentity:
                 digest.update(file.read(_END_BYTES))
                 file.seek(max(0, stat.st_size - _END_BYTES))
                 digest.update(file.read(_END_BYTES))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null byte in the name
         return str(path), -1, -1, b""
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns, digest.digest()

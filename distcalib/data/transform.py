@@ -16,6 +16,7 @@ What differs, on purpose:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ from google.protobuf.message import DecodeError
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixels, decode, planes, times
-from distcalib.data.resize import resize, resize_short_side
+from distcalib.data.resize import resize, resize_short_side, size_wrong
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
 from distcalib.quantize.storage import ZERO_POINT
@@ -146,6 +147,8 @@ def _faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
     if param.HasField("resize_param"):
         if not (param.resize_param.height and param.resize_param.width):
             yield "resize_param needs a height and a width"
+        elif wrong := size_wrong(param.resize_param.height, param.resize_param.width):
+            yield f"resize_param: {wrong}; correct it"
         yield from _resize_faults("resize_param", param.resize_param)
 
 
@@ -175,11 +178,12 @@ def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray
         ) from error
     except DecodeError as error:
         raise DataError(f"{where}: mean_file {path} is no BlobProto; give what compute_image_mean wrote") from error
-    shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    legacy = (blob.num, blob.channels, blob.height, blob.width)
+    shape: tuple[int, ...] = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = np.array(blob.double_data if blob.double_data else blob.data, np.float32)
     if len(shape) == 4 and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) != 3 or not values.size or values.size != np.prod(shape, dtype=np.int64):
+    if len(shape) != 3 or min(shape) < 1 or values.size != prod(shape):
         raise DataError(
             f"{where}: mean_file {path} holds {values.size} values in the shape {times(shape)}; "
             "give the mean of one image, as compute_image_mean writes it"

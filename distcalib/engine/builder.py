@@ -23,6 +23,7 @@ from distcalib.engine.lending import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
+from distcalib.layers.shapes import too_large, why_not
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, own_relu, reads_of
 from distcalib.quantize.storage import Grid, input_grid, params_of, runs_int8, storage
@@ -205,12 +206,16 @@ class _Builder:
                     self.values[node.tops[0]] = self._group(group)
             except (UnsupportedError, WeightsError) as problem:
                 self.problems.append(problem)
-            except RuntimeError as error:  # OpenVINO's own check, such as of a kernel larger than its input
-                at = node if group is None else group.node
-                said = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
-                self.problems.append(
-                    UnsupportedError(f"{self.where}: layer '{at.name}' ({at.type}): its shapes do not fit: {said}")
-                )
+            except Exception as error:
+                bottoms = [self.values[blob] for blob in reads_of(node, group) if blob in self.values]
+                self._cannot(node if group is None else group.node, why_not(error, bottoms))
+            else:
+                if (large := too_large(self.values.get(top) for top in node.tops)) is not None:
+                    self._cannot(node, large)
+                    self.values = {blob: value for blob, value in self.values.items() if blob not in node.tops}
+
+    def _cannot(self, node: Node, reason: str) -> None:
+        self.problems.append(UnsupportedError(f"{self.where}: layer '{node.name}' ({node.type}): {reason}"))
 
     def _data(self, node: Node) -> None:
         for blob in node.tops:

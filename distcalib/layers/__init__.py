@@ -23,7 +23,17 @@ from distcalib.layers import (
 )
 from distcalib.layers.blobs import Blobs, FileBlobs, RandomBlobs, ZeroBlobs
 from distcalib.layers.geometry import Geometry, kernel_geometry
-from distcalib.layers.registry import CONVERTED, REFUSED, Layer, convert, converter, converts, layer_refusal, refusal
+from distcalib.layers.registry import (
+    CONVERTED,
+    REFUSED,
+    Layer,
+    convert,
+    converter,
+    converts,
+    count_fault,
+    layer_refusal,
+    refusal,
+)
 
 __all__ = [
     "CONVERTED",
@@ -40,6 +50,7 @@ __all__ = [
     "convert",
     "converter",
     "converts",
+    "count_fault",
     "deconvolution",
     "eltwise",
     "joining",

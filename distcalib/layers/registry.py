@@ -29,6 +29,7 @@ __all__ = [
     "convert",
     "converter",
     "converts",
+    "count_fault",
     "layer_refusal",
     "refusal",
 ]
@@ -37,7 +38,11 @@ Outputs: TypeAlias = "Output | Sequence[Output]"
 Converter = Callable[..., Outputs]
 """converter(layer, *inputs) -> one output a top; a single top may come without the sequence around it."""
 
+Counts = tuple[int, int | None]
+"""At least, and at most; None: any number."""
+
 _CONVERTERS: dict[str, Converter] = {}
+_COUNTS: dict[str, tuple[Counts, Counts]] = {}
 
 CONVERTED: KeysView[str] = _CONVERTERS.keys()
 """The types that have a converter: a live, set-like view."""
@@ -108,9 +113,7 @@ class Layer:
             raise UnsupportedError(f"{self.where}: {message}")
 
 
-def converts(
-    *types: str, bottoms: tuple[int, int | None] = (1, 1), tops: tuple[int, int | None] = (1, 1)
-) -> Callable[[Converter], Converter]:
+def converts(*types: str, bottoms: Counts = (1, 1), tops: Counts = (1, 1)) -> Callable[[Converter], Converter]:
     """Register a converter under all spellings of its type, for so many (at least, at most) bottoms and tops."""
 
     def register(function: Converter) -> Converter:
@@ -126,6 +129,7 @@ def converts(
             if name in REFUSED:
                 raise ValueError(f"layer type {name} is converted and refused at once")
             _CONVERTERS[name] = checked
+            _COUNTS[name] = bottoms, tops
         return checked
 
     return register
@@ -169,7 +173,20 @@ def convert(layer: Layer, inputs: Sequence[Output]) -> tuple[Output, ...]:
     return outputs
 
 
-def _require_count(layer: Layer, what: str, n: int, bounds: tuple[int, int | None]) -> None:
+def count_fault(layer: LayerParameter) -> str | None:
+    """What is wrong with the number of bottoms or tops, to follow "layer 'x' (Type): "; None if that can be converted,
+    or the type is none that is."""
+    bottoms, tops = ((1, 1), (1, 1)) if layer.type in FOLDING else _COUNTS.get(layer.type, ((0, None), (0, None)))
+    return _wrong_count("bottom", len(layer.bottom), bottoms) or _wrong_count("top", len(layer.top), tops)
+
+
+def _require_count(layer: Layer, what: str, n: int, bounds: Counts) -> None:
+    wrong = _wrong_count(what, n, bounds)
+    layer.require(wrong is None, wrong or "")
+
+
+def _wrong_count(what: str, n: int, bounds: Counts) -> str | None:
     low, high = bounds
     wanted = f"at least {low}" if high is None else str(low) if low == high else f"{low} to {high}"
-    layer.require(n >= low and (high is None or n <= high), f"{n} {what}s are given; {wanted} can be converted")
+    fits = n >= low and (high is None or n <= high)
+    return None if fits else f"{n} {what}s are given; {wanted} can be converted"

@@ -18,7 +18,8 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import ZERO_POINT, params_of
 from distcalib.run.net import Net
 
-MOST_ITERATIONS = 2**31 - 1
+MOST_ITERATIONS = 10_000_000
+"""An iteration is a row, and a place in the order of rows, which are in memory; ImageNet has 50,000 test images."""
 _KINDS = ", ".join(sorted(DATA_TYPES))
 
 
@@ -103,12 +104,30 @@ def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
         raise WeightsError(f"{path}: layer {quoted}: has weights that are NaN or infinite; train or copy it again")
 
 
+def file_stamp(path: Path) -> tuple[int, ...]:
+    """What tells whether a file was changed or replaced since; () where it is not there."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev
+
+
+def refuse_changed(path: Path, stamp: tuple[int, ...]) -> None:
+    """Raise WeightsError for a caffemodel that is another than it was: it is mapped, and to read what was cut off since
+    would end the process (SIGBUS)."""
+    if file_stamp(path) != stamp:
+        raise WeightsError(f"{path}: was changed while the run started; give the same command again once it is whole")
+
+
 def check_iterations(n_iterations: int, flag: str = "-i") -> None:
-    """Raise OptionError for less than one iteration, and for more than Caffe itself can count."""
+    """Raise OptionError for less than one iteration, and for more than can be kept in memory."""
     if n_iterations < 1:
         raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
     if n_iterations > MOST_ITERATIONS:
-        raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
+        raise OptionError(
+            f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size, and raise batch_size"
+        )
 
 
 def _padding_problems(graph: Graph, data: Node) -> Iterator[str]:

@@ -22,6 +22,7 @@ from distcalib.caffe.graph import Graph, build_graph
 from distcalib.data import DATA_TYPES
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import FormatError, UnsupportedError
+from distcalib.layers import count_fault
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,21 @@ def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
     test = test_net(full)
     _refuse_without_source(full, test, path.name)
+    _refuse_counts(test, path.name)
     graph = build_graph(test.layer, path.name)
     return Net(path, full, test, graph)
+
+
+def _refuse_counts(test: caffe_pb2.NetParameter, where: str) -> None:
+    """Raise UnsupportedError naming every layer that has too few bottoms or tops, or too many: what looks at the graph
+    later takes for granted that a convolution has one of each."""
+    faults = [
+        f"{where}: layer '{layer.name}' ({layer.type}): {fault}"
+        for layer in test.layer
+        if (fault := count_fault(layer)) is not None
+    ]
+    if faults:
+        raise UnsupportedError("; ".join(faults))
 
 
 def _refuse_without_source(full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where: str) -> None:

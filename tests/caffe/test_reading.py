@@ -15,7 +15,8 @@ def write(folder: Path, content: str | bytes, name: str = "net.prototxt") -> Pat
 
 
 def golden_nets(golden: Path) -> list[Path]:
-    return sorted(path for path in golden.rglob("*.prototxt") if path.name != "labelmap.prototxt")
+    named = sorted(path for path in golden.rglob("*.prototxt") if path.name != "labelmap.prototxt")
+    return [path for path in named if "cases" not in path.parts]  # which are of nets that cannot be read
 
 
 def test_read_net_reads_all_golden_nets_and_writes_them_back(golden: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_cluster_says_when_an_address_is_wrong(address: str, said: str, monkeypa
 def test_cluster_names_the_variable_that_gave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "nowhere")
-    with pytest.raises(MeasureError, match="^RAY_ADDRESS=nowhere: is neither auto nor HOST:PORT"):
+    with pytest.raises(MeasureError, match=r"^RAY_ADDRESS=nowhere: is neither auto nor HOST:PORT"):
         Cluster(None, n_cpus=1)
 
 
@@ -86,7 +86,7 @@ def test_cluster_auto_joins_only_what_was_started_to_be_joined(
 ) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    with pytest.raises(MeasureError, match="^--address auto: no Ray cluster was started on this machine"):
+    with pytest.raises(MeasureError, match=r"^--address auto: no Ray cluster was started on this machine"):
         Cluster("auto", n_cpus=1)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")
