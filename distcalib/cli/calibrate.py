@@ -142,6 +142,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_data(parser)
+    add(
+        "--allow-overwritten",
+        action="store_true",
+        help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
+    )
     add_skipping(parser)
     add_largest(parser)
     add_actors(parser)

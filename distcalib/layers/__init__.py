@@ -30,9 +30,9 @@ from distcalib.layers.registry import (
     convert,
     converter,
     converts,
-    count_fault,
     layer_refusal,
     refusal,
+    too_few,
 )
 
 __all__ = [
@@ -50,7 +50,6 @@ __all__ = [
     "convert",
     "converter",
     "converts",
-    "count_fault",
     "deconvolution",
     "eltwise",
     "joining",
@@ -67,4 +66,5 @@ __all__ = [
     "rois",
     "scale",
     "softmax",
+    "too_few",
 ]

@@ -29,9 +29,9 @@ __all__ = [
     "convert",
     "converter",
     "converts",
-    "count_fault",
     "layer_refusal",
     "refusal",
+    "too_few",
 ]
 
 Outputs: TypeAlias = "Output | Sequence[Output]"
@@ -173,11 +173,13 @@ def convert(layer: Layer, inputs: Sequence[Output]) -> tuple[Output, ...]:
     return outputs
 
 
-def count_fault(layer: LayerParameter) -> str | None:
-    """What is wrong with the number of bottoms or tops, to follow "layer 'x' (Type): "; None if that can be converted,
-    or the type is none that is."""
-    bottoms, tops = ((1, 1), (1, 1)) if layer.type in FOLDING else _COUNTS.get(layer.type, ((0, None), (0, None)))
-    return _wrong_count("bottom", len(layer.bottom), bottoms) or _wrong_count("top", len(layer.top), tops)
+def too_few(layer: LayerParameter) -> str | None:
+    """That bottoms or tops are missing, to follow "layer 'x' (Type): "; None if none is, or the type is not known. Too
+    many are a matter of the converter."""
+    known = ((1, 1), (1, 1)) if layer.type in FOLDING else _COUNTS.get(layer.type)
+    if known is None or (len(layer.bottom) >= known[0][0] and len(layer.top) >= known[1][0]):
+        return None
+    return _wrong_count("bottom", len(layer.bottom), known[0]) or _wrong_count("top", len(layer.top), known[1])
 
 
 def _require_count(layer: Layer, what: str, n: int, bounds: Counts) -> None:

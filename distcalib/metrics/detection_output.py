@@ -69,9 +69,10 @@ def check_detection_output(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{where}: nms_threshold={p.nms_param.nms_threshold:g}; it must not be negative")
     if not 0.0 < p.nms_param.eta <= 1.0:
         raise UnsupportedError(f"{where}: eta={p.nms_param.eta:g}; it must be above 0 and at most 1")
-    if not p.share_location and not 0 <= p.background_label_id < p.num_classes:
+    if p.share_location and p.background_label_id == -1:  # its name for the boxes of all classes, which it then skips
         raise UnsupportedError(
-            f"{where}: share_location: false with background_label_id={p.background_label_id}, which is no class"
+            f"{where}: background_label_id=-1 with share_location: true, for which Caffe aborts (could not find "
+            "location predictions for label -1); give the number of the background, usually 0"
         )
 
 

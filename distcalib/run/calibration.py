@@ -21,7 +21,7 @@ from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.run.build import CaffeBuild, open_build
-from distcalib.run.checks import net_problems
+from distcalib.run.checks import net_problems, refuse_in_place
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import Deliverable, deliver, deliver_plain, with_params
@@ -363,6 +363,8 @@ def _checked(net: Net, options: CalibrationOptions) -> str:
         raise UnsupportedError("; ".join(found)) from None
     if found:
         raise UnsupportedError("; ".join(found))
+    if not options.allow_overwritten:
+        refuse_in_place(net)
     return metric
 
 

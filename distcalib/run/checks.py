@@ -7,6 +7,7 @@ import numpy as np
 
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Graph, Node
+from distcalib.caffe.in_place import in_place_faults
 from distcalib.caffe.paths import resolve_path
 from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA
 from distcalib.engine.builder import unconverted
@@ -20,6 +21,7 @@ from distcalib.run.net import Net
 
 MOST_ITERATIONS = 10_000_000
 """An iteration is a row, and a place in the order of rows, which are in memory; ImageNet has 50,000 test images."""
+IN_PLACE_FLAG = "--allow-overwritten"
 _KINDS = ", ".join(sorted(DATA_TYPES))
 
 
@@ -70,6 +72,24 @@ def net_notes(net: Net) -> list[str]:
         if layer.detection_output_param.visualize:
             found.append(f"{where}: visualize is ignored: nothing is shown")
     return found
+
+
+def in_place_warnings(net: Net) -> list[str]:
+    """A sentence for each layer in place whose result, or another's, is something else in Caffe."""
+    return [f"{net.name}: {said}" for _, said in in_place_faults(net.graph, _fused_sums(net.graph))]
+
+
+def refuse_in_place(net: Net) -> None:
+    """Raise UnsupportedError for a net that Caffe computes otherwise, for its blobs share memory, or not at all."""
+    found = in_place_warnings(net)
+    if found:
+        raise UnsupportedError(f"{'; '.join(found)}; to calibrate as if each blob were its own, give {IN_PLACE_FLAG}")
+
+
+def _fused_sums(graph: Graph) -> set[int]:
+    """The Eltwise layers that Intel Caffe computes inside a convolution."""
+    groups = find_fused(graph).values()
+    return {group.eltwise.index for group in groups if group.eltwise is not None}
 
 
 def check_ap_version(name: str, root: str | Path | None) -> None:

@@ -22,7 +22,7 @@ from distcalib.caffe.graph import Graph, build_graph
 from distcalib.data import DATA_TYPES
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import FormatError, UnsupportedError
-from distcalib.layers import count_fault
+from distcalib.layers import too_few
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,11 @@ def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
 
 
 def _refuse_counts(test: caffe_pb2.NetParameter, where: str) -> None:
-    """Raise UnsupportedError naming every layer that has too few bottoms or tops, or too many: what looks at the graph
-    later takes for granted that a convolution has one of each."""
+    """Raise UnsupportedError naming every layer that lacks bottoms or tops: what looks at the graph later takes for granted that a convolution has one of each."""
     faults = [
         f"{where}: layer '{layer.name}' ({layer.type}): {fault}"
         for layer in test.layer
-        if (fault := count_fault(layer)) is not None
+        if (fault := too_few(layer)) is not None
     ]
     if faults:
         raise UnsupportedError("; ".join(faults))

@@ -335,7 +335,8 @@ def test_a_temporary_folder_too_deep_for_sockets_is_told(tiny: Tiny, tmp_path: P
         command, capture_output=True, text=True, env={**env, "TMPDIR": str(deep)}, cwd=ROOT, check=False
     )
     assert run.returncode == ERROR
-    assert run.stderr.startswith(f"distcalib: Ray cannot start on this machine: {deep}: is too long a path for the sockets")
+    said = f"distcalib: Ray cannot start on this machine: {deep}: is too long a path for the sockets"
+    assert run.stderr.startswith(said)
     assert run.stderr.endswith("set TMPDIR to a shorter one, such as /tmp\n")
 
 
