@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.causes import one_cause
 from distcalib.caffe.lint import lint
 from distcalib.caffe.upgrade import upgrade_net
 from distcalib.errors import FormatError, told
@@ -116,12 +117,14 @@ def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
         _check_required(net, where)
     except (text_format.ParseError, DeprecationWarning) as error:
         try:
-            findings = [str(finding) for finding in lint(text, cast(Descriptor, net.DESCRIPTOR))]
+            found = lint(text, cast(Descriptor, net.DESCRIPTOR))
         except RecursionError:
             raise FormatError(
                 f"{where}: has messages in messages, some hundred deep; no net has, so give another file"
             ) from None
-        raise FormatError(f"{where}: {_listed(findings or [_own_message(error)])}") from None
+        cause = one_cause(text, found)
+        listed = [str(finding) for finding in found] or [_own_message(error)]
+        raise FormatError(f"{where}: {cause or _listed(listed)}") from None
 
 
 def _own_message(error: Exception) -> str:

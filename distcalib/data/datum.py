@@ -30,6 +30,11 @@ class BadRecord(Exception):
     """What is wrong with a record, worded to follow "PATH: record KEY "."""
 
 
+class Mismatch(BadRecord):
+    """A good record that the layer's parameters do not fit: where it is the first, all others are likely so too, and to
+    leave records out is no advice."""
+
+
 class MachineFault(BadRecord):
     """A record that this machine cannot read now, and another may: never left out, or it would be in some scores."""
 
@@ -52,12 +57,25 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
         pixels = np.frombuffer(data, np.uint8)
     else:
         pixels = np.array(datum.float_data, np.float32)
+    if not (data or pixels.size or any(shape)) and (what := _other_message(datum)):
+        raise Mismatch(what)
     if min(shape) < 1 or pixels.size != count:
         raise BadRecord(
             f"declares {times(shape)} = {count} values but holds {pixels.size} {'bytes' if data else 'floats'}; "
             "write it again or leave it out"
         )
     return pixels.reshape(shape)
+
+
+def _other_message(datum: caffe_pb2.Datum) -> str | None:
+    """What a record is that is no Datum, though it can be read as one without content."""
+    annotated = caffe_pb2.AnnotatedDatum()
+    try:
+        annotated.ParseFromString(datum.SerializeToString())  # what Datum did not know is in it still
+    except DecodeError:
+        return None
+    is_one = annotated.HasField("datum") and (annotated.datum.ByteSize() > 0 or len(annotated.annotation_group) > 0)
+    return 'is an AnnotatedDatum, an image with boxes; write type: "AnnotatedData"' if is_one else None
 
 
 def decode(encoded: bytes, flags: int) -> Bytes:

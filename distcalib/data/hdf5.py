@@ -22,6 +22,7 @@ from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import times
 from distcalib.data.left_out import Bad
 from distcalib.data.limits import over_limit
+from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA
 from distcalib.data.source import FloatArray, Index, RowIndex
 from distcalib.data.walking import walk
@@ -164,12 +165,9 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
 def _listed(source: Path) -> list[str]:
     """The names in a list, as Caffe splits them: at blanks, too. Raises DataError."""
     try:
-        names = source.read_text("utf-8", "surrogateescape").split()
+        names = source.read_text("utf-8", "surrogateescape").removeprefix("\ufeff").split()
     except FileNotFoundError as error:
-        raise DataError(
-            f"{source}: does not exist; a relative source is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(source)) from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}; give a list of HDF5 files") from error
     if names and names[0].startswith("\udc89HDF"):
@@ -184,10 +182,7 @@ def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: does not exist; a relative name is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(path, "name")) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an HDF5 file ({_reason(error)}); write it again") from error
 

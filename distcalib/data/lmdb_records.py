@@ -17,6 +17,7 @@ from weakref import WeakValueDictionary
 import lmdb
 import numpy as np
 
+from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA, Record, Records
 from distcalib.data.source import Index, KeyIndex
 from distcalib.data.walking import walk
@@ -157,10 +158,7 @@ def data_file(path: Path) -> Path:
             raise DataError(f"{path}: is a folder without data.mdb; give the folder of an LMDB")
         path.stat()
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: does not exist; a relative source is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(path)) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions and owner") from error
     return path

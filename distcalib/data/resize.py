@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from distcalib.caffe import caffe_pb2
-from distcalib.data.datum import BadRecord, Bytes
+from distcalib.data.datum import BadRecord, Bytes, Mismatch
 from distcalib.data.limits import over_limit
 
 Resize = caffe_pb2.ResizeParameter
@@ -83,7 +83,7 @@ def size_wrong(height: int, width: int) -> str | None:
 
 def _refuse_large(height: int, width: int) -> None:
     if wrong := size_wrong(height, width):
-        raise BadRecord(f"would be resized, and {wrong}; leave it out, or correct the resizing")
+        raise Mismatch(f"would be resized, and {wrong}; leave it out, or correct the resizing")
 
 
 def _fitted(image: Bytes, param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
@@ -107,5 +107,6 @@ def _pad_values(param: caffe_pb2.ResizeParameter, channels: int) -> list[float]:
     """One value a channel; 0 where none is given."""
     values = list(param.pad_value) or [0.0]
     if len(values) not in (1, channels):
-        raise BadRecord(f"has {channels} channels for {len(values)} pad_value; give one or {channels}")
+        many = f" or {channels}" if channels > 1 else ""
+        raise Mismatch(f"has {channels} channels for {len(values)} pad_value; give one{many}")
     return values if len(values) == channels else values * channels

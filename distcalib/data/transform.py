@@ -25,7 +25,7 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixels, decode, planes, times
+from distcalib.data.datum import AS_STORED, COLOR, GRAY, Bytes, Mismatch, Pixels, decode, planes, times
 from distcalib.data.resize import resize, resize_short_side, size_wrong
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
@@ -72,7 +72,7 @@ class Transform:
         if not datum.encoded:
             # Caffe aborts on resize_param here, and its random_resize_param takes the planes for interleaved pixels.
             if self._short_side or self._resized:
-                raise BadRecord("is raw, and only encoded images are resized; encode it, or take the resizing out")
+                raise Mismatch("is raw, and only encoded images are resized; encode it, or take the resizing out")
             return planes(datum)
         return self._sized(decode(datum.data, self._flags))
 
@@ -112,14 +112,22 @@ class Transform:
         """The crop of (C, H, W), once its size is seen to suit mean and crop."""
         mean, shape = self._mean_image, image.shape
         if mean is not None and mean.shape != shape:
-            raise BadRecord(f"is {times(shape)} where mean_file is {times(mean.shape)}; give a mean of that size")
+            raise Mismatch(
+                f"is {times(shape)} where mean_file is {times(mean.shape)}; give the mean of these images, or "
+                + ("set force_color or force_gray" if mean.shape[1:] == shape[1:] else "resize them to its size")
+            )
         if self._mean_value.size not in (0, 1, shape[0]):
-            raise BadRecord(f"has {shape[0]} channels for {self._mean_value.size} mean_value; give one or {shape[0]}")
+            many = f" or {shape[0]}" if shape[0] > 1 else ""
+            raise Mismatch(f"has {_channels(shape[0])} for {self._mean_value.size} mean_value; give one{many}")
         if not self.crop[0]:
             return image
         if self.crop[0] > shape[1] or self.crop[1] > shape[2]:
-            raise BadRecord(f"is {times(shape)}, less than the crop of {times(self.crop)}; resize it or crop less")
+            raise Mismatch(f"is {times(shape)}, less than the crop of {times(self.crop)}; resize it or crop less")
         return _window(image, self.crop)
+
+
+def _channels(n: int) -> str:
+    return "1 channel" if n == 1 else f"{n} channels"
 
 
 def _window(image: Pixels, size: tuple[int, ...]) -> Pixels:

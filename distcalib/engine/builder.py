@@ -58,13 +58,19 @@ def device_outputs(graph: Graph) -> tuple[Blob, ...]:
 
 
 def unconverted(graph: Graph, where: str) -> list[str]:
-    """A sentence for each layer of `graph` whose type cannot be run, with the reason."""
+    """A sentence for each type in `graph` that cannot be run, with its layers and the reason."""
     known = DATA_TYPES | HOST_TYPES
-    return [
-        f"{where}: layer '{node.name}' ({node.type}): {reason}"
-        for node in graph
-        if node.type not in known and (reason := layer_refusal(node.layer)) is not None
-    ]
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in graph:
+        if node.type not in known and (reason := layer_refusal(node.layer)) is not None:
+            found.setdefault((node.type, reason), []).append(node.name)
+    return [f"{where}: {_layers(names)} ({kind}): {reason}" for (kind, reason), names in found.items()]
+
+
+def _layers(names: Sequence[str], most: int = 3) -> str:
+    """`layer 'a'`, `layers 'a', 'b'`, `layers 'a', 'b', 'c' and 4 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"layer{'s' if names[1:] else ''} " + ", ".join(f"'{name}'" for name in names[:most]) + more
 
 
 def refuse_unconverted(graph: Graph, where: str) -> None:

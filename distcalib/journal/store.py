@@ -229,6 +229,8 @@ def _said(path: Path) -> Iterator[None]:
         yield
     except NoJournal as error:
         raise OutputError(f"{path}: {error}") from None
+    except UnicodeDecodeError:  # text of the file that is none
+        raise OutputError(f"{path}: is damaged; move it, or give another --out") from None
     except sqlite3.Error as error:
         told = next((said for part, said in _TOLD.items() if part in str(error)), None)
         raise OutputError(f"{path}: {told or f'cannot be used ({error}); give another --out'}") from None

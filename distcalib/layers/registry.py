@@ -7,6 +7,7 @@ complain.
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, KeysView, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 from openvino import Output
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.data import DATA_TYPES
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers.blobs import ROLES, Blobs, FloatArray
 from distcalib.layers.refused import REFUSED, refused_code
@@ -46,6 +48,9 @@ _COUNTS: dict[str, tuple[Counts, Counts]] = {}
 
 CONVERTED: KeysView[str] = _CONVERTERS.keys()
 """The types that have a converter: a live, set-like view."""
+
+OTHERS = (*sorted(DATA_TYPES), "Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "DetectionOutput", "DetectionEvaluate")
+"""Types that are not converted for they run elsewhere, and may be meant where a name is wrong."""
 
 FOLDING = frozenset({"Convolution", "InnerProduct"})
 """The types whose weights are quantized and absorb their neighbours: the engine builds these itself."""
@@ -142,7 +147,17 @@ def refusal(layer_type: str) -> str | None:
     """
     if layer_type in CONVERTED or layer_type in FOLDING:
         return None
-    return REFUSED.get(layer_type, "is not a layer type of Caffe or Intel Caffe")
+    return REFUSED.get(layer_type) or f"is not a layer type of Caffe or Intel Caffe{_meant(layer_type)}"
+
+
+def _meant(layer_type: str) -> str:
+    """What somebody may have meant by a type that there is not, with "; " before it; "" if nothing comes near."""
+    plain = layer_type.lower().replace("_", "")
+    if "depthwise" in plain:
+        return '; write type: "Convolution" with its convolution_param, whose group is the number of channels'
+    known = {name.lower(): name for name in (*_CONVERTERS, *FOLDING, *REFUSED, *OTHERS)}
+    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.8)
+    return f"; {known[close[0]]} is meant?" if close else ""
 
 
 def layer_refusal(layer: LayerParameter) -> str | None:

@@ -91,8 +91,14 @@ def check_sizes(layer: LayerParameter, loc: tuple[int, ...], conf: tuple[int, ..
         raise UnsupportedError(
             f"layer '{layer.name}' ({layer.type}): its bottoms have {found[0]} and {found[1]} values an image for "
             f"{n_priors} priors, {n_classes} classes and {n_loc} box{'es' if n_loc > 1 else ''} a prior; "
-            f"{wanted[0]} and {wanted[1]} would fit"
+            f"{wanted[0]} and {wanted[1]} would fit" + _classes_that_fit(found, n_priors, n_classes)
         )
+
+
+def _classes_that_fit(found: tuple[int, ...], n_priors: int, n_classes: int) -> str:
+    """The num_classes that the second bottom is for, where it is for another."""
+    fitting, rest = divmod(found[1], n_priors) if n_priors else (0, 1)
+    return f"; num_classes: {fitting} fits the second" if not rest and fitting not in (0, n_classes) else ""
 
 
 def decoded(p: DetectionOutputParameter, loc: Array, corners: Array, variances: Array) -> Array:

@@ -1,18 +1,19 @@
 """What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from distcalib.caffe import Weights
-from distcalib.caffe.graph import Graph, Node
+from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.in_place import in_place_faults
 from distcalib.caffe.paths import resolve_path
 from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
-from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
+from distcalib.errors import DataError, DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
 from distcalib.quantize.force_u8 import ignores_data
 from distcalib.quantize.fusion import find_fused
@@ -114,6 +115,51 @@ def refuse_unrunnable(net: Net, fed: bool = False) -> None:
     found = net_problems(net, fed)
     if found:
         raise UnsupportedError("; ".join(found))
+
+
+def refuse_other_images(
+    net: Net, data: Mapping[str, tuple[int, ...]], shapes: Mapping[Blob, tuple[int, ...]], weights: Weights
+) -> None:
+    """Raise DataError where the first layers' weights are for images of other channels, or another size: the weights
+    do not fit the net then, and it is the data that are wrong."""
+    tops = {blob: node for node in data_nodes(net.graph) for blob in node.tops if blob.name in data}
+    for node in net.graph:
+        kernel = weights.get(node.name, ())[:1]
+        source = tops.get(node.bottoms[0]) if node.bottoms else None
+        if node.type == "Convolution" and source is not None and kernel and kernel[0].ndim == 4:
+            shape, wanted = data[node.bottoms[0].name], kernel[0].shape[1] * node.layer.convolution_param.group
+            if len(shape) == 4 and shape[1] != wanted:
+                raise DataError(
+                    f"{net.name}: layer '{source.name}' ({source.type}): gives images of {shape[1]} channel(s), and "
+                    f"the weights of '{node.name}' are for {wanted}; {_channels_remedy(source.layer, shape[1], wanted)}"
+                )
+        if node.type == "InnerProduct" and kernel and not node.layer.inner_product_param.transpose:
+            [first, *_], found = kernel, shapes.get(node.bottoms[0], data.get(node.bottoms[0].name))
+            n_out = node.layer.inner_product_param.num_output
+            images = [(n, data[blob.name]) for blob, n in tops.items() if len(data[blob.name]) == 4]
+            if found is None or not images or first.size % n_out or first.size // n_out == prod(found[1:]):
+                continue
+            source, shape = images[0]
+            sizes = " x ".join(map(str, shape[1:]))
+            raise DataError(
+                f"{net.name}: layer '{source.name}' ({source.type}): gives images of {sizes}, of which "
+                f"{prod(found[1:])} values reach '{node.name}' (InnerProduct), and its weights are for "
+                f"{first.size // n_out}; is crop_size, or the size of the images, that of the training? Else give the "
+                "caffemodel of this prototxt"
+            )
+
+
+def _channels_remedy(layer: caffe_pb2.LayerParameter, found: int, wanted: int) -> str:
+    """What would make images of `wanted` channels out of those of `found`."""
+    if wanted not in (1, 3):
+        return "give the data, or the caffemodel, that belongs to this net"
+    if layer.type == "ImageData":
+        return f"set is_color: {'true' if wanted == 3 else 'false'} in its image_data_param"
+    if layer.type in ("Data", "AnnotatedData"):
+        flag = "force_color" if wanted == 3 else "force_gray"
+        alpha = " (the fourth is alpha)" if found == 4 else ""
+        return f"set {flag}: true in its transform_param if the images are encoded{alpha}, else write the data anew"
+    return "give arrays of that shape"
 
 
 def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:

@@ -35,7 +35,14 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.report import BadRecords
 from distcalib.run.agreement import agreed_environment, agreed_isa, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
-from distcalib.run.checks import file_stamp, net_notes, refuse_changed, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.checks import (
+    file_stamp,
+    net_notes,
+    refuse_changed,
+    refuse_no_numbers,
+    refuse_other_images,
+    refuse_unrunnable,
+)
 from distcalib.run.keys import Keys
 from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
 from distcalib.run.memory import actor_bytes, refuse_large_blobs
@@ -91,6 +98,7 @@ class Session:
         self.batch, indexes, self._data_shapes = _open_data(net, arrays, skips)
         self._shapes = checked_shapes(net.graph, self._data_shapes, net.name)
         refuse_large_blobs(net.name, self._data_shapes, self._shapes)
+        refuse_other_images(net, self._data_shapes, self._shapes, self.weights)
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
