@@ -8,6 +8,7 @@ milliseconds, and does nothing but read and leave by _exit."""
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import resource
 import select
@@ -34,8 +35,8 @@ def walk(steps: Iterator[str], remedy: str) -> None:
         _walk_here(steps, write_end)
     os.close(write_end)
     try:
-        said = _heard(read_end)
-        if said is None:
+        said, is_over = _heard(read_end)
+        if not is_over:
             os.kill(pid, signal.SIGKILL)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
@@ -44,9 +45,9 @@ def walk(steps: Iterator[str], remedy: str) -> None:
     finally:
         os.close(read_end)
     status = os.waitpid(pid, 0)[1]
-    lines = (said or b"").decode("utf-8", "surrogateescape").split("\0")
+    lines = said.decode("utf-8", "surrogateescape").split("\0")
     where = lines[-2] if len(lines) > 1 else "the data"
-    if said is None:
+    if not is_over:
         raise DataError(f"{where}: reading does not come to an end; it is damaged: {remedy}")
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
@@ -55,15 +56,15 @@ def walk(steps: Iterator[str], remedy: str) -> None:
         raise DataError(f"{where}: cannot be read ({lines[-1]}); {remedy}")
 
 
-def _heard(read_end: int) -> bytes | None:
-    """All that the child says until it is gone; None once it is silent for too long. Only the end is kept."""
+def _heard(read_end: int) -> tuple[bytes, bool]:
+    """The end of what the child says, and whether it is gone; if not, it is silent for too long."""
     said = b""
     while select.select([read_end], [], [], _PATIENCE_SECONDS)[0]:
         piece = os.read(read_end, 65536)
         if not piece:
-            return said
+            return said, True
         said = (said + piece)[-65536:]
-    return None
+    return said, False
 
 
 def _walk_here(steps: Iterator[str], write_end: int) -> NoReturn:
@@ -72,6 +73,7 @@ def _walk_here(steps: Iterator[str], write_end: int) -> NoReturn:
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        faulthandler.disable()  # of tests, and of whoever imports this
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # liblmdb shows its assertion there
         for step in steps:

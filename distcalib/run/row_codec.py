@@ -6,6 +6,7 @@ is not in KINDS is refused, as is a header of another FORMAT.
 """
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -28,6 +29,9 @@ FORMAT = 2
 
 MOST_BYTES = 2**28
 """Of a row when it is unpacked; a net's histograms are some megabytes. A damaged file may claim anything."""
+
+_DTYPE = re.compile(r"[<|][biuf][0-9]{1,2}")
+"""What `encode` writes; NumPy takes other texts for programs (ast)."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -111,8 +115,8 @@ def _decode(payload: bytes) -> Row | tuple[Row, ...]:
         raise ValueError(f"a row of format {header['format']}, and this distcalib knows {FORMAT}")
     arrays: Found = []
     for dtype, shape in header["arrays"]:
-        if any(size < 0 for size in shape):
-            raise ValueError("no row: an array of negative size")
+        if not _DTYPE.fullmatch(dtype) or any(size < 0 for size in shape):
+            raise ValueError("no row: an array of another type or size")
         array = np.frombuffer(plain, dtype, prod(shape), begin)
         begin += array.nbytes
         arrays.append(array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=True))

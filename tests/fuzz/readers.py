@@ -301,7 +301,7 @@ READERS: dict[str, Reader] = {
     "label map": Reader(
         _files("examples/digit_scenes/labelmap.prototxt"), lambda data, folder: read_label_map(_file(folder, data)), 60
     ),
-    "LMDB": Reader(_lmdb, _read_lmdb, 15),
+    "LMDB": Reader(_lmdb, _read_lmdb, 8),
     "LevelDB: table": Reader(_files("tests/data/leveldbs/plain/000005.ldb"), _leveldb("000005.ldb"), 10),
     "LevelDB: manifest": Reader(_files("tests/data/leveldbs/plain/MANIFEST-000002"), _leveldb("MANIFEST-000002"), 10),
     "LevelDB: CURRENT": Reader(_files("tests/data/leveldbs/plain/CURRENT"), _leveldb("CURRENT"), 10),
@@ -310,7 +310,7 @@ READERS: dict[str, Reader] = {
     "image": Reader(_images, _read_image, 100),
     "mean file": Reader(_mean, _read_mean, 60),
     "image list": Reader(_list, _read_list, 20),
-    "HDF5": Reader(_hdf5, _read_hdf5, 10),
+    "HDF5": Reader(_hdf5, _read_hdf5, 6),
     "arrays": Reader(_arrays, _read_arrays, 30),
     "journal": Reader(_journal, _read_journal, 5),
     "row of the journal": Reader(_rows, _read_row, 30),
