@@ -217,7 +217,7 @@ class _Builder:
                 self._cannot(node if group is None else group.node, why_not(error, bottoms))
             else:
                 if (large := too_large(self.values.get(top) for top in node.tops)) is not None:
-                    self._cannot(node, large)
+                    self._cannot(node if group is None else group.node, large)
                     self.values = {blob: value for blob, value in self.values.items() if blob not in node.tops}
 
     def _cannot(self, node: Node, reason: str) -> None:

@@ -20,7 +20,10 @@ CAUSES = {
         "is a solver, not a net; give the net that it names: a.prototxt",
     ),
     "a solver without one": ("base_lr: 0.1\n", "is a solver, not a net; give the net that it names"),
-    "a label map": ('item {\n  name: "cat"\n  label: 1\n}\n', "is a label map, not a net; give the prototxt of the net"),
+    "a label map": (
+        'item {\n  name: "cat"\n  label: 1\n}\n',
+        "is a label map, not a net; give the prototxt of the net",
+    ),
     "quotes": (
         'name: "n"  # “quoted” here does no harm\nlayer { name: “c” type: "ReLU" }\n',
         'line 2 has typographic quotes, as word processors write them; write "',

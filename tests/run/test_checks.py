@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from distcalib.data import REFUSED_DATA
-from distcalib.errors import UnsupportedError, WeightsError
-from distcalib.run.checks import net_problems, refuse_no_numbers, refuse_unrunnable
+from distcalib.engine.checking import checked_shapes
+from distcalib.errors import DataError, UnsupportedError, WeightsError
+from distcalib.run.checks import (
+    file_stamp,
+    net_problems,
+    refuse_changed,
+    refuse_in_place,
+    refuse_no_numbers,
+    refuse_other_images,
+    refuse_unrunnable,
+)
 from distcalib.run.net import open_net
 from tests.run.tiny import Tiny, make_tiny
 
@@ -85,3 +94,95 @@ def test_net_problems_refuse_other_data_layers_by_name(tmp_path: Path, kind: str
     problems = net_problems(net)
     assert f"net.prototxt: layer 'data' ({kind}): {said if kind != 'AnnotatedData' else ''}" in problems[0]
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "data", "said"),
+    [
+        (("", ""), (8, 1, 8, 8), r"'data' \(Data\): gives images of 1 channel\(s\), and the weights of 'conv1' are for 3; "
+         "set force_color: true in its transform_param"),
+        (("", ""), (8, 4, 8, 8), r"gives images of 4 channel\(s\).*force_color: true .* \(the fourth is alpha\)"),
+        (("", ""), (8, 3, 9, 8), r"gives images of 3 x 9 x 8, of which 336 values reach 'fc' \(InnerProduct\), and its "
+         "weights are for 288; is crop_size"),
+    ],
+    ids=["gray", "alpha", "size"],
+)  # fmt: skip
+def test_refuse_other_images_blames_the_data(
+    tiny: Tiny, edit: tuple[str, str], data: tuple[int, ...], said: str
+) -> None:
+    net = open_net(tiny.prototxt)
+    shapes = {"data": data, "label": data[:1]}
+    found = checked_shapes(net.graph, shapes, net.name)
+    with pytest.raises(DataError, match=said):
+        refuse_other_images(net, shapes, found, net.weights(tiny.weights))
+
+
+def test_refuse_other_images_lets_good_ones_pass(tiny: Tiny) -> None:
+    net = open_net(tiny.prototxt)
+    shapes = {"data": (8, 3, 8, 8), "label": (8,)}
+    refuse_other_images(net, shapes, checked_shapes(net.graph, shapes, net.name), net.weights(tiny.weights))
+
+
+def test_open_net_names_a_stage_that_nothing_sets(tmp_path: Path) -> None:
+    def in_stage(text: str) -> str:
+        return text.replace("include { phase: TEST }", 'include { phase: TEST stage: "val" }', 1)
+
+    path = make_tiny(tmp_path, edit=in_stage).prototxt
+    with pytest.raises(UnsupportedError, match=r'\(stage: "val"\); take the stage out of its include, or add `state'):
+        open_net(path)
+    path.write_text('state { stage: "val" }\n' + path.read_text())
+    assert net_problems(open_net(path)) == []
+
+
+def test_open_net_names_layers_that_lack_bottoms(tmp_path: Path) -> None:
+    def spoil(text: str) -> str:
+        return text.replace('bottom: "conv1" top: "conv2"', 'top: "conv2"').replace('bottom: "conv4" top: "fc"', "")
+
+    path = make_tiny(tmp_path, edit=spoil).prototxt
+    with pytest.raises(UnsupportedError) as refused:
+        open_net(path)
+    assert "layer 'conv2' (Convolution): 0 bottoms are given; 1 can be converted; " in str(refused.value)
+    assert "layer 'fc' (InnerProduct): 0 bottoms are given; 1 can be converted" in str(refused.value)
+
+
+def test_refuse_in_place_asks_for_a_flag(tmp_path: Path) -> None:
+    def flatten(text: str) -> str:
+        extra = 'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }'
+        extra += 'layer { name: "n" type: "TanH" bottom: "f" top: "f" }'
+        return text.replace('layer { name: "fc"', extra + 'layer { name: "fc"')
+
+    with pytest.raises(UnsupportedError, match=r"layer 'n' \(TanH\): works in place .* give --allow-overwritten$"):
+        refuse_in_place(open_net(make_tiny(tmp_path, edit=flatten).prototxt))
+
+
+SHAPES = {
+    "stride 0": ("kernel_size: 1 pad: 0", "kernel_size: 1 stride: 0", r"'conv3' \(Convolution\): stride is \(0, 0\)"),
+    "group": ("num_output: 6 kernel_size: 3", "num_output: 6 group: 4 kernel_size: 3", "'conv2' .*group=4 does not divide"),
+    "group 0": ("num_output: 6 kernel_size: 3", "num_output: 6 group: 0 kernel_size: 3", "'conv2' .*group=0"),
+    "kernel": ("num_output: 8 kernel_size: 3", "num_output: 8 kernel_size: 30", "'conv4' "),
+    "dilation": ("num_output: 8 kernel_size: 3", "num_output: 8 dilation: 4294967295 kernel_size: 3", "'conv4' "),
+    "no outputs": ("num_output: 8 kernel_size: 3", "kernel_size: 3", "'conv4' .*num_output is missing"),
+    "many outputs": ("num_output: 8 kernel_size: 3", "num_output: 2147483647 kernel_size: 3", "'conv4'.* does not go into a"),
+    "huge pad": ("num_output: 8 kernel_size: 3", "num_output: 8 pad: 2147483647 kernel_size: 3", "'conv4' "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "said"), SHAPES.values(), ids=list(SHAPES))
+def test_checked_shapes_names_the_layer(old: str, new: str, said: str, tmp_path: Path) -> None:
+    def spoil(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    net = open_net(make_tiny(tmp_path, edit=spoil).prototxt)
+    with pytest.raises((UnsupportedError, WeightsError), match=said):
+        checked_shapes(net.graph, {"data": (8, 3, 8, 8), "label": (8,)}, net.name)
+
+
+def test_refuse_changed_sees_a_file_that_was_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "w"
+    file.write_bytes(bytes(100))
+    stamp = file_stamp(file)
+    refuse_changed(file, stamp)
+    file.write_bytes(bytes(10))
+    with pytest.raises(WeightsError, match="was changed while the run started"):
+        refuse_changed(file, stamp)
