@@ -13,7 +13,7 @@ import os
 import pickle
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -218,15 +218,16 @@ def _join(address: str, source: str) -> None:
 def _started_here(source: str) -> str:
     """Where the cluster is that was started on this machine, by `ray start`. Ray itself would look through the command
     lines of all processes, too, and join what another program has started for itself, be it another user's."""
-    file = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray" / "ray_current_cluster"
-    try:
-        found = file.read_text().strip()
-    except (OSError, ValueError):
-        raise MeasureError(
-            f"{source}: no Ray cluster was started on this machine, for {file} is not there; start one (`ray start "
-            "--head`), or give the HOST:PORT of one"
-        ) from None
-    return found
+    folders = [Path(folder) for folder in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp") if folder]
+    files = [folder / "ray" / "ray_current_cluster" for folder in folders]  # as Ray chooses among them
+    for file in files:
+        with suppress(OSError, ValueError):
+            if found := file.read_text().strip():
+                return found
+    raise MeasureError(
+        f"{source}: no Ray cluster was started on this machine, for {files[0]} is not there; start one (`ray start "
+        "--head`), or give the HOST:PORT of one"
+    )
 
 
 @contextmanager

@@ -45,10 +45,9 @@ class PrivateRay:
                 self._start(n_cpus)
                 return
             except Exception as error:
-                _forget()
+                self._restore()  # or the second trial would take the token of the first for the user's
                 if trial:
                     self._folder.remove(keep_logs=True)
-                    self._restore()
                     raise MeasureError(_sentence(self._folder.path, n_cpus)) from error
                 self._folder.remove()
                 self._folder = PrivateFolder()

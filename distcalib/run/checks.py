@@ -139,6 +139,8 @@ def refuse_other_images(
             images = [(n, data[blob.name]) for blob, n in tops.items() if len(data[blob.name]) == 4]
             if found is None or not images or first.size % n_out or first.size // n_out == prod(found[1:]):
                 continue
+            if not all(_convolution_fits(n, shapes, data, weights) for n in net.graph):
+                continue  # it is another caffemodel, and the actors name the first blob that does not fit
             source, shape = images[0]
             sizes = " x ".join(map(str, shape[1:]))
             raise DataError(
@@ -147,6 +149,18 @@ def refuse_other_images(
                 f"{first.size // n_out}; is crop_size, or the size of the images, that of the training? Else give the "
                 "caffemodel of this prototxt"
             )
+
+
+def _convolution_fits(
+    node: Node, shapes: Mapping[Blob, tuple[int, ...]], data: Mapping[str, tuple[int, ...]], weights: Weights
+) -> bool:
+    """Whether the weights of a convolution have its outputs and the channels that it reads; True of other layers."""
+    kernel = weights.get(node.name, ())[:1]
+    if node.type != "Convolution" or not kernel or kernel[0].ndim != 4:
+        return True
+    param, bottom = node.layer.convolution_param, node.bottoms[0]
+    read = shapes.get(bottom, data.get(bottom.name, ()))
+    return kernel[0].shape[0] == param.num_output and read[1:2] == (kernel[0].shape[1] * param.group,)
 
 
 def _channels_remedy(layer: caffe_pb2.LayerParameter, found: int, wanted: int) -> str:

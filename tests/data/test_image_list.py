@@ -139,7 +139,7 @@ def test_list_is_read_without_its_byte_order_mark(tmp_path: Path, n: int) -> Non
 
 @pytest.mark.parametrize("line", ["a.jpg 3 ", "a.jpg 3\t", "a.jpg 3  \r"])
 def test_list_says_that_a_line_ends_in_blanks(tmp_path: Path, line: str) -> None:
-    with pytest.raises(DataError, match=r"line 2 is no path, .*whole number \(what ends in blanks has no label to Caffe"):
+    with pytest.raises(DataError, match=r"line 2 is no path, .*whole number \(what ends in blanks has no label"):
         listed(tmp_path, f"b.jpg 1\n{line}\n")
 
 
