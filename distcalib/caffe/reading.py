@@ -59,7 +59,9 @@ def read_label_map(path: Path) -> dict[int, str]:
     """
     found = caffe_pb2.LabelMap()
     try:
-        text_format.Parse(path.read_text("utf-8"), found)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a wrong escape in a name
+            text_format.Parse(path.read_text("utf-8"), found)
         _refuse_no_text(found, "")
     except (OSError, ValueError, RecursionError, text_format.ParseError, FormatError):  # ValueError: no UTF-8, or a NUL
         return {}
