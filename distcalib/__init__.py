@@ -5,12 +5,19 @@
 
 The names below are imported when they are first used: OpenVINO and Ray take a second, which `--help`, a wrong flag
 and an early Ctrl-C should not wait for.
+
+OpenVINO's telemetry is off wherever this package is imported, in the driver and in the actors: `import openvino` would
+send an event, wait for a name server where none answers, leave a file in HOME, and fail without one. It does without
+where the module that sends cannot be imported, so that is made impossible; there is no other switch that needs no HOME.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from distcalib.version import __version__
+
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it is an ImportError
 
 if TYPE_CHECKING:
     from distcalib.report import CalibrationReport, CandidateRecord, Evaluation

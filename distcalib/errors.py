@@ -15,6 +15,9 @@ pickling between a Ray actor and its driver. The message reads "where: what is; 
 shown to the user as it stands, so it names files and layers and never needs a traceback beside it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DistcalibError(Exception):
     """Base of every expected failure; its one argument is a sentence for the user."""
@@ -50,3 +53,29 @@ class MeasureError(DistcalibError):
 
 class OutputError(DistcalibError):
     """A result cannot be written."""
+
+
+@contextmanager
+def told(
+    kind: type[DistcalibError], where: str, remedy: str, passed: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Whatever a library or a reader raises inside the block as `kind`: "where: ValueError: ...; remedy".
+
+    For the edge between a file of anybody's and this program alone: what is expected has a sentence of its own, and
+    is a DistcalibError, or one of `passed`. Kinds of exceptions cannot be listed there: NumPy, protobuf, cv2, lzma and
+    h5py raise some twenty of them for damaged files, and a version later others (tests/fuzz).
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (DistcalibError, *passed)):
+            raise
+        raise kind(f"{where}: {described(error)}; {remedy}") from error
+
+
+def described(error: Exception) -> str:
+    """An exception in one line: its type, and the first line that it says; none where that is long."""
+    if isinstance(error, MemoryError):
+        return "memory ran out"
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__

@@ -97,6 +97,16 @@ def proto_text(fields: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def own_pool(code: str) -> str:
+    """The generated code with a pool of its own: in protobuf's common one a process can have the messages of one Caffe
+    alone ("duplicate symbol 'caffe.BlobShape'"), and a program that imports pycaffe as well has two.
+    """
+    common = "_descriptor_pool.Default()"
+    if code.count(common) != 1:
+        sys.exit(f"make_proto: protoc has written {common} {code.count(common)} times, not once; see own_pool")
+    return code.replace(common, "_descriptor_pool.DescriptorPool()")
+
+
 def compile_proto() -> None:
     """Run protoc; the paths are relative to ROOT, so that the module is named distcalib.caffe.caffe_pb2."""
     try:
@@ -107,6 +117,8 @@ def compile_proto() -> None:
         sys.exit(f"make_proto: grpcio-tools is {version}; install 'grpcio-tools=={PROTOC}.*' 'setuptools<80'")
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I.", "--python_out=.", "--pyi_out=.", str(PROTO)]
     subprocess.run(command, cwd=ROOT, check=True)
+    made = (ROOT / PROTO).with_name("caffe_pb2.py")
+    made.write_text(own_pool(made.read_text()))
     stub = (ROOT / PROTO).with_name("caffe_pb2.pyi")
     # protoc leaves the mapping that stands for a message bare, which mypy --strict does not accept
     stub.write_text(

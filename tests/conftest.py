@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import distcalib  # noqa: F401  before any test imports openvino, whose telemetry it turns off
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

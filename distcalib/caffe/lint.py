@@ -36,6 +36,9 @@ FLOAT_NAMES = ("inf", "infinity", "nan", "inff", "infinityf")
 BOOLEANS = ("true", "false", "t", "f", "True", "False", "1", "0")
 #: A backslash that is not escaped itself, and a character that it cannot stand before.
 ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*(\\[^abfnrtvxXuU0-7'"?\\])""")
+#: What is said of types in the wrong format.
+OLD_TYPE = "in `layer` a type is a string in quotes, names like CONVOLUTION belong to the old `layers`"
+NEW_TYPE = "in the old `layers` a type is a name like CONVOLUTION, strings in quotes belong to `layer`"
 #: The end of a text, as a token's kind.
 END = "end"
 
@@ -248,9 +251,9 @@ def _names(enum: EnumDescriptor) -> str:
 def _value_advice(field: FieldDescriptor, token: Token) -> str:
     owner = _owner(field)
     if field.name == "type" and owner == "LayerParameter" and token.kind == "name":
-        return "; in `layer` a type is a string in quotes, names like CONVOLUTION belong to the old `layers`"
+        return f"; {OLD_TYPE}"
     if field.name == "type" and owner == "V1LayerParameter" and token.kind == "string":
-        return "; in the old `layers` a type is a name like CONVOLUTION, strings in quotes belong to `layer`"
+        return f"; {NEW_TYPE}"
     if field.enum_type is not None:
         close = difflib.get_close_matches(token.text.strip("\"'").upper(), field.enum_type.values_by_name, n=1)
         if close:

@@ -20,9 +20,10 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.causes import one_cause
 from distcalib.caffe.lint import lint
 from distcalib.caffe.upgrade import upgrade_net
-from distcalib.errors import FormatError
+from distcalib.errors import FormatError, told
 
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -39,11 +40,13 @@ def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     content = read_file(path)
     net = caffe_pb2.NetParameter()
     where = os.fspath(path)
-    if is_text(content):
-        _parse_text(_decode(content, where), net, where)
-    else:
-        _parse_binary(content, net, where)
-    upgrade_net(net, where)
+    with told(FormatError, where, "correct it, or give another net"):
+        if is_text(content):
+            _parse_text(_decode(content, where), net, where)
+        else:
+            _parse_binary(content, net, where)
+        _refuse_no_text(net, where)
+        upgrade_net(net, where)
     if not net.layer:
         raise FormatError(f"{where}: has no layers; give the prototxt of a net")
     return net
@@ -54,9 +57,13 @@ def read_label_map(path: Path) -> dict[int, str]:
 
     Empty where it cannot be read: Caffe itself does not look into it to test.
     """
+    found = caffe_pb2.LabelMap()
     try:
-        found = text_format.Parse(path.read_text("utf-8"), caffe_pb2.LabelMap())
-    except (OSError, UnicodeDecodeError, text_format.ParseError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a wrong escape in a name
+            text_format.Parse(path.read_text("utf-8"), found)
+        _refuse_no_text(found, "")
+    except (OSError, ValueError, RecursionError, text_format.ParseError, FormatError):  # ValueError: no UTF-8, or a NUL
         return {}
     return {item.label: item.display_name or item.name for item in found.item}
 
@@ -66,15 +73,17 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     where = os.fspath(path)
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise FormatError(cannot_read(where, error)) from None
     if not content.strip():
         raise FormatError(f"{where}: is empty; give the prototxt of a net")
     return content
 
 
-def cannot_read(where: str, error: OSError) -> str:
-    """The sentence for a file that the system does not let us read."""
+def cannot_read(where: str, error: OSError | ValueError) -> str:
+    """The sentence for a file that the system does not let us read; a ValueError is of a name with a null byte."""
+    if isinstance(error, ValueError):
+        return f"{where}: cannot be a file ({error}); check the path"
     if isinstance(error, FileNotFoundError):
         return f"{where}: no such file; check the path"
     if isinstance(error, IsADirectoryError):
@@ -109,8 +118,15 @@ def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
             text_format.Parse(text, net)
         _check_required(net, where)
     except (text_format.ParseError, DeprecationWarning) as error:
-        findings = [str(finding) for finding in lint(text, cast(Descriptor, net.DESCRIPTOR))]
-        raise FormatError(f"{where}: {_listed(findings or [_own_message(error)])}") from None
+        try:
+            found = lint(text, cast(Descriptor, net.DESCRIPTOR))
+        except RecursionError:
+            raise FormatError(
+                f"{where}: has messages in messages, some hundred deep; no net has, so give another file"
+            ) from None
+        cause = one_cause(text, found)
+        listed = [str(finding) for finding in found] or [_own_message(error)]
+        raise FormatError(f"{where}: {cause or _listed(listed)}") from None
 
 
 def _own_message(error: Exception) -> str:
@@ -145,6 +161,28 @@ def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> No
     if unknown:
         raise FormatError(f"{where}: {_listed(unknown)}")
     _check_required(net, where)
+
+
+def _refuse_no_text(message: Message, where: str) -> None:
+    """Raise FormatError for names that are no UTF-8: protobuf takes any bytes, and Python has no text of them."""
+    wrong = list(dict.fromkeys(_no_text(message, ())))
+    if wrong:
+        raise FormatError(f"{where}: {', '.join(wrong)}: is no text in UTF-8; write it in ASCII")
+
+
+def _no_text(message: Message, place: tuple[str, ...]) -> Iterator[str]:
+    for field, value in message.ListFields():
+        inner = (*place, field.name)
+        several = not isinstance(value, str | bytes | Message) and field.cpp_type in (
+            field.CPPTYPE_STRING,
+            field.CPPTYPE_MESSAGE,
+        )
+        for i, one in enumerate(value if several else [value]):
+            at = (*inner[:-1], f"{field.name}[{i}]") if several else inner
+            if isinstance(one, Message):
+                yield from _no_text(one, at)
+            elif field.type == field.TYPE_STRING and isinstance(one, bytes):
+                yield ".".join(at)
 
 
 def _unknown(message: Message, place: tuple[object, ...]) -> Iterator[tuple[object, ...]]:

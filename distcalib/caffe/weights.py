@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.reading import HDF5_MAGIC, LFS_MAGIC, cannot_read, is_text
 from distcalib.caffe.wire import I32, I64, LEN, WIDTHS, Field, WireError, read_varint, strided, walk
-from distcalib.errors import FormatError
+from distcalib.errors import FormatError, told
 
 #: Layer name -> its blobs, float32, read-only, in the shape that is stored (4-D for the format before 2015).
 Weights = Mapping[str, tuple[npt.NDArray[np.float32], ...]]
@@ -56,7 +56,12 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     where = os.fspath(path)
     content = _map(where)
     _refuse_other_formats(content, where)
-    view = memoryview(content)
+    with told(FormatError, where, _AGAIN):
+        return _read(memoryview(content), where)
+
+
+def _read(view: memoryview, where: str) -> Weights:
+    """All blobs of the caffemodel in `view`; see read_weights."""
     weights: dict[str, tuple[npt.NDArray[np.float32], ...]] = {}
     problems: list[str] = []
     for layer in _layers(view, where):
@@ -82,7 +87,7 @@ def _map(where: str) -> mmap.mmap:
             if os.fstat(file.fileno()).st_size == 0:
                 raise FormatError(f"{where}: is empty; {_AGAIN}")
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise FormatError(cannot_read(where, error)) from None
 
 

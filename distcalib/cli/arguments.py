@@ -1,11 +1,15 @@
 """Options that several commands share, each declared once."""
 
 import argparse
+import os
 from pathlib import Path
 
 from rich.console import Console
 
 from distcalib.data import FLAG
+from distcalib.data.limits import DEFAULT_MB as LARGEST_DEFAULT
+from distcalib.data.limits import FLAG as LARGEST_FLAG
+from distcalib.data.limits import VARIABLE as LARGEST_VARIABLE
 from distcalib.errors import OptionError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP
 from distcalib.run.isa import ISAS
@@ -63,6 +67,23 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=a_path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy"
     )
+
+
+def add_largest(parser: argparse.ArgumentParser) -> None:
+    """What may be made of a small file; the readers find it in the environment, as those of the actors do."""
+    parser.add_argument(
+        LARGEST_FLAG,
+        type=_limit,
+        metavar="MB",
+        help=f"megabytes that one image, row or array may take unpacked (default: {LARGEST_DEFAULT})",
+    )
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of megabytes")
+    os.environ[LARGEST_VARIABLE] = text
+    return int(text)
 
 
 def add_skipping(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from distcalib.cli.arguments import (
     add_data,
     add_detection,
     add_isa,
+    add_largest,
     add_model,
     add_output,
     add_root,
@@ -27,10 +28,9 @@ from distcalib.cli.arguments import (
     memory_line,
     model_of,
 )
-from distcalib.cli.console import ConsoleReporter
-from distcalib.cli.exit_codes import BELOW_FLOOR, INTERRUPTED, OK, TERMINATED
+from distcalib.cli.console import ConsoleReporter, printable, say
+from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
 from distcalib.errors import OptionError
-from distcalib.measure.interrupts import was_terminated
 from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
 from distcalib.run.options import CalibrationOptions
@@ -144,7 +144,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add_data(parser)
+    add(
+        "--allow-overwritten",
+        action="store_true",
+        help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
+    )
     add_skipping(parser)
+    add_largest(parser)
     add_actors(parser)
     add_isa(parser)
     add_root(parser)
@@ -192,7 +198,8 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
 
 def curve_table(report: CalibrationReport) -> Table:
     """--pareto: a line a choice, from the fastest on; what is best of its speed is marked, and what was delivered."""
-    table = Table("", report.metric, "drop", "images/s an actor", "layers in FP32", box=box.SIMPLE_HEAD)
+    metric = escape(printable(report.metric))
+    table = Table("", metric, "drop", "images/s an actor", "layers in FP32", box=box.SIMPLE_HEAD)
     for column in table.columns[1:4]:
         column.justify, column.no_wrap = "right", True
     for point in report.pareto:
@@ -200,7 +207,7 @@ def curve_table(report: CalibrationReport) -> Table:
         names = ", ".join(point.fp32_layers[:4]) + (", ..." if len(point.fp32_layers) > 4 else "")
         layers = f"{len(point.fp32_layers)}: {names}" if names else "none"
         cells = (f"{point.score:.6g}", f"{point.drop:.6g}", f"{point.images_per_second:,.0f}")
-        table.add_row(mark, *cells, escape(layers))
+        table.add_row(mark, *cells, escape(printable(layers)))
     table.caption = "* no faster choice loses as little, > delivered; images/s are predicted"
     table.caption_justify = "left"
     return table
@@ -230,12 +237,12 @@ def run(args: argparse.Namespace) -> int:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         if report.fp32_layers:
             line = f"in FP32 again: {', '.join(report.fp32_layers)}"
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(console, line)
         if report.bad_records is not None and report.bad_records.count:
-            console.print(report.bad_records.line, markup=False, highlight=False, soft_wrap=True)
+            say(console, report.bad_records.line)
         if report.n_retired:
-            console.print(memory_line(report.n_retired), markup=False, highlight=False, soft_wrap=True)
-        console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
+            say(console, memory_line(report.n_retired))
+        say(console, report.verdict)
     if interrupted:
-        return TERMINATED if was_terminated() else INTERRUPTED
+        return interrupted_by()
     return BELOW_FLOOR if report.met is False else OK

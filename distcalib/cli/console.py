@@ -10,6 +10,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 PLAIN_SECONDS = 5.0
 
 
+def printable(text: str) -> str:
+    r"""`text` with what is no letter, sign or blank written as in Python's strings: \x1b, \n, \u202e.
+
+    Names of layers and files come from anybody, and a terminal obeys what it is sent: colours, its title, a line that
+    nobody printed. Half of a name that is no UTF-8 (\udcff) would be an error besides.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, however long, but for what is not printable."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
 class ConsoleReporter:
     """Draws phases and progress on `console`: phase, iterations done, images/s, time left."""
 
@@ -44,6 +58,7 @@ class ConsoleReporter:
 
     def phase(self, name: str, n_iterations: int, batch: int) -> None:
         """Begin a phase of `n_iterations` batches of `batch` images."""
+        name = printable(name)
         self._name, self._total, self._batch = name, n_iterations, batch
         self._begin = self._said = time.monotonic()
         self._first = 0.0
@@ -77,7 +92,7 @@ class ConsoleReporter:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
 
 def duration(seconds: float) -> str:

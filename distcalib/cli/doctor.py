@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from distcalib.cli.arguments import add_address, add_isa, add_output, console_of, example
+from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.measure.nodes import NodeInfo
 from distcalib.measure.survey import survey
@@ -34,7 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Print what the nodes are; exit code 1 if a run would be refused."""
     found = survey(args.address)
-    diagnosis = diagnose(found.nodes, found.silent, args.isa)
+    diagnosis = diagnose(found.nodes, found.silent, args.isa, found.lacks)
     if args.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))
     else:
@@ -99,4 +100,6 @@ def _count(members: Sequence[int] | set[int], name: str) -> str:
 
 
 def _print(console: Console, line: Text) -> None:
+    if not line.plain.isprintable():  # a host's name, or a version's
+        line = Text(printable(line.plain))
     console.print(line, soft_wrap=True)

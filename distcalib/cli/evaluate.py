@@ -8,6 +8,7 @@ from distcalib.cli.arguments import (
     add_data,
     add_detection,
     add_isa,
+    add_largest,
     add_model,
     add_output,
     add_root,
@@ -18,7 +19,7 @@ from distcalib.cli.arguments import (
     memory_line,
     model_of,
 )
-from distcalib.cli.console import ConsoleReporter
+from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
 from distcalib.run.evaluation import evaluate
@@ -43,6 +44,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_ap_version(parser)
     add_data(parser)
     add_skipping(parser)
+    add_largest(parser)
     add_actors(parser)
     add_isa(parser)
     add_root(parser)
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         print(result.to_json(), end="")
     else:
         for line in lines(result):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(console, line)
     return OK
 
 

@@ -5,7 +5,8 @@ import json
 
 from rich.console import Console
 
-from distcalib.cli.arguments import add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_largest, add_model, add_output, console_of, example, model_of
+from distcalib.cli.console import printable, say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
 from distcalib.run.inspection import Inspection, inspect
@@ -23,6 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser, weights_required=False)
+    add_largest(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -47,17 +49,17 @@ def show(found: Inspection, console: Console) -> None:
     rows: list[tuple[str, ...]] = [("layer", "type", "shape", "stored", "INT8")]
     for layer in found.layers:
         shapes = ", ".join("?" if s is None else shape_text(s) or "scalar" for s in layer.shapes)
-        rows.append((layer.name, layer.type, shapes, layer.stored, layer.int8))
+        rows.append(tuple(map(printable, (layer.name, layer.type, shapes, layer.stored, layer.int8))))
     if not any(layer.stored for layer in found.layers):  # no layer is INT8: a column of nothing
         rows = [(*row[:3], row[4]) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:  # no table of rich's: it folds names to the width of the terminal, and a listing is searched
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     said = {"note": found.notes, "in Intel Caffe": found.warnings, "cannot be run": found.problems}
     for line in (f"{kind}: {sentence}" for kind, sentences in said.items() for sentence in sentences):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
     summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"
     if found.problems:
         summary += ", cannot be run as it is"
-    console.print(f"{found.model}: {summary}", markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{found.model}: {summary}")

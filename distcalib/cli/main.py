@@ -1,7 +1,9 @@
 """Arguments in, an exit code out; what each command does stands in the file of its name."""
 
 import argparse
+import contextlib
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -10,9 +12,10 @@ from typing import Any, NoReturn
 
 from distcalib.cli import calibrate, doctor, evaluate, inspect, runs
 from distcalib.cli.arguments import example
-from distcalib.cli.exit_codes import ERROR, INTERRUPTED, TERMINATED
+from distcalib.cli.console import printable
+from distcalib.cli.exit_codes import ERROR, interrupted_by
 from distcalib.errors import DistcalibError, OptionError
-from distcalib.measure.interrupts import termination_told, was_terminated
+from distcalib.measure.interrupts import termination_told
 from distcalib.version import __version__
 
 COMMANDS = (calibrate, evaluate, inspect, doctor, runs)
@@ -49,8 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C, 143
-    SIGTERM."""
+    SIGTERM, 129 SIGHUP."""
     verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
+    _open_standard_streams()
     try:
         with termination_told():
             args, unknown = make_parser().parse_known_args(argv)
@@ -62,8 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
     except DistcalibError as error:
         if verbose:
-            traceback.print_exc()
-        print(f"distcalib: {error}", file=sys.stderr)
+            for line in traceback.format_exc().splitlines():
+                print(printable(line), file=sys.stderr)
+        _tell(str(error))
+        return ERROR
+    except MemoryError:
+        _tell("memory ran out; free some, or use fewer actors (--actors) or a smaller batch")
         return ERROR
     except BrokenPipeError:  # `distcalib inspect net.prototxt | head`: nobody is left to be told
         _drop_stdout()
@@ -72,11 +80,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC or not _stdout_is_full():
             raise
         _drop_stdout()
-        print("distcalib: stdout: No space left on device; free some, or send the output elsewhere", file=sys.stderr)
+        _tell("stdout: No space left on device; free some, or send the output elsewhere")
         return ERROR
     except KeyboardInterrupt as error:
-        print(f"distcalib: interrupted; {str(error) or 'no result was written'}", file=sys.stderr)
-        return TERMINATED if was_terminated() else INTERRUPTED
+        _tell(f"interrupted; {str(error) or 'no result was written'}")
+        return interrupted_by()
+
+
+class _Stderr(logging.Handler):
+    """Messages of the log, such as of nodes by their names: each in one line of stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message alone, as Python does where no logging is set up."""
+        print(printable(record.getMessage()), file=sys.stderr)
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in place of what was closed by whoever started this: Ray cannot start without a stderr, and the
+    first file that is opened would take the place of stdout. Warnings are shown on stderr, escaped."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                while os.open(os.devnull, os.O_RDWR) < number:
+                    pass
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w"))  # noqa: SIM115  for good
+    logging.getLogger("distcalib").handlers[:] = [_Stderr()]
+
+
+def _tell(message: str) -> None:
+    """The last line of a command that failed."""
+    print(f"distcalib: {printable(message)}", file=sys.stderr)
 
 
 def _stdout_is_full() -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from distcalib.cli.arguments import a_path, add_output, console_of, example
+from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import OK
 from distcalib.errors import OptionError
 from distcalib.journal import Run, read_runs
@@ -79,4 +81,4 @@ def _shown(one: Run) -> Table:
 
 def _plain(value: object) -> str:
     """Text in which nothing is markup."""
-    return str(value).replace("[", r"\[")
+    return escape(printable(str(value)))

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
 from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
-from distcalib.data.datum import BadRecord, Pixels, stacked, times
+from distcalib.data.datum import BadRecord, Mismatch, Pixels, stacked, times
 from distcalib.data.keeping import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
@@ -156,5 +156,15 @@ def _parsed(record: Record) -> Annotated:
     except DecodeError as error:
         raise BadRecord(f"is no AnnotatedDatum ({len(record[1])} bytes); write it again or leave it out") from error
     if not annotated.HasField("datum"):
+        if len(record[1]) and _is_datum(record[1]):
+            raise Mismatch('is a Datum, an image without boxes; write type: "Data"')
         raise BadRecord("has no datum; it is no AnnotatedDatum, or one without an image: write it again")
     return annotated
+
+
+def _is_datum(value: bytes | memoryview) -> bool:
+    try:
+        datum = caffe_pb2.Datum.FromString(bytes(value))
+    except DecodeError:
+        return False
+    return bool(datum.data) or len(datum.float_data) > 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,12 @@ import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
 from distcalib.data.feed import array_faults, input_shapes
-from distcalib.errors import DataError
+from distcalib.data.limits import over_limit
+from distcalib.errors import DataError, described
 
 Array = npt.NDArray[np.generic]
 _NPY = b"\x93NUMPY"
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+_PACKED = 4  # times: what unpacks to more than that is no array of measured numbers
 
 
 def load_arrays(path: Path, layers: Iterable[caffe_pb2.LayerParameter], prototxt: Path) -> Mapping[str, Array]:
@@ -35,8 +35,12 @@ def load_arrays(path: Path, layers: Iterable[caffe_pb2.LayerParameter], prototxt
         arrays, there = _read(path, list(shapes))
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give a .npz with arrays {tops}") from error
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())
+    except DataError:
+        raise
+    except Exception as error:  # whatever zipfile and its three ways of packing raise
+        # NumPy takes what is neither for a pickle, and its advice is to load that.
+        reason = "it holds Python objects" if "Object arrays" in str(error) else described(error)
+        reason = "it is another format" if "pickle" in reason else reason
         raise DataError(
             f"{path}: is no .npy or .npz of numbers ({reason}); write it by numpy.savez with arrays {tops}"
         ) from error
@@ -44,6 +48,14 @@ def load_arrays(path: Path, layers: Iterable[caffe_pb2.LayerParameter], prototxt
     if faults:
         raise DataError(f"{path}: " + "; ".join(faults))
     return arrays
+
+
+def _refuse_bombs(path: Path, archive: zipfile.ZipFile, tops: Collection[str]) -> None:
+    """Raise DataError for an array that is small in the file and more than the limit out of it."""
+    for member in archive.infolist():
+        name, wrong = member.filename.removesuffix(".npy"), over_limit(member.file_size)
+        if wrong and name in tops and member.file_size > _PACKED * member.compress_size:
+            raise DataError(f"{path}: array '{name}' is {wrong}; raise it, or correct the array")
 
 
 def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
@@ -56,4 +68,5 @@ def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
             return {tops[0]: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))}, tops
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
+            _refuse_bombs(path, arrays.zip, tops)
             return {name: np.asarray(arrays[name]) for name in arrays.files if name in tops}, arrays.files

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
+from distcalib.data.image_size import size_fault
 
 # The EXIF orientation is ignored on purpose: Caffe's reading as stored (flag -1) ignores it, and OpenCV 2.4 always did.
 AS_STORED = cv2.IMREAD_UNCHANGED
@@ -27,6 +28,11 @@ Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 class BadRecord(Exception):
     """What is wrong with a record, worded to follow "PATH: record KEY "."""
+
+
+class Mismatch(BadRecord):
+    """A good record that the layer's parameters do not fit: where it is the first, all others are likely so too, and to
+    leave records out is no advice."""
 
 
 class MachineFault(BadRecord):
@@ -51,6 +57,8 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
         pixels = np.frombuffer(data, np.uint8)
     else:
         pixels = np.array(datum.float_data, np.float32)
+    if not (data or pixels.size or any(shape)) and (what := _other_message(datum)):
+        raise Mismatch(what)
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise BadRecord("holds values that are NaN or infinite; write it again or leave it out")
     if min(shape) < 1 or pixels.size != count:
@@ -61,8 +69,21 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
     return pixels.reshape(shape)
 
 
+def _other_message(datum: caffe_pb2.Datum) -> str | None:
+    """What a record is that is no Datum, though it can be read as one without content."""
+    annotated = caffe_pb2.AnnotatedDatum()
+    try:
+        annotated.ParseFromString(datum.SerializeToString())  # what Datum did not know is in it still
+    except DecodeError:
+        return None
+    is_one = annotated.HasField("datum") and (annotated.datum.ByteSize() > 0 or len(annotated.annotation_group) > 0)
+    return 'is an AnnotatedDatum, an image with boxes; write type: "AnnotatedData"' if is_one else None
+
+
 def decode(encoded: bytes, flags: int) -> Bytes:
     """An encoded image as (H, W, C) u8, BGR or one channel; `flags`: AS_STORED, COLOR or GRAY. Raises BadRecord."""
+    if wrong := size_fault(encoded):
+        raise BadRecord(wrong)
     try:
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     except (cv2.error, MemoryError) as error:

@@ -36,7 +36,7 @@ class DummySource:
         fillers = list(param.data_filler) or [Filler()]
         faults = []
         if len(shapes) != n_tops:
-            faults.append(f"gives {len(shapes)} shapes for {n_tops} tops; give one or {n_tops}")
+            faults.append(f"gives {len(shapes)} shapes for {n_tops} tops; give one each, or one for all")
         if len(fillers) not in (1, n_tops):
             faults.append(f"gives {len(fillers)} data_filler for {n_tops} tops; give none, one or {n_tops}")
         faults += [f"shape {' x '.join(map(str, s))} is empty; give sizes of at least 1" for s in shapes if prod(s) < 1]

@@ -7,8 +7,10 @@ are opened without HDF5's file lock, so that many actors, and a read-only disk, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 
 import h5py
@@ -19,11 +21,15 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import times
 from distcalib.data.left_out import Bad
+from distcalib.data.limits import over_limit
+from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA
 from distcalib.data.source import FloatArray, Index, RowIndex
+from distcalib.data.walking import walk
 from distcalib.errors import DataError
 
 Shape = tuple[int, ...]
+_WALKED_BYTES = 2**24
 Rows = npt.NDArray[np.generic]
 _CLASSES = (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
 
@@ -53,6 +59,9 @@ class Hdf5Source:
         self._source = resolve_path(param.source, prototxt)
         self._open: tuple[str, h5py.File] | None = None
         self._opened = opened
+        if index is None:
+            names = [resolve_path(name, prototxt) for name in _listed(self._source)]
+            walk(_walked(names, self.tops), "write it again")
         self.index = index if index is not None else self._scan(prototxt)
         self._ends = list(accumulate(n for _, n in self.index.files))
         first = self.index.files[0][0]
@@ -135,6 +144,23 @@ class Hdf5Source:
         return RowIndex(sum(n for _, n in files), tuple(files))
 
 
+def _walked(paths: Iterable[Path], tops: tuple[str, ...]) -> Iterator[str]:
+    """Read every value of the datasets, in a child process; what can be told better is left to the caller."""
+    for path in paths:
+        yield str(path)
+        try:
+            with _opened(path) as file:
+                shapes, bad = _layout(file, tops)
+                for top, shape in () if bad else shapes.items():
+                    n_rows = max(1, _WALKED_BYTES // max(1, 8 * prod(shape[1:])))
+                    for start in range(0, shape[0], n_rows):
+                        with suppress(OSError):  # of a damaged chunk: the row is named when it is wanted
+                            file[top][start : start + n_rows]
+                        yield str(path)
+        except DataError:
+            continue
+
+
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
     """What the layer asks that is not done, each with its remedy."""
     param = layer.hdf5_data_param
@@ -155,12 +181,9 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
 def _listed(source: Path) -> list[str]:
     """The names in a list, as Caffe splits them: at blanks, too. Raises DataError."""
     try:
-        names = source.read_text("utf-8", "surrogateescape").split()
+        names = source.read_text("utf-8", "surrogateescape").removeprefix("\ufeff").split()
     except FileNotFoundError as error:
-        raise DataError(
-            f"{source}: does not exist; a relative source is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(source)) from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}; give a list of HDF5 files") from error
     if names and names[0].startswith("\udc89HDF"):
@@ -175,10 +198,7 @@ def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: does not exist; a relative name is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(path, "name")) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an HDF5 file ({_reason(error)}); write it again") from error
 
@@ -199,6 +219,8 @@ def _layout(file: h5py.File, tops: tuple[str, ...]) -> tuple[dict[str, Shape], l
             bad.append(f"dataset '{top}' holds {dataset.dtype} values, not numbers")
         elif not dataset.shape or 0 in dataset.shape:
             bad.append(f"dataset '{top}' is of shape {dataset.shape}, without rows")
+        elif wrong := over_limit(max(prod(dataset.shape[1:]), prod(dataset.chunks or ())) * dataset.dtype.itemsize):
+            bad.append(f"dataset '{top}' of shape {dataset.shape} has rows or chunks that are {wrong}")
         else:
             shapes[top] = dataset.shape
     if not bad and len({shape[0] for shape in shapes.values()}) > 1:

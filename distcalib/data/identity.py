@@ -11,6 +11,7 @@ from pathlib import Path
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import named_paths
+from distcalib.data.image_list import BOM
 from distcalib.data.source import Index, LineIndex, RowIndex
 
 # Written by those who only read a database.
@@ -52,6 +53,7 @@ def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -
     """The images of a list; a pass reads them all, so that to ask for each one's size is little beside it."""
     for source in named_paths(layer, prototxt, ("source",)):
         with source.open("rb") as lines:
+            lines.seek(len(BOM) if lines.read(len(BOM)) == BOM else 0)
             for line in lines:
                 name = line.rsplit(None, 1)[0] if line.strip() else b""
                 if name:
@@ -68,6 +70,6 @@ def _identity(path: Path, *, ends: bool) -> FileIdentity:
                 digest.update(file.read(END_BYTES))
                 file.seek(max(0, stat.st_size - END_BYTES))
                 digest.update(file.read(END_BYTES))
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null byte in the name
         return str(path), -1, -1, b""
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns, digest.digest()

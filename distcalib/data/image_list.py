@@ -15,10 +15,15 @@ from typing import BinaryIO, NamedTuple
 
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import BadRecord, MachineFault
+from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA, Records
 from distcalib.data.source import Index, LineIndex
 from distcalib.errors import DataError
 
+BOM = b"\xef\xbb\xbf"
+"""What some editors put before the first line, and nobody sees; Caffe takes it for a part of the first name."""
+_BLANK_END = re.compile(rb"[ \t]\r?\n?$")
+_TWO_LABELS = re.compile(r".+ [+-]?[0-9.]+")
 _LINE = re.compile(rb"(.+) ([+-]?[0-9]+)\r?")
 _OF_THE_LIST = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """What is wrong with a name, not with a disk."""
@@ -98,25 +103,22 @@ class ImageList:
         try:
             return Path(line.file).read_bytes()
         except (OSError, ValueError) as error:
-            raise self._fault(error) from error
+            raise self._fault(error, line.file) from error
 
     def _opened(self) -> BinaryIO:
         """The file. Raises DataError."""
         try:
             return self.path.open("rb")
         except FileNotFoundError as error:
-            raise DataError(
-                f"{self.path}: does not exist; a relative source is looked up from the working directory, "
-                "then from the folder of the prototxt"
-            ) from error
+            raise DataError(absent(self.path)) from error
         except OSError as error:
             raise DataError(
                 f"{self.path}: cannot be read: {error.strerror}; give a text file of paths and labels"
             ) from error
 
-    def _fault(self, error: OSError | ValueError) -> BadRecord:
+    def _fault(self, error: OSError | ValueError, file: str) -> BadRecord:
         """What a file that cannot be read is to a run."""
-        if wrong := _wrong_name(error):
+        if wrong := _wrong_name(error, file):
             known = self._missing is not None
             return MachineFault(f"{wrong.partition('; ')[0]}, {_WAS_THERE}") if known else BadRecord(wrong)
         assert isinstance(error, OSError), "any other is of the name"
@@ -125,18 +127,25 @@ class ImageList:
         return MachineFault(f"cannot be read ({error.strerror}); {remedy}")
 
     def _scan(self, file: BinaryIO, prototxt: Path) -> LineIndex:
-        offsets, bad, at = [], [], 0
+        offsets, bad, at, trailing = [], [], 0, 0
         names: list[bytes] = []
+        if file.read(len(BOM)) == BOM:
+            at = len(BOM)
+        file.seek(at)
         for number, line in enumerate(file, 1):
             offsets.append(at)
             at += len(line)
             parts = _LINE.fullmatch(line.removesuffix(b"\n"))
             if parts is None:
                 bad.append(number)
+                trailing += _BLANK_END.search(line) is not None
             elif len(names) < _MOST_SOUGHT:
                 names.append(parts[1])
         if bad:
-            raise DataError(f"{self.path}: {_numbered(bad)} no path, a space and a whole number; correct the list")
+            blanks = " (what ends in blanks has no label to Caffe)" if trailing else ""
+            raise DataError(
+                f"{self.path}: {_numbered(bad)} no path, a space and a whole number{blanks}; correct the list"
+            )
         if not offsets:
             raise DataError(f"{self.path}: the list is empty; give a line 'path label' for each image")
         step = -(-len(offsets) // Records.MAX_KEYS)
@@ -167,12 +176,14 @@ def why_missing(file: str) -> str | None:
     try:
         is_folder = stat.S_ISDIR(os.stat(file).st_mode)
     except (OSError, ValueError) as error:
-        return _wrong_name(error)
+        return _wrong_name(error, file)
     return _wrong_name(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))) if is_folder else None
 
 
-def _wrong_name(error: OSError | ValueError) -> str | None:
+def _wrong_name(error: OSError | ValueError, file: str = "") -> str | None:
     """What is wrong with a name in a list; None where the fault is the machine's."""
+    if isinstance(error, FileNotFoundError) and _TWO_LABELS.fullmatch(file):
+        return "does not exist; has the line two labels? ImageData reads one, so write one, or use HDF5Data"
     if isinstance(error, FileNotFoundError):
         return "does not exist; correct the list or root_folder"
     if isinstance(error, ValueError):  # a null byte

@@ -17,7 +17,7 @@ from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, stacked
 from distcalib.data.image_list import ImageList, Line
 from distcalib.data.keeping import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad, Reading
-from distcalib.data.resize import resize
+from distcalib.data.resize import resize, size_wrong
 from distcalib.data.shipped import Shipped, ShippedImages, files_of
 from distcalib.data.source import Index
 from distcalib.data.transform import Transform
@@ -125,6 +125,8 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
         faults.append("batch_size is 0; give the number of images an iteration")
     if bool(param.new_height) != bool(param.new_width):
         faults.append("new_height and new_width belong together; give both or none")
+    elif wrong := size_wrong(param.new_height, param.new_width):
+        faults.append(f"new_height and new_width: {wrong}; correct them")
     if param.min_height or param.min_width:
         faults.append(
             "min_height and min_width size the blob but not the images in Intel Caffe; use new_height and new_width"

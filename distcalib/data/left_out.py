@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from distcalib.data.datum import BadRecord, MachineFault
+from distcalib.data.datum import BadRecord, MachineFault, Mismatch
 from distcalib.errors import DataError
 
 FLAG = "--skip-bad-records"
@@ -87,7 +87,9 @@ class Reading(Generic[_R, _V]):
     def _take(self, error: BadRecord, record: _R, number: int, row: int, bad: Bad | None) -> None:
         """Enter a bad record into `bad`.  Raises DataError where that cannot be."""
         if bad is None or isinstance(error, MachineFault):
-            remedy = "" if isinstance(error, MachineFault) or self.skip_bad is None else f", or give {FLAG}"
+            is_layers = isinstance(error, Mismatch) and not self.deciding  # the layer's fault, not the record's
+            advised = not (isinstance(error, MachineFault) or is_layers or self.skip_bad is None)
+            remedy = f", or give {FLAG}" if advised else ""
             raise DataError(f"{self.where}: {self.told(record)} {error}{remedy}") from error
         what = str(error).partition("; ")[0]
         # A file's name may be no text, and the report is UTF-8.

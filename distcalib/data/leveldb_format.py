@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import cramjam
 
+from distcalib.data.limits import over_limit
+
 _LOG_BLOCK = 32768
 _LOG_HEADER = struct.Struct("<IHB")  # checksum, length, type
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
@@ -201,6 +203,11 @@ class Table:
             return content
         if compression != _SNAPPY:
             raise Damaged(f"{self.path.name} is compressed by method {compression} at byte {offset}, not by Snappy")
+        try:
+            if wrong := over_limit(varint(content, 0)[0]):
+                raise Damaged(f"{self.path.name} has a block at byte {offset} that is {wrong}")
+        except IndexError:
+            raise Damaged(f"{self.path.name} is damaged at byte {offset}") from None
         try:
             return memoryview(cramjam.snappy.decompress_raw(content))
         except cramjam.DecompressionError as error:

@@ -20,6 +20,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from distcalib.data.leveldb_format import Damaged, Entry, LogSpan, Table, chunk, log_entries, log_records, varint
+from distcalib.data.looking_up import absent
 from distcalib.data.records import Record, Records, key_text
 from distcalib.data.source import Index, KeyIndex
 from distcalib.errors import DataError
@@ -181,6 +182,8 @@ def _contents(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
+    except ValueError as error:  # a null byte in what CURRENT names
+        raise Damaged(f"{path.name!r} cannot be read ({error})") from error
 
 
 def _check_folder(path: Path) -> None:
@@ -188,10 +191,7 @@ def _check_folder(path: Path) -> None:
     try:
         names = set(os.listdir(path))
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: does not exist; a relative source is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(path)) from error
     except NotADirectoryError as error:
         raise DataError(f"{path}: is a file; give the folder of a LevelDB, or write backend: LMDB") from error
     except OSError as error:

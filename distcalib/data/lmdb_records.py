@@ -15,13 +15,17 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import lmdb
+import numpy as np
 
+from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA, Record, Records
 from distcalib.data.source import Index, KeyIndex
+from distcalib.data.walking import walk
 from distcalib.errors import DataError
 
 # LMDB must not be opened twice in one process (the second close would drop the locks of the first, and the binding
 # refuses it): sources on the same database share the environment. Weak, so that the last one to go closes it.
+_AT_A_TIME = 1024
 _ENVIRONMENTS: WeakValueDictionary[str, lmdb.Environment] = WeakValueDictionary()
 
 
@@ -32,7 +36,7 @@ class LmdbRecords(Records):
 
     def __init__(self, path: Path, index: Index | None = None) -> None:
         super().__init__(path, index)
-        self._transaction = _open(path).begin(buffers=True)
+        self._transaction = _open(path, is_known=index is not None).begin(buffers=True)
         self._cursor = self._transaction.cursor()
         n_records: int = self._transaction.stat()["entries"]
         if n_records == 0:
@@ -66,8 +70,8 @@ class LmdbRecords(Records):
         return iter(self._cursor) if found else None
 
 
-def _open(path: Path) -> lmdb.Environment:
-    """The environment at `path`, shared within the process. Raises DataError."""
+def _open(path: Path, is_known: bool) -> lmdb.Environment:
+    """The environment at `path`, shared within the process; walked first unless it `is_known`. Raises DataError."""
     file = data_file(path)
     name = os.path.realpath(file)
     environment = _ENVIRONMENTS.get(name)
@@ -76,9 +80,9 @@ def _open(path: Path) -> lmdb.Environment:
     try:
         with file.open("rb"):
             pass
-        environment = lmdb.open(
-            str(file), subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=0
-        )
+        if not is_known:
+            walk(_walked(path, file), "write it again, or copy it again")
+        environment = _environment(file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions and owner") from error
     except lmdb.Error as error:
@@ -86,8 +90,7 @@ def _open(path: Path) -> lmdb.Environment:
             f"{path}: is not an LMDB that can be read ({reason_of(error)}); "
             "give the database that convert_imageset wrote"
         ) from error
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    size = file.stat().st_size
+    needed, size = _sizes(environment, file)
     # Reading a mapped page behind the end of the file would kill the process (SIGBUS). A whole database may be short
     # too, if deletions freed its last pages: 1 of 60 written at random, none of those that only had records added.
     if size < needed:
@@ -97,6 +100,50 @@ def _open(path: Path) -> lmdb.Environment:
         )
     _ENVIRONMENTS[name] = environment
     return environment
+
+
+def _environment(file: Path) -> lmdb.Environment:
+    return lmdb.open(
+        str(file), subdir=False, readonly=True, lock=False, readahead=False, create=False, max_spare_txns=0
+    )
+
+
+def _sizes(environment: lmdb.Environment, file: Path) -> tuple[int, int]:
+    """The bytes that the database needs, and those of the file."""
+    return (environment.info()["last_pgno"] + 1) * environment.stat()["psize"], file.stat().st_size
+
+
+def _walked(path: Path, file: Path) -> Iterator[str]:
+    """Go through all records, in a child process. Of a value nothing is read: that it lies in the file is seen from
+    where it is in memory, for to touch the values of a large database would take minutes. What _open tells better, it
+    is left to tell."""
+    yield str(path)
+    try:
+        environment = _environment(file)
+    except lmdb.Error:
+        return
+    needed, size = _sizes(environment, file)
+    if size < needed:
+        return
+    begin = _mapped_at(file)
+    with environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+        left = transaction.stat()["entries"]
+        for number, (_, value) in enumerate(cursor.iternext()):
+            at = np.frombuffer(value, np.uint8).__array_interface__["data"][0] if len(value) else begin
+            if not begin <= at <= at + len(value) <= begin + size:
+                raise ValueError(f"the value of record {number} lies outside the file")
+            left -= 1
+            if left < 0:
+                raise ValueError("it has more records than it counts")
+            if number % _AT_A_TIME == 0:
+                yield str(path)
+
+
+def _mapped_at(file: Path) -> int:
+    """Where the file is in the memory of this process."""
+    inode = str(file.stat().st_ino)
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        return min(int(line.partition("-")[0], 16) for line in maps if line.split()[4] == inode)
 
 
 def data_file(path: Path) -> Path:
@@ -111,10 +158,7 @@ def data_file(path: Path) -> Path:
             raise DataError(f"{path}: is a folder without data.mdb; give the folder of an LMDB")
         path.stat()
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: does not exist; a relative source is looked up from the working directory, "
-            "then from the folder of the prototxt"
-        ) from error
+        raise DataError(absent(path)) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions and owner") from error
     return path

@@ -11,14 +11,16 @@ import numpy.typing as npt
 from distcalib.caffe import caffe_pb2
 from distcalib.data.annotated import AnnotatedSource
 from distcalib.data.database import DatabaseSource
+from distcalib.data.datum import times
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
 from distcalib.data.images import ImageSource
 from distcalib.data.keeping import Room
+from distcalib.data.limits import too_many
 from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source
-from distcalib.errors import UnsupportedError
+from distcalib.errors import DataError, UnsupportedError, told
 
 DATA_TYPES = frozenset({"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"})
 """Layer types that `open_source` opens."""
@@ -54,6 +56,28 @@ def open_source(
     any other that is not there ends the run. None: a look decides.
     opened: asked whenever a file is opened later on, to raise DataError if it is not the one that it should be.
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
+    where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+    with told(DataError, f"{where}: its data cannot be read", "write the data again, or copy it again"):
+        source = _opened(layer, prototxt, index, arrays, skip_bad, shipped, room, missing, opened)
+    large = [f"'{top}' of {times(shape)}" for top, shape in source.shapes.items() if too_many(shape)]
+    if large:
+        source.close()
+        raise DataError(f"{where}: makes {', '.join(large)}; a blob has less than 2^31 elements, so lower batch_size")
+    return source
+
+
+def _opened(
+    layer: caffe_pb2.LayerParameter,
+    prototxt: Path,
+    index: Index | None,
+    arrays: Mapping[str, npt.NDArray[np.generic]] | None,
+    skip_bad: bool | None,
+    shipped: Shipped | None,
+    room: Room | None,
+    missing: Mapping[int, str] | None,
+    opened: Callable[[], None] | None,
+) -> Source:
+    """The source, as open_source has it."""
     if layer.type == "AnnotatedData":
         return AnnotatedSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "Data":

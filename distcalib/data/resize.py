@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 
 from distcalib.caffe import caffe_pb2
-from distcalib.data.datum import BadRecord, Bytes
+from distcalib.data.datum import BadRecord, Bytes, Mismatch
+from distcalib.data.limits import over_limit
 
 Resize = caffe_pb2.ResizeParameter
 
@@ -33,10 +34,13 @@ def resize_short_side(image: Bytes, size: int, param: caffe_pb2.ResizeParameter)
     sized = Resize()
     sized.CopyFrom(param)
     sized.height = sized.width = size
+    longer, shorter = max(height, width), min(height, width)
+    length = int(np.float32(longer) / np.float32(shorter) * np.float32(size))
+    _refuse_large(size, length)
     if height < width:
-        sized.width = int(np.float32(width) / np.float32(height) * np.float32(size))
+        sized.width = length
     else:
-        sized.height = int(np.float32(height) / np.float32(width) * np.float32(size))
+        sized.height = length
     return resize(image, sized)
 
 
@@ -48,7 +52,19 @@ def resize(image: Bytes, param: caffe_pb2.ResizeParameter) -> Bytes:
     `prob`, height_scale and width_scale have no effect in Caffe either."""
     interpolation = _INTERPOLATIONS[param.interp_mode[0]] if param.interp_mode else cv2.INTER_LINEAR
     height, width = _fitted(image.shape[:2], param)
+    _refuse_large(max(height, param.height), max(width, param.width))
     channels = image.shape[2]
+    try:
+        return _resized(image, (height, width), param, interpolation, channels)
+    except cv2.error as error:
+        raise BadRecord(f"cannot be resized to {height} x {width} ({error.err or error}); leave it out") from error
+
+
+def _resized(
+    image: Bytes, size: tuple[int, int], param: caffe_pb2.ResizeParameter, interpolation: int, channels: int
+) -> Bytes:
+    """(H, W, C) -> to `size`, then padded if the mode says so. Raises cv2.error."""
+    height, width = size
     resized = cv2.resize(image, (width, height), interpolation=interpolation)
     if param.resize_mode == Resize.FIT_LARGE_SIZE_AND_PAD:
         top, left = (param.height - height) // 2, (param.width - width) // 2
@@ -57,6 +73,17 @@ def resize(image: Bytes, param: caffe_pb2.ResizeParameter) -> Bytes:
         resized = cv2.copyMakeBorder(resized, top, bottom, left, right, _BORDERS[param.pad_mode], value=value)
     # OpenCV drops an axis of one channel
     return np.asarray(resized, np.uint8).reshape(*resized.shape[:2], channels)
+
+
+def size_wrong(height: int, width: int) -> str | None:
+    """Why no image is resized to height x width: "30000 x 100000 are 12,000 MB ..."; None if that can be done."""
+    wrong = over_limit(4 * height * width)
+    return f"{height} x {width} pixels are {wrong}" if wrong else None
+
+
+def _refuse_large(height: int, width: int) -> None:
+    if wrong := size_wrong(height, width):
+        raise Mismatch(f"would be resized, and {wrong}; leave it out, or correct the resizing")
 
 
 def resized_size(size: tuple[int, int], param: caffe_pb2.ResizeParameter) -> tuple[int, int]:
@@ -86,5 +113,6 @@ def _pad_values(param: caffe_pb2.ResizeParameter, channels: int) -> list[float]:
     """One value a channel; 0 where none is given."""
     values = list(param.pad_value) or [0.0]
     if len(values) not in (1, channels):
-        raise BadRecord(f"has {channels} channels for {len(values)} pad_value; give one or {channels}")
+        many = f" or {channels}" if channels > 1 else ""
+        raise Mismatch(f"has {channels} channels for {len(values)} pad_value; give one{many}")
     return values if len(values) == channels else values * channels

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import cv2
@@ -30,8 +31,19 @@ from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import AS_STORED, COLOR, GRAY, BadRecord, Bytes, Pixels, as_jpeg, decode, planes, times
-from distcalib.data.resize import resize, resize_short_side, resized_size
+from distcalib.data.datum import (
+    AS_STORED,
+    COLOR,
+    GRAY,
+    Bytes,
+    Mismatch,
+    Pixels,
+    as_jpeg,
+    decode,
+    planes,
+    times,
+)
+from distcalib.data.resize import resize, resize_short_side, resized_size, size_wrong
 from distcalib.data.source import FloatArray
 from distcalib.errors import DataError
 
@@ -112,7 +124,7 @@ class Transform:
         if not datum.encoded:
             # Caffe aborts on resize_param here, and its random_resize_param takes the planes for interleaved pixels.
             if self._short_side or self._resized:
-                raise BadRecord("is raw, and only encoded images are resized; encode it, or take the resizing out")
+                raise Mismatch("is raw, and only encoded images are resized; encode it, or take the resizing out")
             pixels = planes(datum)
             size = pixels.shape[1], pixels.shape[2]
             return Whole(pixels, size, size, False)
@@ -188,16 +200,20 @@ class Transform:
         """The crop of a record, once its size is seen to suit mean and crop, with the frame around it."""
         mean, shape, image = self._mean_image, whole.shape, whole.pixels
         if mean is not None and mean.shape != shape:
-            raise BadRecord(f"is {times(shape)} where mean_file is {times(mean.shape)}; give a mean of that size")
+            raise Mismatch(
+                f"is {times(shape)} where mean_file is {times(mean.shape)}; give the mean of these images, or "
+                + ("set force_color or force_gray" if mean.shape[1:] == shape[1:] else "resize them to its size")
+            )
         if self._mean_value.size not in (0, 1, shape[0]):
-            raise BadRecord(f"has {shape[0]} channels for {self._mean_value.size} mean_value; give one or {shape[0]}")
+            many = f" or {shape[0]}" if shape[0] > 1 else ""
+            raise Mismatch(f"has {_channels(shape[0])} for {self._mean_value.size} mean_value; give one{many}")
         if self.crop[0] > shape[1] or self.crop[1] > shape[2]:
-            raise BadRecord(f"is {times(shape)}, less than the crop of {times(self.crop)}; resize it or crop less")
+            raise Mismatch(f"is {times(shape)}, less than the crop of {times(self.crop)}; resize it or crop less")
         window = (0, 0, shape[1], shape[2])
         if self.crop[0]:
             window = ((shape[1] - self.crop[0]) // 2, (shape[2] - self.crop[1]) // 2, *self.crop)
         if window[0] + window[2] > image.shape[1] or window[1] + window[3] > image.shape[2]:
-            raise BadRecord(
+            raise Mismatch(
                 f"is {times(image.shape)} before resize_param, and Intel Caffe cuts its crop out of that, placed by "
                 "the resized image: it lies outside, and Caffe aborts; take crop_size or resize_param out"
             )
@@ -213,7 +229,7 @@ class Transform:
         if self._frames is None:
             self._frames = frames
         if frames != self._frames:
-            raise BadRecord(
+            raise Mismatch(
                 f"is {'encoded' if frames else 'raw'}, the first record is not, and transform_param.pad frames encoded "
                 "ones alone; write all records alike"
             )
@@ -221,7 +237,7 @@ class Transform:
             return
         crop = self.crop if self.crop[0] else self._mean_image.shape[1:]
         if self._mean_places((self._mean_image.shape[0], crop[0] + 1, crop[1] + 1)).max() >= self._mean_image.size:
-            raise BadRecord(
+            raise Mismatch(
                 "would get a frame by transform_param.pad, with which Intel Caffe reads behind the end of mean_file; "
                 "give mean_value in its place, or take pad out"
             )
@@ -235,6 +251,10 @@ class Transform:
         down, right = begin[0] - (top - pad), begin[1] - (left - pad)
         framed[:, down : down + seen.shape[1], right : right + seen.shape[2]] = seen
         return framed
+
+
+def _channels(n: int) -> str:
+    return "1 channel" if n == 1 else f"{n} channels"
 
 
 def _window(image: Pixels, size: tuple[int, ...]) -> Pixels:
@@ -262,6 +282,8 @@ def _faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
     if param.HasField("resize_param"):
         if not (param.resize_param.height and param.resize_param.width):
             yield "resize_param needs a height and a width"
+        elif wrong := size_wrong(param.resize_param.height, param.resize_param.width):
+            yield f"resize_param: {wrong}; correct it"
         yield from _resize_faults("resize_param", param.resize_param)
 
 
@@ -291,11 +313,12 @@ def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray
         ) from error
     except DecodeError as error:
         raise DataError(f"{where}: mean_file {path} is no BlobProto; give what compute_image_mean wrote") from error
-    shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    legacy = (blob.num, blob.channels, blob.height, blob.width)
+    shape: tuple[int, ...] = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = np.array(blob.double_data if blob.double_data else blob.data, np.float32)
     if len(shape) == 4 and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) != 3 or not values.size or values.size != np.prod(shape, dtype=np.int64):
+    if len(shape) != 3 or min(shape) < 1 or values.size != prod(shape):
         raise DataError(
             f"{where}: mean_file {path} holds {values.size} values in the shape {times(shape)}; "
             "give the mean of one image, as compute_image_mean writes it"

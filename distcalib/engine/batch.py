@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.data import FLAG, VARIES, Bad, LeftOut, Source
-from distcalib.errors import DataError
+from distcalib.errors import DataError, told
 
 Array = NDArray[np.float32]
 
@@ -70,11 +70,12 @@ def records_an_iteration(sources: Sequence[Source]) -> int:
 def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool | None) -> Batch:
     """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left."""
     found: list[Bad] = [{} for _ in sources]
-    tops = {
-        top: values
-        for source, own in zip(sources, found, strict=True)
-        for top, values in source.batch(iteration, own if skip_bad else None).items()
-    }
+    with told(DataError, f"iteration {iteration}: its data cannot be read", "write the data again, or copy it again"):
+        tops = {
+            top: values
+            for source, own in zip(sources, found, strict=True)
+            for top, values in source.batch(iteration, own if skip_bad else None).items()
+        }
     bad = frozenset(row for own in found for row in own)
     left_out = tuple(sorted(one for own in found for one in own.values()))
     size = records_an_iteration(sources)

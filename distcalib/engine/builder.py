@@ -27,6 +27,7 @@ from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.layers.products import along_channels, product
+from distcalib.layers.shapes import too_large, why_not
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
 from distcalib.quantize.fusion import Fused, find_fused, fold, in_run_order, reads_of
 from distcalib.quantize.storage import Grid, Params, Reading, input_grid, params_of, runs_int8, storage
@@ -63,13 +64,19 @@ def device_outputs(graph: Graph) -> tuple[Blob, ...]:
 
 
 def unconverted(graph: Graph, where: str) -> list[str]:
-    """A sentence for each layer of `graph` whose type cannot be run, with the reason."""
+    """A sentence for each type in `graph` that cannot be run, with its layers and the reason."""
     known = DATA_TYPES | HOST_TYPES
-    return [
-        f"{where}: layer '{node.name}' ({node.type}): {reason}"
-        for node in graph
-        if node.type not in known and (reason := layer_refusal(node.layer)) is not None
-    ]
+    found: dict[tuple[str, str], list[str]] = {}
+    for node in graph:
+        if node.type not in known and (reason := layer_refusal(node.layer)) is not None:
+            found.setdefault((node.type, reason), []).append(node.name)
+    return [f"{where}: {_layers(names)} ({kind}): {reason}" for (kind, reason), names in found.items()]
+
+
+def _layers(names: Sequence[str], most: int = 3) -> str:
+    """`layer 'a'`, `layers 'a', 'b'`, `layers 'a', 'b', 'c' and 4 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"layer{'s' if names[1:] else ''} " + ", ".join(f"'{name}'" for name in names[:most]) + more
 
 
 def refuse_unconverted(graph: Graph, where: str) -> None:
@@ -239,12 +246,16 @@ class _Builder:
                     self.values[node.tops[0]] = self._group(group)
             except (UnsupportedError, WeightsError) as problem:
                 self.problems.append(problem)
-            except RuntimeError as error:  # OpenVINO's own check, such as of a kernel larger than its input
-                at = node if group is None else group.node
-                said = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
-                self.problems.append(
-                    UnsupportedError(f"{self.where}: layer '{at.name}' ({at.type}): its shapes do not fit: {said}")
-                )
+            except Exception as error:
+                bottoms = [self.values[blob] for blob in reads_of(node, group) if blob in self.values]
+                self._cannot(node if group is None else group.node, why_not(error, bottoms))
+            else:
+                if (large := too_large(self.values.get(top) for top in node.tops)) is not None:
+                    self._cannot(node if group is None else group.node, large)
+                    self.values = {blob: value for blob, value in self.values.items() if blob not in node.tops}
+
+    def _cannot(self, node: Node, reason: str) -> None:
+        self.problems.append(UnsupportedError(f"{self.where}: layer '{node.name}' ({node.type}): {reason}"))
 
     def _data(self, node: Node) -> None:
         for blob in node.tops:

@@ -24,7 +24,7 @@ from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
 from distcalib.engine.soundness import is_fp32, refuse_unsound, unsound
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
-from distcalib.errors import EngineError, UnsupportedError
+from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, Partial, PartialScore, make_layer, score_layer
 from distcalib.quantize.ranges import Range, observe, observe_ends
@@ -210,7 +210,7 @@ class _Loaded:
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
-                scores[node.tops[0].name] = score_layer(node.layer, bottoms, batch.records, batch.size, self.files)
+                scores[node.tops[0].name] = self._scored(node, bottoms, batch)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
@@ -228,6 +228,21 @@ class _Loaded:
             if not np.isfinite(array).all():
                 number = batch.first // max(1, batch.size)
                 raise EngineError(unsound(self.program.header.spec.where, self.graph.producer[blob], number))
+
+    def _scored(self, node: Node, bottoms: Sequence[Array], batch: Batch) -> PartialScore:
+        """What a layer scores; a DataError, such as of a label that is no class, names the record that it is of."""
+        try:
+            return score_layer(node.layer, bottoms, batch.records, batch.size, self.files)
+        except DataError as error:
+            for row, record in enumerate(batch.records):
+                try:
+                    score_layer(node.layer, [values[row : row + 1] for values in bottoms], [record], 1, self.files)
+                except DataError:
+                    first = f"record {record}, counted from 0; of a list line {record + 1}"
+                    raise DataError(f"{error} (the first: {first})") from error
+                except UnsupportedError:
+                    break
+            raise
 
     def hand_out(self, outputs: Outputs, batch: Batch) -> Row:
         """The values of one iteration that were asked for."""

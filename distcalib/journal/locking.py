@@ -3,9 +3,11 @@
 The lock is on a file of its own: SQLite's are on the database, and closing any other handle of that would drop them."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import stat
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -26,8 +28,10 @@ class FolderLock:
     def _acquired(self, folder: Path) -> int | None:
         """The locked file; None if it was removed by its last holder in between."""
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
+            if error.errno == errno.ELOOP:  # its target would be emptied, whatever that is
+                raise OutputError(f"{self._path}: is a symbolic link; remove it, or give another --out") from None
             reason = error.strerror or str(error)
             raise OutputError(f"{folder}: cannot be written to ({reason}); give another folder with --out") from None
         try:
@@ -35,6 +39,8 @@ class FolderLock:
             if not self._is_at_path(file):
                 os.close(file)
                 return None
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise OSError(errno.EINVAL, "it is no file")
             os.ftruncate(file, 0)
             # Short, and only to name the holder: a full disk is met by the journal.
             with contextlib.suppress(OSError):
@@ -52,16 +58,21 @@ class FolderLock:
 
     def _is_at_path(self, file: int) -> bool:
         try:
-            there = os.stat(self._path)
+            there = os.lstat(self._path)
         except FileNotFoundError:
             return False
         return os.path.samestat(os.fstat(file), there)
+
+    def is_in_place(self) -> bool:
+        """Whether it still lies in the folder: removed with that, it keeps nobody out."""
+        return self._file is not None and self._is_at_path(self._file)
 
     def release(self) -> None:
         """Let others in; twice does no harm."""
         if self._file is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                if self._is_at_path(self._file):  # else it is another run's
+                    self._path.unlink()
             os.close(self._file)
             self._file = None
 

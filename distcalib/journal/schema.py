@@ -8,6 +8,7 @@ The version stands in the file as `user_version`, and that it is a journal at al
 
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 
 VERSION = 1
 APPLICATION_ID = 0x64634A4C  # "dcJL"
@@ -63,6 +64,7 @@ def prepare(
     if found is None:
         _apply(connection, schema, version)
         return
+    _check_tables(connection, found)
     if found > version:
         raise NoJournal(f"is of version {found}, and this distcalib knows {version}; update it, or give another --out")
     for old in range(found, version):
@@ -73,7 +75,33 @@ def check(connection: sqlite3.Connection) -> None:
     """Raise NoJournal unless the file is a journal of this version."""
     found = _version(connection)
     if found != VERSION:
-        raise NoJournal(f"is of version {found or 0}, and this distcalib reads {VERSION}")
+        raise NoJournal(f"is of version {found or 0}, and this distcalib reads {VERSION}; give another --out")
+    _check_tables(connection, found)
+
+
+def _check_tables(connection: sqlite3.Connection, version: int) -> None:
+    """Raise NoJournal for a file that calls itself a journal and has other tables: a view in their place may never end,
+    and no signal is heard while SQLite computes one. Nothing of the file but its schema is read for that."""
+    if version < 1 or (version == VERSION and _tables(connection) != _own_tables()):
+        raise NoJournal("is damaged; move it, or give another --out")
+
+
+def _tables(connection: sqlite3.Connection) -> dict[str, object]:
+    """All that the file has by name: of a table its columns, of anything else what it is."""
+    found: dict[str, object] = {}
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall():
+        if kind == "table" and str(sql).upper().split()[:2] == ["CREATE", "TABLE"]:
+            columns = connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,)).fetchall()
+            found[name] = [(*column[1:4], str(column[4]), *column[5:]) for column in columns]
+        else:
+            found[name] = (kind, sql)
+    return found
+
+
+def _own_tables() -> dict[str, object]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(SCHEMA)
+        return _tables(connection)
 
 
 def _version(connection: sqlite3.Connection) -> int | None:

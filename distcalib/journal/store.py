@@ -6,13 +6,14 @@ import socket
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from distcalib.errors import OutputError
+from distcalib.journal.locking import FILE_NAME as LOCK_NAME
 from distcalib.journal.locking import FolderLock
 from distcalib.journal.schema import NoJournal, check, prepare
 
@@ -24,6 +25,7 @@ _TOLD = {
     "disk is full": "the disk is full; make room and give the same command again, it continues",
     "not a database": "is no journal of distcalib; move it, or give another --out",
     "malformed": "is damaged; move it, or give another --out",
+    "not decode to UTF-8": "is damaged; move it, or give another --out",
     "readonly database": "cannot be written to; give yourself permission, or another --out",
     "unable to open": "cannot be opened; give yourself permission, or another --out",
 }
@@ -80,6 +82,7 @@ class Journal:
                     prepared(self._connection)  # first, for it refuses what is no journal, and that stays as it is
                     self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
                     self._connection.execute("UPDATE run SET state = 'killed' WHERE state = 'running'")
+                self._opened = os.stat(self.path)
             except BaseException:
                 self._connection.close()
                 raise
@@ -97,12 +100,15 @@ class Journal:
                 marks = ",".join("?" * len(part))
                 sql = f"SELECT number, payload, seconds FROM result WHERE key = ? AND number IN ({marks})"
                 for number, payload, seconds in self._connection.execute(sql, (key, *part)):
+                    if not (isinstance(payload, bytes) and isinstance(seconds, float)):
+                        raise NoJournal("is damaged; move it, or give another --out")
                     found[number] = Recorded(payload, seconds)
         return found
 
     def store(self, key: bytes, rows: Mapping[int, Recorded]) -> None:
         """Commit rows by number: when this returns they are on the disk.  One that is there already stays."""
         values = [(key, number, row.seconds, row.payload) for number, row in rows.items()]
+        self.check_in_place()
         with self._transaction():
             self._connection.executemany("INSERT OR IGNORE INTO result VALUES (?, ?, ?, ?)", values)
 
@@ -110,6 +116,18 @@ class Journal:
         """Take rows out, by key and number."""
         with self._transaction():
             self._connection.executemany("DELETE FROM result WHERE key = ? AND number = ?", rows)
+
+    def check_in_place(self) -> None:
+        """Raise OutputError if the file was removed or replaced: SQLite would go on writing where nobody finds it."""
+        try:
+            found: os.stat_result | None = os.stat(self.path)
+        except OSError:
+            found = None
+        if found is None or not os.path.samestat(found, self._opened) or not self._lock.is_in_place():
+            raise OutputError(
+                f"{self.path.parent}: {self.path.name} or {LOCK_NAME} was removed or replaced during the run, and what "
+                "was measured is lost with it; leave the folder alone, and give the same command again"
+            )
 
     def begin(self, command: str, options: Mapping[str, Any], versions: Mapping[str, str]) -> int:
         """Note that a run begins; its number."""
@@ -185,13 +203,28 @@ def read_runs(folder: Path) -> Sequence[Run]:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True)
         try:
             check(connection)
-            connection.row_factory = sqlite3.Row
-            found = [dict(row) for row in connection.execute("SELECT * FROM run ORDER BY number")]
+            columns = ", ".join(field.name for field in fields(Run))
+            found = connection.execute(f"SELECT {columns} FROM run ORDER BY number").fetchall()
         finally:
             connection.close()
-    for row in found:
-        row.update(options=json.loads(row["options"]), versions=json.loads(row["versions"]))
-    return [Run(**row) for row in found]
+    return [_run(path, row) for row in found]
+
+
+def _run(path: Path, row: Sequence[Any]) -> Run:
+    """A run from its columns, whose types SQLite does not hold to.  Raises OutputError."""
+    said = dict(zip((field.name for field in fields(Run)), row, strict=True))
+    try:
+        run = Run(**(said | {name: json.loads(said[name]) for name in ("options", "versions")}))
+    except (TypeError, ValueError, RecursionError):  # no JSON
+        run = None
+    if run is None or not (
+        all(isinstance(value, str) for value in (run.command, run.host, run.begun, run.state))
+        and all(isinstance(value, str | None) for value in (run.ended, run.verdict))
+        and all(isinstance(value, int) for value in (run.number, run.pid, run.n_measured, run.n_recorded))
+        and all(isinstance(value, dict) for value in (run.options, run.versions))
+    ):
+        raise OutputError(f"{path}: is damaged; move it, or give another --out")
+    return run
 
 
 @contextmanager
@@ -201,6 +234,8 @@ def _said(path: Path) -> Iterator[None]:
         yield
     except NoJournal as error:
         raise OutputError(f"{path}: {error}") from None
+    except UnicodeDecodeError:  # text of the file that is none
+        raise OutputError(f"{path}: is damaged; move it, or give another --out") from None
     except sqlite3.Error as error:
         told = next((said for part, said in _TOLD.items() if part in str(error)), None)
         raise OutputError(f"{path}: {told or f'cannot be used ({error}); give another --out'}") from None

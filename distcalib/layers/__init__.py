@@ -23,7 +23,17 @@ from distcalib.layers import (
 )
 from distcalib.layers.blobs import Blobs, FileBlobs, RandomBlobs, ZeroBlobs
 from distcalib.layers.geometry import Geometry, kernel_geometry
-from distcalib.layers.registry import CONVERTED, REFUSED, Layer, convert, converter, converts, layer_refusal, refusal
+from distcalib.layers.registry import (
+    CONVERTED,
+    REFUSED,
+    Layer,
+    convert,
+    converter,
+    converts,
+    layer_refusal,
+    refusal,
+    too_few,
+)
 
 __all__ = [
     "CONVERTED",
@@ -56,4 +66,5 @@ __all__ = [
     "rois",
     "scale",
     "softmax",
+    "too_few",
 ]

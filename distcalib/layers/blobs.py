@@ -108,6 +108,11 @@ class FileBlobs:
         return f"layer '{layer}' is not there" + (f" ('{alike[0]}' is)" if alike else "")
 
 
+MOST_VALUES = 2**29
+"""Of all blobs together: protobuf parses no message over 2 GiB. Anything larger is a typing error, and would be put
+into memory before that shows."""
+
+
 class RandomBlobs:
     """Weights drawn from a seed, the layer's name and the blob's index alone: the same everywhere and in any order.
 
@@ -140,14 +145,23 @@ class RandomBlobs:
 
 
 class ZeroBlobs:
-    """Zeros of any shape: for shapes and graphs, where values do not matter. Nothing large is allocated."""
+    """Zeros of any shape that a caffemodel could hold: for shapes and graphs, where values do not matter."""
+
+    def __init__(self) -> None:
+        self._n_values: dict[tuple[str, int], int] = {}
 
     def count(self, layer: str) -> None:
         """None: as many as are asked for."""
         return None
 
     def get(self, layer: str, index: int, shape: tuple[int, ...], role: Role = "") -> FloatArray:
-        """Zeros, read-only: one element seen through `shape`."""
+        """Zeros, read-only: one element seen through `shape`. WeightsError for more than a caffemodel can have."""
+        self._n_values[layer, index] = math.prod(shape)
+        if sum(self._n_values.values()) > MOST_VALUES:
+            raise WeightsError(
+                f"layer '{layer}': its blob {index} of shape {_text(shape)} does not go into a caffemodel, which has "
+                f"{MOST_VALUES:,} values at most; correct the layer's parameters"
+            )
         return np.broadcast_to(np.float32(0), shape)
 
 

@@ -7,6 +7,7 @@ complain.
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Callable, KeysView, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, TypeAlias
 from openvino import Output
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.data import DATA_TYPES
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers.blobs import ROLES, Blobs, FloatArray
 from distcalib.layers.refused import REFUSED, refused_code
@@ -31,16 +33,24 @@ __all__ = [
     "converts",
     "layer_refusal",
     "refusal",
+    "too_few",
 ]
 
 Outputs: TypeAlias = "Output | Sequence[Output]"
 Converter = Callable[..., Outputs]
 """converter(layer, *inputs) -> one output a top; a single top may come without the sequence around it."""
 
+Counts = tuple[int, int | None]
+"""At least, and at most; None: any number."""
+
 _CONVERTERS: dict[str, Converter] = {}
+_COUNTS: dict[str, tuple[Counts, Counts]] = {}
 
 CONVERTED: KeysView[str] = _CONVERTERS.keys()
 """The types that have a converter: a live, set-like view."""
+
+OTHERS = (*sorted(DATA_TYPES), "Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "DetectionOutput", "DetectionEvaluate")
+"""Types that are not converted for they run elsewhere, and may be meant where a name is wrong."""
 
 FOLDING = frozenset({"Convolution", "InnerProduct"})
 """The types whose weights are quantized and absorb their neighbours: the engine builds these itself."""
@@ -108,9 +118,7 @@ class Layer:
             raise UnsupportedError(f"{self.where}: {message}")
 
 
-def converts(
-    *types: str, bottoms: tuple[int, int | None] = (1, 1), tops: tuple[int, int | None] = (1, 1)
-) -> Callable[[Converter], Converter]:
+def converts(*types: str, bottoms: Counts = (1, 1), tops: Counts = (1, 1)) -> Callable[[Converter], Converter]:
     """Register a converter under all spellings of its type, for so many (at least, at most) bottoms and tops."""
 
     def register(function: Converter) -> Converter:
@@ -126,6 +134,7 @@ def converts(
             if name in REFUSED:
                 raise ValueError(f"layer type {name} is converted and refused at once")
             _CONVERTERS[name] = checked
+            _COUNTS[name] = bottoms, tops
         return checked
 
     return register
@@ -138,7 +147,17 @@ def refusal(layer_type: str) -> str | None:
     """
     if layer_type in CONVERTED or layer_type in FOLDING:
         return None
-    return REFUSED.get(layer_type, "is not a layer type of Caffe or Intel Caffe")
+    return REFUSED.get(layer_type) or f"is not a layer type of Caffe or Intel Caffe{_meant(layer_type)}"
+
+
+def _meant(layer_type: str) -> str:
+    """What somebody may have meant by a type that there is not, with "; " before it; "" if nothing comes near."""
+    plain = layer_type.lower().replace("_", "")
+    if "depthwise" in plain:
+        return '; write type: "Convolution" with its convolution_param, whose group is the number of channels'
+    known = {name.lower(): name for name in (*_CONVERTERS, *FOLDING, *REFUSED, *OTHERS)}
+    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.8)
+    return f"; {known[close[0]]} is meant?" if close else ""
 
 
 def layer_refusal(layer: LayerParameter) -> str | None:
@@ -169,7 +188,22 @@ def convert(layer: Layer, inputs: Sequence[Output]) -> tuple[Output, ...]:
     return outputs
 
 
-def _require_count(layer: Layer, what: str, n: int, bounds: tuple[int, int | None]) -> None:
+def too_few(layer: LayerParameter) -> str | None:
+    """That bottoms or tops are missing, to follow "layer 'x' (Type): "; None if none is, or the type is not known. Too
+    many are a matter of the converter."""
+    known = ((1, 1), (1, 1)) if layer.type in FOLDING else _COUNTS.get(layer.type)
+    if known is None or (len(layer.bottom) >= known[0][0] and len(layer.top) >= known[1][0]):
+        return None
+    return _wrong_count("bottom", len(layer.bottom), known[0]) or _wrong_count("top", len(layer.top), known[1])
+
+
+def _require_count(layer: Layer, what: str, n: int, bounds: Counts) -> None:
+    wrong = _wrong_count(what, n, bounds)
+    layer.require(wrong is None, wrong or "")
+
+
+def _wrong_count(what: str, n: int, bounds: Counts) -> str | None:
     low, high = bounds
     wanted = f"at least {low}" if high is None else str(low) if low == high else f"{low} to {high}"
-    layer.require(n >= low and (high is None or n <= high), f"{n} {what}s are given; {wanted} can be converted")
+    fits = n >= low and (high is None or n <= high)
+    return None if fits else f"{n} {what}s are given; {wanted} can be converted"

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 import openvino.opset13 as ops
 from openvino import Output
 
+from distcalib.errors import described
 from distcalib.layers.blobs import FloatArray
 from distcalib.layers.registry import Layer
 
 Shape = tuple[int, ...]
+MOST_ELEMENTS = 2**31
 
 
 def shape_of(x: Output) -> Shape:
     """The shape of a node's output; all shapes here are static."""
     return tuple(int(n) for n in x.get_shape())
+
+
+def too_large(values: Iterable[Output | None]) -> str | None:
+    """That a value has more elements than a blob of Caffe's can have, which counts them in an int; None if none has."""
+    for value in values:
+        shape = () if value is None else shape_of(value)
+        if prod(shape) >= MOST_ELEMENTS:
+            sizes = " x ".join(map(str, shape))
+            return f"its top is {sizes}, and a blob has less than 2^31 elements; correct its sizes"
+    return None
+
+
+def why_not(error: Exception, bottoms: Iterable[Output]) -> str:
+    """What an exception in a converter means, to follow "layer 'x' (Type): ". A RuntimeError is OpenVINO's own check,
+    such as of a kernel larger than its input; others come of numbers that nobody means, such as a size of 2^40."""
+    if isinstance(error, RuntimeError) and not isinstance(error, RecursionError):
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"its shapes do not fit: {lines[-1] if lines else 'no reason is given'}"
+    given = " and ".join(str(shape_of(x)) for x in bottoms) or "none"
+    return f"cannot be converted for bottoms of {given} ({described(error)}); correct its parameters or what it reads"
 
 
 def canonical_axis(layer: Layer, axis: int, rank: int, name: str = "axis") -> int:

@@ -12,9 +12,9 @@ import logging
 import os
 import pickle
 import socket
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 from distcalib.errors import MeasureError  # noqa: E402
 from distcalib.measure.actor import ActorProcess  # noqa: E402
 from distcalib.measure.interrupts import interrupt_held, termination_kept  # noqa: E402
-from distcalib.measure.monitors import no_monitors  # noqa: E402
-from distcalib.measure.vigil import Vigil  # noqa: E402
+from distcalib.measure.local import PrivateRay  # noqa: E402
+from distcalib.measure.vigil import Vigil, end_process  # noqa: E402
 
+_CLUSTER_LOGS = Path("/tmp/ray/session_latest/logs")
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 2.0
 
@@ -90,14 +91,21 @@ class Cluster:
         """
         self._ours = not ray.is_initialized()
         self._vigil: Vigil | None = None
+        self._private: PrivateRay | None = None
+        source = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
             if self._ours:
                 with interrupt_held(), termination_kept():
-                    _connect(address, n_cpus)
+                    if address == "local":
+                        self._private = PrivateRay(n_cpus)
+                    else:
+                        _join(address, source)
+            self._logs = _CLUSTER_LOGS if self._private is None else self._private.logs
             self.home: str = ray.get_runtime_context().get_node_id()
             if self._ours:
-                self._vigil = Vigil(self._needed(with_gcs=address == "local"))
+                needed = self._needed(with_gcs=self._private is not None)
+                self._vigil = Vigil(needed, partial(end_process, self._logs))
         except BaseException:  # Ctrl-C that was held back, too
             self.close()
             raise
@@ -159,7 +167,7 @@ class Cluster:
                 f"an actor cannot take its task: {_last_line(error)}; is the same distcalib installed there?"
             ) from error
         except ray.exceptions.RayError as error:
-            raise MeasureError(f"Ray: {_last_line(error)}; look into /tmp/ray/session_latest/logs") from error
+            raise MeasureError(f"Ray: {_last_line(error)}; look into {self._logs}") from error
 
     def wait(self, refs: Sequence[Ref], seconds: float) -> list[Ref]:
         """Wait until one is there, at most `seconds`, then return all that are."""
@@ -176,6 +184,8 @@ class Cluster:
         if self._ours and ray.is_initialized():
             with interrupt_held():
                 ray.shutdown()
+        if self._private is not None:
+            self._private.end()
 
     def _needed(self, with_gcs: bool) -> list[tuple[str, int]]:
         """Where the raylet of this machine listens, and the GCS: where a cluster has it, it may come back."""
@@ -185,58 +195,40 @@ class Cluster:
         return [*raylet, (host.strip("[]"), int(port))] if with_gcs else raylet
 
 
-def _connect(address: str, n_cpus: int) -> None:
-    """Start a local Ray, or join the one at `address`; MeasureError if that fails."""
-    if not os.environ.get("RAY_TMPDIR", "unset"):  # Ray takes an empty one for a folder, and waits half a minute for it
-        del os.environ["RAY_TMPDIR"]
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+def _join(address: str, source: str) -> None:
+    """Join the Ray at `address`, which was given as `source`; MeasureError if that fails."""
     try:
-        if address == "local":
-            with _apart(), no_monitors(Path(ray.__file__).parent):
-                ray.init(address="local", num_cpus=n_cpus, include_dashboard=False, **quiet)
-        else:
-            _check_listening(address)
-            with _few_trials():
-                ray.init(address=address, **quiet)
+        found = _started_here(source) if address == "auto" else address
+        _check_listening(found, source)
+        with _few_trials():
+            ray.init(address=found, logging_level=logging.ERROR, log_to_driver=False)
     except MeasureError:
         raise
     except Exception as error:
-        remedy = "look into /tmp/ray/session_latest/logs" if address == "local" else "is Ray running there?"
         if any("InvalidAuthToken" in str(each) for each in (error, error.__cause__)):
             raise MeasureError(
-                f"Ray at {address}: it wants a token that this machine does not show; copy ~/.ray/auth_token from its "
+                f"{source}: Ray wants a token there that this machine does not show; copy ~/.ray/auth_token from its "
                 "head node and set RAY_AUTH_MODE=token"
             ) from error
-        if "AF_UNIX path length" in str(error):
-            raise MeasureError(
-                f"Ray: {os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}: is too long a path for the sockets "
-                "that it makes in its temporary folder; set TMPDIR to a shorter one, such as /tmp"
-            ) from error
-        raise MeasureError(f"Ray at {address}: {type(error).__name__}: {error}; {remedy}") from error
+        at = "" if found == address else f" ({found})"
+        raise MeasureError(
+            f"{source}{at}: {type(error).__name__}: {_last_line(error)}; is Ray running there?"
+        ) from error
 
 
-_is_starting = False
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Give each process of a local Ray a process group of its own, so that a signal to that of the driver (`timeout`, a
-    batch system) ends the driver alone: without its raylet it could not even write what it has. Ray leaves such hooks
-    in force, for it runs code between fork and exec itself."""
-    global _is_starting
-    _is_starting = True
-    try:
-        yield
-    finally:
-        _is_starting = False
-
-
-def _leave_group() -> None:
-    if _is_starting:
-        os.setpgid(0, 0)
-
-
-os.register_at_fork(after_in_child=_leave_group)
+def _started_here(source: str) -> str:
+    """Where the cluster is that was started on this machine, by `ray start`. Ray itself would look through the command
+    lines of all processes, too, and join what another program has started for itself, be it another user's."""
+    folders = [Path(folder) for folder in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp") if folder]
+    files = [folder / "ray" / "ray_current_cluster" for folder in folders]  # as Ray chooses among them
+    for file in files:
+        with suppress(OSError, ValueError):
+            if found := file.read_text().strip():
+                return found
+    raise MeasureError(
+        f"{source}: no Ray cluster was started on this machine, for {files[0]} is not there; start one (`ray start "
+        "--head`), or give the HOST:PORT of one"
+    )
 
 
 @contextmanager
@@ -253,14 +245,12 @@ def _few_trials() -> Iterator[None]:
             del os.environ[name]
 
 
-def _check_listening(address: str) -> None:
+def _check_listening(address: str, source: str) -> None:
     """Raise OSError or MeasureError unless something answers at HOST:PORT; Ray itself would go on trying for ten
-    minutes (2.60, measured) and write all of it to stderr. "auto" is looked up by Ray, which fails at once."""
-    if address == "auto":
-        return
+    minutes (2.60, measured) and write all of it to stderr."""
     host, colon, port = address.rpartition(":")
-    if not colon or "/" in host or not port.isdigit():
-        raise MeasureError(f"--address {address}: is neither auto nor HOST:PORT, such as 10.0.0.1:6379")
+    if not colon or not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise MeasureError(f"{source}: is neither auto nor HOST:PORT, such as 10.0.0.1:6379")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
         pass
 

@@ -1,14 +1,15 @@
-"""Hold Ctrl-C back while Ray starts or ends, and keep what SIGTERM was to do.
+"""Hold Ctrl-C back while Ray starts or ends, and keep what SIGTERM and SIGHUP were to do.
 
 Interrupted in the middle of ray.init, Ray 2.60 leaves agents of its node running for ever, and now and then the driver
 ends in a segmentation fault seconds later (both seen often in 20 trials). Starting takes about two seconds, so waiting
 for it keeps Ctrl-C prompt. For SIGTERM ray.init installs handlers of its own, in Python and below, that end the process
 with the stack of the driver on stderr."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -38,40 +39,55 @@ def interrupt_held() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
-_terminated = False
+_ENDING = (signal.SIGTERM, signal.SIGHUP)  # of a batch system before it kills; of a terminal that is closed
+
+_ended_by = signal.SIGINT
 
 
-def was_terminated() -> bool:
-    """Whether a KeyboardInterrupt stands for SIGTERM. No class of exceptions could tell: interrupted while it waits,
-    Ray raises a KeyboardInterrupt of its own in place of whatever the handler has raised.
+def ended_by() -> signal.Signals:
+    """The signal that a KeyboardInterrupt stands for: Ctrl-C, SIGTERM or SIGHUP. No class of exceptions could tell:
+    interrupted while it waits, Ray raises a KeyboardInterrupt of its own in place of whatever the handler has raised.
     """
-    return _terminated
+    return _ended_by
 
 
 @contextmanager
 def termination_told() -> Iterator[None]:
-    """The first SIGTERM inside the block, as batch systems send it before they kill, is a KeyboardInterrupt; those that
-    follow are not heard.
+    """The first SIGTERM or SIGHUP inside the block is a KeyboardInterrupt; those that follow are not heard.
 
-    Only the main thread may install handlers, so elsewhere this does nothing, nor where somebody else handles it.
+    Only the main thread may install handlers, so elsewhere this does nothing, nor for a signal that somebody else
+    handles, or that is ignored, as SIGHUP is under nohup.
     """
-    global _terminated
-    _terminated = False
-    if not _is_main() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    global _ended_by
+    _ended_by = signal.SIGINT
+    ours = [number for number in _ENDING if _is_main() and signal.getsignal(number) is signal.SIG_DFL]
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        global _terminated
-        if not _terminated:
-            _terminated = True
+        global _ended_by
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        if _ended_by == signal.SIGINT:
+            _ended_by = signal.Signals(number)
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in ours:
+        signal.signal(number, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave_terminal() -> None:
+    """Send to nowhere what would be printed on a terminal that is gone: printing would fail, and with it whatever the
+    run still has to write."""
+    for number in (1, 2):
+        try:
+            os.write(number, b"")
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 @contextmanager

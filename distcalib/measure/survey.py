@@ -7,6 +7,7 @@ from typing import Any
 
 from distcalib.measure.cluster import Cluster  # before ray, whose environment it sets
 from distcalib.measure.nodes import NodeInfo, describe_this_node
+from distcalib.measure.surroundings import Lack, start_lacks
 
 import ray  # isort: skip
 import ray.exceptions  # isort: skip
@@ -18,11 +19,15 @@ _SECONDS = 30.0  # a busy node that has to start its first process takes 5; one 
 
 @dataclass(frozen=True)
 class Survey:
-    """The nodes that answered, by host name, and why others did not and what would do, by their names."""
+    """The nodes that answered, by host name, and why others did not and what would do, by their names.
+
+    `lacks`: without a cluster, what stands in the way of a Ray of this machine's own.
+    """
 
     nodes: tuple[NodeInfo, ...]
     silent: dict[str, str]
     address: str = ""
+    lacks: tuple[Lack, ...] = ()
 
 
 def survey(address: str | None = None) -> Survey:
@@ -32,7 +37,8 @@ def survey(address: str | None = None) -> Survey:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     if address in (None, "local") and not ray.is_initialized():
-        return Survey((describe_this_node(),), {})
+        node = describe_this_node()
+        return Survey((node,), {}, lacks=start_lacks(node.topology.n_usable))
     cluster = Cluster(address, n_cpus=0)
     try:
         return replace(ask_nodes(), address=address or "")

@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0
@@ -19,11 +20,12 @@ _PAUSE_SECONDS = 0.01
 Address = tuple[str, int]
 
 
-def end_process() -> None:
-    """One sentence, and exit code 1."""
+def end_process(logs: Path) -> None:
+    """One sentence, with the folder of Ray's logs, and exit code 1."""
     _LOG.critical(
-        "distcalib: Ray on this machine was killed, and nothing can be measured without it; its logs in "
-        "/tmp/ray/session_latest/logs or the kernel's (dmesg) tell why; then give the same command again"
+        "distcalib: Ray on this machine was killed, and nothing can be measured without it; its logs in %s or the "
+        "kernel's (dmesg) tell why; then give the same command again",
+        logs,
     )
     os._exit(1)
 
@@ -32,7 +34,7 @@ class Vigil:
     """Calls `on_end` once, in a thread, when nobody listens any more at one of `addresses`. `end` it before they are
     shut down in good order."""
 
-    def __init__(self, addresses: Sequence[Address], on_end: Callable[[], None] = end_process) -> None:
+    def __init__(self, addresses: Sequence[Address], on_end: Callable[[], None]) -> None:
         self._on_end = on_end
         self._over = threading.Event()
         for address in addresses:

@@ -69,9 +69,10 @@ def check_detection_output(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{where}: nms_threshold={p.nms_param.nms_threshold:g}; it must not be negative")
     if not 0.0 < p.nms_param.eta <= 1.0:
         raise UnsupportedError(f"{where}: eta={p.nms_param.eta:g}; it must be above 0 and at most 1")
-    if not p.share_location and not 0 <= p.background_label_id < p.num_classes:
+    if p.share_location and p.background_label_id == -1:  # its name for the boxes of all classes, which it then skips
         raise UnsupportedError(
-            f"{where}: share_location: false with background_label_id={p.background_label_id}, which is no class"
+            f"{where}: background_label_id=-1 with share_location: true, for which Caffe aborts (could not find "
+            "location predictions for label -1); give the number of the background, usually 0"
         )
 
 
@@ -90,8 +91,14 @@ def check_sizes(layer: LayerParameter, loc: tuple[int, ...], conf: tuple[int, ..
         raise UnsupportedError(
             f"layer '{layer.name}' ({layer.type}): its bottoms have {found[0]} and {found[1]} values an image for "
             f"{n_priors} priors, {n_classes} classes and {n_loc} box{'es' if n_loc > 1 else ''} a prior; "
-            f"{wanted[0]} and {wanted[1]} would fit"
+            f"{wanted[0]} and {wanted[1]} would fit" + _classes_that_fit(found, n_priors, n_classes)
         )
+
+
+def _classes_that_fit(found: tuple[int, ...], n_priors: int, n_classes: int) -> str:
+    """The num_classes that the second bottom is for, where it is for another."""
+    fitting, rest = divmod(found[1], n_priors) if n_priors else (0, 1)
+    return f"; num_classes: {fitting} fits the second" if not rest and fitting not in (0, n_classes) else ""
 
 
 def decoded(p: DetectionOutputParameter, loc: Array, corners: Array, variances: Array) -> Array:

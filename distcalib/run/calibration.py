@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
-from distcalib.errors import OptionError, UnsupportedError
+from distcalib.errors import OptionError, OutputError, UnsupportedError
 from distcalib.journal import Journal
-from distcalib.measure.interrupts import was_terminated
+from distcalib.measure.interrupts import ended_by
 from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_map, lower_is_better
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
@@ -21,7 +21,7 @@ from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.run.build import CaffeBuild, open_build
-from distcalib.run.checks import net_problems
+from distcalib.run.checks import net_problems, refuse_in_place
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
 from distcalib.run.deliverable import (
@@ -41,7 +41,7 @@ from distcalib.run.observing import Observing, verdict_warnings
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.run_record import CTRL_C, SIGTERM, Interrupted, RunRecord
+from distcalib.run.run_record import Interrupted, RunRecord, signal_name
 from distcalib.run.saved import Saved, count_saved
 from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
@@ -164,6 +164,7 @@ class _Run:
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
             session.check_files()
+            self._tell_of_lost_journal(session)
             report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
             engines = engines_written(base, found.made.net)
@@ -199,11 +200,20 @@ class _Run:
                 return replace(found, saved=count_saved(searching, measuring.without, winner))
             return found
         except KeyboardInterrupt:
-            winner_so_far = searching.interrupted(best, by=SIGTERM if was_terminated() else CTRL_C)
+            winner_so_far = searching.interrupted(best, by=signal_name(ended_by()))
             if winner_so_far is None:
                 raise
             made = deliver(base, calibration, winner_so_far)
             return _Found(calibration, winner_so_far, made, interrupted=True)
+
+    def _tell_of_lost_journal(self, session: Session) -> None:
+        """Note that the folder was removed under the run: the results are written all the same, and nothing else is
+        left of it."""
+        try:
+            if session.journal is not None:
+                session.journal.check_in_place()
+        except OutputError as error:
+            self.reporter.note(str(error).partition("; ")[0])
 
     def _write(self, base: Net, weights: Weights, found: "_Found", report: CalibrationReport) -> CalibrationReport:
         """Write all files; returns the report with what it says of them."""
@@ -389,6 +399,8 @@ def _checked(net: Net, options: CalibrationOptions) -> str:
         raise UnsupportedError("; ".join(found)) from None
     if found:
         raise UnsupportedError("; ".join(found))
+    if not options.allow_overwritten:
+        refuse_in_place(net)
     return metric
 
 

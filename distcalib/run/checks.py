@@ -1,7 +1,8 @@
 """What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,23 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.caffe.in_place import in_place_faults
 from distcalib.caffe.paths import resolve_path
 from distcalib.caffe.phase import left_out
 from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
-from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
+from distcalib.errors import DataError, DistcalibError, OptionError, UnsupportedError, WeightsError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
 from distcalib.quantize.force_u8 import TRANSFORMING
 from distcalib.quantize.fusion import find_fused, uses_global_stats
 from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
-MOST_ITERATIONS = 2**31 - 1
+MOST_ITERATIONS = 10_000_000
+"""An iteration is a row, and a place in the order of rows, which are in memory; ImageNet has 50,000 test images."""
+IN_PLACE_FLAG = "--allow-overwritten"
 _KINDS = ", ".join(sorted(DATA_TYPES))
 _OF_TRAINING = frozenset({"param", "weight_filler", "bias_filler", "filler", "blobs"})
 
@@ -80,6 +85,24 @@ def net_notes(net: Net) -> list[str]:
     return found
 
 
+def in_place_warnings(net: Net) -> list[str]:
+    """A sentence for each layer in place whose result, or another's, is something else in Caffe."""
+    return [f"{net.name}: {said}" for _, said in in_place_faults(net.graph, _fused_sums(net.graph))]
+
+
+def refuse_in_place(net: Net) -> None:
+    """Raise UnsupportedError for a net that Caffe computes otherwise, for its blobs share memory, or not at all."""
+    found = in_place_warnings(net)
+    if found:
+        raise UnsupportedError(f"{'; '.join(found)}; to calibrate as if each blob were its own, give {IN_PLACE_FLAG}")
+
+
+def _fused_sums(graph: Graph) -> set[int]:
+    """The Eltwise layers that Intel Caffe computes inside a convolution."""
+    groups = find_fused(graph).values()
+    return {group.eltwise.index for group in groups if group.eltwise is not None}
+
+
 def check_ap_version(name: str, root: str | Path | None) -> None:
     """Raise OptionError for an unknown way to take an AP, and for one that Caffe in `root` does not know."""
     if name not in AP_VERSIONS:
@@ -102,6 +125,66 @@ def refuse_unrunnable(net: Net, fed: bool = False) -> None:
     found = net_problems(net, fed)
     if found:
         raise UnsupportedError("; ".join(found))
+
+
+def refuse_other_images(
+    net: Net, data: Mapping[str, tuple[int, ...]], shapes: Mapping[Blob, tuple[int, ...]], weights: Weights
+) -> None:
+    """Raise DataError where the first layers' weights are for images of other channels, or another size: the weights
+    do not fit the net then, and it is the data that are wrong."""
+    tops = {blob: node for node in data_nodes(net.graph) for blob in node.tops if blob.name in data}
+    for node in net.graph:
+        kernel = weights.get(node.name, ())[:1]
+        source = tops.get(node.bottoms[0]) if node.bottoms else None
+        if node.type == "Convolution" and source is not None and kernel and kernel[0].ndim == 4:
+            shape, wanted = data[node.bottoms[0].name], kernel[0].shape[1] * node.layer.convolution_param.group
+            if len(shape) == 4 and shape[1] != wanted:
+                raise DataError(
+                    f"{net.name}: layer '{source.name}' ({source.type}): gives images of {shape[1]} channel(s), and "
+                    f"the weights of '{node.name}' are for {wanted}; {_channels_remedy(source.layer, shape[1], wanted)}"
+                )
+        if node.type == "InnerProduct" and kernel and not node.layer.inner_product_param.transpose:
+            [first, *_], found = kernel, shapes.get(node.bottoms[0], data.get(node.bottoms[0].name))
+            n_out = node.layer.inner_product_param.num_output
+            images = [(n, data[blob.name]) for blob, n in tops.items() if len(data[blob.name]) == 4]
+            if found is None or not images or first.size % n_out or first.size // n_out == prod(found[1:]):
+                continue
+            its_own = weights.keys() <= {layer.name for layer in net.full.layer}
+            if not (its_own and all(_convolution_fits(n, shapes, data, weights) for n in net.graph)):
+                continue  # it is another net's caffemodel, and the actors name the first blob that does not fit
+            source, shape = images[0]
+            sizes = " x ".join(map(str, shape[1:]))
+            raise DataError(
+                f"{net.name}: layer '{source.name}' ({source.type}): gives images of {sizes}, of which "
+                f"{prod(found[1:])} values reach '{node.name}' (InnerProduct), and its weights are for "
+                f"{first.size // n_out}; is crop_size, or the size of the images, that of the training? Else give the "
+                "caffemodel of this prototxt"
+            )
+
+
+def _convolution_fits(
+    node: Node, shapes: Mapping[Blob, tuple[int, ...]], data: Mapping[str, tuple[int, ...]], weights: Weights
+) -> bool:
+    """Whether the weights of a convolution have its outputs and the channels that it reads; True of other layers."""
+    kernel = weights.get(node.name, ())[:1]
+    if node.type != "Convolution" or not kernel or kernel[0].ndim != 4:
+        return True
+    param, bottom = node.layer.convolution_param, node.bottoms[0]
+    read = shapes.get(bottom, data.get(bottom.name, ()))
+    return kernel[0].shape[0] == param.num_output and read[1:2] == (kernel[0].shape[1] * param.group,)
+
+
+def _channels_remedy(layer: caffe_pb2.LayerParameter, found: int, wanted: int) -> str:
+    """What would make images of `wanted` channels out of those of `found`."""
+    if wanted not in (1, 3):
+        return "give the data, or the caffemodel, that belongs to this net"
+    if layer.type == "ImageData":
+        return f"set is_color: {'true' if wanted == 3 else 'false'} in its image_data_param"
+    if layer.type in ("Data", "AnnotatedData"):
+        flag = "force_color" if wanted == 3 else "force_gray"
+        alpha = " (the fourth is alpha)" if found == 4 else ""
+        return f"set {flag}: true in its transform_param if the images are encoded{alpha}, else write the data anew"
+    return "give arrays of that shape"
 
 
 def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
@@ -163,11 +246,13 @@ def _floats(message: Message, path: str) -> Iterator[tuple[str, float]]:
 
 
 def check_iterations(n_iterations: int, flag: str = "-i") -> None:
-    """Raise OptionError for less than one iteration, and for more than Caffe itself can count."""
+    """Raise OptionError for less than one iteration, and for more than can be kept in memory."""
     if n_iterations < 1:
         raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
     if n_iterations > MOST_ITERATIONS:
-        raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
+        raise OptionError(
+            f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size, and raise batch_size"
+        )
 
 
 def data_warnings(net: Net) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from distcalib.errors import OptionError
 from distcalib.measure.nodes import NodeInfo, place_on_nodes
+from distcalib.measure.surroundings import Lack
 from distcalib.run.agreement import agreed_isa, emulation_note, mixed
 from distcalib.run.isa import TARGETS, Isa, way_of
 from distcalib.run.memory import BASE_BYTES
@@ -66,9 +67,16 @@ def targets_of(node: NodeInfo) -> dict[str, str]:
     return {target: way_of(target, node.isas) for target in TARGETS}
 
 
-def diagnose(nodes: Sequence[NodeInfo], silent: Mapping[str, str] | None = None, isa: str = "native") -> Diagnosis:
-    """What a run on `nodes` would meet; `silent`: nodes that did not tell what they are, why, and what would do."""
-    findings = [_split((label,), sentence) for label, sentence in (silent or {}).items()]
+def diagnose(
+    nodes: Sequence[NodeInfo],
+    silent: Mapping[str, str] | None = None,
+    isa: str = "native",
+    lacks: Sequence[Lack] = (),
+) -> Diagnosis:
+    """What a run on `nodes` would meet; `silent`: nodes that did not tell what they are, why, and what would do;
+    `lacks`: of a machine that would start a Ray of its own."""
+    findings = [Finding(lack.refused, (), lack.what, lack.remedy) for lack in lacks]
+    findings += [_split((label,), sentence) for label, sentence in (silent or {}).items()]
     findings += [Finding(True, (), phrase, "install the same version on all nodes") for phrase in mixed(nodes)]
     agreed: Isa | None = None
     try:

@@ -27,7 +27,7 @@ from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
 from distcalib.run.build import open_build
-from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.run.checks import check_ap_version, check_iterations, check_skipping, in_place_warnings
 from distcalib.run.lengths import length_warnings
 from distcalib.run.meaning import Rests
 from distcalib.run.net import Net, open_net
@@ -71,10 +71,11 @@ def evaluate(
     net = open_net(Path(model))
     if detection:
         _refuse_without_map(net)
+    reporter = reporter or Silent()
     with Session(
         net,
         Path(weights),
-        reporter or Silent(),
+        reporter,
         n_actors=n_actors,
         cores_per_actor=cores_per_actor,
         isa=isa,
@@ -86,6 +87,8 @@ def evaluate(
         ship_data=ship_data,
     ) as session:
         started = time.perf_counter()
+        for said in in_place_warnings(net):
+            reporter.note(f"in Caffe: {said}")
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)

@@ -16,7 +16,7 @@ from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
-from distcalib.run.checks import data_warnings, net_notes, net_problems, refuse_no_numbers
+from distcalib.run.checks import data_warnings, in_place_warnings, net_notes, net_problems, refuse_no_numbers
 from distcalib.run.net import Net, open_net
 
 
@@ -80,7 +80,8 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     stored = storage(net.graph, quantizer.groups, params)
     int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
     read = blobs.weights if isinstance(blobs, FileBlobs) and shapes and not problems else None
-    warnings = (*data_warnings(net), *intel_faults(net.graph, quantizer.groups, stored, params, read))
+    overwritten = in_place_warnings(net)
+    warnings = (*overwritten, *data_warnings(net), *intel_faults(net.graph, quantizer.groups, stored, params, read))
     layers = []
     for node in net.graph:
         grids = [str(stored[top]) for top in node.tops if top in stored]

@@ -22,6 +22,7 @@ from distcalib.caffe.graph import Graph, build_graph
 from distcalib.data import DATA_TYPES
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import FormatError, UnsupportedError
+from distcalib.layers import too_few
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,21 @@ def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
     test = test_net(full)
     _refuse_without_source(full, test, path.name)
+    _refuse_counts(test, path.name)
     graph = build_graph(test.layer, path.name)
     return Net(path, full, test, graph)
+
+
+def _refuse_counts(test: caffe_pb2.NetParameter, where: str) -> None:
+    """Raise UnsupportedError naming every layer that lacks bottoms or tops: what looks at the graph later takes for
+    granted that a convolution has one of each."""
+    faults = [
+        f"{where}: layer '{layer.name}' ({layer.type}): {fault}"
+        for layer in test.layer
+        if layer.type != "Silence" and (fault := too_few(layer)) is not None
+    ]
+    if faults:
+        raise UnsupportedError("; ".join(faults))
 
 
 def _refuse_without_source(full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where: str) -> None:
@@ -89,8 +103,16 @@ def _refuse_without_source(full: caffe_pb2.NetParameter, test: caffe_pb2.NetPara
     if not lacking or any(not layer.bottom for layer in test.layer):
         return
     blobs = " and ".join(f"'{blob}'" for blob in lacking)
-    others = [layer.name for layer in full.layer if layer.type in DATA_TYPES and lacking.keys() & set(layer.top)]
-    reason = f", for '{others[0]}' is not in it" if others else ""
+    others = [layer for layer in full.layer if layer.type in DATA_TYPES and lacking.keys() & set(layer.top)]
+    reason = f", for '{others[0].name}' is not in it" if others else ""
+    for layer in others:
+        stages = [stage for rule in layer.include for stage in rule.stage if stage not in test.state.stage]
+        if stages and any(rule.phase == caffe_pb2.TEST or not rule.HasField("phase") for rule in layer.include):
+            named = " ".join(f'stage: "{stage}"' for stage in dict.fromkeys(stages))
+            raise UnsupportedError(
+                f"{where}: layer '{layer.name}' ({layer.type}) makes what the TEST phase reads, in a stage that is not "
+                f"set ({named}); take the stage out of its include, or add `state {{ {named} }}` to the net"
+            )
     raise UnsupportedError(
         f"{where}: has no data layer in the TEST phase{reason}; add one that makes {blobs} from the test set "
         f"({', '.join(sorted(DATA_TYPES))}; Input takes --data FILE)"

@@ -41,6 +41,7 @@ class CalibrationOptions(Options):
     by_time: bool = False
     pareto: bool = False
     skip_bad_records: bool = False
+    allow_overwritten: bool = False
     isa: str = "native"
     data: Path | None = None
     root: Path | None = None

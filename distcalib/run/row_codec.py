@@ -6,10 +6,12 @@ is not in KINDS is refused, as is a header of another FORMAT.
 """
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,12 @@ from distcalib.quantize.ranges import Range
 
 FORMAT = 3
 """Of all that is written here; a part of every key, so that rows of another format are never asked for."""
+
+MOST_BYTES = 2**28
+"""Of a row when it is unpacked; a net's histograms are some megabytes. A damaged file may claim anything."""
+
+_DTYPE = re.compile(r"[<|][biuf][0-9]{1,2}")
+"""What `encode` writes; NumPy takes other texts for programs (ast)."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -71,7 +79,7 @@ KINDS: Mapping[str, Kind] = {
     "mean": Kind(
         Partial,
         lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records)],
-        lambda said, _: Partial(*said),
+        lambda said, _: Partial(_number(said[0]), *map(int, said[1:])),
     ),
     "detections": Kind(Detections, _encode_detections, _decode_detections),
 }
@@ -91,16 +99,25 @@ def encode(row: object) -> bytes:
 def decode(payload: bytes) -> Row | tuple[Row, ...]:
     """What `encode` was given.  Raises ValueError for what it did not write."""
     try:
-        plain = zlib.decompress(payload)
-        begin = _LENGTH.size + _LENGTH.unpack_from(plain)[0]
-        header = json.loads(plain[_LENGTH.size : begin])
-    except (zlib.error, struct.error, ValueError) as error:
-        raise ValueError(f"no row: {error}") from None
+        return _decode(payload)
+    except (zlib.error, struct.error, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"no row: {type(error).__name__}") from None
+
+
+def _decode(payload: bytes) -> Row | tuple[Row, ...]:
+    unpacking = zlib.decompressobj()
+    plain = unpacking.decompress(payload, MOST_BYTES)
+    if not unpacking.eof:
+        raise ValueError(f"no row: more than {MOST_BYTES:,} bytes, or not all of it")
+    begin = _LENGTH.size + _LENGTH.unpack_from(plain)[0]
+    header = json.loads(plain[_LENGTH.size : begin])
     if header["format"] != FORMAT:
         raise ValueError(f"a row of format {header['format']}, and this distcalib knows {FORMAT}")
     arrays: Found = []
     for dtype, shape in header["arrays"]:
-        array = np.frombuffer(plain, dtype, int(np.prod(shape, dtype=np.int64)), begin)
+        if not _DTYPE.fullmatch(dtype) or any(size < 0 for size in shape):
+            raise ValueError("no row: an array of another type or size")
+        array = np.frombuffer(plain, dtype, prod(shape), begin)
         begin += array.nbytes
         arrays.append(array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=True))
     if "rows" in header:
@@ -127,12 +144,12 @@ def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
     return Row(
         {name: _decode_score(kind, part, arrays) for name, kind, part in said["scores"]},
         tuple(_decode_range(found, arrays) for found in said["ranges"]),
-        said["kernels"],
+        None if said["kernels"] is None else {str(name): str(kernel) for name, kernel in said["kernels"].items()},
         {Blob(name, version): arrays[number] for name, version, number in said["values"]},
-        said["distances"],
-        said["seconds"],
-        tuple(LeftOut(*one) for one in said["left_out"]),
-        said["n_missing"],
+        {name: _number(value) for name, value in said["distances"].items()},
+        {name: _number(value) for name, value in said["seconds"].items()},
+        tuple(LeftOut(str(layer), number, str(key), str(reason)) for layer, number, key, reason in said["left_out"]),
+        int(said["n_missing"]),
     )
 
 
@@ -161,9 +178,11 @@ def _encode_range(found: Range, arrays: _Arrays) -> list[object]:
 
 
 def _decode_range(said: Any, arrays: Found) -> Range:
-    low, high, maxima, percentiles, histogram = said
+    low, high = (_number(value) for value in said[:2])
+    maxima, percentiles = (tuple(map(_number, values)) for values in said[2:4])
+    [histogram] = said[4:]
     made = None if histogram is None else Histogram(arrays[histogram[0]], histogram[1])
-    return Range(low, high, tuple(maxima), tuple(percentiles), made)
+    return Range(low, high, maxima, percentiles, made)
 
 
 def _number(value: float | int) -> float | int:

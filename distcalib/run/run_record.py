@@ -1,6 +1,7 @@
-"""A run's line in the journal, from its begin to its end, however it ends; and what Ctrl-C or SIGTERM leaves."""
+"""A run's line in the journal, from its begin to its end, however it ends; and what Ctrl-C or another signal leaves."""
 
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,12 +14,16 @@ from distcalib.run.build import CaffeBuild
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.session import Session, versions
 
-CTRL_C, SIGTERM = "Ctrl-C", "SIGTERM"  # as `stopped_by` names them
 CONTINUES = "no result was written; the same command continues from the journal"
 
 
+def signal_name(number: signal.Signals) -> str:
+    """A signal as `stopped_by` names it."""
+    return "Ctrl-C" if number == signal.SIGINT else number.name
+
+
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after which the best so far was written; `report` is what report.json holds."""
+    """Ctrl-C, SIGTERM or SIGHUP, after which the best so far was written; `report` is what report.json holds."""
 
     def __init__(self, report: CalibrationReport) -> None:
         super().__init__(report.verdict)

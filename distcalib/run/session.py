@@ -20,27 +20,28 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights
 from distcalib.caffe.graph import Blob
 from distcalib.data import Chunk, Index, Shipment, Shipped, Source, load_arrays, open_source
+from distcalib.data.limits import VARIABLE
 from distcalib.engine.batch import records_an_iteration
-from distcalib.engine.builder import layer_shapes, multiply_adds
+from distcalib.engine.builder import multiply_adds
+from distcalib.engine.checking import checked_shapes
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.errors import OptionError
 from distcalib.journal import Journal
-from distcalib.layers import ZeroBlobs
 from distcalib.measure import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
 from distcalib.measure.nodes import NodeInfo
 from distcalib.quantize.fusion import find_fused
 from distcalib.report import BadRecords
 from distcalib.run.agreement import agreed_environment, agreed_isa, emulation_note, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
-from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_other_images, refuse_unrunnable
 from distcalib.run.guard import Guard
 from distcalib.run.isa import Isa, arithmetic_of
 from distcalib.run.keys import Keys
 from distcalib.run.left_out import LeftOutRecords, look_for_images, refuse_unskippable
 from distcalib.run.lengths import Length, lengths_of, refuse_unequal
-from distcalib.run.memory import actor_bytes
+from distcalib.run.memory import actor_bytes, refuse_large_blobs
 from distcalib.run.net import Net
 from distcalib.run.reporter import Reporter
 from distcalib.run.resuming import Resuming
@@ -92,6 +93,9 @@ class Session:
         skips = None if build is not None else skip_bad
         self.batch, indexes, self._data_shapes, self.lengths = _open_data(net, arrays, skips)
         refuse_unequal(self.lengths, n_iterations, net.name)
+        self._shapes = checked_shapes(net.graph, self._data_shapes, net.name)
+        refuse_large_blobs(net.name, self._data_shapes, self._shapes)
+        refuse_other_images(net, self._data_shapes, self._shapes, self.weights)
         if skip_bad:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
@@ -120,7 +124,7 @@ class Session:
             self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
             if build is None or self._caffe is None:
                 cargo = None if shipment is None else cargo_of(shipment, self.batch, reporter)
-                env = partial(agree, isa, shipment=shipment, weight_bytes=self._weight_bytes)
+                env = partial(agree, isa, shipment=shipment, weight_bytes=self._weight_bytes, still=watched.check_all)
                 self._pool = start(make_worker, env=env, shared=setting, cargo=cargo)
             else:
                 env = partial(agree_on_caffe, build.environment)
@@ -181,21 +185,18 @@ class Session:
 
     def _actor_bytes(self) -> int:
         """What an actor is likely to need."""
-        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
-        return actor_bytes(self._weight_bytes, (4 * prod(shape) for shape in shapes.values()))
+        return actor_bytes(self._weight_bytes, (4 * prod(shape) for shape in self._shapes.values()))
 
     def image_bytes(self, blobs: Sequence[Blob]) -> int:
         """What `blobs` take of an image."""
-        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
-        return sum(4 * prod(shapes[blob]) for blob in blobs) // self.batch
+        return sum(4 * prod(self._shapes[blob]) for blob in blobs) // self.batch
 
     def in_parts(self, blobs: Sequence[Blob], n_bytes: int) -> list[tuple[Blob, ...]]:
         """`blobs` in their order, in groups whose values take `n_bytes` a batch at the most, or are alone."""
-        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
         parts: list[list[Blob]] = []
         left = 0
         for blob in blobs:
-            size = 4 * prod(shapes[blob])
+            size = 4 * prod(self._shapes[blob])
             if not parts or size > left:
                 parts.append([])
                 left = n_bytes
@@ -287,9 +288,8 @@ class Session:
 
     def work(self, layers: Sequence[str]) -> dict[str, int]:
         """The multiply-adds of one image in each of `layers`."""
-        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self._data_shapes, self.net.name)
         groups = find_fused(self.net.graph)
-        return {name: multiply_adds(groups[name].node, shapes) for name in layers}
+        return {name: multiply_adds(groups[name].node, self._shapes) for name in layers}
 
     def close(self) -> None:
         """Stop the actors and remove what only they needed."""
@@ -319,13 +319,21 @@ class Session:
 
 
 def agree(
-    isa: str, nodes: Sequence[NodeInfo], shipment: Shipment | None = None, weight_bytes: int = 0
+    isa: str,
+    nodes: Sequence[NodeInfo],
+    shipment: Shipment | None = None,
+    weight_bytes: int = 0,
+    still: Callable[[], None] = lambda: None,
 ) -> Mapping[str, str]:
-    """The environment in which all nodes compute alike; refuses nodes that cannot, or that cannot hold the records."""
+    """The environment in which all nodes compute alike; refuses nodes that cannot, or that cannot hold the records.
+
+    `still` is called before anything is sent to them."""
     refuse_mixed(nodes)
+    still()
     if shipment is not None:
         refuse_too_large(shipment, nodes, weight_bytes)
-    return agreed_environment(isa, nodes)
+    limit = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
+    return {**agreed_environment(isa, nodes), **limit}
 
 
 def agree_on_caffe(environment: Mapping[str, str], nodes: Sequence[NodeInfo]) -> Mapping[str, str]:

@@ -83,4 +83,4 @@ def test_doctor_json(answer: Survey, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_doctor_names_a_cluster_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--address", "127.0.0.1:1"]) == ERROR
-    assert "Ray at 127.0.0.1:1: " in capsys.readouterr().err
+    assert "--address 127.0.0.1:1: " in capsys.readouterr().err

@@ -31,7 +31,8 @@ def test_doctor_is_refused_without_the_token(three: list[Host]) -> None:
     said = three[1].run(
         f"distcalib doctor --address {three[0].ip}:6379; echo exit code $?", env={"RAY_AUTH_MODE": "disabled"}
     )
-    assert f"distcalib: Ray at {three[0].ip}:6379: it wants a token that this machine does not show; copy" in said
+    address = f"--address {three[0].ip}:6379"
+    assert f"distcalib: {address}: Ray wants a token there that this machine does not show; copy" in said
     assert "Traceback" not in said
     assert said.rstrip().endswith("exit code 1")
 

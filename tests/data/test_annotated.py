@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum, Datum, LayerParameter
-from distcalib.data import VARIES
+from distcalib.data import VARIES, open_source
 from distcalib.data.annotated import AnnotatedSource
 from distcalib.data.database import DatabaseSource
 from distcalib.data.records import Records
@@ -277,3 +277,18 @@ def test_what_intel_caffe_aborts_at_with_a_sampler_is_refused(
     folder = write_lmdb(tmp_path / "db", entries([annotated(datum)] * 2))
     with pytest.raises(DataError, match=said):
         AnnotatedSource(sampled_layer(folder, 2, transform), PROTOTXT).batch(0)
+
+
+def test_a_database_for_the_other_layer_is_told_by_its_type(tmp_path: Path) -> None:
+    boxes = AnnotatedDatum(type=AnnotatedDatum.BBOX)
+    boxes.datum.CopyFrom(Datum(channels=1, height=2, width=2, data=bytes(4)))
+    with_boxes = write_lmdb(tmp_path / "boxes", [(b"0", boxes.SerializeToString())])
+    without = write_lmdb(tmp_path / "plain", [(b"0", boxes.datum.SerializeToString())])
+    for source, kind, said in (
+        (with_boxes, "Data", "record '0' is an AnnotatedDatum, an image with boxes; write type: \"AnnotatedData\"$"),
+        (without, "AnnotatedData", "record '0' is a Datum, an image without boxes; write type: \"Data\"$"),
+    ):
+        proto = data_layer(source)
+        proto.type = kind
+        with pytest.raises(DataError, match=said):
+            open_source(proto, PROTOTXT)

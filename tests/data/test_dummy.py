@@ -84,7 +84,7 @@ def test_dummy_values_are_the_same_on_every_machine() -> None:
 @pytest.mark.parametrize(
     ("param", "sentence"),
     [
-        ("", "gives 0 shapes for 2 tops; give one or 2"),
+        ("", "gives 0 shapes for 2 tops; give one each, or one for all"),
         ("shape { dim: 1 } shape { dim: 1 } shape { dim: 1 }", "gives 3 shapes for 2 tops"),
         ("shape { dim: 1 dim: 0 }", "shape 1 x 0 is empty; give sizes of at least 1"),
         ("num: 1 channels: 1", "gives 0 shapes for 2 tops"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from distcalib.data.datum import BadRecord
 from distcalib.data.image_list import ImageList, Line
 from distcalib.data.records import Records
 from distcalib.data.source import KeyIndex, LineIndex
@@ -124,3 +125,25 @@ def test_index_of_another_list_is_refused(tmp_path: Path) -> None:
         listed(tmp_path, "a 1\nb2 \n", index=index).read(1, 1)
     with pytest.raises(TypeError, match="an index of lines is wanted, not KeyIndex"):
         ImageList(tmp_path / "list.txt", "", PROTOTXT, KeyIndex(2, 1, (b"a", b"b")))
+
+
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_list_is_read_without_its_byte_order_mark(tmp_path: Path, n: int) -> None:
+    lines = [f"{number}.jpg {number}\n" for number in range(n)]
+    found = listed(tmp_path, b"\xef\xbb\xbf" + "".join(lines).encode())
+    assert found.index.n_records == n
+    expected = [Line(number + 1, f"/{number}.jpg", number) for number in range(n)]
+    assert found.read(0, 2 * n) == expected * 2
+    assert ImageList(found.path, "/", PROTOTXT, found.index).read(n - 1, 2) == [expected[-1], expected[0]]
+
+
+@pytest.mark.parametrize("line", ["a.jpg 3 ", "a.jpg 3\t", "a.jpg 3  \r"])
+def test_list_says_that_a_line_ends_in_blanks(tmp_path: Path, line: str) -> None:
+    with pytest.raises(DataError, match=r"line 2 is no path, .*whole number \(what ends in blanks has no label"):
+        listed(tmp_path, f"b.jpg 1\n{line}\n")
+
+
+def test_list_says_that_a_line_may_have_two_labels(tmp_path: Path) -> None:
+    found = listed(tmp_path, "a.jpg 3 4\n")
+    with pytest.raises(BadRecord, match="does not exist; has the line two labels\\? ImageData reads one"):
+        found.contents(found.read(0, 1)[0])

@@ -325,7 +325,7 @@ def test_transform_refuses_a_record_that_does_not_suit(text: str, datum: caffe_p
 
 def test_transform_refuses_a_record_of_another_size_than_the_mean(tmp_path: Path) -> None:
     path = write_mean(tmp_path / "mean.binaryproto", np.ones((3, 5, 5), np.float32))
-    with pytest.raises(BadRecord, match="is 3 x 4 x 6 where mean_file is 3 x 5 x 5; give a mean of that size"):
+    with pytest.raises(BadRecord, match="is 3 x 4 x 6 where mean_file is 3 x 5 x 5; give the mean of these images"):
         applied(f'mean_file: "{path}" crop_size: 2', raw_datum(noise(3, 4, 6)))
 
 

@@ -40,3 +40,30 @@ def test_lock_is_one_in_a_process_too(tmp_path: Path) -> None:
 def test_lock_says_that_a_folder_cannot_be_written_to(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"none: cannot be written to \(No such file or directory\); give another"):
         FolderLock(tmp_path / "none")
+
+
+def test_folder_lock_leaves_alone_what_a_link_points_to(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "distcalib.lock").symlink_to(victim)
+    with pytest.raises(OutputError, match=r"distcalib.lock: is a symbolic link; remove it, or give another --out"):
+        FolderLock(tmp_path)
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "distcalib.lock").is_symlink()
+
+
+def test_folder_lock_refuses_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "distcalib.lock")
+    with pytest.raises(OutputError, match=r"distcalib.lock: cannot be locked \(it is no file\)"):
+        FolderLock(tmp_path)
+
+
+def test_folder_lock_leaves_the_lock_of_another_run(tmp_path: Path) -> None:
+    first = FolderLock(tmp_path)
+    assert first.is_in_place()
+    (tmp_path / "distcalib.lock").unlink()
+    assert not first.is_in_place()
+    second = FolderLock(tmp_path)
+    first.release()
+    assert second.is_in_place()
+    second.release()

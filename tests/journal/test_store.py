@@ -1,4 +1,5 @@
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -111,7 +112,37 @@ def _make_folder(path: Path) -> None:
     path.mkdir()
 
 
+def _make_view(path: Path) -> None:
+    """In the place of a table a view that never ends: SQLite would compute it, deaf to every signal."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    prepare(connection)
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(run)")]
+    connection.execute("DROP TABLE run")
+    endless = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+    connection.execute(f"CREATE VIEW run AS {endless} SELECT {', '.join(f'x AS {name}' for name in columns)} FROM c")
+    connection.close()
+
+
+def _altered(sql: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        prepare(connection)
+        connection.executescript(sql)
+        connection.close()
+
+    return make
+
+
 REFUSED = {
+    "a view that never ends": (_make_view, "is damaged; move it, or give another --out"),
+    "a column too many": (_altered("ALTER TABLE run ADD COLUMN x"), "is damaged; move it, or give another --out"),
+    "a trigger": (
+        _altered("CREATE TRIGGER t AFTER INSERT ON result BEGIN DELETE FROM result; END"),
+        "is damaged; move it, or give another --out",
+    ),
+    "another table": (_altered("CREATE TABLE other (a)"), "is damaged; move it, or give another --out"),
+    "version 0": (_altered("PRAGMA user_version = 0"), "is damaged; move it, or give another --out"),
+    "version -1": (_altered("PRAGMA user_version = -1"), "is damaged; move it, or give another --out"),
     "a text": (_make_text, "is no journal of distcalib; move it, or give another --out"),
     "another program's": (_make_foreign, "is a database of another program; move it, or give another --out"),
     "newer": (_make_newer, "is of version 99, and this distcalib knows 1; update it, or give another --out"),
@@ -129,3 +160,43 @@ def test_journal_refuses_what_is_none(make: Callable[[Path], None], said: str, t
     assert str(refused.value) == f"{path}: {said}"
     assert (path.read_bytes() if path.is_file() else None) == before
     assert {file.name for file in tmp_path.iterdir()} == {FILE_NAME}  # no lock is left
+
+
+_RUN = "INSERT INTO run VALUES (1, {command}, {options}, '{{}}', 'host', 1, 'begun', NULL, 'done', NULL, 0, 0)"
+DAMAGED_ROWS = {
+    "no JSON": _RUN.format(command="'c'", options="'{'"),
+    "no object": _RUN.format(command="'c'", options="'[1]'"),
+    "a blob": _RUN.format(command="x'00ff'", options="'{}'"),
+    "no text": _RUN.format(command="CAST(x'ff' AS TEXT)", options="'{}'"),
+    "deep JSON": _RUN.format(command="'c'", options="'" + "[" * 100_000 + "'"),
+}
+
+
+@pytest.mark.parametrize("sql", DAMAGED_ROWS.values(), ids=list(DAMAGED_ROWS))
+def test_read_runs_refuses_rows_that_are_none(sql: str, tmp_path: Path) -> None:
+    _altered(sql)(tmp_path / FILE_NAME)
+    with pytest.raises(OutputError, match=r"distcalib.db: is damaged; move it, or give another --out$"):
+        read_runs(tmp_path)
+
+
+def test_journal_refuses_a_payload_that_is_none(tmp_path: Path) -> None:
+    _altered("INSERT INTO result VALUES (CAST('k' AS BLOB), 1, 0.5, 'text')")(tmp_path / FILE_NAME)
+    with Journal(tmp_path) as journal, pytest.raises(OutputError, match=r"distcalib.db: is damaged"):
+        journal.rows(b"k", [1])
+
+
+@pytest.mark.parametrize("what", ["folder", "journal", "lock", "another journal"])
+def test_journal_notices_that_it_was_removed(what: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with Journal(folder) as journal:
+        journal.store(KEY, {1: Recorded(b"first", 1.0)})
+        if what == "folder":
+            shutil.rmtree(folder)
+        elif what == "lock":
+            (folder / "distcalib.lock").unlink()
+        else:
+            (folder / FILE_NAME).unlink()
+        if what == "another journal":
+            (folder / FILE_NAME).touch()
+        with pytest.raises(OutputError, match=r"out: distcalib.db or distcalib.lock was removed or replaced during"):
+            journal.store(KEY, {2: Recorded(b"second", 1.0)})

@@ -34,7 +34,11 @@ def test_refusal_has_a_reason(layer_type: str) -> None:
 
 
 def test_refusal_tells_an_unknown_type_from_a_refused_one() -> None:
-    assert refusal("Poolling") == "is not a layer type of Caffe or Intel Caffe"
+    assert refusal("Frobnicate") == "is not a layer type of Caffe or Intel Caffe"
+    assert refusal("Poolling") == "is not a layer type of Caffe or Intel Caffe; Pooling is meant?"
+    assert refusal("innerproduct") == "is not a layer type of Caffe or Intel Caffe; InnerProduct is meant?"
+    assert 'write type: "Convolution"' in str(refusal("DepthwiseConvolution"))
+    assert 'write type: "Convolution"' in str(refusal("ConvolutionDepthwise"))
     with pytest.raises(UnsupportedError, match=r"^layer type LSTM: is recurrent"):
         converter("LSTM")
 

@@ -62,16 +62,67 @@ def start(folder: Path, n_iterations: int) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("127.0.0.1:1", "Ray at 127.0.0.1:1: ConnectionRefusedError: .*; is Ray running there"),
+        ("127.0.0.1:1", "^--address 127.0.0.1:1: ConnectionRefusedError: .*; is Ray running there"),
         ("ray://127.0.0.1:10001", "^--address ray://127.0.0.1:10001: is neither auto nor HOST:PORT"),
         ("127.0.0.1", "^--address 127.0.0.1: is neither auto nor HOST:PORT"),
+        ("127.0.0.1:70000", "^--address 127.0.0.1:70000: is neither auto nor HOST:PORT"),
     ],
-    ids=["nobody there", "Ray Client", "no port"],
+    ids=["nobody there", "Ray Client", "no port", "no such port"],
 )
 def test_cluster_says_when_an_address_is_wrong(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever another test has started
     with pytest.raises(MeasureError, match=said):
         Cluster(address, n_cpus=1)
+
+
+def test_cluster_names_the_variable_that_gave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    with pytest.raises(MeasureError, match=r"^RAY_ADDRESS=nowhere: is neither auto nor HOST:PORT"):
+        Cluster(None, n_cpus=1)
+
+
+def test_cluster_auto_joins_only_what_was_started_to_be_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    if not Path("/tmp/ray/ray_current_cluster").exists():
+        with pytest.raises(MeasureError, match=r"^--address auto: no Ray cluster was started on this machine"):
+            Cluster("auto", n_cpus=1)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")
+    with pytest.raises(MeasureError, match=r"^--address auto \(127.0.0.1:1\): ConnectionRefusedError"):
+        Cluster("auto", n_cpus=1)
+
+
+LISTENING = """
+import os
+from pathlib import Path
+
+import psutil
+from distcalib.measure.cluster import Cluster
+
+cluster = Cluster(None, 1)
+folder = cluster._logs.parent.parent.parent
+actor = cluster.start_actor()
+cluster.get(actor.call("clear"))
+mine = psutil.Process().children(recursive=True)
+at = {c.laddr.ip for p in [psutil.Process(), *mine] for c in p.net_connections() if c.status == psutil.CONN_LISTEN}
+print(sorted(at), oct(folder.stat().st_mode & 0o777), oct((folder / "distcalib-token").stat().st_mode & 0o777))
+cluster.close()
+print(folder.exists(), any(name.startswith("RAY_AUTH") for name in os.environ), os.path.exists(os.environ["HOME"]))
+"""
+
+
+def test_cluster_of_a_run_is_reached_by_nobody_else_and_needs_no_home(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"PYTHONPATH": os.getcwd(), "HOME": str(tmp_path / "nowhere")}
+    done = subprocess.run([sys.executable, "-c", LISTENING], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    first, second = done.stdout.splitlines()
+    addresses, folder, token = first.rsplit(" ", 2)
+    assert addresses in ("['127.0.0.1', '::ffff:127.0.0.1']", "['127.0.0.1']")
+    assert (folder, token) == ("0o700", "0o600")
+    assert second == "False False False"
 
 
 def processes_of_session(driver: int) -> list[str]:
@@ -150,3 +201,17 @@ def test_an_empty_ray_tmpdir_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(MeasureError):
         Cluster("127.0.0.1:1", n_cpus=1)
     assert "RAY_TMPDIR" not in os.environ
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_cluster_refuses_another_address_than_that_of_the_ray_in_use() -> None:
+    import ray
+
+    used = ray.get_runtime_context().gcs_address
+    for same in (used, "auto", None):
+        Cluster(same, n_cpus=1).close()
+    with pytest.raises(
+        MeasureError, match=rf"^--address 10\.1\.2\.3:6379: this process is connected .* {used} already"
+    ):
+        Cluster("10.1.2.3:6379", n_cpus=1)
+    assert ray.is_initialized()

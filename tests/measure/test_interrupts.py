@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from distcalib.measure.interrupts import interrupt_held, termination_kept, termination_told, was_terminated
+from distcalib.measure.interrupts import ended_by, interrupt_held, termination_kept, termination_told
 
 
 def test_interrupt_held_comes_at_the_end_of_the_block() -> None:
@@ -49,26 +49,38 @@ def test_interrupt_held_does_nothing_in_another_thread() -> None:
     assert found == [before]
 
 
-def test_termination_told_is_a_keyboard_interrupt_once() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that has not had a Ray yet
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_told_is_a_keyboard_interrupt_once(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_DFL)  # as in a process that has not had a Ray yet
     reached = False
     with termination_told():
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
-        assert was_terminated()
+            signal.raise_signal(number)
+        assert ended_by() == number
         signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
         reached = True
     assert reached
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert ended_by() == number, "it was the first"
+    assert signal.getsignal(number) is signal.SIG_DFL
     with termination_told():
-        assert not was_terminated()
+        assert ended_by() == signal.SIGINT
+
+
+def test_termination_told_leaves_ignored_signals_alone() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with termination_told():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_termination_told_leaves_ctrl_c_as_it_is() -> None:
     with termination_told():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        assert not was_terminated()
+        assert ended_by() == signal.SIGINT
 
 
 def test_termination_told_leaves_another_handler_alone(handler: list[int]) -> None:

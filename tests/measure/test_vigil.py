@@ -71,9 +71,10 @@ def test_vigil_that_has_ended_says_nothing(server: socket.socket) -> None:
 def test_vigil_ends_the_process_with_a_sentence() -> None:
     program = (
         "import socket, time\n"
-        "from distcalib.measure.vigil import Vigil\n"
+        "from pathlib import Path\n"
+        "from distcalib.measure.vigil import Vigil, end_process\n"
         "server = socket.create_server(('127.0.0.1', 0))\n"
-        "vigil = Vigil([server.getsockname()])\n"
+        "vigil = Vigil([server.getsockname()], lambda: end_process(Path('/its/logs')))\n"
         "connection, _ = server.accept()\n"
         "server.close(), connection.close()\n"
         "time.sleep(60)\n"

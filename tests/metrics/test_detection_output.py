@@ -99,7 +99,7 @@ def stated(
         "share_location: false code_type: CENTER_SIZE keep_top_k: 30",
         "share_location: false background_label_id: 2",
         "background_label_id: 3 confidence_threshold: 0.3",
-        "background_label_id: -1 confidence_threshold: 0.3 keep_top_k: 50",
+        "share_location: false background_label_id: -1 confidence_threshold: 0.3 keep_top_k: 50",
         "confidence_threshold: 1.0",
     ],
 )
@@ -201,9 +201,10 @@ def test_left_of_groups_is_what_suppressed_leaves_of_each(eta: float) -> None:
         ("num_classes: 3 confidence_threshold: nan", ["a", "b", "c"], "confidence_threshold=nan; it must be a number"),
         ("num_classes: 3 nms_param { eta: 0 }", ["a", "b", "c"], "eta=0; it must be above 0 and at most 1"),
         (
-            "num_classes: 3 share_location: false background_label_id: 5",
+            "num_classes: 3 background_label_id: -1",
             ["a", "b", "c"],
-            "share_location: false with background_label_id=5, which is no class",
+            "background_label_id=-1 with share_location: true, for which Caffe aborts (could not find location "
+            "predictions for label -1); give the number of the background, usually 0",
         ),
     ],
 )

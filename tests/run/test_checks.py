@@ -8,9 +8,17 @@ import pytest
 
 from distcalib.caffe import read_weights, write_weights
 from distcalib.data import REFUSED_DATA
-from distcalib.errors import EngineError, UnsupportedError, WeightsError
+from distcalib.engine.checking import checked_shapes
+from distcalib.errors import DataError, EngineError, UnsupportedError, WeightsError
 from distcalib.run.calibration import calibrate
-from distcalib.run.checks import data_warnings, net_problems, refuse_no_numbers, refuse_unrunnable
+from distcalib.run.checks import (
+    data_warnings,
+    net_problems,
+    refuse_in_place,
+    refuse_no_numbers,
+    refuse_other_images,
+    refuse_unrunnable,
+)
 from distcalib.run.net import open_net
 from distcalib.run.options import CalibrationOptions
 from tests.run.tiny import Tiny, make_tiny
@@ -169,3 +177,83 @@ def test_calibrate_refuses_a_net_that_overflows_behind_a_relu(tmp_path: Path, qu
     ):
         calibrate(made.prototxt, made.weights, replace(options, out=tmp_path / "out"))
     assert list((tmp_path / "out").glob("*.prototxt")) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((8, 1, 8, 8), r"'data' \(Data\): gives images of 1 channel\(s\), and the weights of 'conv1' are for 3; "
+         "set force_color: true in its transform_param"),
+        ((8, 4, 8, 8), r"gives images of 4 channel\(s\).*force_color: true .* \(the fourth is alpha\)"),
+        ((8, 3, 9, 8), r"gives images of 3 x 9 x 8, of which 336 values reach 'fc' \(InnerProduct\), and its "
+         "weights are for 288; is crop_size"),
+    ],
+    ids=["gray", "alpha", "size"],
+)  # fmt: skip
+def test_refuse_other_images_blames_the_data(tiny: Tiny, data: tuple[int, ...], said: str) -> None:
+    net = open_net(tiny.prototxt)
+    shapes = {"data": data, "label": data[:1]}
+    found = checked_shapes(net.graph, shapes, net.name)
+    with pytest.raises(DataError, match=said):
+        refuse_other_images(net, shapes, found, net.weights(tiny.weights))
+
+
+def test_refuse_other_images_lets_good_ones_pass(tiny: Tiny) -> None:
+    net = open_net(tiny.prototxt)
+    shapes = {"data": (8, 3, 8, 8), "label": (8,)}
+    refuse_other_images(net, shapes, checked_shapes(net.graph, shapes, net.name), net.weights(tiny.weights))
+
+
+def test_open_net_names_a_stage_that_nothing_sets(tmp_path: Path) -> None:
+    def in_stage(text: str) -> str:
+        return text.replace("include { phase: TEST }", 'include { phase: TEST stage: "val" }', 1)
+
+    path = make_tiny(tmp_path, edit=in_stage).prototxt
+    with pytest.raises(UnsupportedError, match=r'\(stage: "val"\); take the stage out of its include, or add `state'):
+        open_net(path)
+    path.write_text('state { stage: "val" }\n' + path.read_text())
+    assert net_problems(open_net(path)) == []
+
+
+def test_open_net_names_layers_that_lack_bottoms(tmp_path: Path) -> None:
+    def spoil(text: str) -> str:
+        return text.replace('bottom: "conv1" top: "conv2"', 'top: "conv2"').replace('bottom: "conv4" top: "fc"', "")
+
+    path = make_tiny(tmp_path, edit=spoil).prototxt
+    with pytest.raises(UnsupportedError) as refused:
+        open_net(path)
+    assert "layer 'conv2' (Convolution): 0 bottoms are given; 1 can be converted; " in str(refused.value)
+    assert "layer 'fc' (InnerProduct): 0 bottoms are given; 1 can be converted" in str(refused.value)
+
+
+def test_refuse_in_place_asks_for_a_flag(tmp_path: Path) -> None:
+    def flatten(text: str) -> str:
+        extra = 'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }'
+        extra += 'layer { name: "n" type: "TanH" bottom: "f" top: "f" }'
+        return text.replace('layer { name: "fc"', extra + 'layer { name: "fc"')
+
+    with pytest.raises(UnsupportedError, match=r"layer 'n' \(TanH\): works in place .* give --allow-overwritten$"):
+        refuse_in_place(open_net(make_tiny(tmp_path, edit=flatten).prototxt))
+
+
+SHAPES = {
+    "stride 0": ("kernel_size: 1 pad: 0", "kernel_size: 1 stride: 0", r"'conv3' \(Convolution\): stride is"),
+    "group": ("num_output: 6 kernel_size: 3", "num_output: 6 group: 4 kernel_size: 3", "'conv2' .*group=4 does"),
+    "group 0": ("num_output: 6 kernel_size: 3", "num_output: 6 group: 0 kernel_size: 3", "'conv2' .*group=0"),
+    "kernel": ("num_output: 8 kernel_size: 3", "num_output: 8 kernel_size: 30", "'conv4' "),
+    "dilation": ("num_output: 8 kernel_size: 3", "num_output: 8 dilation: 4294967295 kernel_size: 3", "'conv4' "),
+    "no outputs": ("num_output: 8 kernel_size: 3", "kernel_size: 3", "'conv4' .*num_output is missing"),
+    "many outputs": ("num_output: 8 kernel_size: 3", "num_output: 2147483647 kernel_size: 3", "'conv4'.* does not go"),
+    "huge pad": ("num_output: 8 kernel_size: 3", "num_output: 8 pad: 2147483647 kernel_size: 3", "'conv4' "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "said"), SHAPES.values(), ids=list(SHAPES))
+def test_checked_shapes_names_the_layer(old: str, new: str, said: str, tmp_path: Path) -> None:
+    def spoil(text: str) -> str:
+        assert old in text
+        return text.replace(old, new, 1)
+
+    net = open_net(make_tiny(tmp_path, edit=spoil).prototxt)
+    with pytest.raises((UnsupportedError, WeightsError), match=said):
+        checked_shapes(net.graph, {"data": (8, 3, 8, 8), "label": (8,)}, net.name)

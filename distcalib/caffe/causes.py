@@ -1,0 +1,50 @@
+"""One cause behind many findings: what a text is instead of a prototxt, or what was done to all of it.
+
+lint.py names each place that is wrong. Where a solver was given, an editor put typographic quotes, or the old `layers`
+has types of the new `layer`, that is dozens of findings, none of which says what happened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from distcalib.caffe.lint import NEW_TYPE, OLD_TYPE, TOKEN, Finding
+
+_LAYER = re.compile(r"(?m)^\s*layers?\s*[:{]")
+_SOLVER = re.compile(r"(?m)^\s*(base_lr|lr_policy|max_iter|solver_mode|solver_type|snapshot_prefix)\s*:")
+_ITS_NET = re.compile(r"""(?m)^\s*(?:net|train_net|test_net)\s*:\s*["']([^"'\n]+)""")
+_ITEM = re.compile(r"(?m)^\s*item\s*\{")
+_QUOTES = "“”„‟‘’‚‛«»＂"
+
+
+def one_cause(text: str, findings: Sequence[Finding]) -> str | None:
+    """The cause of all findings, as a sentence without the file's name; None where there is none to be seen."""
+    if not _LAYER.search(text):
+        if _SOLVER.search(text):
+            net = _ITS_NET.search(text)
+            return f"is a solver, not a net; give the net that it names{f': {net[1]}' if net else ''}"
+        if _ITEM.search(text):
+            return "is a label map, not a net; give the prototxt of the net"
+    quoted = _quoted(text)
+    if quoted:
+        more = f" (and {len(quoted) - 1} more lines)" if quoted[1:] else ""
+        return f'line {quoted[0]}{more} has typographic quotes, as word processors write them; write "'
+    for advice, said in (
+        (NEW_TYPE, "`layers` with types of the new format, in quotes; write `layer` in place of `layers`"),
+        (OLD_TYPE, "`layer` with types of the old format, without quotes; write `layers` in place of `layer`"),
+    ):
+        of_it = [finding.line for finding in findings if advice in finding.text]
+        if len(of_it) > 1:
+            return f"line {of_it[0]} and {len(of_it) - 1} more: {said}"
+    return None
+
+
+def _quoted(text: str) -> list[int]:
+    """The lines that have a typographic quote where no string or comment is."""
+    lines: list[int] = []
+    line = 1
+    for match in TOKEN.finditer(text):
+        if match.lastgroup == "mark" and match.group() in _QUOTES and line not in lines[-1:]:
+            lines.append(line)
+        line += match.group().count("\n")
+    return lines

@@ -1,0 +1,13 @@
+"""What is said of a file that is not where a prototxt or a list says."""
+
+from pathlib import Path
+
+
+def absent(path: str | Path, what: str = "source") -> str:
+    """That `path` does not exist, and how a relative one is looked up."""
+    if str(path).startswith("~"):
+        return f"{path}: does not exist, for ~ is not your home folder here, nor in Caffe; write the whole path"
+    return (
+        f"{path}: does not exist; a relative {what} is looked up from the working directory, then from the folder of "
+        "the prototxt"
+    )

@@ -1,0 +1,75 @@
+"""One cause in place of many findings."""
+
+from pathlib import Path
+
+import pytest
+
+from distcalib.caffe import read_net
+from distcalib.errors import FormatError
+
+LAYERS = "\n".join(
+    f'{{word}} {{{{ name: "c{n}" type: {{kind}} bottom: "d" top: "d" }}}}' for n in range(5)
+)  # fmt: skip
+CAUSES = {
+    "a solver": (
+        'net: "train_val.prototxt"\nbase_lr: 0.1\nlr_policy: "step"\n',
+        "is a solver, not a net; give the net that it names: train_val.prototxt",
+    ),
+    "a solver of two nets": (
+        'train_net: "a.prototxt"\ntest_net: "b.prototxt"\nmax_iter: 3\n',
+        "is a solver, not a net; give the net that it names: a.prototxt",
+    ),
+    "a solver without one": ("base_lr: 0.1\n", "is a solver, not a net; give the net that it names"),
+    "a label map": (
+        'item {\n  name: "cat"\n  label: 1\n}\n',
+        "is a label map, not a net; give the prototxt of the net",
+    ),
+    "quotes": (
+        'name: "n"  # “quoted” here does no harm\nlayer { name: “c” type: "ReLU" }\n',
+        'line 2 has typographic quotes, as word processors write them; write "',
+    ),
+    "more quotes": (
+        "layer {\n  name: «c»\n  type: ‘ReLU’\n}\n",
+        'line 2 (and 1 more lines) has typographic quotes, as word processors write them; write "',
+    ),
+    "new types in layers": (
+        LAYERS.format(word="layers", kind='"ReLU"'),
+        "line 1 and 4 more: `layers` with types of the new format, in quotes; write `layer` in place of `layers`",
+    ),
+    "old types in layer": (
+        LAYERS.format(word="layer", kind="RELU"),
+        "line 1 and 4 more: `layer` with types of the old format, without quotes; write `layers` in place of `layer`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), CAUSES.values(), ids=list(CAUSES))
+def test_read_net_tells_the_one_cause(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    with pytest.raises(FormatError) as refused:
+        read_net(path)
+    assert str(refused.value) == f"{path}: {said}"
+
+
+def test_read_net_still_names_a_single_wrong_type(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text('layer { name: "c" type: RELU }')
+    with pytest.raises(FormatError, match="line 1: 'type' is RELU; in `layer` a type is a string in quotes"):
+        read_net(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (("layer { " * 1200 + "}" * 1200).encode(), "has messages in messages, some hundred deep"),
+        (b'layer { name: "a\\377" type: "ReLU" }', "line 1: .*'utf-8' codec can't decode byte 0xff"),
+        (b"\xa2\x06\x05\x0a\x03a\xff\x00", r"layer\[0\].name: is no text in UTF-8"),
+    ],
+    ids=["nested", "text", "binary"],
+)
+def test_read_net_refuses_what_is_no_text(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=said):
+        read_net(path)

@@ -1,0 +1,35 @@
+"""Trials of starting a local Ray, with one that does not start."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import ray
+
+from distcalib.errors import MeasureError
+from distcalib.measure.local import PrivateRay
+
+
+def test_private_ray_tries_twice_with_a_token_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path) if len(str(tmp_path)) < 25 else "/tmp")
+    tokens: list[str] = []
+
+    def fail(**_: object) -> None:
+        tokens.append(Path(os.environ["RAY_AUTH_TOKEN_PATH"]).read_text())
+        os.write(2, b"pages of a stack\n")
+        raise RuntimeError("no raylet")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(
+        MeasureError, match=r"^Ray did not start on this machine, twice: .*; its logs are in "
+    ) as failed:
+        PrivateRay(1)
+    assert len(set(tokens)) == 2
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+    logs = Path(str(failed.value).rpartition(" ")[2])
+    assert (logs / "driver.err").read_text() == "pages of a stack\n"
+    assert not (logs / "distcalib-token").exists()
+    shutil.rmtree(logs)
