@@ -86,9 +86,11 @@ def _overwritten(graph: Graph) -> Iterator[Fault]:
                     f"Caffe, and {reader} gets what it wrote; give it a top of its own",
                 )
 
+    named = {(index, found): blob for (index, blob), found in graph.overwritten.items()}  # as the prototxt has it
     for node in graph:
         for blob in node.bottoms:
-            yield from lost(f"'{node.name}', which reads that later,", blob)
+            asked = named.get((node.index, blob), blob)
+            yield from lost(f"'{node.name}', which reads that later,", asked)
         over = _writes_in_place(node)
         one_each = len(node.bottoms) == len(node.tops) == 1
         for top in node.tops:

@@ -92,9 +92,12 @@ class Cluster:
         self._ours = not ray.is_initialized()
         self._vigil: Vigil | None = None
         self._private: PrivateRay | None = None
+        given = address
         source = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
         address = address or os.environ.get("RAY_ADDRESS") or "local"
         try:
+            if not self._ours and given:
+                _refuse_other(given)
             if self._ours:
                 with interrupt_held(), termination_kept():
                     if address == "local":
@@ -195,8 +198,28 @@ class Cluster:
         return [*raylet, (host.strip("[]"), int(port))] if with_gcs else raylet
 
 
+def _refuse_other(address: str) -> None:
+    """Raise MeasureError where this process uses another Ray than the one at `address`; "auto" may be any."""
+    used: str = ray.get_runtime_context().gcs_address
+    if address != "auto" and _resolved(address) != _resolved(used):
+        raise MeasureError(
+            f"--address {address}: this process is connected to the Ray at {used} already; leave the address out, or "
+            "call ray.shutdown() first"
+        )
+
+
+def _resolved(address: str) -> tuple[str, str]:
+    """Address and port of HOST:PORT, whatever the host is called."""
+    host, _, port = address.rpartition(":")
+    with suppress(OSError):
+        return socket.gethostbyname(host.strip("[]")), port
+    return host, port
+
+
 def _join(address: str, source: str) -> None:
     """Join the Ray at `address`, which was given as `source`; MeasureError if that fails."""
+    if not os.environ.get("RAY_TMPDIR", "unset"):  # Ray takes an empty one for a folder, and waits half a minute for it
+        del os.environ["RAY_TMPDIR"]
     try:
         found = _started_here(source) if address == "auto" else address
         _check_listening(found, source)

@@ -210,8 +210,6 @@ def test_cluster_refuses_another_address_than_that_of_the_ray_in_use() -> None:
     used = ray.get_runtime_context().gcs_address
     for same in (used, "auto", None):
         Cluster(same, n_cpus=1).close()
-    with pytest.raises(
-        MeasureError, match=rf"^--address 10\.1\.2\.3:6379: this process is connected .* {used} already"
-    ):
+    with pytest.raises(MeasureError, match=rf"^--address 10\.1\.2\.3:6379: this process .* {used} already"):
         Cluster("10.1.2.3:6379", n_cpus=1)
     assert ray.is_initialized()
