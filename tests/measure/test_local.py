@@ -23,7 +23,7 @@ def test_private_ray_tries_twice_with_a_token_each(tmp_path: Path, monkeypatch: 
         raise RuntimeError("no raylet")
 
     monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(MeasureError, match="^Ray did not start on this machine, twice: .*; its logs are in ") as failed:
+    with pytest.raises(MeasureError, match=r"^Ray did not start on this machine, twice: .*; its logs are in") as failed:
         PrivateRay(1)
     assert len(set(tokens)) == 2
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ
