@@ -86,11 +86,11 @@ def _overwritten(graph: Graph) -> Iterator[Fault]:
                     f"Caffe, and {reader} gets what it wrote; give it a top of its own",
                 )
 
-    named = {(index, found): blob for (index, blob), found in graph.overwritten.items()}  # as the prototxt has it
+    named: dict[str, Blob] = {}  # as the prototxt has it: the graph knows what a layer finds where a sum was
     for node in graph:
-        for blob in node.bottoms:
-            asked = named.get((node.index, blob), blob)
-            yield from lost(f"'{node.name}', which reads that later,", asked)
+        for name in node.layer.bottom:
+            yield from lost(f"'{node.name}', which reads that later,", named[name])
+        named.update((top.name, top) for top in node.tops)
         over = _writes_in_place(node)
         one_each = len(node.bottoms) == len(node.tops) == 1
         for top in node.tops:

@@ -31,6 +31,7 @@ def crop_window(size: tuple[int, int], crop: tuple[int, int]) -> FloatArray:
     return window.astype(np.float32)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of boxes that are none; what comes of them is left out, or seen later
 def label_rows(
     annotated: caffe_pb2.AnnotatedDatum,
     item: int,

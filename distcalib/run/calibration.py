@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
-from distcalib.errors import OptionError, OutputError, UnsupportedError
+from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
 from distcalib.measure.interrupts import ended_by
 from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_map, lower_is_better
@@ -41,7 +41,7 @@ from distcalib.run.observing import Observing, verdict_warnings
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
 from distcalib.run.reporter import Reporter, Silent
-from distcalib.run.run_record import Interrupted, RunRecord, signal_name
+from distcalib.run.run_record import Interrupted, RunRecord, note_lost_journal, signal_name
 from distcalib.run.saved import Saved, count_saved
 from distcalib.run.searching import Searching
 from distcalib.run.session import Session, versions
@@ -164,7 +164,7 @@ class _Run:
             if report.n_rows_from_journal:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
             session.check_files()
-            self._tell_of_lost_journal(session)
+            note_lost_journal(session)
             report = self.written = self._write(base, session.weights, found, report)
             record.verdict = report.verdict
             engines = engines_written(base, found.made.net)
@@ -205,15 +205,6 @@ class _Run:
                 raise
             made = deliver(base, calibration, winner_so_far)
             return _Found(calibration, winner_so_far, made, interrupted=True)
-
-    def _tell_of_lost_journal(self, session: Session) -> None:
-        """Note that the folder was removed under the run: the results are written all the same, and nothing else is
-        left of it."""
-        try:
-            if session.journal is not None:
-                session.journal.check_in_place()
-        except OutputError as error:
-            self.reporter.note(str(error).partition("; ")[0])
 
     def _write(self, base: Net, weights: Weights, found: "_Found", report: CalibrationReport) -> CalibrationReport:
         """Write all files; returns the report with what it says of them."""

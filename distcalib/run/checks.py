@@ -149,7 +149,8 @@ def refuse_other_images(
             images = [(n, data[blob.name]) for blob, n in tops.items() if len(data[blob.name]) == 4]
             if found is None or not images or first.size % n_out or first.size // n_out == prod(found[1:]):
                 continue
-            its_own = weights.keys() <= {layer.name for layer in net.full.layer}
+            has_kernels = any(n.type == "Convolution" and n.name in weights for n in net.graph)
+            its_own = has_kernels and weights.keys() <= {layer.name for layer in net.full.layer}
             if not (its_own and all(_convolution_fits(n, shapes, data, weights) for n in net.graph)):
                 continue  # it is another net's caffemodel, and the actors name the first blob that does not fit
             source, shape = images[0]

@@ -67,6 +67,15 @@ class RunRecord:
         session.journal.end(self._number, state, verdict, **counts)
 
 
+def note_lost_journal(session: Session) -> None:
+    """Note that the folder was removed under the run: results are written all the same, and nothing else is left."""
+    try:
+        if session.journal is not None:
+            session.journal.check_in_place()
+    except OutputError as error:
+        session.reporter.note(str(error).partition("; ")[0])
+
+
 def described(options: CalibrationOptions) -> Mapping[str, Any]:
     """The options that are not the defaults, as JSON has them."""
     defaults = CalibrationOptions()
