@@ -238,6 +238,25 @@ class Quantizer:
         return None
 
 
+class _Thresholds:
+    """The thresholds of `ranges` as `choice` asks for them, each computed once; KL takes a tenth of a second."""
+
+    def __init__(self, ranges: Mapping[Blob, Range], choice: Choice) -> None:
+        self._ranges, self._choice = ranges, choice
+        self._found: dict[tuple[Blob, int], float] = {}
+
+    def of(self, blob: Blob, levels: int) -> float:
+        """That of `blob` for so many steps above 0."""
+        if (blob, levels) not in self._found:
+            self._found[blob, levels] = self._ranges[blob].threshold(self._choice.algorithm(blob), levels)
+        return self._found[blob, levels]
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """Those that were asked for, each once, in that order."""
+        return tuple(dict.fromkeys(blob for blob, _ in self._found))
+
+
 @dataclass(frozen=True)
 class Calibration:
     """Ranges and weights of a net: all that the parameters of any candidate follow from."""
@@ -250,8 +269,23 @@ class Calibration:
     """Blobs of `weights` that are not those of the caffemodel given, by layer (--equalize)."""
     corrected: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
     """Blobs that an INT8 layer has in place of those of `weights`, by layer (--bias-correction)."""
-    _folded: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict, repr=False)
-    _thresholds: dict[tuple[Blob, bool, str], float] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _thresholds(self) -> "_Thresholds":
+        return _Thresholds(self.ranges, self.choice)
+
+    @cached_property
+    def _sizes(self) -> Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """By layer that can be INT8 the largest |w| and |b| (M,) of its folded weights: the same for all candidates of
+        a search, and folding VGG-16 takes a second.
+        """
+        blobs = {**self.weights, **self.corrected}
+        found = {}
+        for name in self.quantizer.space.order:
+            weight, bias = fold(self.quantizer.groups[name], blobs)
+            largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
+            found[name] = largest, np.abs(bias).astype(np.float64)
+        return found
 
     @cached_property
     def _nonnegative(self) -> frozenset[Blob]:
@@ -261,9 +295,9 @@ class Calibration:
         """The values whose thresholds the parameters of `candidate` are made from, in net order: fewer than are
         observed, since a consumer takes over the scale in which its input is stored.
         """
-        asked = replace(self, choice=Choice(), _thresholds={})
+        asked = replace(self, choice=Choice())
         asked.params(candidate)
-        return tuple(dict.fromkeys(blob for blob, _, _ in asked._thresholds))
+        return asked._thresholds.blobs
 
     def params(self, candidate: Candidate) -> dict[str, caffe_pb2.QuantizationParameter]:
         """The quantization_param of each INT8 layer of `candidate`, by layer name in net order."""
@@ -326,11 +360,7 @@ class Calibration:
     def _scale(self, blob: Blob, signed: bool) -> float:
         """127/t for s8, 255/t for u8, t the algorithm's threshold; 1 for a value that was zero in the whole sample."""
         end = S8_MAX if signed else U8_MAX
-        algorithm = self.choice.algorithm(blob)
-        key = blob, signed, algorithm
-        if key not in self._thresholds:
-            self._thresholds[key] = self.ranges[blob].threshold(algorithm, end + 1)
-        largest = self._thresholds[key]
+        largest = self._thresholds.of(blob, end + 1)
         if not np.isfinite(largest):
             raise UnsupportedError(
                 f"blob '{blob.name}': is not finite in the FP32 pass; correct the weights or the data"
@@ -343,11 +373,7 @@ class Calibration:
         A channel without weights gets 0 if it has no bias either: with scale 0 Intel Caffe rounds its bias to a whole
         number (golden zero_channel), so one with a bias gets the scale of the widest channel, which keeps it.
         """
-        if group.name not in self._folded:  # the same for all candidates of a search, and folding VGG-16 takes a second
-            weight, bias = fold(group, {**self.weights, **self.corrected})
-            largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
-            self._folded[group.name] = largest, np.abs(bias).astype(np.float64)
-        largest, bias_size = self._folded[group.name]
+        largest, bias_size = self._sizes[group.name]
         if self.quantizer.options.weights_channel == "single":
             largest, bias_size = largest.max(keepdims=True), bias_size.max(keepdims=True)
         widest = S8_MAX / largest.max() if largest.any() else 1.0

@@ -93,7 +93,7 @@ def test_params_leave_room_for_the_corrected_bias() -> None:
     plain = calibrate(conv("a", "x"), conv("b", "a"))
     start = plain.quantizer.space.all_int8
     blobs = plain.weights["a"][0], np.array([1e9, 0.0], np.float32)
-    made = replace(plain, corrected={"a": blobs}, _folded={}).params(start)["a"]
+    made = replace(plain, corrected={"a": blobs}).params(start)["a"]
     [before] = plain.params(start)["a"].scale_params
     [after] = made.scale_params
     assert after < before

@@ -415,3 +415,17 @@ def test_each_value_gets_the_threshold_of_its_own_algorithm() -> None:
     assert [params(average)[name].scale_in[0] for name in "cd"] == [f32(127 / 6), f32(127 / 6)]
     assert [params(mixed)[name].scale_in[0] for name in "cd"] == [f32(127 / 8), f32(127 / 6)]
     assert params(mixed)["c"].scale_out[0] == f32(127 / 6)
+
+
+def test_scales_are_limited_by_the_bias_that_the_layer_has_now() -> None:
+    """2e-9 · scale · bias must stay within s32: a corrected bias of 1 limits the scale, whatever was asked before."""
+    graph = make_graph(conv("c", "x", "num_output: 1 kernel_size: 1"))
+    quantizer = Quantizer(graph, Options(enable_1st_conv=True))
+    weight = np.full((1, 1, 1, 1), 2e-9, np.float32)
+    ranges = {blob: Range(-1.0, 1.0) for blob in quantizer.observed}
+    candidate = quantizer.space.all_int8
+    before = Calibration(quantizer, ranges, {"c": (weight, np.zeros(1, np.float32))})
+    [free] = before.params(candidate)["c"].scale_params
+    [limited] = replace(before, corrected={"c": (weight, np.ones(1, np.float32))}).params(candidate)["c"].scale_params
+    assert free == pytest.approx(127 / 2e-9, rel=1e-5)
+    assert limited < free / 1000
