@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from distcalib.engine.builder import build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.export import Exported, build_export
+from distcalib.export import Exported, build_export, save_ir
+from distcalib.export.runtimes import open_model, optimized_ops
 from distcalib.layers import FileBlobs
 from distcalib.metrics import merged
 from distcalib.quantize.ranges import merge_ranges, observe_ends
@@ -47,7 +50,6 @@ def exported(model: Path, weights: Path, **options: Any) -> Exported:
 def placed(model: Path, folder: Path) -> Path:
     """A copy of the prototxt in `folder`, its paths absolute; those of cifar10/intel_quantized/ start one level up."""
     net = read_net(model)
-    start = model if model.parent.name != "intel_quantized" else model.parent
     resolve_sources(net, model.parent if model.parent.name == "intel_quantized" else model)
     path = folder / model.name
     path.write_text(text_format.MessageToString(net), encoding="utf-8")
@@ -112,3 +114,24 @@ def in_plain_openvino(
     assert done.returncode == 0, done.stderr
     answers = np.load(folder / "answers.npz")
     return {name: answers[name] for name in answers.files}, json.loads(done.stdout.splitlines()[-1])
+
+
+def run_both(
+    made: Exported, feeds: Mapping[str, Array], kernels: Counter[str] | None = None
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The answers of plain OpenVINO and of ONNX Runtime to the same model; `kernels` takes the operators of this one."""
+    from distcalib.export.onnx_file import save_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        ir, path = Path(folder) / "model.xml", Path(folder) / "model.onnx"
+        save_ir(made, ir, {})
+        save_onnx(made, path, {}, "net")
+        found = _answers(ir, feeds), _answers(path, feeds)
+        if kernels is not None:
+            kernels.update(optimized_ops(path))
+    return found
+
+
+def _answers(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    runtime = open_model(path)
+    return runtime.run({name: feeds[name] for name in runtime.inputs})
