@@ -97,6 +97,11 @@ def _build(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, wanted: Seque
     try:
         built = build_model(graph, blobs, shapes, where, keep=reads)
     except KeyError as missing:
+        if graph.producer[missing.args[0]].type in DATA_TYPES:
+            raise UnsupportedError(
+                f"{where}: '{missing.args[0].name}' comes from a data layer and goes out as it is; there is nothing to"
+                " export of it"
+            ) from None
         raise OptionError(
             f"{where}: --outputs: '{missing.args[0].name}' is folded into the layer that follows it; choose that"
             " layer's blob"

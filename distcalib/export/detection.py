@@ -17,6 +17,7 @@ from openvino import Output
 from distcalib.caffe.caffe_pb2 import LayerParameter, PriorBoxParameter
 from distcalib.caffe.graph import Blob, Graph
 from distcalib.errors import UnsupportedError
+from distcalib.export.folding import folded
 from distcalib.layers.shapes import reshape, shape_of
 
 _CODES = {
@@ -86,7 +87,15 @@ def detection_node(layer: LayerParameter, bottoms: Sequence[Output]) -> Output:
     flat = [
         x if len(shape_of(x)) == 2 else reshape(x, (shape_of(x)[0], int(np.prod(shape_of(x)[1:])))) for x in (loc, conf)
     ]
-    node: ov.Node = ops8.detection_output(*flat, priors, attributes(layer, n_priors))
+    known = folded(priors)
+    if known is None:
+        raise UnsupportedError(
+            f"layer '{layer.name}' ({layer.type}): its priors are computed; PriorBox layers make constants"
+        )
+    if layer.detection_output_param.variance_encoded_in_target:
+        known = known[:, :1]  # the operator takes no variances then
+    constant = ops8.constant(np.ascontiguousarray(known, np.float32))
+    node: ov.Node = ops8.detection_output(*flat, constant, attributes(layer, n_priors))
     node.set_friendly_name(layer.name)
     return node.output(0)
 

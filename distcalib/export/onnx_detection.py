@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from openvino import Node
 
-from distcalib.export.onnx_writer import Writer, folded
+from distcalib.export.folding import folded
+from distcalib.export.onnx_writer import Writer
 
 _NONE = np.float32(-3e38)  # a score that none has
 _SOME = np.float32(-1e37)  # less than any
@@ -46,7 +47,7 @@ class _Detection:
         self.a = node.get_attributes()
         priors = folded(node.input_value(2))
         assert priors is not None, "priors depend on shapes alone"
-        self.corners, self.variances = priors.reshape(2, -1, 4).astype(np.float32)
+        self.corners, self.variances = priors[0, 0].reshape(-1, 4), priors[0, -1].reshape(-1, 4)
         self.n_priors = len(self.corners)
         self.n_classes = int(node.get_input_partial_shape(1)[1].get_length()) // self.n_priors
         self.shared = bool(self.a["share_location"])
@@ -77,7 +78,9 @@ class _Detection:
 
     def _scores(self) -> str:
         """The scores by class; of the background, and of candidates behind the top_k best, none."""
-        conf = self._op("Reshape", self.writer.value(self.node.input_value(1)), self._ints(-1, self.n_priors, self.n_classes))
+        conf = self._op(
+            "Reshape", self.writer.value(self.node.input_value(1)), self._ints(-1, self.n_priors, self.n_classes)
+        )
         by_class = self._op("Transpose", conf, perm=[0, 2, 1])
         background = np.zeros((1, self.n_classes, 1), np.bool_)
         background[0, int(self.a["background_label_id"])] = True
@@ -113,7 +116,11 @@ class _Detection:
     def _chosen(self, boxes: str, scores: str) -> str:
         """(K, 3): image, class and prior of the boxes that suppression leaves."""
         threshold = np.float32(max(float(self.a["confidence_threshold"]), float(_SOME)))
-        limits = [np.array([self.n_priors], np.int64), np.array([self.a["nms_threshold"]], np.float32), threshold.reshape(1)]
+        limits = [
+            np.array([self.n_priors], np.int64),
+            np.array([self.a["nms_threshold"]], np.float32),
+            threshold.reshape(1),
+        ]
         return self._op("NonMaxSuppression", boxes, scores, *map(self._constant, limits))
 
     def _dense(self, chosen: str, scores: str) -> str:

@@ -1,11 +1,10 @@
 """INT8 layers in ONNX, so that ONNX Runtime answers with the engine's integers on integer kernels.
 
-The engine writes integers times a factor a channel (engine/arithmetic.py): the sum of products, plus an integer bias,
-times scale_out / (scale_in · scale_params), rounded. The factor is put where ONNX has it, into the scale of the weights:
-activations keep a scale of 1, so that the one multiplication that a runtime does is by the engine's own factor, and
-nothing is rounded that the engine does not round. DequantizeLinear -> Conv -> QuantizeLinear becomes QLinearConv in ONNX
-Runtime. Where FP32 comes out, or a sum stands between (a residual is added before the one rounding), the same integers
-are written as ConvInteger or MatMulInteger: a pair of QuantizeLinear there would round twice.
+The engine multiplies integers by a factor per channel (engine/arithmetic.py): the sum of products, plus an integer
+bias, times scale_out / (scale_in · scale_params), rounded. That factor becomes the scale of the weights, and activations
+keep a scale of 1, so the only multiplication that a runtime does is by the engine's own factor. ONNX Runtime fuses
+DequantizeLinear -> Conv -> QuantizeLinear to QLinearConv. Where FP32 comes out, or a residual is added before the one
+rounding, the same sums are written as ConvInteger or MatMulInteger: a QuantizeLinear before the sum would round twice.
 
 Signed values are u8 with a zero point of 128: ConvInteger of ONNX Runtime's CPU provider takes no s8.
 """
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from openvino import Node, Output
 
-from distcalib.export.onnx_writer import Stored, Writer, folded
+from distcalib.export.folding import folded
+from distcalib.export.onnx_writer import Stored, Writer
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _INT32 = 2**31 - 1

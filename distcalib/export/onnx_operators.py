@@ -12,9 +12,10 @@ from onnx import TensorProto
 from openvino import Node, Output
 
 from distcalib.errors import UnsupportedError
+from distcalib.export.folding import folded
 from distcalib.export.onnx_detection import detection_output, non_max_suppression
 from distcalib.export.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
-from distcalib.export.onnx_writer import Stored, Writer, folded, onnx_type
+from distcalib.export.onnx_writer import Stored, Writer, onnx_type
 
 Translate = Callable[[Writer, Node], None]
 
@@ -171,13 +172,13 @@ def _swish(writer: Writer, node: Node) -> None:
 def _pool(writer: Writer, node: Node) -> None:
     """Windows as they are: Caffe's rounding up is explicit padding in OpenVINO already."""
     a = node.get_attributes()
-    sizes = {"kernel_shape": list(a["kernel"]), "strides": list(a["strides"])}
-    pads = [*a["pads_begin"], *a["pads_end"]]
+    kernel, strides, pads = list(a["kernel"]), list(a["strides"]), [*a["pads_begin"], *a["pads_end"]]
     if node.get_type_name() == "MaxPool":
-        _moved(writer, node, 1, "MaxPool", [], pads=pads, **sizes)
+        _moved(writer, node, 1, "MaxPool", [], pads=pads, kernel_shape=kernel, strides=strides)
         return
     includes = int(not a["exclude-pad"])
-    _plain("AveragePool", count_include_pad=includes, pads=pads, **sizes)(writer, node)
+    average = _plain("AveragePool", count_include_pad=includes, pads=pads, kernel_shape=kernel, strides=strides)
+    average(writer, node)
 
 
 def _reshape(writer: Writer, node: Node) -> None:
@@ -226,7 +227,9 @@ def _top_k(writer: Writer, node: Node) -> None:
     a, name = node.get_attributes(), node.get_friendly_name()
     k = writer.integers(_ints(node.input_value(1)))
     largest = int(a["mode"] == "max")
-    values, indices = writer.emit("TopK", [writer.value(node.input_value(0)), k], name, 2, axis=int(a["axis"]), largest=largest)
+    values, indices = writer.emit(
+        "TopK", [writer.value(node.input_value(0)), k], name, 2, axis=int(a["axis"]), largest=largest
+    )
     writer.put(node.output(0), values)
     writer.put(node.output(1), writer.one("Cast", [indices], f"{name}/indices", to=onnx_type(node.output(1))))
 

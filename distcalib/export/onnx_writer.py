@@ -13,7 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from openvino import Node, Output
+from openvino import Output
+
+from distcalib.export.folding import folded
 
 OPSET = 17
 """Of the default domain; ONNX Runtime has it since 1.12."""
@@ -48,7 +50,9 @@ class Writer:
         if key not in self._floats:
             stored = self._stored.get(key)
             if stored is not None:
-                self._floats[key] = self.dequantized(stored, np.float32(1.0), f"{output.get_node().get_friendly_name()}")
+                self._floats[key] = self.dequantized(
+                    stored, np.float32(1.0), f"{output.get_node().get_friendly_name()}"
+                )
             else:
                 array = folded(output)
                 assert array is not None, f"{output.get_node().get_friendly_name()} was not translated"
@@ -78,7 +82,7 @@ class Writer:
         """Add a node of one output."""
         return self.emit(kind, inputs, name, **attributes)[0]
 
-    def constant(self, array: NDArray[Any], hint: str = "constant") -> str:
+    def constant(self, array: NDArray[Any] | np.generic, hint: str = "constant") -> str:
         """An initializer; equal ones are one."""
         array = np.asarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
@@ -181,24 +185,3 @@ _TYPES = {
 def onnx_type(output: Output) -> int:
     """ONNX's number of the element type."""
     return int(_TYPES[output.get_element_type().get_type_name()])
-
-
-def folded(output: Output) -> NDArray[Any] | None:
-    """The values of what depends on constants alone, of the kinds that stand before weights and priors; else None."""
-    node: Node = output.get_node()
-    kind = node.get_type_name()
-    if kind == "Constant":
-        return np.asarray(node.get_data()).reshape(list(node.get_output_shape(0)))
-    if kind not in ("Convert", "Multiply", "Reshape", "Concat"):
-        return None
-    inputs = [folded(node.input_value(i)) for i in range(node.get_input_size())]
-    known = [array for array in inputs if array is not None]
-    if len(known) < len(inputs):
-        return None
-    if kind == "Convert":
-        return known[0].astype(node.get_output_element_type(0).to_dtype())
-    if kind == "Multiply":
-        return np.asarray(known[0] * known[1])
-    if kind == "Reshape":
-        return known[0].reshape(list(node.get_output_shape(0)))
-    return np.concatenate(known, axis=int(node.get_attributes()["axis"]))

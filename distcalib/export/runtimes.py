@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -22,8 +22,8 @@ MULTIPLIERS = INTEGER_OPS | {"Conv", "FusedConv", "MatMul", "Gemm", "FusedGemm",
 """All that multiply."""
 
 
-class Runtime(Protocol):
-    """A model, ready to run; `inputs` with the sizes it takes (None: any), `outputs`, and `info` as it was exported."""
+class Runtime:
+    """A model, ready to run: its inputs with the sizes they take (None: any), its outputs, what was noted in it."""
 
     inputs: Mapping[str, tuple[int | None, ...]]
     outputs: Sequence[str]
@@ -31,11 +31,11 @@ class Runtime(Protocol):
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name, own copies.  Raises EngineError."""
-        ...
+        raise NotImplementedError
 
     def kernels(self) -> tuple[int, int]:
         """How many layers multiply integers, and how many multiply."""
-        ...
+        raise NotImplementedError
 
 
 def need_onnx() -> None:
@@ -58,7 +58,7 @@ def open_model(path: Path, n_threads: int = 1) -> Runtime:
     raise OptionError(f"{path}: is neither a model.xml of OpenVINO nor a model.onnx; give one of them")
 
 
-class OpenVino:
+class OpenVino(Runtime):
     """An IR in OpenVINO."""
 
     def __init__(self, path: Path, n_threads: int) -> None:
@@ -92,7 +92,7 @@ class OpenVino:
         return sum(kind.endswith("I8") for kind in kinds), len(kinds)
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """An ONNX file in ONNX Runtime's CPU provider."""
 
     def __init__(self, path: Path, n_threads: int) -> None:

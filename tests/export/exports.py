@@ -119,7 +119,7 @@ def in_plain_openvino(
 def run_both(
     made: Exported, feeds: Mapping[str, Array], kernels: Counter[str] | None = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The answers of plain OpenVINO and of ONNX Runtime to the same model; `kernels` takes the operators of this one."""
+    """The answers of plain OpenVINO and of ONNX Runtime to one model; `kernels` takes the operators of this one."""
     from distcalib.export.onnx_file import save_onnx
 
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,8 @@ pytest.importorskip("onnxruntime")
 from distcalib.export.onnx_operators import TABLE
 
 SHAPE = (2, 8, 7, 9)
+UNEVEN = "num_output: 4 kernel_h: 3 kernel_w: 2 pad_h: 1 pad_w: 0 stride_h: 2 stride_w: 1"
+STATISTICS = (random(8), abs(random(8)), np.ones(1, np.float32))
 
 
 def pool(text: str) -> tuple[str, tuple[Array, ...]]:
@@ -30,7 +32,7 @@ def conv(text: str, *blobs: tuple[int, ...]) -> tuple[str, tuple[Array, ...]]:
 LAYERS: dict[str, tuple[str, tuple[str, tuple[Array, ...]]]] = {
     "conv": ("Convolution", conv("num_output: 4 kernel_size: 3 pad: 1 stride: 2", (4, 8, 3, 3), (4,))),
     "conv dilated": ("Convolution", conv("num_output: 4 kernel_size: 3 dilation: 2", (4, 8, 3, 3), (4,))),
-    "conv uneven": ("Convolution", conv("num_output: 4 kernel_h: 3 kernel_w: 2 pad_h: 1 pad_w: 0 stride_h: 2 stride_w: 1", (4, 8, 3, 2), (4,))),
+    "conv uneven": ("Convolution", conv(UNEVEN, (4, 8, 3, 2), (4,))),
     "conv grouped": ("Convolution", conv("num_output: 4 kernel_size: 3 group: 2", (4, 4, 3, 3), (4,))),
     "conv depthwise": ("Convolution", conv("num_output: 8 kernel_size: 3 group: 8", (8, 1, 3, 3), (8,))),
     "deconv": ("Deconvolution", conv("num_output: 4 kernel_size: 4 stride: 2 pad: 1", (8, 4, 4, 4), (4,))),
@@ -64,8 +66,8 @@ LAYERS: dict[str, tuple[str, tuple[str, tuple[Array, ...]]]] = {
     "log": ("Log", ("log_param { scale: 0.1 shift: 5 base: 2 }", ())),
     "argmax": ("ArgMax", ("argmax_param { axis: 1 top_k: 3 }", ())),
     "argmax values": ("ArgMax", ("argmax_param { out_max_val: true top_k: 2 }", ())),
-    "batch norm": ("BatchNorm", ("batch_norm_param { use_global_stats: true use_weight_bias: false }", (random(8), abs(random(8)), np.ones(1, np.float32)))),
-    "batch norm of the batch": ("BatchNorm", ("batch_norm_param { use_global_stats: false use_weight_bias: false }", (random(8), random(8), np.ones(1, np.float32)))),
+    "batch norm": ("BatchNorm", ("batch_norm_param { use_global_stats: true use_weight_bias: false }", STATISTICS)),
+    "batch norm of the batch": ("BatchNorm", ("batch_norm_param { use_global_stats: false use_weight_bias: false }", STATISTICS)),
     "lrn": ("LRN", ("lrn_param { local_size: 3 alpha: 0.2 beta: 0.75 k: 2 }", ())),
     "lrn within": ("LRN", ("lrn_param { local_size: 3 alpha: 0.2 beta: 0.75 norm_region: WITHIN_CHANNEL }", ())),
     "mvn": ("MVN", ("", ())),
