@@ -17,6 +17,7 @@ from distcalib.export.onnx_operators import TABLE
 
 SHAPE = (2, 8, 7, 9)
 UNEVEN = "num_output: 4 kernel_h: 3 kernel_w: 2 pad_h: 1 pad_w: 0 stride_h: 2 stride_w: 1"
+OF_BATCH = "batch_norm_param { use_global_stats: false use_weight_bias: false }"
 STATISTICS = (random(8), abs(random(8)), np.ones(1, np.float32))
 
 
@@ -67,7 +68,7 @@ LAYERS: dict[str, tuple[str, tuple[str, tuple[Array, ...]]]] = {
     "argmax": ("ArgMax", ("argmax_param { axis: 1 top_k: 3 }", ())),
     "argmax values": ("ArgMax", ("argmax_param { out_max_val: true top_k: 2 }", ())),
     "batch norm": ("BatchNorm", ("batch_norm_param { use_global_stats: true use_weight_bias: false }", STATISTICS)),
-    "batch norm of the batch": ("BatchNorm", ("batch_norm_param { use_global_stats: false use_weight_bias: false }", STATISTICS)),
+    "batch norm of the batch": ("BatchNorm", (OF_BATCH, STATISTICS)),
     "lrn": ("LRN", ("lrn_param { local_size: 3 alpha: 0.2 beta: 0.75 k: 2 }", ())),
     "lrn within": ("LRN", ("lrn_param { local_size: 3 alpha: 0.2 beta: 0.75 norm_region: WITHIN_CHANNEL }", ())),
     "mvn": ("MVN", ("", ())),
