@@ -4,8 +4,8 @@ The engine multiplies integers by a factor per channel (engine/arithmetic.py): t
 bias, times scale_out / (scale_in · scale_params), rounded. That factor becomes the scale of the weights here, and
 activations keep a scale of 1, so the only multiplication that a runtime does is by the engine's own factor. ONNX
 Runtime fuses DequantizeLinear -> Conv -> QuantizeLinear to QLinearConv. Where FP32 comes out, or a residual is added
-before the one rounding, the same sums are written as ConvInteger or MatMulInteger: a QuantizeLinear before the sum would
-round twice.
+before the one rounding, the same sums are written as ConvInteger or MatMulInteger: a QuantizeLinear before the sum
+would round twice.
 
 Signed values are u8 with a zero point of 128: ConvInteger of ONNX Runtime's CPU provider takes no s8.
 """

@@ -50,9 +50,11 @@ def need_onnx() -> None:
 
 def open_model(path: Path, n_threads: int = 1) -> Runtime:
     """The model in its own runtime, by its suffix.  Raises OptionError, FormatError."""
-    if path.name.removesuffix(".unverified").endswith(".xml"):
+    if not path.is_file():
+        raise FormatError(f"{path}: does not exist; name a model.xml or model.onnx that was exported")
+    if path.suffix == ".xml":
         return OpenVino(path, n_threads)
-    if path.name.removesuffix(".unverified").endswith(".onnx"):
+    if path.suffix == ".onnx":
         need_onnx()
         return OnnxRuntime(path, n_threads)
     raise OptionError(f"{path}: is neither a model.xml of OpenVINO nor a model.onnx; give one of them")
