@@ -31,8 +31,9 @@ from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, INTERRUPTED, OK, TERMINATED
 from distcalib.errors import OptionError
 from distcalib.measure.interrupts import was_terminated
-from distcalib.report import CalibrationReport
+from distcalib.report import CalibrationReport, exported_lines
 from distcalib.run.calibration import calibrate
+from distcalib.run.exporting import TARGETS
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.run_record import Interrupted
 from distcalib.search import STRATEGIES
@@ -143,6 +144,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--recover", action="store_true", help="--equalize and --bias-correction")
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add(
+        "--export",
+        action="append",
+        default=[],
+        choices=TARGETS,
+        help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
+    )
     add_data(parser)
     add_skipping(parser)
     add_actors(parser)
@@ -210,6 +218,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     args.detection = detection_of(args)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
+    args.export = tuple(dict.fromkeys(args.export))
     args.equalize |= args.recover
     args.bias_correction |= args.recover
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
@@ -235,7 +244,10 @@ def run(args: argparse.Namespace) -> int:
             console.print(report.bad_records.line, markup=False, highlight=False, soft_wrap=True)
         if report.n_retired:
             console.print(memory_line(report.n_retired), markup=False, highlight=False, soft_wrap=True)
+        for line in (line for one in report.exported for line in exported_lines(one)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print(report.verdict, markup=False, highlight=False, soft_wrap=True)
     if interrupted:
         return TERMINATED if was_terminated() else INTERRUPTED
-    return BELOW_FLOOR if report.met is False else OK
+    refused = any(one.refused for one in report.exported)
+    return BELOW_FLOOR if report.met is False or refused else OK

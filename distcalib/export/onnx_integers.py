@@ -4,8 +4,8 @@ The engine multiplies integers by a factor per channel (engine/arithmetic.py): t
 bias, times scale_out / (scale_in · scale_params), rounded. That factor becomes the scale of the weights here, and
 activations keep a scale of 1, so the only multiplication that a runtime does is by the engine's own factor. ONNX
 Runtime fuses DequantizeLinear -> Conv -> QuantizeLinear to QLinearConv. Where FP32 comes out, or a residual is added
-before the one rounding, the same sums are written as ConvInteger or MatMulInteger: a QuantizeLinear before the sum
-would round twice.
+before the one rounding, the same sums are written as MatMulInteger, of windows laid side by side: a QuantizeLinear
+before the sum would round twice. Grouped convolutions are ConvInteger there.
 
 Signed values are u8 with a zero point of 128: ConvInteger of ONNX Runtime's CPU provider takes no s8.
 """
@@ -68,19 +68,50 @@ def integer_sums(output: Output) -> Integer | None:
 
 
 def write_integer_layer(writer: Writer, layer: Integer, attributes: dict[str, Any]) -> bool:
-    """ConvInteger or MatMulInteger, its sums as FP32; whether it could be written: its input must be on a grid."""
+    """Integer sums as FP32; whether it could be written: its input must be on a grid."""
     node = layer.node
     x = writer.stored(node.input_value(0))
     if x is None:
         return False
     name = node.get_friendly_name()
-    is_convolution = node.get_type_name() in _CONVOLUTIONS
-    weight = layer.weight if is_convolution else np.ascontiguousarray(layer.weight.T)
-    inputs = [x.name, writer.constant(weight, f"{name}/weight"), writer.constant(np.uint8(x.zero_point), "zero_point")]
-    kind = "ConvInteger" if is_convolution else "MatMulInteger"
-    sums = writer.one(kind, inputs, f"{name}/sums", **attributes)
+    zero = writer.constant(np.uint8(x.zero_point), "zero_point")
+    if node.get_type_name() not in _CONVOLUTIONS:
+        weight = writer.constant(np.ascontiguousarray(layer.weight.T), f"{name}/weight")
+        sums = writer.one("MatMulInteger", [x.name, weight, zero], f"{name}/sums")
+    elif attributes["group"] == 1:
+        sums = _as_product(writer, layer, x, zero, attributes)
+    else:
+        weight = writer.constant(layer.weight, f"{name}/weight")
+        sums = writer.one("ConvInteger", [x.name, weight, zero], f"{name}/sums", **attributes)
     writer.put(node.output(0), writer.one("Cast", [sums], name, to=TensorProto.FLOAT))
     return True
+
+
+def _as_product(writer: Writer, layer: Integer, x: Stored, zero: str, attributes: dict[str, Any]) -> str:
+    """The convolution as a product of its windows, laid side by side, with the weights (KH·KW·C, M): (N, M, H', W').
+
+    12 times as fast in ONNX Runtime as its ConvInteger (docs/deploy.md), which has no kernel of its own.
+    """
+    name, shape = layer.node.get_friendly_name(), layer.node.get_output_partial_shape(0)
+    rows, columns = int(shape[2].get_length()), int(shape[3].get_length())
+    (kernel_h, kernel_w), (stride_h, stride_w) = attributes["kernel_shape"], attributes["strides"]
+    (dilation_h, dilation_w), pads = attributes["dilations"], attributes["pads"]
+    last = writer.one("Transpose", [x.name], f"{name}/last", perm=[0, 2, 3, 1])
+    if any(pads):
+        around = writer.integers([0, pads[0], pads[1], 0, 0, pads[2], pads[3], 0])
+        last = writer.one("Pad", [last, around, zero], f"{name}/padded")
+    windows = []
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            top, left = i * dilation_h, j * dilation_w
+            ends = top + (rows - 1) * stride_h + 1, left + (columns - 1) * stride_w + 1
+            cut = [(top, left), ends, (1, 2), (stride_h, stride_w)]
+            windows.append(writer.one("Slice", [last, *map(writer.integers, cut)], f"{name}/window"))
+    wide = writer.one("Concat", windows, f"{name}/windows", axis=3) if len(windows) > 1 else windows[0]
+    weight = layer.weight.transpose(2, 3, 1, 0).reshape(-1, len(layer.weight))
+    product = writer.constant(np.ascontiguousarray(weight), f"{name}/weight")
+    sums = writer.one("MatMulInteger", [wide, product, zero], f"{name}/product")
+    return writer.one("Transpose", [sums], f"{name}/sums", perm=[0, 3, 1, 2])
 
 
 def write_quantized(writer: Writer, node: Node, attributes: Any) -> None:

@@ -26,7 +26,9 @@ class ExportedFile:
     verified: bool = False
     reason: str = ""
     images_per_second: float | None = None
-    """Of one actor, reading of data included."""
+    """Of one core, the inference alone, in batches of the prototxt's size."""
+    images_per_second_fp32: float | None = None
+    """Where the net has INT8 layers: the same of the FP32 net in the same runtime."""
     n_iterations: int = 0
     isa: str = ""
 
@@ -49,7 +51,11 @@ def exported_lines(one: ExportedFile) -> list[str]:
     for name, score in one.scores.items():
         shown.append(f"    {name} = {score:.6g}, in the prototxt {one.expected[name]:.6g}")
     if one.images_per_second is not None:
-        shown.append(f"    {one.images_per_second:,.0f} images/s of one actor, reading of data included")
+        line = f"    {one.images_per_second:,.0f} images/s of one core"
+        if one.images_per_second_fp32 is not None:
+            ratio = one.images_per_second / one.images_per_second_fp32
+            line += f", {ratio:.2f} times those of FP32 ({one.images_per_second_fp32:,.0f})"
+        shown.append(line)
     if one.verified:
         shown.append(f"    verified over {one.n_iterations} iterations")
     elif one.refused:

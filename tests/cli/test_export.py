@@ -22,6 +22,7 @@ FILE = ExportedFile(
     drops={"accuracy-top1": 0.0004},
     verified=True,
     images_per_second=1234.5,
+    images_per_second_fp32=500.0,
     n_iterations=18,
 )
 
@@ -30,7 +31,7 @@ def test_exported_lines_show_both_scores() -> None:
     assert exported_lines(FILE) == [
         "out/model.xml: 9 of 10 multiplying layers on integers, 0.12 MB",
         "    accuracy-top1 = 0.9, in the prototxt 0.9004",
-        "    1,234 images/s of one actor, reading of data included",
+        "    1,234 images/s of one core, 2.47 times those of FP32 (500)",
         "    verified over 18 iterations",
     ]
 
