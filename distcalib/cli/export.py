@@ -9,6 +9,7 @@ from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
 from distcalib.export.building import DYNAMIC
+from distcalib.export.preprocess import FORMS
 from distcalib.report import ExportedFile, exported_json, exported_lines
 from distcalib.run.exporting import ACCEPTED_DROP, TARGETS, ExportOptions, export
 
@@ -45,6 +46,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "--batch", type=a_batch, metavar="N|dynamic", help="batch size (default: dynamic where the net allows it)"
+    )
+    parser.add_argument(
+        "--preprocess",
+        metavar="LAYOUT-COLOURS",
+        help=f"take u8 images, and do inside what the data layer does: {', '.join(FORMS)}",
     )
     add_accept_drop(parser)
     add_data(parser)
@@ -83,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         outputs=None if args.outputs is None else tuple(args.outputs),
         batch=args.batch,
         accept_drop=args.accept_drop,
+        preprocess=args.preprocess,
         data=args.data,
         n_actors=args.actors,
         cores_per_actor=args.cores_per_actor,

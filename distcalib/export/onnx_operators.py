@@ -197,7 +197,10 @@ def _concat(writer: Writer, node: Node) -> None:
 
 
 def _slice(writer: Writer, node: Node) -> None:
-    starts, ends, steps, axes = (writer.integers(_ints(node.input_value(i))) for i in (1, 2, 3, 4))
+    starts, ends, steps, axes = (
+        writer.value(source) if folded(source) is None else writer.integers(_ints(source))
+        for source in node.input_values()[1:]
+    )
     _moved(writer, node, 1, "Slice", [starts, ends, axes, steps])
 
 
@@ -205,6 +208,15 @@ def _split(writer: Writer, node: Node) -> None:
     [axis] = _ints(node.input_value(1))
     sizes = [int(output.get_partial_shape()[axis].get_length()) for output in node.outputs()]
     _moved(writer, node, 1, "Split", [writer.integers(sizes)], len(sizes), axis=axis)
+
+
+def _interpolate(writer: Writer, node: Node) -> None:
+    """Bilinear along H and W; ONNX wants the size of all axes."""
+    name, x = node.get_friendly_name(), writer.value(node.input_value(0))
+    kept = writer.one("Shape", [x], f"{name}/kept", start=0, end=2)
+    sizes = writer.one("Concat", [kept, writer.integers(_ints(node.input_value(1)))], f"{name}/sizes", axis=0)
+    made = writer.one("Resize", [x, "", "", sizes], name, mode="linear", coordinate_transformation_mode="half_pixel")
+    writer.put(node.output(0), made)
 
 
 def _gather(writer: Writer, node: Node) -> None:
@@ -306,11 +318,13 @@ TABLE: dict[str, Translate] = {
     "Elu": _elu,
     "Exp": _plain("Exp"),
     "FakeQuantize": _quantize,
+    "Floor": _plain("Floor"),
     "Gather": _gather,
     "Greater": _plain("Greater"),
     "GreaterEqual": _plain("GreaterOrEqual"),
     "GroupConvolution": _convolution,
     "GroupConvolutionBackpropData": _deconvolution,
+    "Interpolate": _interpolate,
     "LRN": _lrn,
     "Less": _plain("Less"),
     "Log": _plain("Log"),
@@ -333,6 +347,7 @@ TABLE: dict[str, Translate] = {
     "Round": _round,
     "Select": _plain("Where"),
     "Sigmoid": _plain("Sigmoid"),
+    "ShapeOf": _plain("Shape"),
     "Slice": _slice,
     "SoftPlus": _plain("Softplus"),
     "Softmax": _softmax,

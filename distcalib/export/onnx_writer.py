@@ -126,7 +126,7 @@ class Writer:
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
                 kept.append(node)
-                needed.update(node.input)
+                needed.update(filter(None, node.input))  # an input left out is ""
         graph = helper.make_graph(
             kept[::-1],
             "distcalib",

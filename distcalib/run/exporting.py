@@ -20,6 +20,7 @@ from distcalib.engine.spec import ElsewhereSpec, Row
 from distcalib.errors import OptionError, OutputError, UnsupportedError
 from distcalib.export import Exported, build_export, save_ir
 from distcalib.export.measured import blobs_of, read_file
+from distcalib.export.preprocess import FORMS, preprocessed, steps_of
 from distcalib.export.runtimes import images_per_second, need_onnx, open_model
 from distcalib.layers import FileBlobs
 from distcalib.measure import Job
@@ -52,6 +53,7 @@ class ExportOptions:
     outputs: tuple[str, ...] | None = None
     batch: int | str | None = None
     accept_drop: float | None = None
+    preprocess: str | None = None
     data: Path | None = None
     n_actors: int | None = None
     cores_per_actor: int | None = None
@@ -67,6 +69,8 @@ class ExportOptions:
             raise OptionError(f"--batch {self.batch}: must be at least 1, or dynamic")
         if self.accept_drop is not None and not 0.0 <= self.accept_drop < math.inf:
             raise OptionError(f"--accept-drop {self.accept_drop:g}: must be 0 or more; 0.001 is a tenth of a point")
+        if self.preprocess is not None and self.preprocess not in FORMS:
+            raise OptionError(f"--preprocess {self.preprocess}: unknown; choose {', '.join(FORMS[:-1])} or {FORMS[-1]}")
         if "onnx" in self.to:
             need_onnx()
 
@@ -89,12 +93,19 @@ def export(
     if problems:
         raise UnsupportedError("; ".join(problems))
     made = _build(net, weights, options, said)
+    front = None if options.preprocess is None else steps_of(net.graph, net.path, net.name)
+    if options.preprocess is not None and front is not None:  # before hours: what cannot be is said now
+        preprocessed(_build(net, weights, options, Silent()), front, options.preprocess, net.name)
     if made.reason and options.batch is None:
         said.note(f"{net.name}: the batch stays {made.batch}: {made.reason}")
     info = _info(net, weights, made)
     with TemporaryDirectory(prefix="distcalib-") as folder:
         paths = {target: _save(target, made, Path(folder, target), info, net.name) for target in options.to}
         found = _measure(net, weights, made, paths, options, said)
+    if options.preprocess is not None and front is not None:
+        made = preprocessed(made, front, options.preprocess, net.name)
+        info |= {"preprocess": options.preprocess}
+        said.note(f"{net.name}: --preprocess: measured without it, on what the data layer gives; the files have it")
     return tuple(_deliver(one, made, info, options, net.name) for one in found)
 
 
@@ -291,6 +302,11 @@ def verify(
     """Measure the exported `file` beside the prototxt `model`, here.  Raises the errors of distcalib.errors."""
     said, path, net = reporter or Silent(), Path(file), open_net(Path(model))
     runtime = open_model(path)
+    if runtime.info.get("preprocess"):
+        raise OptionError(
+            f"{path}: takes images (--preprocess {runtime.info['preprocess']}), and the data layer gives what comes "
+            "after that; verify the file that is exported without --preprocess"
+        )
     blobs = blobs_of(runtime.outputs, net.graph, path, net.name)
     n_int8, n_layers = runtime.kernels()
     target = "openvino" if path.suffix == ".xml" else "onnx"

@@ -117,7 +117,7 @@ def in_plain_openvino(
 
 
 def run_both(
-    made: Exported, feeds: Mapping[str, Array], kernels: Counter[str] | None = None
+    made: Exported, feeds: Mapping[str, NDArray[Any]], kernels: Counter[str] | None = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The answers of plain OpenVINO and of ONNX Runtime to one model; `kernels` takes the operators of this one."""
     from distcalib.export.onnx_file import save_onnx
@@ -132,6 +132,6 @@ def run_both(
     return found
 
 
-def _answers(path: Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+def _answers(path: Path, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Array]:
     runtime = open_model(path)
     return runtime.run({name: feeds[name] for name in runtime.inputs})

@@ -85,6 +85,9 @@ LAYERS: dict[str, tuple[str, tuple[str, tuple[Array, ...]]]] = {
 #: Operators that no layer above has: where they are tested.
 ELSEWHERE = {
     "DetectionOutput": "test_detection_exported.py",
+    "Floor": "test_preprocess.py",
+    "Interpolate": "test_preprocess.py",
+    "ShapeOf": "test_preprocess.py",
     "FakeQuantize": "test_golden_exported.py",
     "Clamp": "test_golden_exported.py",
     "Round": "test_golden_exported.py",
