@@ -13,13 +13,15 @@ import openvino as ov
 import openvino.opset13 as ops
 from openvino import Output
 
+from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.engine.builder import BuiltModel, build_model
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError
 from distcalib.export.detection import detection_node, refuse_detection
+from distcalib.export.yolo import SUFFIX, yolo_boxes
 from distcalib.layers import Blobs
-from distcalib.metrics import SCORE_TYPES
+from distcalib.metrics import SCORE_TYPES, YOLO_DETECTION
 
 Shapes = Mapping[str, tuple[int, ...]]
 DYNAMIC = "dynamic"
@@ -28,7 +30,10 @@ DYNAMIC = "dynamic"
 
 @dataclass(frozen=True)
 class Exported:
-    """A model with named inputs and outputs; `batch` is None where it is open, `reason` says why it is not."""
+    """A model with named inputs and outputs; `batch` is None where it is open, `reason` says why it is not.
+
+    `names` are those of `outputs`, then of outputs that are no blobs: the boxes of YOLO v2.
+    """
 
     model: ov.Model
     inputs: tuple[str, ...]
@@ -108,6 +113,7 @@ def _build(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, wanted: Seque
         ) from None
     values = {blob: result.input_value(0) for blob, result in zip(reads, built.model.get_results(), strict=True)}
     results = [_result(graph, want, values) for want in wanted]
+    results += [ops.result(yolo_boxes(layer, values[blob])) for blob, layer in _yolo(graph, wanted)]
     # What leads to a label alone is no input of the model.
     used = _used(results)
     pairs = zip(built.inputs, built.model.get_parameters(), strict=True)
@@ -123,6 +129,16 @@ def _build(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, wanted: Seque
         built.values,
         built.stored,
     )
+
+
+def _yolo(graph: Graph, wanted: Sequence[Blob]) -> list[tuple[Blob, LayerParameter]]:
+    """The maps among `wanted` that hold the boxes of YOLO v2, and the layers that read these."""
+    return [
+        (blob, reader.layer)
+        for blob in wanted
+        for reader in graph.consumers.get(blob, ())
+        if reader.type == YOLO_DETECTION and reader.bottoms[0] == blob
+    ]
 
 
 def _reads(graph: Graph, blob: Blob) -> Sequence[Blob]:
@@ -220,12 +236,16 @@ def _named(graph: Graph, built: BuiltModel, wanted: Sequence[Blob], batch: int |
         parameter.output(0).get_tensor().set_names({name})
         taken.add(name)
     names = []
-    for blob, result in zip(wanted, built.model.get_results(), strict=True):
+    results = built.model.get_results()
+    for blob, result in zip(wanted, results, strict=False):  # behind them boxes, which are no blobs
         name = next(name for name in (blob.name, str(blob), f"{blob}/out") if name not in taken)
         taken.add(name)
         names.append(name)
         result.output(0).get_tensor().set_names({name})
         result.set_friendly_name(f"{name}/result")
+    for (blob, _), result in zip(_yolo(graph, wanted), results[len(wanted) :], strict=True):
+        result.output(0).get_tensor().set_names({f"{blob.name}{SUFFIX}"})
+        names.append(f"{blob.name}{SUFFIX}")
     _name_nodes(graph, built)
     return Exported(built.model, built.inputs, tuple(wanted), tuple(names), batch, reason)
 

@@ -17,6 +17,7 @@ from distcalib.engine.spec import Model
 from distcalib.errors import FormatError, OptionError
 from distcalib.export.detection import real_rows
 from distcalib.export.runtimes import Runtime, open_model
+from distcalib.export.yolo import SUFFIX
 
 Array = NDArray[np.float32]
 
@@ -53,7 +54,7 @@ def blobs_of(names: Sequence[str], graph: Graph, path: Path, where: str) -> dict
         for name in (blob.name, str(blob), f"{blob}/out"):
             if name in names:
                 found[name] = blob
-    unknown = [name for name in names if name not in found]
+    unknown = [name for name in names if name not in found and name.removesuffix(SUFFIX) not in found]
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
         raise OptionError(f"{path}: its output {listed} is no blob of {where}; give the prototxt it was exported from")
@@ -72,19 +73,20 @@ class _Open:
         """The outputs of one batch, by blob."""
         feeds = {name: np.ascontiguousarray(batch[name], np.float32) for name in self._runtime.inputs}
         found = self._pieces(feeds)
-        return {blob: found[name] for name, blob in self._file.blobs.items()}
+        return {blob: found[name] for name, blob in self._file.blobs.items()}  # boxes of YOLO v2 are left
 
     def _pieces(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         first, sizes = next(iter(self._runtime.inputs.items()))
         size, n = sizes[0] if sizes else None, len(feeds[first])
         if size is None or size == n:
             found = self._runtime.run(feeds)
-            return {name: self._rows(name, array, 0, n) for name, array in found.items()}
+            return {name: self._rows(name, found[name], 0, n) for name in self._file.blobs}
         parts: dict[str, list[Array]] = {}
         for begin in range(0, n, size):
             places = np.minimum(np.arange(begin, begin + size), n - 1)
             piece = {name: x[places] if len(x) == n else x for name, x in feeds.items()}
-            for name, array in self._runtime.run(piece).items():
+            answers = self._runtime.run(piece)
+            for name, array in ((name, answers[name]) for name in self._file.blobs):
                 parts.setdefault(name, []).append(self._rows(name, array, begin, min(size, n - begin)))
         return {
             name: np.concatenate(arrays, axis=2 if name in self._file.detections else 0)

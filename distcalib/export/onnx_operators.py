@@ -225,6 +225,12 @@ def _gather(writer: Writer, node: Node) -> None:
     writer.put(node.output(0), writer.one("Gather", inputs, node.get_friendly_name(), axis=axis))
 
 
+def _gather_nd(writer: Writer, node: Node) -> None:
+    inputs = [writer.value(node.input_value(i)) for i in (0, 1)]
+    dims = int(node.get_attributes()["batch_dims"])
+    writer.put(node.output(0), writer.one("GatherND", inputs, node.get_friendly_name(), batch_dims=dims))
+
+
 def _tile(writer: Writer, node: Node) -> None:
     _moved(writer, node, 1, "Tile", [writer.integers(_ints(node.input_value(1)))])
 
@@ -320,6 +326,7 @@ TABLE: dict[str, Translate] = {
     "FakeQuantize": _quantize,
     "Floor": _plain("Floor"),
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Greater": _plain("Greater"),
     "GreaterEqual": _plain("GreaterOrEqual"),
     "GroupConvolution": _convolution,

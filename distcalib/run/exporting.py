@@ -156,7 +156,7 @@ def _measure(
     net: Net, weights: Path, made: Exported, paths: Mapping[str, Path], options: ExportOptions, reporter: Reporter
 ) -> list[ExportedFile]:
     """Each file beside the prototxt, over all iterations on the same actors."""
-    blobs = dict(zip(made.names, made.outputs, strict=True))
+    blobs = dict(zip(made.names, made.outputs, strict=False))
     found = [_unmeasured(target, path) for target, path in paths.items()]
     reason = _cannot_be_measured(net, blobs, options)
     if reason is not None:

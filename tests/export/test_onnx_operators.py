@@ -88,6 +88,7 @@ ELSEWHERE = {
     "Floor": "test_preprocess.py",
     "Interpolate": "test_preprocess.py",
     "ShapeOf": "test_preprocess.py",
+    "GatherND": "test_yolo_exported.py",
     "FakeQuantize": "test_golden_exported.py",
     "Clamp": "test_golden_exported.py",
     "Round": "test_golden_exported.py",
