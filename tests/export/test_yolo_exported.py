@@ -34,7 +34,7 @@ def expected(model: Path, maps: Array) -> Array:
         above = float(np.nextafter(np.float32(p.nms), np.float32(-np.inf)))
         best = best[suppressed(boxes[item, best], above, overlap=centred_overlaps)]
         middle, half = boxes[item, best, :2], boxes[item, best, 2:] / 2
-        rows = [
+        columns = [
             np.full(len(best), item),
             labels[item, best],
             scores[item, best],
