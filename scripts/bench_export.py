@@ -3,8 +3,8 @@
     python -m scripts.bench_export NET.prototxt NET.caffemodel [--batch N] [--rounds N]
 
 The net as it is, and without its quantization_params where it has some.  All run the same values on one thread, turn by
-turn, so that what else the machine does meets all alike; printed is the best round of each.  Detections are in the
-files, and on the host in the engine's loop, where they are left out.
+turn, so that what else the machine does meets all alike; printed are medians of the rounds, ratios round by round.
+Detections are in the files, and on the host in the engine's loop, where they are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -28,7 +29,7 @@ from distcalib.run.inspection import data_shapes
 from distcalib.run.net import Net, make_net, open_net
 
 Loop = Callable[[], object]
-SECONDS = 1.0  # of a round of each
+SECONDS = 0.5  # of a round of each
 
 
 def loops(net: Net, weights: Path, batch: int | None, folder: Path) -> dict[str, tuple[Loop, int]]:
@@ -89,12 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             whole |= {f"{name}, FP32": loop for name, loop in plain.items()}
         for loop, _ in whole.values():
             loop()
-        best = dict.fromkeys(whole, 0.0)
+        found: dict[str, list[float]] = {name: [] for name in whole}
         for _ in range(args.rounds):
             for name, (loop, size) in whole.items():
-                best[name] = max(best[name], rate(loop, size))
-    for name, value in best.items():
-        print(f"{name}: {value:,.1f} images/s, {value / best['engine']:.3f} of the engine")
+                found[name].append(rate(loop, size))
+    for name, rates in found.items():
+        ratios = [a / b for a, b in zip(rates, found["engine"], strict=True)]
+        print(f"{name}: {median(rates):,.1f} images/s, {median(ratios):.3f} of the engine")
 
 
 if __name__ == "__main__":
