@@ -80,7 +80,7 @@ class OpenVino(Runtime):
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name."""
         try:
-            results = self._request.infer(dict(feeds))
+            results = self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
         except RuntimeError as error:
             raise EngineError(f"{self._path}: OpenVINO failed: {_last_line(error)}") from error
         return {name: np.array(results[i]) for i, name in enumerate(self.outputs)}
