@@ -31,8 +31,9 @@ from distcalib.cli.arguments import (
 from distcalib.cli.console import ConsoleReporter, printable, say
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
 from distcalib.errors import OptionError
-from distcalib.report import CalibrationReport
+from distcalib.report import CalibrationReport, exported_lines
 from distcalib.run.calibration import calibrate
+from distcalib.run.exporting import TARGETS
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.run_record import Interrupted
 from distcalib.search import STRATEGIES
@@ -143,6 +144,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--recover", action="store_true", help="--equalize and --bias-correction")
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add(
+        "--export",
+        action="append",
+        default=[],
+        choices=TARGETS,
+        help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
+    )
     add_data(parser)
     add(
         "--allow-overwritten",
@@ -217,6 +225,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     args.detection = detection_of(args)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
+    args.export = tuple(dict.fromkeys(args.export))
     args.equalize |= args.recover
     args.bias_correction |= args.recover
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
@@ -242,7 +251,10 @@ def run(args: argparse.Namespace) -> int:
             say(console, report.bad_records.line)
         if report.n_retired:
             say(console, memory_line(report.n_retired))
+        for line in (line for one in report.exported for line in exported_lines(one)):
+            say(console, line)
         say(console, report.verdict)
     if interrupted:
         return interrupted_by()
-    return BELOW_FLOOR if report.met is False else OK
+    refused = any(one.refused for one in report.exported)
+    return BELOW_FLOOR if report.met is False or refused else OK

@@ -13,6 +13,7 @@ from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, Index, Source
+from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Watched",
     "data_identity",
     "files_of",
+    "mean_of",
     "find_missing",
     "load_arrays",
     "look_at_objects",

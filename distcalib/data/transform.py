@@ -263,6 +263,18 @@ def _window(image: Pixels, size: tuple[int, ...]) -> Pixels:
     return image[:, top : top + size[0], left : left + size[1]]
 
 
+def mean_of(
+    param: caffe_pb2.TransformationParameter, prototxt: Path, where: str, crop: tuple[int, int] | None
+) -> FloatArray:
+    """What is taken from the pixels of a crop (C, H, W): mean values as (C, 1, 1), the window of a mean_file as
+    (C, crop), zeros as (1, 1, 1).  Raises DataError.
+    """
+    if not param.mean_file:
+        return np.array(list(param.mean_value) or [0.0], np.float32).reshape(-1, 1, 1)
+    image = _read_mean(resolve_path(param.mean_file, prototxt), where, {})
+    return image if crop is None else np.asarray(_window(image, crop), np.float32)
+
+
 def _faults(param: caffe_pb2.TransformationParameter) -> Iterator[str]:
     """What cannot be done as it is written, each with its remedy."""
     if param.mean_file and param.mean_value:

@@ -7,7 +7,7 @@ left to OpenVINO's fusion.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -43,7 +43,8 @@ class BuiltModel:
     """An ov.Model, the blob names of its parameters and results in order, and the values whose ranges it reports last.
 
     `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products; `emulated`: no
-    INT8 kernel is to run any of them.
+    INT8 kernel is to run any of them; `values`: the node of each blob, and `stored` its grid, as far as build_model
+    makes them.
     """
 
     model: ov.Model
@@ -52,6 +53,8 @@ class BuiltModel:
     taps: tuple[Blob, ...]
     multipliers: frozenset[str]
     emulated: bool
+    values: Mapping[Blob, Output] = field(default_factory=dict)
+    stored: Mapping[Blob, Grid] = field(default_factory=dict)
 
 
 def device_outputs(graph: Graph) -> tuple[Blob, ...]:
@@ -114,9 +117,8 @@ def build_model(
     if taps:
         results.append(_ranges([builder.found.made(blob) for blob in taps]))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
-    return BuiltModel(
-        model, tuple(builder.parameters), outputs, tuple(taps), frozenset(builder.groups), arithmetic.emulated
-    )
+    built = builder.built(model, outputs, taps)
+    return replace(built, values=builder.values, stored=builder.stored)
 
 
 def build_errors(

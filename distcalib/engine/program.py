@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from distcalib.caffe.graph import Blob
 from distcalib.engine.builder import BuiltModel
 from distcalib.engine.lending import ALIGNMENT, lent
-from distcalib.engine.spec import NetSpec
+from distcalib.engine.spec import ElsewhereSpec, NetSpec
 from distcalib.errors import EngineError
 
 Array = NDArray[np.float32]
@@ -106,6 +106,19 @@ class Program:
         outputs = {blob: np.array(results[position]) for position, blob in enumerate(self.header.outputs)}
         ranges = np.array(results[len(self.header.outputs)]) if self.header.taps else None
         return outputs, ranges
+
+
+class ElsewhereProgram:
+    """A model in another runtime, where the engine's own would be."""
+
+    def __init__(self, spec: ElsewhereSpec, n_threads: int) -> None:
+        # What kernels run is not asked for: `emulated` says that none are told.
+        self.header = Header(spec.net, (), spec.makes, (), {}, emulated=True)
+        self._model = spec.open_model(n_threads)
+
+    def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], None]:
+        """One batch in, the outputs out."""
+        return dict(self._model(batch)), None
 
 
 def compile_model(

@@ -1,6 +1,6 @@
 """What the driver asks of a worker, and what it gets back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -97,6 +97,23 @@ class NetSpec:
     def graph(self) -> Graph:
         """The net's layers as values."""
         return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
+
+
+Model = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[Blob, NDArray[np.float32]]]
+"""A model in whatever runtime: what the data layers give, by top, to its outputs."""
+
+
+@dataclass(frozen=True)
+class ElsewhereSpec:
+    """The scores of `net` from what another runtime answers in the engine's place.
+
+    `open_model`, called in the actor with the number of its threads, makes the model; it must be picklable.  It
+    computes `makes`, detections included where they are among them; the other layers with a score run as always.
+    """
+
+    net: NetSpec
+    makes: tuple[Blob, ...]
+    open_model: Callable[[int], Model]
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, Wa
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch
 from distcalib.engine.builder import build_errors, build_model
-from distcalib.engine.program import Program, compile_program
+from distcalib.engine.program import ElsewhereProgram, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
 from distcalib.engine.soundness import is_fp32, refuse_unsound, unsound
-from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
+from distcalib.engine.spec import ElsewhereSpec, NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
@@ -79,8 +79,8 @@ class NetWorker:
         self._loaded: dict[str, _Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
 
-    def compile(self, spec: NetSpec | RankSpec | TimingSpec) -> NDArray[np.uint8]:
-        """The program of `spec` as bytes; a ranking or timing travels as it is, and is compiled by load."""
+    def compile(self, spec: NetSpec | RankSpec | TimingSpec | ElsewhereSpec) -> NDArray[np.uint8]:
+        """The program of `spec` as bytes; what is no NetSpec travels as it is, and is made ready by load."""
         if not isinstance(spec, NetSpec):
             return np.frombuffer(_LOCAL + pickle.dumps(spec), np.uint8)
         graph = spec.graph
@@ -106,11 +106,17 @@ class NetWorker:
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
         """Import a program that some actor compiled, or compile a ranking or timing."""
         if blob[: len(_LOCAL)].tobytes() == _LOCAL:
-            self._local[key] = self._compile_local(pickle.loads(blob[len(_LOCAL) :].tobytes()))
+            spec = pickle.loads(blob[len(_LOCAL) :].tobytes())
+            if isinstance(spec, ElsewhereSpec):
+                self._take(key, ElsewhereProgram(spec, self._n_threads))
+            else:
+                self._local[key] = self._compile_local(spec)
             return
-        program = Program(blob, self._n_threads)
-        graph = program.header.spec.graph
-        on_host = [node for node in graph if node.type in HOST_TYPES]
+        self._take(key, Program(blob, self._n_threads))
+
+    def _take(self, key: str, program: Program | ElsewhereProgram) -> None:
+        graph, made = program.header.spec.graph, set(program.header.outputs)
+        on_host = [node for node in graph if node.type in HOST_TYPES and made.isdisjoint(node.tops)]
         self._loaded[key] = _Loaded(program, graph, on_host, files_of(self._setting.shipped))
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
@@ -197,7 +203,7 @@ class NetWorker:
 
 @dataclass(frozen=True)
 class _Loaded:
-    program: Program
+    program: Program | ElsewhereProgram
     graph: Graph
     on_host: Sequence[Node]
     files: Mapping[str, bytes]

@@ -4,6 +4,7 @@ from distcalib.metrics.choice import choose_score, is_map, lower_is_better
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
+from distcalib.metrics.eval_detection import LEAST_SCORE, N_ANCHORS
 from distcalib.metrics.host_layers import (
     DETECTION,
     HOST_TYPES,
@@ -24,8 +25,10 @@ __all__ = [
     "DEFAULT_AP",
     "DETECTION",
     "HOST_TYPES",
+    "LEAST_SCORE",
     "LOSS_TYPES",
     "MAP_TYPES",
+    "N_ANCHORS",
     "SCORE_TYPES",
     "YOLO_DETECTION",
     "Decider",

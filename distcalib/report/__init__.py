@@ -1,6 +1,7 @@
 """Results as data, and data as text."""
 
 from distcalib.report.bad_records import BadRecords, bad_records
+from distcalib.report.exported import ExportedFile, exported_json, exported_lines
 from distcalib.report.page import page
 from distcalib.report.record import (
     TIMING_KEYS,
@@ -20,9 +21,12 @@ __all__ = [
     "CandidateRecord",
     "CurvePoint",
     "Evaluation",
+    "ExportedFile",
     "PlainRecord",
     "bad_records",
     "drop_text",
+    "exported_json",
+    "exported_lines",
     "page",
     "score_name",
 ]

@@ -7,9 +7,10 @@ actors.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from distcalib.report.bad_records import BadRecords
+from distcalib.report.exported import ExportedFile
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,10 @@ class CalibrationReport:
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
     warnings: tuple[str, ...] = ()
     """What makes the verdict worth less than it seems: a score at chance, a tolerance of half of all, data not seen."""
+    exported: tuple[ExportedFile, ...] = ()
+    """With --export: the files of the delivered net, measured; their speeds are `exported_images_per_second`."""
+    exported_images_per_second: Mapping[str, float] = field(default_factory=dict)
+    """Of one core, by runtime and FP32 or INT8, the inference alone."""
     n_rows_from_journal: int = 0
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
 
@@ -174,6 +179,7 @@ TIMING_KEYS = (
     "cost_passes",
     "images_per_second",
     "pareto",
+    "exported_images_per_second",
     "n_rows_from_journal",
 )
 """The keys of report.json that depend on the machine and its mood."""

@@ -21,6 +21,7 @@ from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.run.build import CaffeBuild, open_build
+from distcalib.run.calibration_files import with_files
 from distcalib.run.checks import net_problems, refuse_in_place
 from distcalib.run.choosing import score_inputs
 from distcalib.run.curve import layer_times, measure_curve
@@ -70,7 +71,8 @@ def calibrate(
     target = Target(model, options.out, kind, Path(weights) if is_new else None)
     run = _Run(model, Path(weights), options, target, reporter or Silent())
     try:
-        return run.execute()
+        report = run.execute()
+        return with_files(report, run.weights, options, target, run.reporter) if options.export else report
     except KeyboardInterrupt as interrupt:
         if run.written is None:
             raise

@@ -119,8 +119,10 @@ def _int8_text(
     return "quantizable" if reason is None else f"FP32: {reason}"
 
 
-def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Mapping[Blob, tuple[int, ...]]:
-    """The shape of every value, as far as the data and the layers allow."""
+def data_shapes(net: Net, blobs: Blobs, notes: list[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the data layers' tops; where data cannot be opened what they most likely are, which `notes` says,
+    and nothing where that is not known.
+    """
     tops: dict[str, tuple[int, ...]] = {}
     for node in data_nodes(net.graph):
         try:
@@ -135,6 +137,12 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
         else:
             tops.update(source.shapes)
             source.close()
+    return tops
+
+
+def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Mapping[Blob, tuple[int, ...]]:
+    """The shape of every value, as far as the data and the layers allow."""
+    tops = data_shapes(net, blobs, notes)
     if not tops:
         return {}
     known = {blob: tops[blob.name] for n in net.graph if n.type in DATA_TYPES for blob in n.tops}

@@ -5,11 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from distcalib.data import FLAG
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.run.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.run.exporting import ExportOptions
 from distcalib.run.option_types import convert_options
 from distcalib.run.shipping import check_ship_data
 from distcalib.search import make_strategy
@@ -50,6 +52,7 @@ class CalibrationOptions(Options):
     cores_per_actor: int | None = None
     address: str | None = None
     ship_data: bool = False
+    export: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -104,6 +107,8 @@ class CalibrationOptions(Options):
             )
         if self.pareto and (self.quantize_model or self.performance_model):
             raise OptionError("--pareto: measures, and -q and -p write what was not measured; leave out one of them")
+        if self.export:
+            self._check_export()
         make_strategy(self.strategy, self.accuracy_loss)
         if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
             raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")
@@ -111,3 +116,17 @@ class CalibrationOptions(Options):
             raise OptionError(f"--max-candidates {self.max_candidates}: is less than 1, the all-INT8 net; give more")
         if self.max_time is not None and not 0.0 < self.max_time < math.inf:
             raise OptionError(f"--max-time {self.max_time:g}: is no time; give seconds")
+
+    def _check_export(self) -> None:
+        """Raise OptionError now for what would keep the files from being made after hours."""
+        ExportOptions(self.export)
+        others = {
+            "-p": self.performance_model,
+            "-r": self.root is not None,
+            "--isa": self.isa != "native",
+            FLAG: self.skip_bad_records,
+            "--ship-data": self.ship_data,
+        }
+        for flag, is_on in others.items():
+            if is_on:
+                raise OptionError(f"--export: cannot go with {flag}; leave one out, or use distcalib export afterwards")

@@ -89,6 +89,11 @@ class Target:
         for path, text in texts.items():
             write_atomically(path, text)
 
+    def write_reports(self, report: CalibrationReport) -> None:
+        """Write both reports again.  Raises OutputError."""
+        write_atomically(self.report, report.to_json())
+        write_atomically(self.page, page(report))
+
     def _refused(self, error: OSError) -> OutputError:
         reason = error.strerror or str(error)
         return OutputError(f"{self.folder}: cannot be written to ({reason}); give another folder with --out")

@@ -1,0 +1,73 @@
+"""What an exported file is worth, as data."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """One file, and its scores in its own runtime beside those of the prototxt, over the same iterations.
+
+    `n_int8_kernels` of `n_layers` layers that multiply do so on integers in that runtime; `reason` says why it is not
+    `verified`.
+    """
+
+    target: str
+    path: str
+    n_int8_kernels: int
+    n_layers: int
+    n_bytes: int
+    scores: Mapping[str, float] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)
+    drops: Mapping[str, float] = field(default_factory=dict)
+    """By score, positive is worse."""
+    verified: bool = False
+    reason: str = ""
+    images_per_second: float | None = None
+    """Of one core, the inference alone, in batches of the prototxt's size."""
+    images_per_second_fp32: float | None = None
+    """Where the net has INT8 layers: the same of the FP32 net in the same runtime."""
+    n_iterations: int = 0
+    isa: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was measured and loses too much."""
+        return bool(self.scores) and not self.verified
+
+
+def exported_json(files: Iterable[ExportedFile]) -> str:
+    """For machines: a list, in the order of --to; NaN and infinity are null."""
+    found = [asdict(one) for one in files]
+    return json.dumps(_finite(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def exported_lines(one: ExportedFile) -> list[str]:
+    """What the terminal shows of a file."""
+    kernels = f"{one.n_int8_kernels} of {one.n_layers} multiplying layers on integers"
+    shown = [f"{one.path}: {kernels}, {one.n_bytes / 1e6:,.2f} MB"]
+    for name, score in one.scores.items():
+        shown.append(f"    {name} = {score:.6g}, in the prototxt {one.expected[name]:.6g}")
+    if one.images_per_second is not None:
+        line = f"    {one.images_per_second:,.0f} images/s of one core"
+        if one.images_per_second_fp32 is not None:
+            ratio = one.images_per_second / one.images_per_second_fp32
+            line += f", {ratio:.2f} times those of FP32 ({one.images_per_second_fp32:,.0f})"
+        shown.append(line)
+    if one.verified:
+        shown.append(f"    verified over {one.n_iterations} iterations")
+    elif one.refused:
+        shown.append(f"    REFUSED: {one.reason}; the file is kept for a look, do not deploy it")
+    else:
+        shown.append(f"    not measured: {one.reason}")
+    return shown
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
