@@ -90,7 +90,7 @@ def write_integer_layer(writer: Writer, layer: Integer, attributes: dict[str, An
 def _as_product(writer: Writer, layer: Integer, x: Stored, zero: str, attributes: dict[str, Any]) -> str:
     """The convolution as a product of its windows, laid side by side, with the weights (KH·KW·C, M): (N, M, H', W').
 
-    some 10 times as fast in ONNX Runtime as its ConvInteger, which has no kernel of its own (resnet20: 29 ms for 320).
+    Some 10 times as fast in ONNX Runtime as its ConvInteger, which has no kernel of its own (resnet20: 29 ms for 320).
     """
     name, shape = layer.node.get_friendly_name(), layer.node.get_output_partial_shape(0)
     rows, columns = int(shape[2].get_length()), int(shape[3].get_length())
