@@ -18,6 +18,7 @@ class CountingBlobs(ZeroBlobs):
     """How many values each layer asks for; none is made."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.shapes: dict[tuple[str, int], tuple[int, ...]] = {}
 
     def get(self, layer: str, index: int, shape: tuple[int, ...], role: Role = "") -> FloatArray:
