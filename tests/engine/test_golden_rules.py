@@ -21,6 +21,7 @@ from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.storage import Grid, Reading, params_of, storage
+from tests.cpu import needs_vnni
 
 Array = NDArray[np.float32]
 LEAST_EXACT = 0.999
@@ -136,7 +137,9 @@ def count(folder: Path) -> tuple[int, int]:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("emulated", [False, True], ids=["native", "emulated"])
+@pytest.mark.parametrize(
+    "emulated", [pytest.param(False, marks=needs_vnni, id="native"), pytest.param(True, id="emulated")]
+)
 def test_build_model_answers_each_question_like_intel_caffe(golden: Path, emulated: bool) -> None:
     wrong, n = {}, 0
     for path in nets(golden):

@@ -28,7 +28,7 @@ from distcalib.run.options import CalibrationOptions
 from tests.conftest import ROOT
 from tests.data.databases import layer
 from tests.run.test_calibration import Notes
-from tests.run.tiny import BATCH, ITERATIONS, Tiny
+from tests.run.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 from tests.standin import FATAL, StandIn, make_standin
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -74,8 +74,9 @@ def test_calibrate_delivers_what_the_embedded_engine_does(
 
 @pytest.mark.slow  # five starts of the stand-in, one after the other
 def test_calibrate_measures_force_u8_by_the_build_with_the_caffemodel_that_it_writes(
-    tiny: Tiny, tmp_path: Path, standin: StandIn, scratch: Path
+    tmp_path: Path, standin: StandIn, scratch: Path
 ) -> None:
+    tiny = make_tiny(tmp_path / "encoded", encoded=True)  # raw records get no frame, and the net does not fit without
     options = replace(OPTIONS, n_actors=2, weights_channel="multiple", first_conv_force_u8=True)
     embedded = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / "0"))
     found = calibrate(tiny.prototxt, tiny.weights, replace(options, root=standin.root, out=tmp_path / "1"))
