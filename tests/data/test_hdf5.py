@@ -164,8 +164,8 @@ def _with(**datasets: object) -> Callable[[Path], None]:
     return spoil
 
 
-def _group(path: Path) -> None:
-    with h5py.File(path, "a") as file:
+def _group(folder: Path) -> None:
+    with h5py.File(folder / "1.h5", "a") as file:
         del file["x"]
         file.create_group("x")
 
@@ -187,7 +187,21 @@ def _group(path: Path) -> None:
         (_with(label=np.zeros(0)), "dataset 'label' is of shape (0,), without rows"),
         (_with(x=None, label=np.zeros(0)), "has no dataset 'x' (there are: label); write it again or leave it out; "),
     ],
-    ids=["missing", "no HDF5", "cut", "dataset", "shape", "column", "rows", "text", "bool", "scalar", "empty", "two"],
+    ids=[
+        "missing",
+        "no HDF5",
+        "cut",
+        "dataset",
+        "group",
+        "shape",
+        "column",
+        "rows",
+        "text",
+        "bool",
+        "scalar",
+        "empty",
+        "two",
+    ],
 )
 def test_unusable_file_is_one_sentence(tmp_path: Path, spoil: Callable[[Path], None], sentence: str) -> None:
     source = write_files(tmp_path, *numbered(2, 3, 1))
