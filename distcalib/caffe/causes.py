@@ -14,17 +14,23 @@ _LAYER = re.compile(r"(?m)^\s*layers?\s*[:{]")
 _SOLVER = re.compile(r"(?m)^\s*(base_lr|lr_policy|max_iter|solver_mode|solver_type|snapshot_prefix)\s*:")
 _ITS_NET = re.compile(r"""(?m)^\s*(?:net|train_net|test_net)\s*:\s*["']([^"'\n]+)""")
 _ITEM = re.compile(r"(?m)^\s*item\s*\{")
+_NESTED = re.compile(r"unknown field 'layers?' in ")
 _QUOTES = "“”„‟‘’‚‛«»＂"
 
 
 def one_cause(text: str, findings: Sequence[Finding]) -> str | None:
     """The cause of all findings, as a sentence without the file's name; None where there is none to be seen."""
+    if text.lstrip().startswith(("{", "[")):
+        return "is JSON, not a prototxt; give the prototxt of the net"
     if not _LAYER.search(text):
         if _SOLVER.search(text):
             net = _ITS_NET.search(text)
             return f"is a solver, not a net; give the net that it names{f': {net[1]}' if net else ''}"
         if _ITEM.search(text):
             return "is a label map, not a net; give the prototxt of the net"
+    nested = [finding.line for finding in findings if _NESTED.match(finding.text)]
+    if nested and min(finding.line for finding in findings) == nested[0]:
+        return f"line {nested[0]}: a layer begins inside another message; a '}}' is missing before it"
     quoted = _quoted(text)
     if quoted:
         more = f" (and {len(quoted) - 1} more lines)" if quoted[1:] else ""

@@ -6,6 +6,7 @@ it taken from the prototxt. Both work here, and Caffe's way wins when both exist
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -38,6 +39,19 @@ def resolve_path(source: str, prototxt: Path) -> Path:
     return beside if os.path.exists(beside) else as_given
 
 
+def special(path: str | Path) -> str | None:
+    """What `path` is where it is neither a file nor a folder: to open a pipe may last forever, and a device has no end.
+
+    None where it is a file, a folder or nothing: who opens it will say."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # ValueError: a null byte in the name
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
 def named_paths(
     layer: caffe_pb2.LayerParameter, prototxt: Path, fields: Collection[str] = FILE_FIELDS
 ) -> Iterator[Path]:
@@ -60,6 +74,6 @@ def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path) -> None:
             if not source:
                 continue
             found = resolve_path(source, prototxt)
-            if found.exists():
+            if os.path.exists(found):  # Path.exists raises for a folder that may not be looked into
                 # A root_folder is put before names as it is: Caffe adds no slash.
                 setattr(param, field, str(found.resolve()) + ("/" if source.endswith("/") else ""))

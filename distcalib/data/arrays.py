@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import special
 from distcalib.data.feed import array_faults, input_shapes
 from distcalib.data.limits import over_limit
 from distcalib.errors import DataError, described
@@ -60,6 +61,8 @@ def _refuse_bombs(path: Path, archive: zipfile.ZipFile, tops: Collection[str]) -
 
 def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
     """The arrays of the tops that the file has, and the names of all in it. Raises DataError, and what NumPy raises."""
+    if kind := special(path):
+        raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
     with path.open("rb") as file:
         if file.read(len(_NPY)) == _NPY:
             if len(tops) > 1:

@@ -213,7 +213,9 @@ def _layout(file: h5py.File, tops: tuple[str, ...]) -> tuple[dict[str, Shape], l
         except (KeyError, OSError, RuntimeError) as error:
             bad.append(f"dataset '{top}' cannot be read ({_reason(error)})")
             continue
-        if not isinstance(dataset, h5py.Dataset):
+        if isinstance(dataset, h5py.Group):
+            bad.append(f"'{top}' is a group, not a dataset")
+        elif not isinstance(dataset, h5py.Dataset):
             bad.append(f"has no dataset '{top}' (there are: {', '.join(sorted(file)) or 'none'})")
         elif dataset.id.get_type().get_class() not in _CLASSES:
             bad.append(f"dataset '{top}' holds {dataset.dtype} values, not numbers")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.paths import named_paths
+from distcalib.caffe.paths import named_paths, special
 from distcalib.data.image_list import BOM
 from distcalib.data.source import Index, LineIndex, RowIndex
 
@@ -42,11 +42,14 @@ def data_identity(
 
 
 def files_in(path: Path) -> Iterator[Path]:
-    """The file `path`, or all files of the database in the folder `path` that only who writes to it changes."""
-    if path.is_dir():
-        yield from (file for file in sorted(path.iterdir()) if file.name not in _IGNORED and file.is_file())
-    else:
-        yield path
+    """The file `path`, or all files of the database in the folder `path` that only who writes to it changes.
+
+    A folder that may not be looked into counts as a file: who opens it says so."""
+    try:
+        found = [file for file in sorted(path.iterdir()) if file.name not in _IGNORED and file.is_file()]
+    except OSError:
+        found = [path]
+    yield from found
 
 
 def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -> Iterator[FileIdentity]:
@@ -62,6 +65,8 @@ def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -
 
 
 def _identity(path: Path, *, ends: bool) -> FileIdentity:
+    if special(path):  # refused by who reads it
+        return str(path), -1, -1, b""
     try:
         stat = path.stat()
         digest = hashlib.sha256()

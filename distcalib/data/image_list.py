@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from distcalib.caffe.paths import resolve_path
+from distcalib.caffe.paths import resolve_path, special
 from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA, Records
@@ -100,6 +100,8 @@ class ImageList:
         """The bytes of a line's file. Raises BadRecord."""
         if self._missing and (known := self._missing.get(line.number - 1)):
             raise BadRecord(known)
+        if kind := special(line.file):
+            raise BadRecord(f"is {kind}, not a file; correct the list")
         try:
             return Path(line.file).read_bytes()
         except (OSError, ValueError) as error:
@@ -177,7 +179,9 @@ def why_missing(file: str) -> str | None:
         is_folder = stat.S_ISDIR(os.stat(file).st_mode)
     except (OSError, ValueError) as error:
         return _wrong_name(error, file)
-    return _wrong_name(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))) if is_folder else None
+    if is_folder:
+        return _wrong_name(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    return f"is {kind}, not a file; correct the list" if (kind := special(file)) else None
 
 
 def _wrong_name(error: OSError | ValueError, file: str = "") -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import named_paths, special
 from distcalib.data.annotated import AnnotatedSource
 from distcalib.data.database import DatabaseSource
 from distcalib.data.datum import times
@@ -58,12 +59,22 @@ def open_source(
     Raises UnsupportedError for a layer type that is not read, DataError for data that cannot be used."""
     where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
     with told(DataError, f"{where}: its data cannot be read", "write the data again, or copy it again"):
+        if shipped is None:
+            _refuse_special(layer, prototxt)
         source = _opened(layer, prototxt, index, arrays, skip_bad, shipped, room, missing, opened)
     large = [f"'{top}' of {times(shape)}" for top, shape in source.shapes.items() if too_many(shape)]
     if large:
         source.close()
         raise DataError(f"{where}: makes {', '.join(large)}; a blob has less than 2^31 elements, so lower batch_size")
     return source
+
+
+def _refuse_special(layer: caffe_pb2.LayerParameter, prototxt: Path) -> None:
+    """Raise DataError for a path that is a pipe or a device, which could not be read twice, or not to an end."""
+    for path in named_paths(layer, prototxt):
+        for file in (path, path / "data.mdb"):
+            if kind := special(file):
+                raise DataError(f"{file}: is {kind}, not a file; name a file or a database")
 
 
 def _opened(

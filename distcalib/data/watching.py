@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.paths import named_paths
+from distcalib.caffe.paths import named_paths, special
 from distcalib.data.identity import END_BYTES, files_in
 from distcalib.data.records import SAME_DATA
 from distcalib.data.source import Index, RowIndex
@@ -126,6 +126,8 @@ def _seen(path: Path) -> Seen:
 
 
 def _ends(path: Path, size: int) -> bytes:
+    if special(path):  # refused by who reads it
+        return b""
     try:
         with path.open("rb") as file:
             first = file.read(END_BYTES)

@@ -39,6 +39,8 @@ def why_not(error: Exception, bottoms: Iterable[Output]) -> str:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"its shapes do not fit: {lines[-1] if lines else 'no reason is given'}"
     given = " and ".join(str(shape_of(x)) for x in bottoms) or "none"
+    if isinstance(error, IndexError):
+        return f"reads blobs of shape {given}, which have too few axes for it; correct its parameters or what it reads"
     return f"cannot be converted for bottoms of {given} ({described(error)}); correct its parameters or what it reads"
 
 

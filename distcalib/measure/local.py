@@ -48,7 +48,7 @@ class PrivateRay:
                 self._restore()  # or the second trial would take the token of the first for the user's
                 if trial:
                     self._folder.remove(keep_logs=True)
-                    raise MeasureError(_sentence(self._folder.path, n_cpus)) from error
+                    raise MeasureError(_sentence(self._folder.path, n_cpus, error)) from error
                 self._folder.remove()
                 self._folder = PrivateFolder()
             except BaseException:  # Ctrl-C, twice
@@ -107,11 +107,13 @@ def _forget() -> None:
         raylet.Config.initialize("")
 
 
-def _sentence(folder: Path, n_cpus: int) -> str:
+def _sentence(folder: Path, n_cpus: int, error: Exception) -> str:
     """That it did not start, why as far as that can be seen, and what would do."""
     lacks = start_lacks(n_cpus)
     if lacks:
         why = "; ".join(lack.sentence for lack in lacks)
+    elif isinstance(error, OSError) and error.strerror:  # of a process that could not be made
+        why = f"{error.strerror}{f' ({error.filename})' if error.filename else ''}; see to that"
     elif said := cause_in(folder):
         why = f"{said}; see to that"
     elif os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1):

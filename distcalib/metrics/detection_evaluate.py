@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import DetectionEvaluateParameter, LayerParameter, ResizeParameter
+from distcalib.caffe.paths import special
 from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.boxes import clipped, column_overlaps, scaled
 from distcalib.metrics.detection_output import ranks
@@ -89,6 +90,8 @@ def read_sizes(path: str, content: bytes | None = None) -> tuple[Size, ...]:
 
     Raises DataError.
     """
+    if content is None and (kind := special(path)):
+        raise DataError(f"{path}: the name_size_file is {kind}, not a file; correct its path")
     try:
         words = (Path(path).read_bytes() if content is None else content).decode("utf-8", "surrogateescape").split()
         found = tuple((int(h), int(w)) for h, w in zip(words[1::3], words[2::3], strict=True))

@@ -21,6 +21,7 @@ from distcalib.errors import DataError, DistcalibError, OptionError, Unsupported
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
 from distcalib.quantize.force_u8 import TRANSFORMING
 from distcalib.quantize.fusion import find_fused, uses_global_stats
+from distcalib.quantize.mending import troubles
 from distcalib.quantize.storage import params_of
 from distcalib.run.net import Net
 
@@ -88,6 +89,12 @@ def net_notes(net: Net) -> list[str]:
 def in_place_warnings(net: Net) -> list[str]:
     """A sentence for each layer in place whose result, or another's, is something else in Caffe."""
     return [f"{net.name}: {said}" for _, said in in_place_faults(net.graph, _fused_sums(net.graph))]
+
+
+def load_warnings(net: Net) -> list[str]:
+    """A sentence for each layer at which Intel Caffe ends, so that no `caffe test` of its prints these scores."""
+    found = troubles(net.graph, find_fused(net.graph), params_of(net.graph))
+    return list(dict.fromkeys(f"{net.name}: {one}" for one in found if one.fatal))
 
 
 def refuse_in_place(net: Net) -> None:

@@ -26,8 +26,8 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.run.actors import Actors
-from distcalib.run.build import open_build
-from distcalib.run.checks import check_ap_version, check_iterations, check_skipping, in_place_warnings
+from distcalib.run.build import CaffeBuild, open_build
+from distcalib.run.checks import check_ap_version, check_iterations, check_skipping, in_place_warnings, load_warnings
 from distcalib.run.lengths import length_warnings
 from distcalib.run.meaning import Rests
 from distcalib.run.net import Net, open_net
@@ -87,8 +87,6 @@ def evaluate(
         ship_data=ship_data,
     ) as session:
         started = time.perf_counter()
-        for said in in_place_warnings(net):
-            reporter.note(f"in Caffe: {said}")
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
         found = rows(result)
@@ -118,7 +116,7 @@ def evaluate(
             n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
-            warnings=tuple(_warnings(session, found, means)),
+            warnings=(*_elsewhere(net, build), *_warnings(session, found, means)),
         )
 
 
@@ -127,6 +125,11 @@ def _refuse_without_map(net: Net) -> None:
         choose_score(net.test, detection=True)
     except OptionError as error:
         raise OptionError(f"{net.name}: {error}") from None
+
+
+def _elsewhere(net: Net, build: CaffeBuild | None) -> list[str]:
+    """What Caffe computes otherwise or ends at; nothing where it is Caffe that measured."""
+    return [] if build is not None else [*in_place_warnings(net), *load_warnings(net)]
 
 
 def _warnings(session: Session, found: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:

@@ -64,10 +64,14 @@ def length_warnings(lengths: Sequence[Length], n_iterations: int, where: str) ->
         n_read = n_iterations * one.n_taken
         told = f"(-i {n_iterations} x batch {one.n_taken} = {n_read:,} of {one.n_records:,})"
         if n_read < one.n_records:
-            yield f"{where}: {one.what}: {one.n_records - n_read:,} records are never looked at {told}"
+            yield f"{where}: {one.what}: {_records(one.n_records - n_read)} never looked at {told}"
         elif n_read > one.n_records:
             n_again = min(one.n_records, n_read - one.n_records)
-            yield f"{where}: {one.what}: {n_again:,} records are counted more than once {told}"
+            yield f"{where}: {one.what}: {_records(n_again)} counted more than once {told}"
+
+
+def _records(n: int) -> str:
+    return f"{n:,} records are" if n != 1 else "1 record is"
 
 
 def _differ(lengths: Sequence[Length]) -> bool:

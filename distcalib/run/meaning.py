@@ -128,10 +128,10 @@ class Rests:
         n = self.n_counted
         if n and 0.0 < tolerance < 1.0 / n:
             what = "object" if self._node.type in MAP_TYPES else "label"
-            return [
-                f"{n} {what}s cannot tell a loss of {tolerance:g}: one of them is {1.0 / n:.3g}; give more iterations "
-                "(-i), or more data"
-            ]
+            told = f"{n} {what}s cannot tell a loss of {tolerance:g}: one of them is {1.0 / n:.3g}"
+            if n == 1:
+                told = f"1 {what} cannot tell a loss of {tolerance:g}: it is all of the score"
+            return [f"{told}; give more iterations (-i), or more data"]
         return []
 
     def _n_classes(self, axis: int) -> int:

@@ -16,6 +16,7 @@ from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, NEED_VALUES
 from distcalib.run.build import flat
+from distcalib.run.checks import in_place_warnings
 from distcalib.run.choosing import choose, score_inputs
 from distcalib.run.deliverable import with_params
 from distcalib.run.lengths import length_warnings
@@ -43,7 +44,9 @@ def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
         return ()
     options = measuring.options
     found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
-    return (*found, *length_warnings(session.lengths, options.iterations, session.net.name))
+    # The flag lets such a net pass; its score is still not that of the file in Caffe.
+    overwritten = in_place_warnings(session.net) if options.root is None else []
+    return (*overwritten, *found, *length_warnings(session.lengths, options.iterations, session.net.name))
 
 
 @dataclass

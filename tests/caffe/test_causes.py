@@ -32,6 +32,15 @@ CAUSES = {
         "layer {\n  name: «c»\n  type: ‘ReLU’\n}\n",
         'line 2 (and 1 more lines) has typographic quotes, as word processors write them; write "',
     ),
+    "JSON": ('{"name": "n", "layer": []}', "is JSON, not a prototxt; give the prototxt of the net"),
+    "a brace that is missing": (
+        LAYERS.format(word="layer", kind='"ReLU"').replace(" }", "", 1),
+        "line 2: a layer begins inside another message; a '}' is missing before it",
+    ),
+    "a brace that is missing in a layer": (
+        'layer { name: "a" lrn_param {\n }\nlayer { name: "b" }\nlayer { name: "c" }\n',
+        "line 3: a layer begins inside another message; a '}' is missing before it",
+    ),
     "new types in layers": (
         LAYERS.format(word="layers", kind='"ReLU"'),
         "line 1 and 4 more: `layers` with types of the new format, in quotes; write `layer` in place of `layers`",

@@ -1,10 +1,12 @@
 """Relative paths of a prototxt: the working directory first, then the prototxt's folder."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from distcalib.caffe import resolve_path
+from distcalib.caffe.paths import special
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,11 @@ def test_resolve_path_looks_in_order(
 
 def test_resolve_path_leaves_absolute_paths_alone(tmp_path: Path) -> None:
     assert resolve_path(str(tmp_path / "absent"), Path("net.prototxt")) == tmp_path / "absent"
+
+
+def test_special_tells_what_is_no_file(tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    file.touch()
+    found = [special(path) for path in (pipe, "/dev/zero", file, tmp_path, tmp_path / "nothing", "a\0b")]
+    assert found == ["a pipe", "a device", None, None, None, None]

@@ -164,6 +164,12 @@ def _with(**datasets: object) -> Callable[[Path], None]:
     return spoil
 
 
+def _group(folder: Path) -> None:
+    with h5py.File(folder / "1.h5", "a") as file:
+        del file["x"]
+        file.create_group("x")
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -171,6 +177,7 @@ def _with(**datasets: object) -> Callable[[Path], None]:
         (_no_hdf5, "1.h5: cannot be read as an HDF5 file (Unable to"),
         (_cut, "1.h5: cannot be read as an HDF5 file (Unable to"),
         (_with(x=None), "1.h5: has no dataset 'x' (there are: label); write it again or leave it out"),
+        (_group, "1.h5: 'x' is a group, not a dataset; write it again or leave it out"),
         (_with(x=np.zeros((3, 3, 2))), "dataset 'x' has rows of 3 x 2 where {folder}/0.h5 has 2 x 3; write it again"),
         (_with(label=np.zeros((3, 1))), "dataset 'label' has rows of 1 where {folder}/0.h5 has one value; write it"),
         (_with(label=np.zeros(4)), "datasets have different numbers of rows ('x' 3, 'label' 4); write it again"),
@@ -180,7 +187,21 @@ def _with(**datasets: object) -> Callable[[Path], None]:
         (_with(label=np.zeros(0)), "dataset 'label' is of shape (0,), without rows"),
         (_with(x=None, label=np.zeros(0)), "has no dataset 'x' (there are: label); write it again or leave it out; "),
     ],
-    ids=["missing", "no HDF5", "cut", "dataset", "shape", "column", "rows", "text", "bool", "scalar", "empty", "two"],
+    ids=[
+        "missing",
+        "no HDF5",
+        "cut",
+        "dataset",
+        "group",
+        "shape",
+        "column",
+        "rows",
+        "text",
+        "bool",
+        "scalar",
+        "empty",
+        "two",
+    ],
 )
 def test_unusable_file_is_one_sentence(tmp_path: Path, spoil: Callable[[Path], None], sentence: str) -> None:
     source = write_files(tmp_path, *numbered(2, 3, 1))

@@ -1,5 +1,6 @@
+import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
 from distcalib.data import data_identity, open_source
+from distcalib.data.identity import files_in
+from distcalib.errors import DataError
 from tests.data.databases import raw_datum, write_datums
 
 
@@ -86,3 +89,20 @@ def test_identity_is_the_same_when_nothing_that_is_read_changes(
     before = [_identity(layer, tmp_path) for layer in layers]
     change(tmp_path / file)
     assert [_identity(layer, tmp_path) for layer in layers] == before
+
+
+def test_identity_is_not_sought_in_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    layer = _layer('type: "Data" data_param { source: "pipe" batch_size: 1 backend: LMDB }')
+    [(path, *rest)] = data_identity([layer], tmp_path / "net.prototxt", {})
+    assert (Path(path).name, rest) == ("pipe", [-1, -1, b""])
+    with pytest.raises(DataError, match="pipe: is a pipe, not a file; name a file or a database"):
+        open_source(layer, tmp_path / "net.prototxt")
+
+
+def test_files_in_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert list(files_in(tmp_path)) == [tmp_path]

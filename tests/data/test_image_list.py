@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from distcalib.data.datum import BadRecord
-from distcalib.data.image_list import ImageList, Line
+from distcalib.data.image_list import ImageList, Line, why_missing
 from distcalib.data.records import Records
 from distcalib.data.source import KeyIndex, LineIndex
 from distcalib.errors import DataError
@@ -147,3 +148,13 @@ def test_list_says_that_a_line_may_have_two_labels(tmp_path: Path) -> None:
     found = listed(tmp_path, "a.jpg 3 4\n")
     with pytest.raises(BadRecord, match="does not exist; has the line two labels\\? ImageData reads one"):
         found.contents(found.read(0, 1)[0])
+
+
+def test_contents_are_not_sought_in_a_pipe(tmp_path: Path) -> None:
+    """To open it would last until somebody writes to it."""
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert why_missing(str(pipe)) == "is a pipe, not a file; correct the list"
+    images = listed(tmp_path, f"{pipe.name} 0\n", f"{tmp_path}/")
+    with pytest.raises(BadRecord, match="is a pipe, not a file; correct the list"):
+        images.contents(images.read(0, 1)[0])

@@ -287,6 +287,11 @@ def _read_row(data: bytes, folder: Path) -> None:
         raise DistcalibError(str(error)) from None
 
 
+def _read_sizes(data: bytes, _: Path) -> None:
+    # Given the content: what was read of a path is remembered, so a file would be read once for all inputs.
+    read_sizes("sizes", data)
+
+
 def _files(*paths: str) -> Callable[[Path], list[bytes]]:
     return lambda _: [(ROOT / path).read_bytes() for path in paths]
 
@@ -314,9 +319,7 @@ READERS: dict[str, Reader] = {
     "arrays": Reader(_arrays, _read_arrays, 30),
     "journal": Reader(_journal, _read_journal, 5),
     "row of the journal": Reader(_rows, _read_row, 30),
-    "sizes of images": Reader(
-        lambda _: [b"a 3 4\nb 5 6\n"], lambda data, folder: read_sizes(str(_file(folder, data))), 10
-    ),
+    "sizes of images": Reader(lambda _: [b"a 3 4\nb 5 6\n"], _read_sizes, 10),
 }
 
 

@@ -1,5 +1,6 @@
 """Trials of starting a local Ray, with one that does not start."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import ray
 
 from distcalib.errors import MeasureError
+from distcalib.measure import local
 from distcalib.measure.local import PrivateRay
 
 
@@ -33,3 +35,18 @@ def test_private_ray_tries_twice_with_a_token_each(tmp_path: Path, monkeypatch: 
     assert (logs / "driver.err").read_text() == "pages of a stack\n"
     assert not (logs / "distcalib-token").exists()
     shutil.rmtree(logs)
+
+
+def test_private_ray_says_which_program_could_not_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path) if len(str(tmp_path)) < 25 else "/tmp")
+    monkeypatch.setattr(local, "start_lacks", lambda _: [])
+
+    def fail(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/opt/python3")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(
+        MeasureError, match=r"twice: Permission denied \(/opt/python3\); see to that; its logs"
+    ) as failed:
+        PrivateRay(1)
+    shutil.rmtree(str(failed.value).rpartition(" ")[2])

@@ -13,6 +13,7 @@ from distcalib.errors import DataError, EngineError, UnsupportedError, WeightsEr
 from distcalib.run.calibration import calibrate
 from distcalib.run.checks import (
     data_warnings,
+    load_warnings,
     net_problems,
     refuse_in_place,
     refuse_no_numbers,
@@ -224,6 +225,19 @@ def test_open_net_names_layers_that_lack_bottoms(tmp_path: Path) -> None:
         open_net(path)
     assert "layer 'conv2' (Convolution): 0 bottoms are given; 1 can be converted; " in str(refused.value)
     assert "layer 'fc' (InnerProduct): 0 bottoms are given; 1 can be converted" in str(refused.value)
+
+
+def test_load_warnings_name_what_intel_caffe_ends_at(tmp_path: Path) -> None:
+    norm = 'layer { name: "n" type: "BatchNorm" bottom: "conv1" top: "n" batch_norm_param { use_global_stats: true } }'
+    scale = 'layer { name: "s" type: "Scale" bottom: "n" top: "n" }'
+
+    def without_bias(text: str) -> str:
+        return text.replace('layer { name: "fc"', norm + scale + 'layer { name: "fc"')
+
+    [said] = load_warnings(open_net(make_tiny(tmp_path, edit=without_bias).prototxt))
+    assert said.startswith("net.prototxt: layer 's' (Scale)")
+    assert "Intel Caffe cannot run the net" in said
+    assert load_warnings(open_net(make_tiny(tmp_path, name="sound").prototxt)) == []
 
 
 def test_refuse_in_place_asks_for_a_flag(tmp_path: Path) -> None:

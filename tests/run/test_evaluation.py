@@ -1,13 +1,16 @@
 """evaluate(): scores, which do not depend on who measured them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from distcalib.caffe import read_net
 from distcalib.errors import OptionError
+from distcalib.run.calibration import calibrate
 from distcalib.run.evaluation import evaluate, loss_weights
 from distcalib.run.net import make_net, open_net
+from distcalib.run.options import CalibrationOptions
 from tests.run.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -54,3 +57,34 @@ def test_a_loss_without_a_top_gets_one(tmp_path: Path) -> None:
     full = read_net(net.prototxt)
     assert loss_weights(make_net(net.prototxt, full)) == {"loss": 1.0}
     assert not full.layer[-1].top, "the file is written as it was"
+
+
+def added(*layers: str) -> Callable[[str], str]:
+    """An edit that puts layers in front of the classifier."""
+    return lambda text: text.replace('layer { name: "fc"', "\n".join((*layers, 'layer { name: "fc"')))
+
+
+def test_evaluate_warns_of_what_caffe_computes_otherwise_or_ends_at(tmp_path: Path) -> None:
+    """A ReLU in place behind another reader of its blob."""
+    edit = added(
+        'layer { name: "p" type: "Power" bottom: "conv4" top: "p" }',
+        'layer { name: "q" type: "Power" bottom: "p" top: "q" }',
+        'layer { name: "n" type: "ReLU" bottom: "p" top: "p" }',
+    )
+    net = make_tiny(tmp_path, edit=edit)
+    warnings = evaluate(net.prototxt, net.weights, 1, n_actors=1).warnings
+    assert "layer 'n' (ReLU): works in place on 'p'" in warnings[0]
+    assert "Intel Caffe cannot run the net" in warnings[1]
+
+
+def test_calibrate_warns_of_what_allow_overwritten_lets_pass(tmp_path: Path) -> None:
+    edit = added(
+        'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }',
+        'layer { name: "n" type: "TanH" bottom: "f" top: "f" }',
+    )
+    net = make_tiny(tmp_path, edit=edit)
+    options = CalibrationOptions(
+        iterations=1, strategy="none", allow_overwritten=True, n_actors=1, out=tmp_path / "out"
+    )
+    report = calibrate(net.prototxt, net.weights, options)
+    assert "layer 'n' (TanH): works in place" in report.warnings[0]
