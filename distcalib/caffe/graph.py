@@ -105,6 +105,22 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
     return Graph(tuple(nodes), producer, {b: tuple(n) for b, n in consumers.items()}, outputs)
 
 
+def overwritten(graph: Graph) -> list[str]:
+    """A sentence for each layer that works in place on a value which others read too.
+
+    Caffe gives such a value a split, a blob a reader; the layer is not in place then, and Caffe ends with "Top blob
+    produced by multiple sources" (Net::AppendTop).
+    """
+    return [
+        f"layer '{node.name}' ({node.type}): works in place on blob '{blob.name}', which layer '{other.name}' reads as "
+        "it was before; Caffe refuses that, so give the layer a top of its own"
+        for blob, readers in graph.consumers.items()
+        for node in readers
+        for other in [reader for reader in readers if reader is not node][:1]
+        if any(top.name == blob.name and node.layer.bottom[i : i + 1] == [blob.name] for i, top in enumerate(node.tops))
+    ]
+
+
 # Published prototxts name both tops of their dummy input "data" (ssd_vgg16_int8.prototxt): harmless, they carry no
 # weights.
 _REPEATABLE = frozenset({"Data", "DummyData", "Input", "ImageData", "AnnotatedData", "HDF5Data"})

@@ -45,7 +45,7 @@ def kernel_geometry(layer: Layer) -> Geometry:
         kernel=_pair(layer, p, "kernel_size", "kernel", None),
         stride=_pair(layer, p, "stride", "stride", 1),
         pad=_pair(layer, p, "pad", "pad", 0),
-        dilation=_repeated(layer, "dilation", p.dilation, 1),
+        dilation=_pair(layer, p, "dilation", "dilation", 1),
     )
     for what in ("kernel", "stride", "dilation"):
         layer.require(min(getattr(geometry, what)) > 0, f"{what} is {getattr(geometry, what)}; it must be above zero")

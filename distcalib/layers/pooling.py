@@ -10,6 +10,7 @@ row and column are multiplied by a constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,13 @@ class Window:
         return np.asarray(ends - starts, np.float32)
 
 
-@converts("Pooling")
-def pooling(layer: Layer, x: Output) -> Output:
-    """From x (N, C, H, W) to (N, C, H', W'); the mask of MAX, a second top, is refused."""
+@converts("Pooling", tops=(1, 2))
+def pooling(layer: Layer, x: Output) -> Sequence[Output]:
+    """From x (N, C, H, W) to (N, C, H', W').
+
+    A second top of MAX is the mask, of the same shape: the place y·W + x of each maximum in its map, the first of
+    equals.  H' is rounded up, or down with round_mode FLOOR (BVLC) or `ceil_mode: false`, its name in other forks.
+    """
     p = layer.param("pooling_param")
     shape = shape_of(x)
     layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
@@ -67,15 +72,19 @@ def pooling(layer: Layer, x: Output) -> Output:
     begins, ends = [w.pad for w in windows], [w.end for w in windows]
     kernel = [w.kernel for w in windows]
     if p.pool == PoolingParameter.MAX:
-        return ops1.max_pool(x, strides, begins, ends, kernel).output(0)
+        if len(layer.tops) == 1:
+            return [ops1.max_pool(x, strides, begins, ends, kernel).output(0)]
+        both = ops.max_pool(x, strides, [1, 1], begins, ends, kernel, index_element_type="i32", axis=2)
+        return [both.output(0), ops.convert(both.output(1), "f32").output(0)]
+    layer.require(len(layer.tops) == 1, "has two tops; only MAX has a mask")
     is_bvlc = _runs_bvlc(layer)
     padded = any(w.pad for w in windows)
     includes = padded if is_bvlc else p.avg_include_pad and (padded or 1 in kernel)
     y = ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=not includes).output(0)
     if not (is_bvlc and includes and any(w.overhangs for w in windows)):
-        return y
+        return [y]
     rows, columns = (w.kernel / w.divisors() for w in windows)
-    return ops.multiply(y, constant(np.outer(rows, columns).astype(np.float32)[None, None])).output(0)
+    return [ops.multiply(y, constant(np.outer(rows, columns).astype(np.float32)[None, None])).output(0)]
 
 
 def _runs_bvlc(layer: Layer) -> bool:
@@ -89,13 +98,14 @@ def _runs_bvlc(layer: Layer) -> bool:
 def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
     """The windows along H and W (pooling_layer.cpp; of Intel Caffe, which also clips for a kernel of 1)."""
     kernel, stride, pad = _spatial(layer, p, size)
-    clips = any(pad) or 1 in kernel
+    clips, floors = any(pad) or 1 in kernel, _rounds_down(layer, p)
     made = []
     for n, k, s, d in zip(size, kernel, stride, pad, strict=True):
+        n_out = (n + 2 * d - k) // s + 1 if floors else -((n + 2 * d - k) // -s) + 1
         layer.require(
-            n + 2 * d >= k, f"its kernel of {k} is larger than the input of {n} with pad {d}; shrink the kernel"
+            n_out > 0,
+            f"its kernel of {k} with stride {s} leaves nothing of the input of {n} with pad {d}; shrink the kernel",
         )
-        n_out = -((n + 2 * d - k) // -s) + 1
         if clips and (n_out - 1) * s >= n + d:
             n_out -= 1
         layer.require(
@@ -105,6 +115,14 @@ def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
         )
         made.append(Window(n, k, s, d, n_out))
     return made[0], made[1]
+
+
+def _rounds_down(layer: Layer, p: Any) -> bool:
+    """Whether sizes are rounded down."""
+    layer.require(
+        not (p.HasField("ceil_mode") and p.HasField("round_mode")), "ceil_mode and round_mode are both given; keep one"
+    )
+    return p.round_mode == PoolingParameter.FLOOR or not p.ceil_mode
 
 
 def _spatial(layer: Layer, p: Any, size: Pair) -> tuple[Pair, Pair, Pair]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.caffe.needed import KNOWN_CODE
 from distcalib.data import REFUSED_DATA
 
 _LATER = "is not converted yet"
@@ -27,11 +28,11 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Proposal": _PROPOSAL,
         "SimplerNMS": _PROPOSAL,
         "BoxAnnotatorOHEM": _TRAINING,
-        "SmoothL1Loss": _LOSS,
+        "HardMining": _TRAINING,
+        "Smooth_L1": _LOSS,
         "SmoothL1LossOHEM": _LOSS,
         "SoftmaxWithLossOHEM": _LOSS,
         # losses without a score of their own
-        "ContrastiveLoss": _LOSS,
         "InfogainLoss": _LOSS,
         # recurrent
         "LSTM": _SEQUENCE,
@@ -57,9 +58,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "WindowData": REFUSED_DATA["WindowData"],
     }
 )
-
-KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
-"""Module and class of the Python layers that are converted: see proposal.py."""
 
 
 def refused_code(layer: LayerParameter) -> str | None:

@@ -9,13 +9,16 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.forks import fork_faults
+from distcalib.caffe.graph import overwritten
 from distcalib.caffe.paths import resolve_path
 from distcalib.caffe.phase import left_out
+from distcalib.caffe.reading import left_unread
 from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
-from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
+from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, SECOND_TOPS, check_layer, read_sizes
 from distcalib.quantize.force_u8 import TRANSFORMING
 from distcalib.quantize.fusion import find_fused, uses_global_stats
 from distcalib.quantize.storage import params_of
@@ -42,6 +45,8 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
     for path in dict.fromkeys(filter(None, files)):
         found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    found += [f"{net.name}: {said}" for said in fork_faults(net.test.layer)]
+    found += [f"{net.name}: {said}" for said in overwritten(net.graph)]
     found += [f"{net.name}: {said}" for said in not_finite(net.test)]
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
@@ -60,8 +65,13 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
 def net_notes(net: Net) -> list[str]:
     """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
     found = [
-        f"{net.name}: layer '{layer.name}' ({layer.type}) is left out: it is a loss of training, no score of a test"
-        for layer in left_out(net.full)
+        f"{net.name}: layer '{one.layer.name}' ({one.layer.type}) is left out: {one.reason}"
+        for one in left_out(net.full)
+    ]
+    found += [f"{net.name}: {said}" for said in net.renamed]
+    found += [
+        f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed: it is not in the file that is written"
+        for said in left_unread(net.path)
     ]
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
@@ -73,6 +83,8 @@ def net_notes(net: Net) -> list[str]:
                 f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
                 f"{'them' if first else 'it'} out of the TEST phase"
             )
+        if layer.type in SECOND_TOPS and len(layer.top) > 1:
+            found.append(f"{where}: its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, is not evaluated")
         if layer.detection_output_param.HasField("save_output_param"):
             found.append(f"{where}: save_output_param is ignored: no detections are written to files")
         if layer.detection_output_param.visualize:

@@ -1,7 +1,7 @@
 """A prototxt as a run needs it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from distcalib.caffe import (
     test_net,
 )
 from distcalib.caffe.graph import Graph, build_graph
+from distcalib.caffe.names import name_apart
+from distcalib.caffe.phase import in_test
 from distcalib.data import DATA_TYPES
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import FormatError, UnsupportedError
@@ -32,6 +34,8 @@ class Net:
     full: caffe_pb2.NetParameter
     test: caffe_pb2.NetParameter
     graph: Graph
+    renamed: tuple[str, ...] = ()
+    """A sentence for each layer that has another name here than in the file."""
 
     @property
     def name(self) -> str:
@@ -71,7 +75,8 @@ def open_net(path: Path) -> Net:
     full = read_net(path)
     if any(layer.blobs for layer in full.layer):
         raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
-    return make_net(path, full)
+    renamed = name_apart(in_test(full), {layer.name for layer in full.layer})
+    return replace(make_net(path, full), renamed=tuple(renamed))
 
 
 def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:

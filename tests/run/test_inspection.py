@@ -105,10 +105,11 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
         """layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
         layer { name: "c" type: "Convolution" bottom: "x" bottom: "x" top: "c" top: "d"
           convolution_param { num_output: 1 kernel_size: 1 } }
-        layer { name: "p" type: "Python" bottom: "c" top: "p" }"""
+        layer { name: "p" type: "Python" bottom: "c" top: "p" }
+        layer { name: "r" type: "ReLU" bottom: "p" top: "r" }"""
     )
     found = inspect(prototxt)
-    assert [layer.name for layer in found.layers] == ["x", "c", "p"]
+    assert [layer.name for layer in found.layers] == ["x", "c", "p", "r"]
     assert len(found.problems) == 2
     assert all(problem.startswith("net.prototxt: layer '") for problem in found.problems)
 
