@@ -16,11 +16,13 @@ from distcalib.caffe.graph import Blob
 from distcalib.data import VARIES
 from distcalib.engine.builder import build_model
 from distcalib.errors import UnsupportedError
-from distcalib.layers import RandomBlobs
+from distcalib.layers import RandomBlobs, ZeroBlobs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, evaluate_layer
 from distcalib.run.inspection import data_shapes
 from distcalib.run.net import open_net
 
+ASSUMED = (3, 224, 224)
+"""Channels, height and width of data that are absent and of which the prototxt tells nothing."""
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
 #: The scores that are taken: those of a detection need boxes.
 SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
@@ -29,7 +31,7 @@ SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
 def run_once(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     """The outputs of the net by blob, of random inputs; raises UnsupportedError where an output is no number."""
     net = open_net(path)
-    shapes = data_shapes(net)
+    shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
     rng = np.random.default_rng(0)
     built = build_model(net.graph, RandomBlobs(0), shapes, net.name)
     compiled = ov.Core().compile_model(built.model, "CPU", CONFIG)

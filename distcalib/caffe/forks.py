@@ -74,6 +74,11 @@ FORK_TYPES = _DEPTHWISE | {
 """Layer types that are converted and that Intel Caffe 1.1.6 does not have."""
 
 
+def plain_type(layer_type: str) -> str:
+    """The type that one is by another name; the type itself otherwise."""
+    return "Convolution" if layer_type in _DEPTHWISE else layer_type
+
+
 def lower(layer: caffe_pb2.LayerParameter) -> None:
     """Write a type that is another by a second name as that one, in place.
 

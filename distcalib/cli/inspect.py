@@ -5,7 +5,7 @@ import json
 
 from rich.console import Console
 
-from distcalib.cli.arguments import add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_data, add_model, add_output, console_of, example, model_of
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
 from distcalib.run.inspection import Inspection, inspect
@@ -23,13 +23,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser, weights_required=False)
+    add_data(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the listing; exit code 1 if the net cannot be run."""
-    found = inspect(model_of(args), args.weights)
+    found = inspect(model_of(args), args.weights, args.data)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.needed import KNOWN_CODE
-from distcalib.data import REFUSED_DATA
+from distcalib.data import DATA_TYPES, REFUSED_DATA, makes_data
 
 _LATER = "is not converted yet"
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
@@ -58,6 +58,16 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "WindowData": REFUSED_DATA["WindowData"],
     }
 )
+
+
+def refused_source(layer: LayerParameter) -> str | None:
+    """Why a layer that makes data in a way of its own is not opened; None if it is none."""
+    if not makes_data(layer) or layer.type in DATA_TYPES or layer.type in REFUSED_DATA:
+        return None
+    p = layer.python_param
+    code = f" ({p.module}.{p.layer})" if layer.type == "Python" else ""
+    tops = ", ".join(map(repr, layer.top))
+    return f"makes data in a way of its own{code}; give arrays of its tops ({tops}) with --data FILE.npz"
 
 
 def refused_code(layer: LayerParameter) -> str | None:

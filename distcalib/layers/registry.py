@@ -17,7 +17,7 @@ from openvino import Output
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers.blobs import ROLES, Blobs, FloatArray
-from distcalib.layers.refused import REFUSED, refused_code
+from distcalib.layers.refused import REFUSED, refused_code, refused_source
 
 __all__ = [
     "CONVERTED",
@@ -143,7 +143,7 @@ def refusal(layer_type: str) -> str | None:
 
 def layer_refusal(layer: LayerParameter) -> str | None:
     """Why this layer is not converted, whatever its shapes; None if it may be."""
-    return refusal(layer.type) or refused_code(layer)
+    return refused_source(layer) or refusal(layer.type) or refused_code(layer)
 
 
 def converter(layer_type: str) -> Converter:

@@ -29,7 +29,7 @@ from distcalib.run.framing import frame_note
 from distcalib.run.isa import Isa, isa_here, known_isa
 from distcalib.run.lengths import length_warnings
 from distcalib.run.measuring import Measuring, Results
-from distcalib.run.net import Net, make_net, open_net
+from distcalib.run.net import Net, open_net
 from distcalib.run.observing import Observing, rests_of
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
@@ -105,7 +105,8 @@ class _Run:
     def execute(self) -> CalibrationReport:
         begin = time.perf_counter()
         options = self.options
-        base = _for_folder(open_net(self.model), self.target.folder)
+        data = None if options.data is None else Path(options.data)
+        base = _for_folder(open_net(self.model, data), self.target.folder)
         _refuse_quantized(base)
         metric = _checked(base, options)
         quantizer = Quantizer(base.graph, options)
@@ -347,7 +348,7 @@ def _for_folder(net: Net, folder: Path) -> Net:
     full = caffe_pb2.NetParameter()
     full.CopyFrom(net.full)
     resolve_sources(full, net.path)
-    return make_net(net.path, full)
+    return net.remade(full)
 
 
 def _sha256(path: Path) -> str:

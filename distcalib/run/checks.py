@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.forks import fork_faults
-from distcalib.caffe.graph import overwritten
+from distcalib.caffe.graph import Node, overwritten
 from distcalib.caffe.paths import resolve_path
 from distcalib.caffe.phase import left_out
 from distcalib.caffe.reading import left_unread
-from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA, random_parts
+from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError, WeightsError
+from distcalib.layers import layer_refusal
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, SECOND_TOPS, check_layer, read_sizes
 from distcalib.quantize.force_u8 import TRANSFORMING
 from distcalib.quantize.fusion import find_fused, uses_global_stats
@@ -34,7 +35,9 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
 
     `fed` tells that a file feeds the Input layers.
     """
-    found = unconverted(net.graph, net.name)
+    waiting = unfed(net, fed)
+    sources = tuple(f"{net.name}: layer '{node.name}' ({node.type}): " for node in unopened(net))
+    found = [said for said in unconverted(net.graph, net.name) if not said.startswith(sources)]
     found += _said(lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
         if node.type in HOST_TYPES:
@@ -51,9 +54,23 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
-    if not nodes and not any(node.type in REFUSED_DATA for node in net.graph):
+    if not nodes and not unopened(net):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
-    inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
+    return found + waiting
+
+
+def unopened(net: Net) -> list[Node]:
+    """The layers that make data in a way that is not done here."""
+    return [node for node in net.graph if makes_data(node.layer) and node.type not in DATA_TYPES]
+
+
+def unfed(net: Net, fed: bool = False) -> list[str]:
+    """A sentence for the layers that wait for arrays: a net is sound without them, and cannot be measured.
+
+    `fed` tells that a file feeds the Input layers.
+    """
+    found = [f"{net.name}: layer '{node.name}' ({node.type}): {layer_refusal(node.layer)}" for node in unopened(net)]
+    inputs = ", ".join(f"'{node.name}'" for node in data_nodes(net.graph) if node.type == "Input")
     if inputs and not fed:
         found.append(
             f"{net.name}: layer {inputs} (Input) has no data; give its arrays with --data FILE.npz, "

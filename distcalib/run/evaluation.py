@@ -68,7 +68,7 @@ def evaluate(
     check_skipping(skip_bad_records, root)
     check_ship_data(ship_data, root)
     build = open_build(root, isa)
-    net = open_net(Path(model))
+    net = open_net(Path(model), None if data is None else Path(data))
     if detection:
         _refuse_without_map(net)
     with Session(
