@@ -17,7 +17,7 @@ from distcalib.data import VARIES
 from distcalib.engine.builder import build_model
 from distcalib.errors import UnsupportedError
 from distcalib.layers import RandomBlobs, ZeroBlobs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES, evaluate_layer
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES, score_layer
 from distcalib.run.inspection import data_shapes
 from distcalib.run.net import open_net
 
@@ -41,7 +41,7 @@ def run_once(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     values.update((blob, np.array(results[i])) for i, blob in enumerate(built.outputs))
     for node in net.graph:
         if node.type in SCORED and all(blob in values for blob in node.bottoms):
-            evaluate_layer(node.layer, [values[blob] for blob in node.bottoms])
+            score_layer(node.layer, [values[blob] for blob in node.bottoms], [0])
     outputs = {str(blob): values[blob] for blob in built.outputs}
     wrong = [name for name, value in outputs.items() if not np.isfinite(value).all()]
     if wrong and not any(node.type in HOST_TYPES for node in net.graph):

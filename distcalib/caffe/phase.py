@@ -13,6 +13,8 @@ from distcalib.caffe.needed import LeftOut, needed
 from distcalib.caffe.upgrade import upgrade_inputs
 from distcalib.errors import FormatError, UnsupportedError
 
+_TWO_TOPS = ("Accuracy", "SoftmaxWithLoss")
+"""Scores with a second top, the accuracy of each class or the probabilities: not made where nothing reads it."""
 _BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Pooling", "Python", "SpatialDropout"})
 """The types, beside data layers, whose result depends on their phase: in training a BatchNorm has the statistics of its
 batch, a Dropout drops, a stochastic Pooling draws."""
@@ -46,8 +48,11 @@ def test_net(
     result.CopyFrom(net)
     del result.layer[:]
     result.layer.extend(kept)
+    read = {blob for layer in result.layer for blob in layer.bottom}
     for layer in result.layer:
         lower(layer)
+        if layer.type in _TWO_TOPS and len(layer.top) == 2 and layer.top[1] not in read:
+            del layer.top[1]
     result.state.CopyFrom(state)
     upgrade_inputs(result)
     for layer in result.layer:

@@ -1,6 +1,6 @@
 """Scores of a net: Caffe's accuracy and loss layers, and mAP, as exact partial results that merge.  NumPy only."""
 
-from distcalib.metrics.choice import choose_score, is_map, lower_is_better
+from distcalib.metrics.choice import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
@@ -19,11 +19,15 @@ from distcalib.metrics.host_layers import (
     score_layer,
 )
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
+from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
 
 __all__ = [
     "AP_VERSIONS",
     "DEFAULT_AP",
     "DETECTION",
+    "Confusion",
+    "SEGMENTATION",
+    "confusions_of",
     "HOST_TYPES",
     "LOSS_TYPES",
     "MAP_TYPES",
@@ -42,6 +46,7 @@ __all__ = [
     "detections_of",
     "evaluate_layer",
     "is_map",
+    "is_mean",
     "lower_is_better",
     "make_layer",
     "mean",

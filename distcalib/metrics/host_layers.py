@@ -23,6 +23,7 @@ from distcalib.metrics.detection_output import check_detection_output, check_siz
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
 from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
+from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
 
 Array = npt.NDArray[Any]
 
@@ -46,6 +47,9 @@ def score_layer(
     none were left out; `files`: contents of files that it would read otherwise, by path.  Raises UnsupportedError and
     DataError.
     """
+    if layer.type == SEGMENTATION:
+        check_layer(layer)
+        return seg_accuracy(layer, bottoms[0], bottoms[1])
     if layer.type in MAP_TYPES:
         check_layer(layer)
         if layer.type == YOLO_DETECTION:
@@ -219,7 +223,7 @@ DETECTION, YOLO_DETECTION = "DetectionEvaluate", "EvalDetection"
 MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
 """The layer types whose score is an mAP."""
 
-SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES
+SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES | {SEGMENTATION}
 """The layer types that evaluate_layer takes: ends of a net."""
 
 HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
@@ -232,7 +236,7 @@ _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
 }
 """By type how many bottoms are looked at, and by what."""
 
-LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy"}
+LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
 """Those of them where a lower value is better."""
 
 

@@ -9,10 +9,10 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
-from distcalib.caffe.forks import fork_faults
+from distcalib.caffe.forks import fork_faults, of_other_forks
 from distcalib.caffe.graph import Node, overwritten
 from distcalib.caffe.paths import resolve_path
-from distcalib.caffe.phase import left_out
+from distcalib.caffe.phase import in_test, left_out
 from distcalib.caffe.reading import left_unread
 from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
 from distcalib.engine.builder import unconverted
@@ -90,6 +90,12 @@ def net_notes(net: Net) -> list[str]:
         f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed: it is not in the file that is written"
         for said in left_unread(net.path)
     ]
+    found += [
+        f"{net.name}: layer '{layer.name}' ({layer.type}): its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, "
+        "is not evaluated"
+        for layer in in_test(net.full)
+        if layer.type in SECOND_TOPS and len(layer.top) == 2
+    ]
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
         random = random_parts(layer) if layer.type in TRANSFORMING else []
@@ -100,8 +106,6 @@ def net_notes(net: Net) -> list[str]:
                 f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
                 f"{'them' if first else 'it'} out of the TEST phase"
             )
-        if layer.type in SECOND_TOPS and len(layer.top) > 1:
-            found.append(f"{where}: its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, is not evaluated")
         if layer.detection_output_param.HasField("save_output_param"):
             found.append(f"{where}: save_output_param is ignored: no detections are written to files")
         if layer.detection_output_param.visualize:
@@ -199,9 +203,20 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
         raise OptionError(f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size")
 
 
+def fork_warnings(net: Net) -> list[str]:
+    """The sentence for a net that Intel Caffe cannot read, because of what other forks have alone."""
+    names = of_other_forks(in_test(net.full))
+    if not names:
+        return []
+    return [
+        f"{net.name}: has {', '.join(names)}, of other forks: it is measured here and can be exported, and Intel Caffe "
+        "cannot run it"
+    ]
+
+
 def data_warnings(net: Net) -> list[str]:
     """A sentence for everything in the data layers that Intel Caffe does otherwise than one would expect."""
-    found = []
+    found = fork_warnings(net)
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
         transform = layer.transform_param

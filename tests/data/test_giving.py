@@ -78,5 +78,5 @@ def test_array_shapes_reads_those_of_an_npz(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_text("PK no")
     assert array_shapes(tmp_path / "in.npz") == {"data": (4, 2), "label": (4,)}
     assert [array_shapes(tmp_path / name) for name in ("in.npy", "bad.npz")] == [{}, {}]
-    with pytest.raises(DataError, match="absent: does not exist; give a .npz"):
+    with pytest.raises(DataError, match=r"absent: does not exist; give a \.npz"):
         array_shapes(tmp_path / "absent")

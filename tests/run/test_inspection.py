@@ -158,7 +158,7 @@ def test_inspect_says_what_is_wrong_with_arrays(tmp_path: Path, text: str) -> No
     path.write_text(text)
     np.savez(tmp_path / "in.npz", y=np.zeros((4, 3, 9, 9)))
     assert inspect(path, data=tmp_path / "in.npz").problems
-    with pytest.raises(DataError, match="absent.npz: does not exist"):
+    with pytest.raises(DataError, match=r"absent\.npz: does not exist"):
         inspect(path, data=tmp_path / "absent.npz")
 
 
