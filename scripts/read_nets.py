@@ -58,7 +58,12 @@ class Outcome:
 def nets_below(folder: Path) -> list[Path]:
     """Every prototxt below `folder` that has layers, in the order of their names."""
     found = (path for path in folder.rglob("*") if path.is_file() and path.suffix in (".prototxt", ".pt"))
-    return sorted(path for path in found if re.search(rb"\blayers?\s*\{", path.read_bytes()))
+    return sorted(path for path in found if _is_net(path.read_bytes()))
+
+
+def _is_net(content: bytes) -> bool:
+    """Whether a text has layers and is no solver, which may have a net inside."""
+    return bool(re.search(rb"\blayers?\s*\{", content)) and not re.search(rb"^\s*base_lr\s*:", content, re.MULTILINE)
 
 
 def kind_of(reasons: Sequence[str]) -> str:

@@ -78,8 +78,9 @@ def needed(layers: Sequence[Layer]) -> tuple[list[Layer], list[LeftOut]]:
     kept: list[Layer] = []
     left: list[LeftOut] = []
     read: set[str] = set()
+    trained = _after_training(layers)
     for layer in reversed(layers):
-        reason = _reason(layer, suspect, silenced)
+        reason = _reason(layer, suspect, silenced) or (_OF_TRAINING if trained.intersection(layer.top) else "")
         if reason and read.isdisjoint(layer.top):
             left.append(LeftOut(layer, reason))
             continue
@@ -104,6 +105,19 @@ def _reason(layer: Layer, suspect: set[str], silenced: set[str]) -> str:
         if layer.top and silenced.issuperset(layer.top):
             return _SILENCED
     return ""
+
+
+def _after_training(layers: Sequence[Layer]) -> set[str]:
+    """The blobs that are worked out from what training layers make, and that something reads again.
+
+    The sum of the losses by which hard examples are chosen is one.
+    """
+    found: set[str] = set()
+    read = {blob for layer in layers for blob in layer.bottom}
+    for layer in layers:
+        if is_training(layer) or not found.isdisjoint(layer.bottom):
+            found.update(layer.top)
+    return found & read
 
 
 def _silenced(layers: Sequence[Layer]) -> set[str]:

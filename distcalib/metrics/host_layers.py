@@ -24,6 +24,7 @@ from distcalib.metrics.eval_detection import check_eval_detection, check_map, ev
 from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
 from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
+from distcalib.metrics.yolo_v3 import YOLO_V3, check_maps, check_yolo_v3_output, yolo_v3_output
 
 Array = npt.NDArray[Any]
 
@@ -76,7 +77,7 @@ def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
 
 def make_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
     """The top of `layer`, one of HOST_TYPES without a score.  Raises UnsupportedError."""
-    return detection_output(layer, list(bottoms))
+    return yolo_v3_output(layer, bottoms) if layer.type == YOLO_V3 else detection_output(layer, list(bottoms))
 
 
 def check_layer(layer: LayerParameter) -> None:
@@ -87,7 +88,9 @@ def check_layer(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
     if layer.type in SCORE_TYPES - MAP_TYPES and layer.bottom:
         _require_bottoms(layer, len(layer.bottom))
-    if layer.type not in SCORE_TYPES:
+    if layer.type == YOLO_V3:
+        check_yolo_v3_output(layer)
+    elif layer.type not in SCORE_TYPES:
         check_detection_output(layer)
     if layer.type == DETECTION:
         if len(layer.bottom) != 2:
@@ -112,6 +115,8 @@ def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]
     None: not known, and then none of them is looked at.
     """
     count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
+    if layer.type == YOLO_V3:
+        count, check = len(layer.bottom), check_maps
     known = [shape for shape in shapes[:count] if shape is not None]
     if check is not None and len(known) == count:
         check(layer, *known)
@@ -226,7 +231,7 @@ MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
 SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES | {SEGMENTATION}
 """The layer types that evaluate_layer takes: ends of a net."""
 
-HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
+HOST_TYPES = SCORE_TYPES | {"DetectionOutput", YOLO_V3}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {

@@ -60,6 +60,21 @@ CASES = {
         " python_param { module: 'rpn.proposal_layer' layer: 'ProposalLayer' } }",
         {},
     ),
+    "hard examples": (
+        "layer { name: 'a' type: 'SoftmaxWithLossOHEM' bottom: 'fc' bottom: 'label' top: 'a' top: 'a_each' }"
+        "layer { name: 'b' type: 'SmoothL1LossOHEM' bottom: 'fc' bottom: 'label' top: 'b' top: 'b_each' }"
+        "layer { name: 's' type: 'Silence' bottom: 'a' bottom: 'b' }"
+        "layer { name: 'e' type: 'Eltwise' bottom: 'a_each' bottom: 'b_each' top: 'each' }"
+        "layer { name: 'h' type: 'BoxAnnotatorOHEM' bottom: 'each' bottom: 'label' top: 'hard' }"
+        "layer { name: 'l' type: 'SoftmaxWithLoss' bottom: 'fc' bottom: 'hard' top: 'l' }",
+        {
+            "a": "it is a loss of training, no score of a test",
+            "b": "it is a loss of training, no score of a test",
+            "e": "what it reads is made for training only",
+            "h": "it is a loss of training, no score of a test",
+            "l": "what it reads is made for training only",
+        },
+    ),
     "a loss that something reads": (
         "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'label' top: 'c' }"
         "layer { name: 'r' type: 'ReLU' bottom: 'c' top: 'r' }",
