@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import re
+from collections.abc import Sequence
 
 from rich.console import Console
 
@@ -10,6 +12,8 @@ from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
 from distcalib.run.inspection import Inspection, inspect
 
+_OF_LAYER = re.compile(r"(?P<file>[^:]+): layer '(?P<name>[^']*)' \((?P<type>\w+)\)(?P<rest>.*)", re.DOTALL)
+_MOST_NAMED = 3
 EXAMPLE = "distcalib inspect examples/digits/digits.prototxt -w examples/digits/digits.caffemodel"
 
 
@@ -43,6 +47,24 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "×".join("n" if size == VARIES else str(size) for size in shape)
 
 
+def grouped(sentences: Sequence[str]) -> list[str]:
+    """One sentence for all layers of a type that have the same fault, with their number and the first names."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for sentence in sentences:
+        match = _OF_LAYER.fullmatch(sentence)
+        key = (match["file"], match["type"], match["rest"]) if match else (sentence,)
+        groups.setdefault(key, []).append(match["name"] if match else "")
+    return [key[0] if len(key) == 1 else _of_layers(*key, names) for key, names in groups.items()]
+
+
+def _of_layers(file: str, layer_type: str, rest: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{file}: layer '{names[0]}' ({layer_type}){rest}"
+    shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{file}: {len(names)} layers {shown}{more} ({layer_type}){rest}"
+
+
 def show(found: Inspection, console: Console) -> None:
     """The listing, then what is in the way, then a sentence."""
     rows: list[tuple[str, ...]] = [("layer", "type", "shape", "stored", "INT8")]
@@ -56,7 +78,7 @@ def show(found: Inspection, console: Console) -> None:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     said = {"note": found.notes, "in Intel Caffe": found.warnings, "cannot be run": found.problems}
-    for line in (f"{kind}: {sentence}" for kind, sentences in said.items() for sentence in sentences):
+    for line in (f"{kind}: {sentence}" for kind, sentences in said.items() for sentence in grouped(sentences)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"
     if found.problems:

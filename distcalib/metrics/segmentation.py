@@ -40,6 +40,11 @@ class Confusion:
         """Those of them that are right."""
         return sum(self.hits)
 
+    @property
+    def value(self) -> float:
+        """The mean IoU of these pixels alone."""
+        return self.mean_iou
+
     @staticmethod
     def summed(parts: Iterable[Confusion]) -> Confusion:
         """The counts of all iterations; ValueError if there are none."""

@@ -45,9 +45,7 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
             if not (said or node.tops):
                 said = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
             found += [f"{net.name}: {one}" for one in said]
-    files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
-    for path in dict.fromkeys(filter(None, files)):
-        found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    found += size_faults(net)
     found += [f"{net.name}: {said}" for said in fork_faults(net.test.layer)]
     found += [f"{net.name}: {said}" for said in overwritten(net.graph)]
     found += [f"{net.name}: {said}" for said in not_finite(net.test)]
@@ -57,6 +55,15 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     if not nodes and not unopened(net):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
     return found + waiting
+
+
+def size_faults(net: Net) -> list[str]:
+    """A sentence for each name_size_file that cannot be read: part of the data, as the records are."""
+    files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
+    found: list[str] = []
+    for path in dict.fromkeys(filter(None, files)):
+        found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    return found
 
 
 def unopened(net: Net) -> list[Node]:

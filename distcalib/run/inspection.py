@@ -15,7 +15,7 @@ from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
-from distcalib.run.checks import data_warnings, net_notes, net_problems, unfed, unopened
+from distcalib.run.checks import data_warnings, net_notes, net_problems, size_faults, unfed, unopened
 from distcalib.run.net import Net, open_net
 
 
@@ -59,11 +59,13 @@ def inspect(model: str | Path, weights: str | Path | None = None, data: str | Pa
     """
     net = open_net(Path(model), None if data is None else Path(data))
     waiting = unfed(net, fed=data is not None)
+    waiting += [said for said in size_faults(net) if "No such file" in said]
     problems = [said for said in net_problems(net, fed=data is not None) if said not in waiting]
     notes = [*waiting, *net_notes(net)]
     problems += _array_faults(net, data)
     if data is not None:  # nothing else is coming
-        problems, notes = [*problems, *waiting], net_notes(net)
+        late = unfed(net, fed=True)
+        problems, notes = [*problems, *late], [said for said in notes if said not in late]
     try:
         quantizer = Quantizer(net.graph, Options())
     except (
