@@ -13,7 +13,6 @@ from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.needed import KNOWN_CODE
 from distcalib.data import DATA_TYPES, REFUSED_DATA, makes_data
 
-_LATER = "is not converted yet"
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _PROPOSAL = (
     "is of other forks, each with parameters of its own; write it as Intel Caffe 1.1.6's models do, "
@@ -42,11 +41,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "ContinuationIndicator": _SEQUENCE,
         # operators
         "BatchReindex": "picks records by value, so its output has no fixed shape",
-        "Embed": _LATER,
         "Filter": "picks records by value, so its output has no fixed shape",
         "Im2col": "exposes an intermediate of Convolution; use Convolution",
-        "Parameter": "learns a blob without an input; it is not converted",
-        "SPP": _LATER,
         # code, outputs, multi-node training
         "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",
         "MnActivation": _TRAINING,
@@ -62,7 +58,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 
 def refused_source(layer: LayerParameter) -> str | None:
     """Why a layer that makes data in a way of its own is not opened; None if it is none."""
-    if not makes_data(layer) or layer.type in DATA_TYPES or layer.type in REFUSED_DATA:
+    if not makes_data(layer) or layer.type in DATA_TYPES or layer.type in REFUSED:
         return None
     p = layer.python_param
     code = f" ({p.module}.{p.layer})" if layer.type == "Python" else ""

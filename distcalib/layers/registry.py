@@ -143,7 +143,8 @@ def refusal(layer_type: str) -> str | None:
 
 def layer_refusal(layer: LayerParameter) -> str | None:
     """Why this layer is not converted, whatever its shapes; None if it may be."""
-    return refused_source(layer) or refusal(layer.type) or refused_code(layer)
+    reason = refusal(layer.type) or refused_code(layer)
+    return None if reason is None else refused_source(layer) or reason
 
 
 def converter(layer_type: str) -> Converter:
