@@ -117,8 +117,46 @@ def overwritten(graph: Graph) -> list[str]:
         for blob, readers in graph.consumers.items()
         for node in readers
         for other in [reader for reader in readers if reader is not node][:1]
-        if any(top.name == blob.name and node.layer.bottom[i : i + 1] == [blob.name] for i, top in enumerate(node.tops))
+        if _writes(node, blob)
     ]
+
+
+_SHARING = frozenset({"Flatten", "Reshape", "Squeeze"})
+"""The types whose top is the memory of their bottom in Caffe (ShareData)."""
+
+
+def shared_in_place(graph: Graph) -> list[str]:
+    """A sentence for each layer that would read, in Caffe, memory which a layer in place has written before.
+
+    An Eltwise in place clears its top before it adds up or compares (eltwise_layer.cpp).
+    What works in place behind a Flatten or Reshape changes the bottom of that, too.  Here each value stays what it was.
+    """
+    found = [
+        f"layer '{node.name}' (Eltwise): works in place on '{node.layer.bottom[0]}', which Caffe's own loops clear "
+        "before they read it; give the layer a top of its own"
+        for node in graph
+        if node.type == "Eltwise"
+        and node.layer.eltwise_param.operation != caffe_pb2.EltwiseParameter.PROD
+        and node.tops[0].name == node.layer.bottom[0]
+    ]
+    for node in graph:
+        if node.type not in _SHARING or not node.bottoms:
+            continue
+        writers = [n for n in graph.consumers.get(node.tops[0], ()) if _writes(n, node.tops[0])]
+        for writer in writers:
+            later = [n for n in graph.consumers[node.bottoms[0]] if n.index > writer.index]
+            found += [
+                f"layer '{reader.name}' ({reader.type}): reads '{node.bottoms[0].name}', which Caffe lets layer "
+                f"'{writer.name}' ({writer.type}) change, for '{node.name}' ({node.type}) shares its memory; give "
+                f"'{writer.name}' a top of its own"
+                for reader in later
+            ]
+    return found
+
+
+def _writes(node: Node, blob: Blob) -> bool:
+    """Whether the layer works in place on `blob`."""
+    return any(top.name == blob.name and node.layer.bottom[i : i + 1] == [blob.name] for i, top in enumerate(node.tops))
 
 
 # Published prototxts name both tops of their dummy input "data" (ssd_vgg16_int8.prototxt): harmless, they carry no

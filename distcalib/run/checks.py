@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.forks import fork_faults, of_other_forks
-from distcalib.caffe.graph import Node, overwritten
+from distcalib.caffe.graph import Node, overwritten, shared_in_place
 from distcalib.caffe.paths import resolve_path
 from distcalib.caffe.phase import in_test, left_out
 from distcalib.caffe.reading import left_unread
@@ -93,6 +93,7 @@ def net_notes(net: Net) -> list[str]:
         for one in left_out(net.full)
     ]
     found += [f"{net.name}: {said}" for said in net.renamed]
+    found += [f"{net.name}: {said}" for said in shared_in_place(net.graph)]
     found += [
         f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed: it is not in the file that is written"
         for said in left_unread(net.path)

@@ -5,7 +5,7 @@ from google.protobuf import text_format
 
 from distcalib.caffe import test_net
 from distcalib.caffe.caffe_pb2 import NetParameter
-from distcalib.caffe.graph import Blob, Graph, build_graph
+from distcalib.caffe.graph import Blob, Graph, build_graph, overwritten, shared_in_place
 from distcalib.errors import FormatError
 
 
@@ -114,3 +114,38 @@ def test_graph_refuses_as_caffe_does_a_top_that_is_not_the_bottom_of_the_same_pl
             layer { name: "s" type: "Eltwise" bottom: "y" bottom: "x" top: "x" }
             """
         )
+
+
+OTHER = 'layer { name: "q" type: "Power" bottom: "x" top: "q" }'
+AGAIN = 'layer { name: "n" type: "ReLU" bottom: "x" top: "x" }'
+
+
+@pytest.mark.parametrize(("text", "says"), [(OTHER + AGAIN, 1), (AGAIN + OTHER, 0)], ids=["before", "after"])
+def test_overwritten_names_what_another_reads_as_it_was(text: str, says: int) -> None:
+    assert len(overwritten(make_graph(INPUT + text))) == says
+
+
+ELTWISE = 'layer { name: "b" type: "Power" bottom: "x" top: "b" } layer { name: "e" type: "Eltwise" '
+SHARED = (
+    'layer { name: "p" type: "Power" bottom: "x" top: "p" } layer { name: "f" type: "Flatten" bottom: "p" top: "f" }'
+    ' layer { name: "n" type: "ReLU" bottom: "f" top: "f" }'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (ELTWISE + 'bottom: "b" bottom: "x" top: "b" }', ["layer 'e' (Eltwise): works in place on 'b'"]),
+        (ELTWISE + 'bottom: "x" bottom: "b" top: "y" }', []),
+        (ELTWISE + 'bottom: "b" bottom: "x" top: "b" eltwise_param { operation: PROD } }', []),
+        (
+            SHARED + 'layer { name: "r" type: "Power" bottom: "p" top: "r" }',
+            ["layer 'r' (Power): reads 'p', which Caffe lets layer 'n' (ReLU) change, for 'f' (Flatten) shares"],
+        ),
+        (SHARED, []),
+    ],
+    ids=["eltwise", "own top", "product", "shared", "not read again"],
+)
+def test_shared_in_place_names_what_caffe_reads_changed(text: str, says: list[str]) -> None:
+    found = shared_in_place(make_graph(INPUT + text))
+    assert [said[: len(wanted)] for said, wanted in zip(found, says, strict=True)] == says
