@@ -23,7 +23,17 @@ APPLIED = frozenset(
         "PoolingParameter.round_mode",
         "ConvolutionParameter.dilation_h",
         "ConvolutionParameter.dilation_w",
+        "ConvolutionParameter.pad_b",
+        "ConvolutionParameter.pad_l",
+        "ConvolutionParameter.pad_r",
+        "ConvolutionParameter.pad_t",
+        "ConvolutionParameter.pad_type",
         "DropoutParameter.scale_train",
+        "PoolingParameter.pad_b",
+        "PoolingParameter.pad_l",
+        "PoolingParameter.pad_r",
+        "PoolingParameter.pad_t",
+        "PoolingParameter.pad_type",
         "PriorBoxParameter.width",
         "PriorBoxParameter.height",
         "ROIPoolingParameter.pad_ratio",
@@ -62,6 +72,7 @@ FORK_TYPES = _DEPTHWISE | {
     "DenseImageData",
     "HardSwish",
     "Interp",
+    "Mul",
     "PriorBoxClustered",
     "Proposal",
     "ReLU6",
@@ -84,8 +95,13 @@ def lower(layer: caffe_pb2.LayerParameter) -> None:
 
     DepthwiseConvolution is a Convolution with this convolution_param (yonghenglh6/DepthwiseConvolution);
     ConvolutionDepthwise has one kernel a channel, whatever `group` says (farmingyard/ShuffleNet's
-    conv_dw_layer.cpp: weights (num_output, 1, KH, KW), num_output = channels).
+    conv_dw_layer.cpp: weights (num_output, 1, KH, KW), num_output = channels).  A ReLU with `relu6: true` is a ReLU6
+    (synopsys-caffe, relu_layer.cpp).
     """
+    if layer.type == "ReLU" and layer.relu_param.relu6:
+        layer.type = "ReLU6"
+        layer.relu6_param.negative_slope = layer.relu_param.negative_slope
+        layer.relu_param.ClearField("relu6")
     if layer.type not in _DEPTHWISE:
         return
     if layer.type == "ConvolutionDepthwise":
@@ -114,6 +130,8 @@ def of_other_forks(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
             found.append(layer.type)
         else:
             found += [field.name for _, _, field, _ in _fork_fields(layer, "")]
+        if layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE_EXC_PAD:
+            found.append("AVE_EXC_PAD")
     return list(dict.fromkeys(found))
 
 

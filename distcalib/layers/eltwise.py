@@ -1,4 +1,4 @@
-"""Eltwise: sum, product or maximum of two or more bottoms of one shape; Axpy: a sum with one factor a channel."""
+"""Eltwise: sum, product or maximum of two or more bottoms of one shape; Axpy: a sum with one factor a channel; Mul."""
 
 from __future__ import annotations
 
@@ -41,3 +41,18 @@ def axpy(layer: Layer, scale: Output, x: Output, y: Output) -> Output:
     layer.require(fits, f"its first bottom has shape {factors}; {shape[:2]}, with axes of 1 behind it, is needed")
     one_each = reshape(scale, (*shape[:2], *[1] * (len(shape) - 2)))
     return ops.add(ops.multiply(one_each, x), y).output(0)
+
+
+@converts("Mul", bottoms=(1, 2))
+def mul(layer: Layer, x: Output, factor: Output | None = None) -> Output:
+    """The product of two bottoms that broadcast as NumPy's arrays do; of one, with a blob of the shape mul_shape.
+
+    Source: synopsys-caffe, mul_layer.cpp.
+    """
+    if factor is None:
+        layer.expect_blobs(1)
+        factor = constant(layer.blob(0, tuple(int(n) for n in layer.param("mul_param").mul_shape)))
+    shapes = shape_of(x), shape_of(factor)
+    fits = all(a == b or 1 in (a, b) for a, b in zip(reversed(shapes[0]), reversed(shapes[1]), strict=False))
+    layer.require(fits, f"its factors have shapes {shapes[0]} and {shapes[1]}; sizes must be equal, or one of them 1")
+    return ops.multiply(x, factor).output(0)

@@ -21,7 +21,7 @@ from openvino import Output
 
 from distcalib.caffe.caffe_pb2 import PoolingParameter
 from distcalib.layers.blobs import FloatArray
-from distcalib.layers.geometry import Pair
+from distcalib.layers.geometry import Pair, pads_by_side
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, shape_of
 
@@ -34,6 +34,7 @@ class Window:
     kernel: int
     stride: int
     pad: int
+    pad_end: int
     n_out: int
 
     @property
@@ -44,12 +45,12 @@ class Window:
     @property
     def overhangs(self) -> bool:
         """Whether the last window reaches beyond the padding, because the size was rounded up."""
-        return self.end > self.pad
+        return self.end > self.pad_end
 
     def divisors(self) -> FloatArray:
         """What BVLC divides each window's sum by (n_out,): its length after clipping at size + pad."""
         starts = np.arange(self.n_out) * self.stride - self.pad
-        ends = np.minimum(starts + self.kernel, self.size + self.pad)
+        ends = np.minimum(starts + self.kernel, self.size + self.pad_end)
         return np.asarray(ends - starts, np.float32)
 
 
@@ -58,7 +59,8 @@ def pooling(layer: Layer, x: Output) -> Sequence[Output]:
     """From x (N, C, H, W) to (N, C, H', W').
 
     A second top of MAX is the mask, of the same shape: the place y·W + x of each maximum in its map, the first of
-    equals.  H' is rounded up, or down with round_mode FLOOR (BVLC) or `ceil_mode: false`, its name in other forks.
+    equals.  AVE_EXC_PAD, of Synopsys Caffe, divides by the real pixels.  H' is rounded up, or down with round_mode
+    FLOOR (BVLC) or `ceil_mode: false`, its name in other forks.
     """
     p = layer.param("pooling_param")
     shape = shape_of(x)
@@ -77,8 +79,10 @@ def pooling(layer: Layer, x: Output) -> Sequence[Output]:
         both = ops.max_pool(x, strides, [1, 1], begins, ends, kernel, index_element_type="i32", axis=2)
         return [both.output(0), ops.convert(both.output(1), "f32").output(0)]
     layer.require(len(layer.tops) == 1, "has two tops; only MAX has a mask")
+    if p.pool == PoolingParameter.AVE_EXC_PAD:
+        return [ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=True).output(0)]
     is_bvlc = _runs_bvlc(layer)
-    padded = any(w.pad for w in windows)
+    padded = any(w.pad or w.pad_end for w in windows)
     includes = padded if is_bvlc else p.avg_include_pad and (padded or 1 in kernel)
     y = ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=not includes).output(0)
     if not (is_bvlc and includes and any(w.overhangs for w in windows)):
@@ -88,7 +92,9 @@ def pooling(layer: Layer, x: Output) -> Sequence[Output]:
 
 
 def _runs_bvlc(layer: Layer) -> bool:
-    """Whether the layer asks for Caffe's own loops; by default Intel Caffe runs MKL-DNN."""
+    """Whether the layer asks for Caffe's own loops, as pads by side do; by default Intel Caffe runs MKL-DNN."""
+    if any(getattr(layer.proto.pooling_param, name) for name in ("pad_l", "pad_r", "pad_t", "pad_b")):
+        return True
     engine = layer.proto.pooling_param.engine
     if engine == PoolingParameter.DEFAULT:
         return str(layer.proto.engine).split(":")[0] == "CAFFE"
@@ -98,10 +104,12 @@ def _runs_bvlc(layer: Layer) -> bool:
 def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
     """The windows along H and W (pooling_layer.cpp; of Intel Caffe, which also clips for a kernel of 1)."""
     kernel, stride, pad = _spatial(layer, p, size)
-    clips, floors = any(pad) or 1 in kernel, _rounds_down(layer, p)
+    begins, ends = pads_by_side(layer, p, any(pad)) or (pad, pad)
+    clips, floors = any(begins) or any(ends) or 1 in kernel, _rounds_down(layer, p)
     made = []
-    for n, k, s, d in zip(size, kernel, stride, pad, strict=True):
-        n_out = (n + 2 * d - k) // s + 1 if floors else -((n + 2 * d - k) // -s) + 1
+    for n, k, s, d, e in zip(size, kernel, stride, begins, ends, strict=True):
+        room = n + d + e - k
+        n_out = room // s + 1 if floors else -(room // -s) + 1
         layer.require(
             n_out > 0,
             f"its kernel of {k} with stride {s} leaves nothing of the input of {n} with pad {d}; shrink the kernel",
@@ -113,7 +121,7 @@ def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
             f"stride {s} with kernel {k} puts a last window outside the input of {n}, where Caffe has no value; "
             f"choose a stride of at most the kernel",
         )
-        made.append(Window(n, k, s, d, n_out))
+        made.append(Window(n, k, s, d, e, n_out))
     return made[0], made[1]
 
 

@@ -119,7 +119,8 @@ def layer_grid(node: Node, stored: Mapping[Blob, Grid]) -> Grid | None:
     """The grid of the tops of a layer that is in no fused group; None for FP32."""
     grids = [stored.get(blob) for blob in node.bottoms]
     if node.type in ("ReLU", "Split", "Pooling"):
-        return None if node.type == "Pooling" and len(node.tops) > 1 else grids[0]  # a mask's places lie on no grid
+        own = node.layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE_EXC_PAD  # Intel Caffe has none
+        return None if own or (len(node.tops) > 1 and node.type == "Pooling") else grids[0]  # a mask lies on no grid
     if node.type == "Concat":
         present = [grid for grid in grids if grid is not None]
         if len(present) == len(grids) and len({grid.signed for grid in present}) == 1:

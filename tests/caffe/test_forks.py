@@ -34,7 +34,7 @@ def test_fork_faults_passes_defaults_and_what_has_a_meaning(text: str) -> None:
         ("type: 'InnerProduct' inner_product_param { normalize: true }", "inner_product_param.normalize is True"),
         ("type: 'SoftmaxWithLoss' loss_param { class_weighting: 1 class_weighting: 2 }", "class_weighting is 1.0, 2.0"),
         ("type: 'Data' transform_param { crop_height: 3 }", "transform_param.crop_height is 3"),
-        ("type: 'Convolution' convolution_param { pad_l: 1 }", "convolution_param.pad_l is 1"),
+        ("type: 'ReLU' relu_param { maximum: 4 }", "relu_param.maximum is 4.0"),
     ],
 )
 def test_fork_faults_names_layer_and_field(text: str, says: str) -> None:
@@ -87,3 +87,17 @@ def test_types_of_forks_are_converted() -> None:
         "Yolov3DetectionOutput",
     }
     assert FORK_TYPES - elsewhere - CONVERTED == set()
+
+
+def test_lower_writes_a_relu_that_ends_at_six_as_such() -> None:
+    it = layer("type: 'ReLU' relu_param { relu6: true negative_slope: 0.5 }")
+    lower(it)
+    assert (it.type, it.relu6_param.negative_slope) == ("ReLU6", 0.5)
+    assert fork_faults([it]) == []
+    plain = layer("type: 'ReLU' relu_param { relu6: false }")
+    lower(plain)
+    assert plain.type == "ReLU"
+
+
+def test_of_other_forks_names_a_pooling_of_another() -> None:
+    assert of_other_forks([layer("type: 'Pooling' pooling_param { pool: AVE_EXC_PAD }")]) == ["AVE_EXC_PAD"]

@@ -227,3 +227,42 @@ def test_pooling_masks_the_first_of_the_largest(fields: str) -> None:
 
 def test_pooling_refuses_a_matrix() -> None:
     assert "its input has 2 axes" in refused('type: "Pooling" pooling_param { kernel_size: 2 }', (3, 4))
+
+
+@pytest.mark.parametrize("pool", ["MAX", "AVE", "AVE_EXC_PAD"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "ceil"),
+    [
+        (3, 2, (0, 1, 0, 1), "false"),
+        (3, 2, (1, 0, 1, 1), "false"),
+        (3, 2, (0, 1, 0, 1), "true"),
+        (3, 2, (1, 2, 2, 1), "true"),
+        (2, 1, (1, 1, 1, 1), "true"),
+    ],
+)
+def test_pooling_pads_each_side_by_itself(
+    pool: str, kernel: int, stride: int, pads: tuple[int, int, int, int], ceil: str
+) -> None:
+    """Synopsys Caffe's loops: windows are clipped at size + pad behind, and AVE divides by what is left of them."""
+    top, bottom, left, right = pads
+    fields = f"pad_t: {top} pad_b: {bottom} pad_l: {left} pad_r: {right} ceil_mode: {ceil}"
+    x = random(2, 3, 7, 8)
+    [y] = run(f'type: "Pooling" pooling_param {{ pool: {pool} kernel_size: {kernel} stride: {stride} {fields} }}', x)
+    sizes = []
+    for n, before, behind in ((7, top, bottom), (8, left, right)):
+        room = (n + before + behind - kernel) / stride
+        n_out = (math.ceil(room) if ceil == "true" else math.floor(room)) + 1
+        sizes.append(n_out - 1 if (n_out - 1) * stride >= n + before else n_out)
+    assert y.shape[2:] == tuple(sizes)
+    for i, j in np.ndindex(*sizes):
+        first, begin = i * stride - top, j * stride - left
+        last, end = min(first + kernel, 7 + bottom), min(begin + kernel, 8 + right)
+        window = x[:, :, max(first, 0) : min(last, 7), max(begin, 0) : min(end, 8)]
+        area = (last - first) * (end - begin) if pool == "AVE" else window[0, 0].size
+        value = window.max(axis=(2, 3)) if pool == "MAX" else window.sum(axis=(2, 3)) / area
+        np.testing.assert_allclose(y[:, :, i, j], value, rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_refuses_pads_of_two_kinds() -> None:
+    assert "keep one kind" in refused('type: "Pooling" pooling_param { kernel_size: 3 pad: 1 pad_l: 1 }', (1, 2, 6, 6))
+    assert "pad_type=1 is not" in refused('type: "Pooling" pooling_param { kernel_size: 3 pad_type: 1 }', (1, 2, 6, 6))
