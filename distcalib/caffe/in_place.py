@@ -1,9 +1,10 @@
 """Where Caffe's blobs share memory, and a layer that works in place changes what others still read.
 
-In Caffe a name is a piece of memory. Flatten, Reshape and Split hand their bottom's on under another name, as Concat of
-one bottom and Slice into one top do, and a blob with several readers is split so too (insert_splits.cpp). So a layer in
-place behind one of them writes over a value that another layer may read after it. Here each write makes a value of its
-own (graph.py), and what such a net computes is another thing; it is told, not imitated."""
+In Caffe a name is a piece of memory. Flatten, Reshape and Split hand their bottom's on under another name, as do other
+forks' Squeeze, Concat of one bottom and Slice into one top, and a blob with several readers is split so too
+(insert_splits.cpp). So a layer in place behind one of them writes over a value that another layer may read after it.
+Here each write makes a value of its own (graph.py), and what such a net computes is another thing; it is told, not
+imitated."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterator
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 
-_SHARES = frozenset({"Flatten", "Reshape", "Split"})
+_SHARES = frozenset({"Flatten", "Reshape", "Split", "Squeeze"})
 _SHARES_ONE = frozenset({"Concat", "Slice"})
 _KEEPS = frozenset({"Dropout"})  # changes nothing in TEST, though it is written in place
 _REFUSES = frozenset({"AbsVal", "Flatten", "Reorg", "Reshape", "Split"})
