@@ -21,6 +21,7 @@ from distcalib.metrics.host_layers import (
 )
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
+from distcalib.metrics.yolo_v3 import YOLO_V3
 
 __all__ = [
     "AP_VERSIONS",
@@ -37,6 +38,7 @@ __all__ = [
     "SCORE_TYPES",
     "SECOND_TOPS",
     "YOLO_DETECTION",
+    "YOLO_V3",
     "Decider",
     "Detections",
     "Partial",

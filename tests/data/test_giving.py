@@ -1,10 +1,13 @@
 """Arrays in the place of what data layers read."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from numpy.lib import format as npy
 
 from distcalib.caffe import caffe_pb2
 from distcalib.data import array_shapes, feed, makes_data
@@ -70,6 +73,26 @@ def test_makes_data_is_where_data_come_in() -> None:
     assert makes_data(layer("type: 'Python' top: 'a'"))
     assert not makes_data(layer("type: 'Python' bottom: 'b' top: 'a'"))
     assert not makes_data(layer("type: 'Silence'"))
+
+
+def write_header(path: Path, shape: tuple[int, ...]) -> Path:
+    """A .npz with an array 'data' of that shape, and none of its values."""
+    header = io.BytesIO()
+    npy.write_array_header_1_0(header, {"shape": shape, "fortran_order": False, "descr": "<f4"})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.npy", header.getvalue())
+        archive.writestr("readme.txt", "no array")
+    return path
+
+
+def test_array_shapes_reads_headers_alone(tmp_path: Path) -> None:
+    assert array_shapes(write_header(tmp_path / "in.npz", (10**6, 10**6))) == {"data": (10**6, 10**6)}
+
+
+def test_array_shapes_refuses_rows_that_no_blob_holds(tmp_path: Path) -> None:
+    path = write_header(tmp_path / "in.npz", (2, 10**30))
+    with pytest.raises(DataError, match=r"in\.npz: has 'data' of shape \(2, 10+\); a blob has less than 2\^31"):
+        array_shapes(path)
 
 
 def test_array_shapes_reads_those_of_an_npz(tmp_path: Path) -> None:
