@@ -112,7 +112,7 @@ def _build(graph: Graph, blobs: Blobs, shapes: Shapes, where: str, wanted: Seque
             " layer's blob"
         ) from None
     values = {blob: result.input_value(0) for blob, result in zip(reads, built.model.get_results(), strict=True)}
-    results = [_result(graph, want, values) for want in wanted]
+    results = _apart([_value(graph, want, values) for want in wanted])
     results += [ops.result(yolo_boxes(layer, values[blob])) for blob, layer in _yolo(graph, wanted)]
     # What leads to a label alone is no input of the model.
     used = _used(results)
@@ -146,11 +146,26 @@ def _reads(graph: Graph, blob: Blob) -> Sequence[Blob]:
     return node.bottoms[:3] if node.type == "DetectionOutput" else (blob,)
 
 
-def _result(graph: Graph, blob: Blob, values: Mapping[Blob, Output]) -> ov.op.Result:
+def _value(graph: Graph, blob: Blob, values: Mapping[Blob, Output]) -> Output:
     node = graph.producer[blob]
     if node.type != "DetectionOutput":
-        return ops.result(values[blob])
-    return ops.result(detection_node(node.layer, [values[bottom] for bottom in node.bottoms[:3]]))
+        return values[blob]
+    return detection_node(node.layer, [values[bottom] for bottom in node.bottoms[:3]])
+
+
+def _apart(values: Sequence[Output]) -> list[ov.op.Result]:
+    """A result for each value; a value that is an input, or that two blobs are, is multiplied by 1: a tensor of
+    OpenVINO has one name only that all runtimes go by.
+    """
+    seen: set[tuple[str, int]] = set()
+    results = []
+    for value in values:
+        key = value.get_node().get_name(), value.get_index()
+        if key in seen or value.get_node().get_type_name() == "Parameter":
+            value = ops.multiply(value, np.float32(1.0)).output(0)
+        seen.add(key)
+        results.append(ops.result(value))
+    return results
 
 
 def _used(results: Sequence[ov.op.Result]) -> set[str]:

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,9 +16,10 @@ from tempfile import TemporaryDirectory
 
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.graph import Blob
-from distcalib.data import DATA_TYPES
+from distcalib.data import DATA_TYPES, open_source
 from distcalib.engine.spec import ElsewhereSpec, Row
-from distcalib.errors import OptionError, OutputError, UnsupportedError
+from distcalib.engine.worker import data_nodes
+from distcalib.errors import DataError, OptionError, OutputError, UnsupportedError
 from distcalib.export import Exported, build_export, save_ir
 from distcalib.export.measured import blobs_of, read_file
 from distcalib.export.preprocess import FORMS, preprocessed, steps_of
@@ -164,6 +166,9 @@ def _measure(
         return [replace(one, reason=reason) for one in found]
     with _session(net, weights, options, reporter) as session:
         expected = _scores_of_net(session, options.iterations)
+        scored = [node.tops[0].name for node in net.graph if node.type in SCORE_TYPES and node.tops]
+        if scored and not any(expected[name] for name in scored):
+            reporter.note(f"{net.name}: its scores are 0, and so that a file has the same says nothing; train the net")
         done = []
         for one in found:
             measured = _scores_of_file(session, Path(one.path), blobs, one.target, options.iterations)
@@ -211,6 +216,12 @@ def _cannot_be_measured(net: Net, blobs: Mapping[str, Blob], options: ExportOpti
     inputs = [node.name for node in net.graph if node.type == "Input"]
     if inputs and options.data is None:
         return f"layer '{inputs[0]}' (Input) has no data; give it with --data, or measure later with distcalib verify"
+    for node in data_nodes(net.graph):
+        try:
+            if node.type != "Input":
+                open_source(node.layer, net.path).close()
+        except DataError as error:
+            return str(error)
     there = set(blobs.values())
     read = {blob for node in net.graph if node.type in SCORE_TYPES for blob in node.bottoms} | set(net.graph.outputs)
     lacking = [b for b in sorted(read) if net.graph.producer[b].type not in DATA_TYPES | SCORE_TYPES and b not in there]
@@ -279,16 +290,23 @@ def _deliver(
     with TemporaryDirectory(prefix="distcalib-") as folder:
         path = _save(one.target, made, Path(folder), {**info, **measured}, where)
         refused = one.reason != "" and not one.verified and bool(one.scores)
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-            for written in sorted(path.parent.iterdir(), reverse=True):  # model.bin last but one: the .xml names it
-                name = written.name + (UNVERIFIED if refused else "")
-                partly = options.out / f".{name}.part"
-                shutil.copyfile(written, partly)
-                os.replace(partly, options.out / name)
-        except OSError as error:
-            raise OutputError(f"{options.out}: cannot be written ({error.strerror}); choose another --out") from error
+        # The main file last: where it is, what it reads is there.
+        for written in sorted(path.parent.iterdir(), key=lambda other: other == path):
+            _place(written, options.out, written.name + (UNVERIFIED if refused else ""))
     return replace(one, path=str(options.out / (path.name + (UNVERIFIED if refused else ""))))
+
+
+def _place(written: Path, folder: Path, name: str) -> None:
+    """Put a file into `folder`, whole or not at all.  Raises OutputError."""
+    partly = folder / f".{name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(written, partly)
+        os.replace(partly, folder / name)
+    except OSError as error:
+        with suppress(OSError):
+            partly.unlink(missing_ok=True)
+        raise OutputError(f"{folder / name}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def verify(

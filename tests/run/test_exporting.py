@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from distcalib.caffe import read_net, read_weights, write_weights
-from distcalib.errors import OptionError, UnsupportedError, WeightsError
+from distcalib.errors import OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.export import runtimes
 from distcalib.report import exported_lines
 from distcalib.run import exporting
@@ -156,3 +156,20 @@ def test_drops_have_the_sign_of_what_is_lost(tiny: Tiny) -> None:
     found = drops(net, {"accuracy-top1": 0.9, "loss": 0.5}, {"accuracy-top1": 0.8, "loss": 0.75})
     assert found == {"accuracy-top1": pytest.approx(0.1), "loss": pytest.approx(0.25)}
     assert drops(net, {"loss": 0.5}, {"loss": float("nan")}) == {"loss": float("inf")}
+
+
+def test_export_of_a_net_whose_data_is_not_there_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    text = tiny.prototxt.read_text(encoding="utf-8").replace(str(tiny.database), str(tmp_path / "none"))
+    text = text.replace("mean_value: 127", "mean_value: 127 mean_value: 127 mean_value: 127 crop_size: 8")
+    (tmp_path / "net.prototxt").write_text(text, encoding="utf-8")
+    [one] = export(tmp_path / "net.prototxt", tiny.weights, ExportOptions(out=tmp_path / "out"))
+    assert not one.verified
+    assert "none: does not exist" in one.reason
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_export_leaves_nothing_where_it_cannot_write(deploy: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"out/model\.bin: cannot be written"):
+        export(*deploy, ExportOptions(out=tmp_path / "out"))
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "a file"
