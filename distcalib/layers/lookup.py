@@ -60,7 +60,7 @@ def _level(layer: Layer, x: Output, n_bins: int) -> Output:
     pad = [(k * n_bins - size + 1) // 2 for k, size in zip(kernel, (height, width), strict=True)]
     method = SPPParameter.PoolMethod.Name(layer.param("spp_param").pool)
     one = PoolingParameter(
-        pool=PoolingParameter.PoolMethod.Value(method),
+        pool=method,
         engine=PoolingParameter.CAFFE,
         kernel_h=kernel[0],
         kernel_w=kernel[1],

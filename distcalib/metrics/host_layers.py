@@ -99,7 +99,9 @@ def check_layer(layer: LayerParameter) -> None:
     if layer.type == YOLO_DETECTION:
         check_eval_detection(layer)
     if len(layer.top) > (2 if layer.type in SECOND_TOPS else 1):
-        said = f"its top '{layer.top[-1]}' is not evaluated; remove it"
+        said = (
+            f"its {'third' if layer.type in SECOND_TOPS else 'second'} top is not evaluated; remove '{layer.top[-1]}'"
+        )
         raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")

@@ -190,9 +190,9 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
     ("text", "says"),
     [
         pytest.param(
-            'type: "Accuracy" top: "a" top: "each" top: "c"', "its top 'c' is not evaluated; remove it", id="tops"
+            'type: "Accuracy" top: "a" top: "each" top: "c"', "its third top is not evaluated; remove 'c'", id="tops"
         ),
-        pytest.param('type: "HingeLoss" top: "l" top: "p"', "its top 'p' is not evaluated; remove it", id="hinge"),
+        pytest.param('type: "HingeLoss" top: "l" top: "p"', "its second top is not evaluated; remove 'p'", id="hinge"),
         pytest.param('type: "Accuracy" accuracy_param { top_k: 0 }', "top_k=0; it must be at least 1", id="top_0"),
         pytest.param('type: "Accuracy" accuracy_param { top_k: 6 }', "top_k=6 of 5 classes", id="top_k"),
         pytest.param('type: "Accuracy" accuracy_param { axis: 2 }', "axis=2 of predictions with 2 axes", id="axis"),
