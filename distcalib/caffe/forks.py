@@ -29,6 +29,8 @@ APPLIED = frozenset(
         "ConvolutionParameter.pad_t",
         "ConvolutionParameter.pad_type",
         "DropoutParameter.scale_train",
+        "LossParameter.class_weighting",
+        "LossParameter.weight_by_label_freqs",
         "PoolingParameter.pad_b",
         "PoolingParameter.pad_l",
         "PoolingParameter.pad_r",

@@ -56,10 +56,11 @@ def grouped(sentences: Sequence[str]) -> list[str]:
         match = _OF_LAYER.fullmatch(sentence)
         key = (match["file"], match["type"], match["rest"]) if match else (sentence,)
         groups.setdefault(key, []).append(match["name"] if match else "")
-    return [key[0] if len(key) == 1 else _of_layers(key[0], key[1], key[2], names) for key, names in groups.items()]
+    return [key[0] if len(key) == 1 else _of_layers(key, names) for key, names in groups.items()]
 
 
-def _of_layers(file: str, layer_type: str, rest: str, names: Sequence[str]) -> str:
+def _of_layers(key: tuple[str, ...], names: Sequence[str]) -> str:
+    file, layer_type, rest = key
     if len(names) == 1:
         return f"{file}: layer '{names[0]}' ({layer_type}){rest}"
     shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMED])

@@ -99,7 +99,9 @@ def check_layer(layer: LayerParameter) -> None:
     if layer.type == YOLO_DETECTION:
         check_eval_detection(layer)
     if len(layer.top) > (2 if layer.type in SECOND_TOPS else 1):
-        said = f"its top '{layer.top[-1]}' is not evaluated; remove it"
+        said = (
+            f"its {'third' if layer.type in SECOND_TOPS else 'second'} top is not evaluated; remove '{layer.top[-1]}'"
+        )
         raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
@@ -144,7 +146,8 @@ def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial
 
     The softmax is along softmax_param.axis. The normalizer is at least 1: the count of labels that are not ignored
     (VALID, the default), of all labels (FULL), the batch (BATCH_SIZE), 1 (NONE) or pre_fixed_normalizer. The older
-    `normalize` means VALID or BATCH_SIZE.
+    `normalize` means VALID or BATCH_SIZE.  With weight_by_label_freqs each label's part is multiplied by the
+    class_weighting of its class (caffe-segnet, softmax_loss_layer.cpp).
     """
     p = layer.loss_param
     rows, labels = _rows(layer, scores, labels, layer.softmax_param.axis)
@@ -154,8 +157,21 @@ def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial
     with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN, as in Caffe
         exponentials = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
     chosen = exponentials[np.arange(len(labels)), labels] / exponentials.sum(axis=1)
-    loss = float(-np.log(np.maximum(chosen, FLT_MIN)).sum())
-    return _normalized(p, loss, n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
+    losses = -np.log(np.maximum(chosen, FLT_MIN))
+    if p.weight_by_label_freqs:
+        losses = losses * _class_weights(layer, rows.shape[1])[labels]
+    return _normalized(p, float(losses.sum()), n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
+
+
+def _class_weights(layer: LayerParameter, n_classes: int) -> Array:
+    """SegNet's weight of each class (C,)."""
+    weights = layer.loss_param.class_weighting
+    if len(weights) != n_classes:
+        raise UnsupportedError(
+            f"{_where(layer)}: weight_by_label_freqs with {len(weights)} class_weighting; {n_classes} are needed, "
+            "one a class"
+        )
+    return np.array(weights, np.float64)
 
 
 def sigmoid_cross_entropy_loss(layer: LayerParameter, x: Array, targets: Array) -> Partial:

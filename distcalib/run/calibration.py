@@ -14,7 +14,15 @@ from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomicall
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
 from distcalib.measure.interrupts import ended_by
-from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_mean, lower_is_better
+from distcalib.metrics import (
+    absent_classes,
+    average_precisions,
+    choose_score,
+    detections_of,
+    is_map,
+    is_mean,
+    lower_is_better,
+)
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -411,9 +419,10 @@ def _metric(net: Net, options: CalibrationOptions) -> str:
             return ""
         raise OptionError(f"{net.name}: {error}") from None
     if options.confidence is not None and not is_mean(net.test, metric):
+        what = "an mAP" if is_map(net.test, metric) else "a mean IoU"
         raise OptionError(
-            f"{net.name}: --confidence {options.confidence:g}: compares iterations, and '{metric}' is an mAP "
-            "or a mean IoU, which is no mean of them; leave it out"
+            f"{net.name}: --confidence {options.confidence:g}: compares iterations, and '{metric}' is {what}, "
+            "which is no mean of them; leave it out"
         )
     if options.accuracy_loss > 1.0 and not lower_is_better(net.test, metric):
         raise OptionError(

@@ -40,6 +40,8 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     `fed` tells that a file feeds the Input layers.
     """
     waiting = unfed(net, fed)
+    strange = {node.name for node in unopened(net)}
+    opened = [layer for layer in net.test.layer if layer.name not in strange]
     sources = tuple(f"{net.name}: layer '{node.name}' ({node.type}): " for node in unopened(net))
     found = [said for said in unconverted(net.graph, net.name) if not said.startswith(sources)]
     found += _said(lambda: refuse_host_feeding(net.graph, net.name))
@@ -50,7 +52,7 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
                 said = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
             found += [f"{net.name}: {one}" for one in said]
     found += size_faults(net)
-    found += [f"{net.name}: {said}" for said in fork_faults(net.test.layer)]
+    found += [f"{net.name}: {said}" for said in fork_faults(opened)]
     found += [f"{net.name}: {said}" for said in not_finite(net.test)]
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]

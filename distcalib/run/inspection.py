@@ -71,7 +71,7 @@ def inspect(model: str | Path, weights: str | Path | None = None, data: str | Pa
     waiting = unfed(net, fed=data is not None)
     waiting += [said for said in size_faults(net) if "No such file" in said]
     problems = [said for said in net_problems(net, fed=data is not None) if said not in waiting]
-    notes = [*waiting]
+    notes = list(waiting)
     problems += _array_faults(net, data)
     if data is not None:  # nothing else is coming
         late = unfed(net, fed=True)
@@ -85,7 +85,7 @@ def inspect(model: str | Path, weights: str | Path | None = None, data: str | Pa
             LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
             for node in net.graph
         )
-        return Inspection(str(model), bare, (), (), tuple(problems), (), tuple(net_notes(net)))
+        return Inspection(str(model), bare, (), (), tuple(problems), (), (*notes, *net_notes(net)))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
     notes += net_notes(net)

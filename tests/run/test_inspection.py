@@ -223,13 +223,3 @@ def test_inspect_finds_nothing_wrong_where_caffe_runs(tmp_path: Path, case: str)
     found = inspect(path)
     assert found.problems == ()
     assert note in " ".join(found.notes)
-
-
-def test_inspect_refuses_what_caffe_refuses(tmp_path: Path) -> None:
-    path = tmp_path / "net.prototxt"
-    path.write_text(
-        DEPLOY
-        + 'layer { name: "q" type: "Power" bottom: "p" top: "q" } layer { name: "n" type: "ReLU" bottom: "p" top: "p" }'
-    )
-    [said] = inspect(path).problems
-    assert "layer 'n' (ReLU): works in place on blob 'p', which layer 'q' reads as it was before" in said
