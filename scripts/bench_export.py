@@ -26,7 +26,7 @@ from distcalib.export.onnx_file import save_onnx
 from distcalib.export.runtimes import open_model
 from distcalib.layers import FileBlobs
 from distcalib.run.inspection import data_shapes
-from distcalib.run.net import Net, make_net, open_net
+from distcalib.run.net import Net, open_net
 
 Loop = Callable[[], object]
 SECONDS = 0.5  # of a round of each
@@ -63,7 +63,7 @@ def fp32(net: Net) -> Net:
     full.CopyFrom(net.full)
     for layer in full.layer:
         layer.ClearField("quantization_param")
-    return make_net(net.path, full)
+    return net.remade(full)
 
 
 def rate(loop: Loop, size: int) -> float:

@@ -3,6 +3,10 @@
     python scripts/make_proto.py                       # caffe.proto -> caffe_pb2.py, caffe_pb2.pyi
     python scripts/make_proto.py --fields FIELDS.json  # the table -> caffe.proto first
 
+To Intel Caffe's table come the fields of other forks, from fork_fields.json beside this script.  Forks use the same
+numbers for different fields, so theirs are numbered from 10001 on here: they are read from text alone, and the weights
+of a fork by layer name and shape.
+
 The second step needs grpcio-tools 1.62 (protoc 4.25) and refuses any other: Python code made by a newer protoc
 checks the version of the protobuf runtime that imports it and warns or fails; code of 4.25 does not check, and
 tests/caffe/test_make_proto.py shows that this file imports without a warning. caffe.proto is committed, so the
@@ -24,17 +28,36 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = Path("distcalib/caffe/caffe.proto")
+FORKS = ROOT / "scripts" / "fork_fields.json"
 #: What a net, its weights and its data are made of; solvers are not read.
 ROOTS = ("NetParameter", "BlobProto", "BlobProtoVector", "Datum", "AnnotatedDatum", "LabelMap")
 PROTOC = "1.62"
 
 HEADER = """\
 // The messages of Intel Caffe 1.1.6 that a net, its weights and its data are made of: names, numbers, labels,
-// types and defaults of the wire format, nothing else. Made by scripts/make_proto.py; do not edit by hand.
+// types and defaults of the wire format, nothing else. Fields from 10001 on, and the messages that only they name, are
+// of other forks, read from text alone. Made by scripts/make_proto.py; do not edit by hand.
 syntax = "proto2";
 
 package caffe;
 """
+
+
+def with_forks(fields: Mapping[str, Any], forks: Mapping[str, Any]) -> dict[str, Any]:
+    """Intel Caffe's table with the fields, values and messages of `forks` added; ValueError if a field is in both."""
+    messages = {name: dict(body) for name, body in fields["messages"].items()}
+    for name, extra in forks["messages"].items():
+        body = messages.setdefault(name, {"fields": []})
+        doubled = {field[1] for field in body["fields"]} & {field[1] for field in extra["fields"]}
+        if doubled:
+            raise ValueError(f"{name}: {', '.join(sorted(doubled))} are in both tables")
+        body["fields"] = [*body["fields"], *extra["fields"]]
+        enums = dict(body.get("enums", {}))
+        for enum, values in extra.get("enums", {}).items():
+            enums[enum] = {**enums.get(enum, {}), **values}
+        if enums:
+            body["enums"] = enums
+    return {**fields, "messages": messages}
 
 
 def reachable(messages: Mapping[str, Any], roots: Sequence[str]) -> set[str]:
@@ -97,6 +120,11 @@ def proto_text(fields: Mapping[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def read_forks() -> Any:
+    """The table of fields that only forks have."""
+    return json.loads(FORKS.read_text(encoding="utf-8"))
+
+
 def own_pool(code: str) -> str:
     """The generated code with a pool of its own: in protobuf's common one a process can have the messages of one Caffe
     alone ("duplicate symbol 'caffe.BlobShape'"), and a program that imports pycaffe as well has two.
@@ -133,7 +161,9 @@ def main() -> None:
     parser.add_argument("--fields", type=Path, help="table of fields (JSON) to make caffe.proto from")
     options = parser.parse_args()
     if options.fields:
-        (ROOT / PROTO).write_text(proto_text(json.loads(options.fields.read_text())), encoding="utf-8")
+        (ROOT / PROTO).write_text(
+            proto_text(with_forks(json.loads(options.fields.read_text()), read_forks())), encoding="utf-8"
+        )
     compile_proto()
 
 

@@ -1,9 +1,10 @@
 """Where Caffe's blobs share memory, and a layer that works in place changes what others still read.
 
-In Caffe a name is a piece of memory. Flatten, Reshape and Split hand their bottom's on under another name, as Concat of
-one bottom and Slice into one top do, and a blob with several readers is split so too (insert_splits.cpp). So a layer in
-place behind one of them writes over a value that another layer may read after it. Here each write makes a value of its
-own (graph.py), and what such a net computes is another thing; it is told, not imitated."""
+In Caffe a name is a piece of memory. Flatten, Reshape and Split hand their bottom's on under another name, as do other
+forks' Squeeze, Concat of one bottom and Slice into one top, and a blob with several readers is split so too
+(insert_splits.cpp). So a layer in place behind one of them writes over a value that another layer may read after it.
+Here each write makes a value of its own (graph.py), and what such a net computes is another thing; it is told, not
+imitated."""
 
 from __future__ import annotations
 
@@ -12,9 +13,8 @@ from collections.abc import Collection, Iterator
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 
-_SHARES = frozenset({"Flatten", "Reshape", "Split"})
+_SHARES = frozenset({"Flatten", "Reshape", "Split", "Squeeze"})
 _SHARES_ONE = frozenset({"Concat", "Slice"})
-_KEEPS = frozenset({"Dropout"})  # changes nothing in TEST, though it is written in place
 _REFUSES = frozenset({"AbsVal", "Flatten", "Reorg", "Reshape", "Split"})
 """What Caffe aborts for in place (CHECK_NE of top and bottom)."""
 _READS_ON = frozenset(
@@ -34,6 +34,11 @@ def in_place_faults(graph: Graph, fused: Collection[int] = ()) -> list[Fault]:
     `fused`: indexes of the Eltwise layers that Intel Caffe computes inside a convolution, where nothing is set to 0."""
     found = [(node.index, said) for node in graph for said in _of_layer(graph, node) if node.index not in fused]
     return sorted([*found, *_overwritten(graph)])
+
+
+def _keeps(node: Node) -> bool:
+    """Whether the layer changes nothing in TEST, though it is written in place; py-faster-rcnn's Dropout may scale."""
+    return node.type == "Dropout" and node.layer.dropout_param.scale_train
 
 
 def _writes_in_place(node: Node) -> Blob | None:
@@ -96,7 +101,7 @@ def _overwritten(graph: Graph) -> Iterator[Fault]:
         for top in node.tops:
             if over is not None and top.name == over.name:
                 memory = values[over][0]
-                if node.type not in _KEEPS:
+                if not _keeps(node):
                     writes[memory].append(node)
                 values[top] = memory, len(writes[memory])
             elif node.bottoms and (node.type in _SHARES or (node.type in _SHARES_ONE and one_each)):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
+from distcalib.caffe.forks import FIRST
+
 TOKEN = re.compile(
     r"""(?P<space>\s+|\#[^\n]*)
       | (?P<string>"(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*')
@@ -67,7 +69,8 @@ def lint(text: str, message: Descriptor) -> list[Finding]:
     return _Linter(text).run(message)
 
 
-def _tokens(text: str) -> Iterator[Token]:
+def tokens(text: str) -> Iterator[Token]:
+    """The tokens of a prototxt, without white space and comments; one of kind END is the last."""
     line = 1
     for match in TOKEN.finditer(text):
         kind = match.lastgroup or "mark"
@@ -79,7 +82,7 @@ def _tokens(text: str) -> Iterator[Token]:
 
 class _Linter:
     def __init__(self, text: str) -> None:
-        self._tokens = list(_tokens(text))
+        self._tokens = list(tokens(text))
         self._at = 0
         self._findings: list[Finding] = []
 
@@ -270,7 +273,7 @@ def _advice(name: str, message: Descriptor) -> str:
     owners = [
         field.name
         for field in message.fields
-        if field.message_type is not None and name in field.message_type.fields_by_name
+        if field.number < FIRST and field.message_type is not None and name in field.message_type.fields_by_name
     ]
     if 1 <= len(owners) <= 4:
         return f"it belongs into {' or '.join(owners)} {{ }}"

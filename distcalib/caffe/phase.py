@@ -5,14 +5,19 @@ level of the command line in place of the file's, and the file's stages followed
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.forks import lower
+from distcalib.caffe.needed import LeftOut, needed
 from distcalib.caffe.upgrade import upgrade_inputs
 from distcalib.errors import FormatError, UnsupportedError
 
-TRAINED_BY = frozenset({"MultiBoxLoss", "RegionLoss"})
-"""The losses of SSD and of YOLO v2, which their test nets have too, and which make nothing that a test is about."""
+_TWO_TOPS = ("Accuracy", "SoftmaxWithLoss")
+"""Scores with a second top, the accuracy of each class or the probabilities: not made where nothing reads it."""
+_BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Pooling", "Python", "SpatialDropout"})
+"""The types, beside data layers, whose result depends on their phase: in training a BatchNorm has the statistics of its
+batch, a Dropout drops, a stochastic Pooling draws."""
 
 
 def test_net(
@@ -22,19 +27,18 @@ def test_net(
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
 
-    TRAINED_BY are left out, too, and Silence layers of their tops.
+    What a test does not need is left out, too (see needed.py), and types of forks get the names that are converted.
 
-    FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer says
-    `phase: TRAIN` outside a rule, because Caffe would keep it and run it as in training."""
+    FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer whose result
+    depends on its phase says `phase: TRAIN` outside a rule, because Caffe would run it as in training."""
     state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
     both = [layer.name for layer in net.layer if layer.include and layer.exclude]
     if both:
         raise FormatError(
             f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
         )
-    taking_part = [layer for layer in net.layer if _takes_part(layer, state)]
-    kept = [layer for layer in taking_part if layer.type not in TRAINED_BY]
-    training = [layer.name for layer in kept if layer.HasField("phase") and layer.phase == caffe_pb2.TRAIN]
+    kept, _ = needed([layer for layer in net.layer if _takes_part(layer, state)])
+    training = [layer.name for layer in kept if _trains(layer)]
     if training:
         raise UnsupportedError(
             f"net '{net.name}': layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would "
@@ -44,7 +48,11 @@ def test_net(
     result.CopyFrom(net)
     del result.layer[:]
     result.layer.extend(kept)
-    _silence_less(result, {top for layer in taking_part if layer.type in TRAINED_BY for top in layer.top})
+    read = {blob for layer in result.layer for blob in layer.bottom}
+    for layer in result.layer:
+        lower(layer)
+        if layer.type in _TWO_TOPS and len(layer.top) == 2 and layer.top[1] not in read:
+            del layer.top[1]
     result.state.CopyFrom(state)
     upgrade_inputs(result)
     for layer in result.layer:
@@ -56,21 +64,24 @@ def test_net(
 test_net.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
 
 
-def left_out(net: caffe_pb2.NetParameter) -> list[caffe_pb2.LayerParameter]:
+def left_out(net: caffe_pb2.NetParameter) -> list[LeftOut]:
     """The layers of `net`, all phases, that take part in TEST and that `test_net` leaves out all the same."""
-    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=0, stage=net.state.stage)
-    return [layer for layer in net.layer if layer.type in TRAINED_BY and _takes_part(layer, state)]
+    return needed(in_test(net))[1]
 
 
-def _silence_less(net: caffe_pb2.NetParameter, losses: Container[str]) -> None:
-    """Take out of Silence layers what TRAINED_BY would have made, and those that are left with nothing."""
-    for i in reversed(range(len(net.layer))):
-        layer = net.layer[i]
-        remaining = [blob for blob in layer.bottom if blob not in losses]
-        if layer.type == "Silence" and len(remaining) < len(layer.bottom):
-            layer.bottom[:] = remaining
-            if not remaining:
-                del net.layer[i]
+def in_test(net: caffe_pb2.NetParameter, stages: Sequence[str] = (), level: int = 0) -> list[caffe_pb2.LayerParameter]:
+    """The layers of `net` that take part in TEST, themselves and not copies."""
+    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
+    return [layer for layer in net.layer if _takes_part(layer, state)]
+
+
+def _trains(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether the layer says that it trains, and would compute something else then."""
+    if not layer.HasField("phase") or layer.phase != caffe_pb2.TRAIN:
+        return False
+    if layer.type == "BatchNorm" and layer.batch_norm_param.HasField("use_global_stats"):
+        return False
+    return layer.type in _BY_PHASE or not layer.bottom
 
 
 def _takes_part(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState) -> bool:

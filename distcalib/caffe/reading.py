@@ -21,8 +21,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.causes import one_cause
-from distcalib.caffe.lint import lint
+from distcalib.caffe.lint import Finding, lint
 from distcalib.caffe.paths import special
+from distcalib.caffe.unread import as_utf8, with_joined_signs, without_unneeded
 from distcalib.caffe.upgrade import upgrade_net
 from distcalib.errors import FormatError, told
 
@@ -51,6 +52,20 @@ def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     if not net.layer:
         raise FormatError(f"{where}: has no layers; give the prototxt of a net")
     return net
+
+
+def left_unread(path: str | os.PathLike[str]) -> list[str]:
+    """What `read_net` passes over in the text `path`: the unknown fields of layers that a test does without."""
+    content = read_file(path)
+    where = os.fspath(path)
+    if not is_text(content):
+        return []
+    text = with_joined_signs(_decode(content, where))
+    try:
+        _parse_strictly(text, caffe_pb2.NetParameter(), where)
+    except (text_format.ParseError, DeprecationWarning):
+        return [str(finding) for finding in _findings(text)]
+    return []
 
 
 def read_label_map(path: Path) -> dict[int, str]:
@@ -107,6 +122,10 @@ def _decode(content: bytes, where: str) -> str:
         raise FormatError(f"{where}: is a web page or XML, not a prototxt; download the file itself")
     try:
         return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        content = as_utf8(content)
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise FormatError(
@@ -115,21 +134,34 @@ def _decode(content: bytes, where: str) -> str:
 
 
 def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
+    text = with_joined_signs(text)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # Python's way to say that a string has a wrong escape
-            text_format.Parse(text, net)
-        _check_required(net, where)
+        _parse_strictly(text, net, where)
     except (text_format.ParseError, DeprecationWarning) as error:
         try:
-            found = lint(text, cast(Descriptor, net.DESCRIPTOR))
+            found = _findings(text)
+            loose, serious = without_unneeded(text, found)
         except RecursionError:
             raise FormatError(
                 f"{where}: has messages in messages, some hundred deep; no net has, so give another file"
             ) from None
-        cause = one_cause(text, found)
-        listed = [str(finding) for finding in found] or [_own_message(error)]
-        raise FormatError(f"{where}: {cause or _listed(listed)}") from None
+        if loose is None:
+            cause = one_cause(text, found)
+            listed = [str(finding) for finding in serious] or [_own_message(error)]
+            raise FormatError(f"{where}: {cause or _listed(listed)}") from None
+        net.CopyFrom(loose)
+        _check_required(net, where)
+
+
+def _parse_strictly(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # Python's way to say that a string has a wrong escape
+        text_format.Parse(text, net)
+    _check_required(net, where)
+
+
+def _findings(text: str) -> list[Finding]:
+    return lint(text, cast(Descriptor, caffe_pb2.NetParameter.DESCRIPTOR))
 
 
 def _own_message(error: Exception) -> str:

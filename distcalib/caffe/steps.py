@@ -95,12 +95,18 @@ def runs_on_mkldnn(layer: Layer) -> bool:
     }
     if layer.type not in params or _own_engine(layer) == "CAFFE":
         return False
-    if layer.type == "Pooling" and layer.pooling_param.pool == caffe_pb2.PoolingParameter.STOCHASTIC:
+    if layer.type == "Pooling" and _pools_its_own_way(layer):
         return False
     if layer.type == "LRN" and layer.lrn_param.norm_region != caffe_pb2.LRNParameter.ACROSS_CHANNELS:
         return False
     own = params[layer.type]
     return bool(own.engine != own.CAFFE)  # type: ignore[attr-defined]
+
+
+def _pools_its_own_way(layer: Layer) -> bool:
+    """Whether a Pooling reads FP32: Intel Caffe's MKLDNN has no AVE_EXC_PAD, and a mask lies on no grid."""
+    kinds = caffe_pb2.PoolingParameter
+    return layer.pooling_param.pool in (kinds.STOCHASTIC, kinds.AVE_EXC_PAD) or len(layer.top) > 1
 
 
 def _own_engine(layer: Layer) -> str:

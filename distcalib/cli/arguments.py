@@ -65,7 +65,7 @@ def model_of(args: argparse.Namespace) -> Path:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """What feeds Input layers."""
     parser.add_argument(
-        "--data", type=a_path, metavar="FILE", help="arrays of the Input layers: .npz by top, or a .npy"
+        "--data", type=a_path, metavar="FILE", help="arrays of Input and other data layers: .npz by top, or a .npy"
     )
 
 

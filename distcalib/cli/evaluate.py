@@ -88,6 +88,9 @@ def lines(result: Evaluation) -> list[str]:
         if name in result.loss_weights:
             weight = result.loss_weights[name]
             line += f" (* {weight:.6g} = {weight * score:.6g} loss)"
+        if name in result.segmentations:
+            told = result.segmentations[name]
+            line += f" (mean IoU; pixel accuracy {told['pixel_accuracy']:.6g}, mean recall {told['mean_recall']:.6g})"
         shown.append(line)
         aps = {label: f"{ap:.6g}" for label, ap in result.average_precisions.get(name, {}).items()}
         absent = result.classes_without_objects.get(name, ())

@@ -2,15 +2,19 @@
 
 import argparse
 import json
+import re
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from distcalib.cli.arguments import add_largest, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import add_data, add_largest, add_model, add_output, console_of, example, model_of
 from distcalib.cli.console import printable, say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
 from distcalib.run.inspection import Inspection, inspect
 
+_OF_LAYER = re.compile(r"(?P<file>[^:]+): layer '(?P<name>[^']*)' \((?P<type>\w+)\)(?P<rest>.*)", re.DOTALL)
+_MOST_NAMED = 3
 EXAMPLE = "distcalib inspect examples/digits/digits.prototxt -w examples/digits/digits.caffemodel"
 
 
@@ -24,6 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser, weights_required=False)
+    add_data(parser)
     add_largest(parser)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -31,7 +36,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print the listing; exit code 1 if the net cannot be run."""
-    found = inspect(model_of(args), args.weights)
+    found = inspect(model_of(args), args.weights, args.data)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
@@ -42,6 +47,25 @@ def run(args: argparse.Namespace) -> int:
 def shape_text(shape: tuple[int, ...]) -> str:
     """A shape as the listing shows it; `n` for a size that differs from iteration to iteration."""
     return "×".join("n" if size == VARIES else str(size) for size in shape)
+
+
+def grouped(sentences: Sequence[str]) -> list[str]:
+    """One sentence for all layers of a type that have the same fault, with their number and the first names."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for sentence in sentences:
+        match = _OF_LAYER.fullmatch(sentence)
+        key = (match["file"], match["type"], match["rest"]) if match else (sentence,)
+        groups.setdefault(key, []).append(match["name"] if match else "")
+    return [key[0] if len(key) == 1 else _of_layers(key, names) for key, names in groups.items()]
+
+
+def _of_layers(key: tuple[str, ...], names: Sequence[str]) -> str:
+    file, layer_type, rest = key
+    if len(names) == 1:
+        return f"{file}: layer '{names[0]}' ({layer_type}){rest}"
+    shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f"{file}: {len(names)} layers {shown}{more} ({layer_type}){rest}"
 
 
 def show(found: Inspection, console: Console) -> None:
@@ -57,7 +81,7 @@ def show(found: Inspection, console: Console) -> None:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         say(console, line)
     said = {"note": found.notes, "in Intel Caffe": found.warnings, "cannot be run": found.problems}
-    for line in (f"{kind}: {sentence}" for kind, sentences in said.items() for sentence in sentences):
+    for line in (f"{kind}: {sentence}" for kind, sentences in said.items() for sentence in grouped(sentences)):
         say(console, line)
     summary = f"{len(found.layers)} layers, {len(found.quantizable)} quantizable, {len(found.int8_layers)} INT8"
     if found.problems:

@@ -3,6 +3,7 @@
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
+from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
 from distcalib.data.keeping import Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut
@@ -31,12 +32,15 @@ __all__ = [
     "Shipped",
     "Source",
     "Watched",
+    "array_shapes",
     "data_identity",
+    "feed",
     "files_of",
     "mean_of",
     "find_missing",
     "load_arrays",
     "look_at_objects",
+    "makes_data",
     "open_source",
     "random_parts",
     "watch",

@@ -28,9 +28,9 @@ DATA_TYPES = frozenset({"AnnotatedData", "Data", "DummyData", "HDF5Data", "Image
 
 REFUSED_DATA: dict[str, str] = {
     "BoxData": "makes labels that EvalDetection of Intel Caffe 1.1.6 does not read; use AnnotatedData as its nets do",
-    "MemoryData": "gets its data from the program that runs the net; use an Input layer and give its arrays in a .npz",
-    "VideoData": "reads a camera or a video; write the frames to files and use an ImageData layer",
-    "WindowData": "cuts windows at random for training; write the windows to files and use an ImageData layer",
+    "MemoryData": "gets its data from the program that runs the net; give arrays of its tops with --data FILE.npz",
+    "VideoData": "reads a camera or a video; write the frames to files and use an ImageData layer, or give --data",
+    "WindowData": "cuts windows at random; write them to files and use an ImageData layer, or give --data",
 }
 """Known data layer types that are refused: what is, and what would do."""
 

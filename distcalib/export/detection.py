@@ -19,6 +19,7 @@ from distcalib.caffe.graph import Blob, Graph
 from distcalib.errors import UnsupportedError
 from distcalib.export.folding import folded
 from distcalib.layers.shapes import reshape, shape_of
+from distcalib.metrics import YOLO_V3
 
 _CODES = {
     PriorBoxParameter.CORNER: "caffe.PriorBoxParameter.CORNER",
@@ -27,19 +28,18 @@ _CODES = {
 
 
 def refuse_detection(graph: Graph, wanted: Sequence[Blob], where: str) -> None:
-    """Raise UnsupportedError naming every DetectionOutput of `wanted` that a file cannot hold as it is."""
+    """Raise UnsupportedError naming every layer of detections in `wanted` that a file cannot hold as it is."""
     layers = [graph.producer[blob].layer for blob in wanted]
-    said = [
-        f"{where}: layer '{layer.name}' ({layer.type}): {reason}"
-        for layer in layers
-        if layer.type == "DetectionOutput"
-        for reason in _reasons(layer)
-    ]
+    said = [f"{where}: layer '{layer.name}' ({layer.type}): {reason}" for layer in layers for reason in _reasons(layer)]
     if said:
         raise UnsupportedError("; ".join(said) + "; export its inputs with --outputs, and take the boxes yourself")
 
 
 def _reasons(layer: LayerParameter) -> list[str]:
+    if layer.type == YOLO_V3:
+        return ["no operator of an exported file makes its boxes"]
+    if layer.type != "DetectionOutput":
+        return []
     p = layer.detection_output_param
     found = []
     if p.nms_param.eta != 1.0:

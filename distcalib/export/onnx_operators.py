@@ -14,6 +14,7 @@ from openvino import Node, Output
 from distcalib.errors import UnsupportedError
 from distcalib.export.folding import folded
 from distcalib.export.onnx_detection import detection_output, non_max_suppression
+from distcalib.export.onnx_forks import masked_pool, mvn, scatter
 from distcalib.export.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
 from distcalib.export.onnx_writer import Stored, Writer, onnx_type
 
@@ -47,11 +48,13 @@ def _moved(writer: Writer, node: Node, data: int, kind: str, rest: list[str], n:
     name = node.get_friendly_name()
     if len(found) == len(stored) and len({one.zero_point for one in found}) == 1:
         made = writer.emit(kind, [*(one.name for one in found), *rest], f"{name}/q", n, **attributes)
-        for output, tensor in zip(node.outputs(), made, strict=True):
+        for output, tensor in zip(node.outputs()[:n], made, strict=True):
             writer.put_stored(output, Stored(tensor, found[0].zero_point))
         return
     inputs = [writer.value(source) for source in node.input_values()[:data]]
-    for output, tensor in zip(node.outputs(), writer.emit(kind, [*inputs, *rest], name, n, **attributes), strict=True):
+    for output, tensor in zip(
+        node.outputs()[:n], writer.emit(kind, [*inputs, *rest], name, n, **attributes), strict=True
+    ):
         writer.put(output, tensor)
 
 
@@ -173,6 +176,9 @@ def _pool(writer: Writer, node: Node) -> None:
     """Windows as they are: Caffe's rounding up is explicit padding in OpenVINO already."""
     a = node.get_attributes()
     kernel, strides, pads = list(a["kernel"]), list(a["strides"]), [*a["pads_begin"], *a["pads_end"]]
+    if node.get_type_name() == "MaxPool" and node.get_output_size() == 2 and node.output(1).get_target_inputs():
+        masked_pool(writer, node, pads, kernel, strides)
+        return
     if node.get_type_name() == "MaxPool":
         _moved(writer, node, 1, "MaxPool", [], pads=pads, kernel_shape=kernel, strides=strides)
         return
@@ -215,7 +221,8 @@ def _interpolate(writer: Writer, node: Node) -> None:
     name, x = node.get_friendly_name(), writer.value(node.input_value(0))
     kept = writer.one("Shape", [x], f"{name}/kept", start=0, end=2)
     sizes = writer.one("Concat", [kept, writer.integers(_ints(node.input_value(1)))], f"{name}/sizes", axis=0)
-    made = writer.one("Resize", [x, "", "", sizes], name, mode="linear", coordinate_transformation_mode="half_pixel")
+    where = str(node.get_attributes()["coordinate_transformation_mode"]).lower()
+    made = writer.one("Resize", [x, "", "", sizes], name, mode="linear", coordinate_transformation_mode=where)
     writer.put(node.output(0), made)
 
 
@@ -335,6 +342,7 @@ TABLE: dict[str, Translate] = {
     "LRN": _lrn,
     "Less": _plain("Less"),
     "Log": _plain("Log"),
+    "MVN": mvn,
     "MatMul": _matmul,
     "MaxPool": _pool,
     "Maximum": _plain("Max"),
@@ -352,6 +360,7 @@ TABLE: dict[str, Translate] = {
     "Reshape": _reshape,
     "Result": _nothing,
     "Round": _round,
+    "ScatterElementsUpdate": scatter,
     "Select": _plain("Where"),
     "Sigmoid": _plain("Sigmoid"),
     "ShapeOf": _plain("Shape"),

@@ -74,6 +74,29 @@ def swish(layer: Layer, x: Output) -> Output:
     return ops.swish(x, constant(layer.param("swish_param").beta)).output(0)
 
 
+@converts("ReLU6")
+def relu6(layer: Layer, x: Output) -> Output:
+    """The least of 6 and max(x, 0) + negative_slope·min(x, 0), of relu6_param (eric612/MobileNet-YOLO)."""
+    slope = layer.param("relu6_param").negative_slope
+    y = ops.relu(x) if slope == 0.0 else ops.prelu(x, constant(np.array([slope], np.float32)))
+    return ops.minimum(y, constant(6.0)).output(0)
+
+
+@converts("Clip")
+def clip(layer: Layer, x: Output) -> Output:
+    """The nearest of the values from `min` to `max`, of which both must be given (BVLC, clip_layer.cpp)."""
+    p = layer.param("clip_param")
+    layer.require(p.HasField("min") and p.HasField("max"), "clip_param lacks min or max; give both")
+    return ops.maximum(constant(p.min), ops.minimum(x, constant(p.max))).output(0)
+
+
+@converts("HardSwish")
+def hard_swish(layer: Layer, x: Output) -> Output:
+    """The product of x and min(max(x + 3, 0), 6)/6: MobileNet v3's, which the forks that have the layer share."""
+    gate = ops.minimum(ops.maximum(ops.add(x, constant(3.0)), constant(0.0)), constant(6.0))
+    return ops.divide(ops.multiply(x, gate), constant(6.0)).output(0)
+
+
 @converts("Threshold")
 def threshold(layer: Layer, x: Output) -> Output:
     """1 where x is above the threshold, 0 elsewhere."""

@@ -24,6 +24,7 @@ def argmax(layer: Layer, x: Output) -> Output:
     """
     p = layer.param("argmax_param")
     shape = shape_of(x)
+    layer.require(len(shape) > 0, "its input is a scalar; at least one axis (N) is needed")
     if p.HasField("axis"):
         axis = canonical_axis(layer, p.axis, len(shape))
         indices, values = _top(layer, x, axis, p.top_k)

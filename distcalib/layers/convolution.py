@@ -35,6 +35,7 @@ def convolve(layer: Layer, x: Output, weight: Output) -> Output:
     A grouped W must come as (group, M/group, C/group, KH, KW).
     """
     geometry = kernel_geometry(layer)
-    strides, pads, dilations = list(geometry.stride), list(geometry.pad), list(geometry.dilation)
+    strides, dilations = list(geometry.stride), list(geometry.dilation)
+    begins, ends = list(geometry.pad), list(geometry.pad_end)
     make = ops.convolution if layer.proto.convolution_param.group == 1 else ops.group_convolution
-    return make(x, weight, strides, pads, pads, dilations).output(0)
+    return make(x, weight, strides, begins, ends, dilations).output(0)

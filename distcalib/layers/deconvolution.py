@@ -27,6 +27,7 @@ def deconvolution(layer: Layer, x: Output) -> Output:
     layer.require(n_out % group == 0, f"group={group} does not divide num_output={n_out}")
     layer.require(not p.relu, "relu inside a Deconvolution is not converted; a ReLU layer behind it is")
     geometry = kernel_geometry(layer)
+    layer.require(geometry.end is None, "pad_l, pad_r, pad_t and pad_b are not converted here; pad is")
     size = geometry.deconv_size((shape[2], shape[3]))
     layer.require(min(size) > 0, f"its output would be {size[0]}x{size[1]}; lower pad")
     layer.expect_blobs(1 + p.bias_term)

@@ -1,4 +1,4 @@
-"""Eltwise: sum, product or maximum of two or more bottoms of one shape."""
+"""Eltwise: sum, product or maximum of two or more bottoms of one shape; Axpy: a sum with one factor a channel; Mul."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from openvino import Output
 
 from distcalib.caffe.caffe_pb2 import EltwiseParameter
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import constant, shape_of
+from distcalib.layers.shapes import constant, reshape, shape_of
 
 
 @converts("Eltwise", bottoms=(2, None))
@@ -29,3 +29,30 @@ def eltwise(layer: Layer, *inputs: Output) -> Output:
             terms[i] = ops.multiply(terms[i], constant(coeff)).output(0)
     operation = ops.add if is_sum else ops.multiply if p.operation == EltwiseParameter.PROD else ops.maximum
     return reduce(lambda a, b: operation(a, b).output(0), terms)
+
+
+@converts("Axpy", bottoms=(3, 3))
+def axpy(layer: Layer, scale: Output, x: Output, y: Output) -> Output:
+    """scale·x + y:  scale (N, C) or (N, C, 1, 1), x and y (N, C, H, W) (axpy_layer.cpp of Intel Caffe, from SENet)."""
+    factors, shape = shape_of(scale), shape_of(x)
+    layer.require(len(shape) >= 2, f"its second bottom has {len(shape)} axes; at least 2 (N, C) are needed")
+    layer.require(shape_of(y) == shape, f"its bottoms x and y have shapes {shape} and {shape_of(y)}; they must be one")
+    fits = factors[:2] == shape[:2] and all(n == 1 for n in factors[2:])
+    layer.require(fits, f"its first bottom has shape {factors}; {shape[:2]}, with axes of 1 behind it, is needed")
+    one_each = reshape(scale, (*shape[:2], *[1] * (len(shape) - 2)))
+    return ops.add(ops.multiply(one_each, x), y).output(0)
+
+
+@converts("Mul", bottoms=(1, 2))
+def mul(layer: Layer, x: Output, factor: Output | None = None) -> Output:
+    """The product of two bottoms that broadcast as NumPy's arrays do; of one, with a blob of the shape mul_shape.
+
+    Source: synopsys-caffe, mul_layer.cpp.
+    """
+    if factor is None:
+        layer.expect_blobs(1)
+        factor = constant(layer.blob(0, tuple(int(n) for n in layer.param("mul_param").mul_shape)))
+    shapes = shape_of(x), shape_of(factor)
+    fits = all(a == b or 1 in (a, b) for a, b in zip(reversed(shapes[0]), reversed(shapes[1]), strict=False))
+    layer.require(fits, f"its factors have shapes {shapes[0]} and {shapes[1]}; sizes must be equal, or one of them 1")
+    return ops.multiply(x, factor).output(0)

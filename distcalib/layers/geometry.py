@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distcalib.layers.registry import Layer
@@ -18,10 +18,18 @@ class Geometry:
     stride: Pair
     pad: Pair
     dilation: Pair
+    end: Pair | None = None
+    """The padding behind, where that is another: pad_b and pad_r."""
+
+    @property
+    def pad_end(self) -> Pair:
+        """The padding below and on the right; `pad` is that above and on the left."""
+        return self.pad if self.end is None else self.end
 
     def conv_size(self, size: Pair) -> Pair:
-        """Spatial size that a convolution gives: floor((n + 2·pad - extent) / stride) + 1 (conv_layer.cpp)."""
-        h, w = ((size[i] + 2 * self.pad[i] - self._extent(i)) // self.stride[i] + 1 for i in (0, 1))
+        """Spatial size that a convolution gives: floor((n + pad + pad_end - extent) / stride) + 1 (conv_layer.cpp)."""
+        pads = [self.pad[i] + self.pad_end[i] for i in (0, 1)]
+        h, w = ((size[i] + pads[i] - self._extent(i)) // self.stride[i] + 1 for i in (0, 1))
         return h, w
 
     def deconv_size(self, size: Pair) -> Pair:
@@ -45,11 +53,27 @@ def kernel_geometry(layer: Layer) -> Geometry:
         kernel=_pair(layer, p, "kernel_size", "kernel", None),
         stride=_pair(layer, p, "stride", "stride", 1),
         pad=_pair(layer, p, "pad", "pad", 0),
-        dilation=_repeated(layer, "dilation", p.dilation, 1),
+        dilation=_pair(layer, p, "dilation", "dilation", 1),
     )
+    sides = pads_by_side(layer, p, any(geometry.pad))
+    if sides is not None:
+        geometry = replace(geometry, pad=sides[0], end=sides[1])
     for what in ("kernel", "stride", "dilation"):
         layer.require(min(getattr(geometry, what)) > 0, f"{what} is {getattr(geometry, what)}; it must be above zero")
     return geometry
+
+
+def pads_by_side(layer: Layer, p: Any, padded: bool) -> tuple[Pair, Pair] | None:
+    """The pads (above, on the left) and (below, on the right) of a convolution_param or pooling_param; None without.
+
+    They are Synopsys Caffe's, which does not let them stand beside another pad.
+    """
+    before, behind = (p.pad_t, p.pad_l), (p.pad_b, p.pad_r)
+    layer.require(p.pad_type == 0, f"pad_type={p.pad_type} is not converted; pad_l, pad_r, pad_t and pad_b are")
+    if not (any(before) or any(behind)):
+        return None
+    layer.require(not padded, "pad and pad_l, pad_r, pad_t, pad_b are both given; keep one kind")
+    return before, behind
 
 
 def _pair(layer: Layer, p: Any, name: str, stem: str, default: int | None) -> Pair:

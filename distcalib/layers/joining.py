@@ -14,7 +14,7 @@ import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import canonical_axis, integers, reshape, shape_of
+from distcalib.layers.shapes import canonical_axis, constant, integers, reshape, shape_of
 
 
 @converts("Concat", bottoms=(1, None))
@@ -98,8 +98,15 @@ def crop(layer: Layer, x: Output, like: Output) -> Output:
 
 @converts("Dropout", "SpatialDropout")
 def dropout(layer: Layer, x: Output) -> Output:
-    """The bottom itself: Caffe scales while training, so that nothing remains to do in TEST."""
-    return x
+    """The bottom itself: Caffe scales while training, so that nothing remains to do in TEST.
+
+    With `scale_train: false` training does not scale, and TEST multiplies by 1 - dropout_ratio (rbgirshick's fork,
+    dropout_layer.cpp).
+    """
+    p = layer.param("dropout_param")
+    if layer.type != "Dropout" or p.scale_train:
+        return x
+    return ops.multiply(x, constant(1.0 - p.dropout_ratio)).output(0)
 
 
 @converts("Silence", bottoms=(1, None), tops=(0, 0))

@@ -10,6 +10,7 @@ row and column are multiplied by a constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from openvino import Output
 
 from distcalib.caffe.caffe_pb2 import PoolingParameter
 from distcalib.layers.blobs import FloatArray
-from distcalib.layers.geometry import Pair
+from distcalib.layers.geometry import Pair, pads_by_side
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, shape_of
 
@@ -33,6 +34,7 @@ class Window:
     kernel: int
     stride: int
     pad: int
+    pad_end: int
     n_out: int
 
     @property
@@ -43,18 +45,23 @@ class Window:
     @property
     def overhangs(self) -> bool:
         """Whether the last window reaches beyond the padding, because the size was rounded up."""
-        return self.end > self.pad
+        return self.end > self.pad_end
 
     def divisors(self) -> FloatArray:
         """What BVLC divides each window's sum by (n_out,): its length after clipping at size + pad."""
         starts = np.arange(self.n_out) * self.stride - self.pad
-        ends = np.minimum(starts + self.kernel, self.size + self.pad)
+        ends = np.minimum(starts + self.kernel, self.size + self.pad_end)
         return np.asarray(ends - starts, np.float32)
 
 
-@converts("Pooling")
-def pooling(layer: Layer, x: Output) -> Output:
-    """From x (N, C, H, W) to (N, C, H', W'); the mask of MAX, a second top, is refused."""
+@converts("Pooling", tops=(1, 2))
+def pooling(layer: Layer, x: Output) -> Sequence[Output]:
+    """From x (N, C, H, W) to (N, C, H', W').
+
+    A second top of MAX is the mask, of the same shape: the place y·W + x of each maximum in its map, the first of
+    equals.  AVE_EXC_PAD, of Synopsys Caffe, divides by the real pixels.  H' is rounded up, or down with round_mode
+    FLOOR (BVLC) or `ceil_mode: false`, its name in other forks.
+    """
     p = layer.param("pooling_param")
     shape = shape_of(x)
     layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
@@ -67,19 +74,27 @@ def pooling(layer: Layer, x: Output) -> Output:
     begins, ends = [w.pad for w in windows], [w.end for w in windows]
     kernel = [w.kernel for w in windows]
     if p.pool == PoolingParameter.MAX:
-        return ops1.max_pool(x, strides, begins, ends, kernel).output(0)
+        if len(layer.tops) == 1:
+            return [ops1.max_pool(x, strides, begins, ends, kernel).output(0)]
+        both = ops.max_pool(x, strides, [1, 1], begins, ends, kernel, index_element_type="i32", axis=2)
+        return [both.output(0), ops.convert(both.output(1), "f32").output(0)]
+    layer.require(len(layer.tops) == 1, "has two tops; only MAX has a mask")
+    if p.pool == PoolingParameter.AVE_EXC_PAD:
+        return [ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=True).output(0)]
     is_bvlc = _runs_bvlc(layer)
-    padded = any(w.pad for w in windows)
+    padded = any(w.pad or w.pad_end for w in windows)
     includes = padded if is_bvlc else p.avg_include_pad and (padded or 1 in kernel)
     y = ops.avg_pool(x, strides, begins, ends, kernel, exclude_pad=not includes).output(0)
     if not (is_bvlc and includes and any(w.overhangs for w in windows)):
-        return y
+        return [y]
     rows, columns = (w.kernel / w.divisors() for w in windows)
-    return ops.multiply(y, constant(np.outer(rows, columns).astype(np.float32)[None, None])).output(0)
+    return [ops.multiply(y, constant(np.outer(rows, columns).astype(np.float32)[None, None])).output(0)]
 
 
 def _runs_bvlc(layer: Layer) -> bool:
-    """Whether the layer asks for Caffe's own loops; by default Intel Caffe runs MKL-DNN."""
+    """Whether the layer asks for Caffe's own loops, as pads by side do; by default Intel Caffe runs MKL-DNN."""
+    if any(getattr(layer.proto.pooling_param, name) for name in ("pad_l", "pad_r", "pad_t", "pad_b")):
+        return True
     engine = layer.proto.pooling_param.engine
     if engine == PoolingParameter.DEFAULT:
         return str(layer.proto.engine).split(":")[0] == "CAFFE"
@@ -89,13 +104,16 @@ def _runs_bvlc(layer: Layer) -> bool:
 def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
     """The windows along H and W (pooling_layer.cpp; of Intel Caffe, which also clips for a kernel of 1)."""
     kernel, stride, pad = _spatial(layer, p, size)
-    clips = any(pad) or 1 in kernel
+    begins, ends = pads_by_side(layer, p, any(pad)) or (pad, pad)
+    clips, floors = any(begins) or any(ends) or 1 in kernel, _rounds_down(layer, p)
     made = []
-    for n, k, s, d in zip(size, kernel, stride, pad, strict=True):
+    for n, k, s, d, e in zip(size, kernel, stride, begins, ends, strict=True):
+        room = n + d + e - k
+        n_out = room // s + 1 if floors else -(room // -s) + 1
         layer.require(
-            n + 2 * d >= k, f"its kernel of {k} is larger than the input of {n} with pad {d}; shrink the kernel"
+            n_out > 0,
+            f"its kernel of {k} with stride {s} leaves nothing of the input of {n} with pad {d}; shrink the kernel",
         )
-        n_out = -((n + 2 * d - k) // -s) + 1
         if clips and (n_out - 1) * s >= n + d:
             n_out -= 1
         layer.require(
@@ -103,8 +121,16 @@ def _windows(layer: Layer, p: Any, size: Pair) -> tuple[Window, Window]:
             f"stride {s} with kernel {k} puts a last window outside the input of {n}, where Caffe has no value; "
             f"choose a stride of at most the kernel",
         )
-        made.append(Window(n, k, s, d, n_out))
+        made.append(Window(n, k, s, d, e, n_out))
     return made[0], made[1]
+
+
+def _rounds_down(layer: Layer, p: Any) -> bool:
+    """Whether sizes are rounded down."""
+    layer.require(
+        not (p.HasField("ceil_mode") and p.HasField("round_mode")), "ceil_mode and round_mode are both given; keep one"
+    )
+    return p.round_mode == PoolingParameter.FLOOR or not p.ceil_mode
 
 
 def _spatial(layer: Layer, p: Any, size: Pair) -> tuple[Pair, Pair, Pair]:

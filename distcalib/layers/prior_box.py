@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from openvino import Output
 
+from distcalib.layers.blobs import FloatArray
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, shape_of
 
@@ -25,6 +26,30 @@ def prior_box(layer: Layer, features: Output, image: Output) -> Output:
     """
     p = layer.param("prior_box_param")
     _require_sizes(layer, p)
+    layer.require(not (p.width or p.height), "width and height are those of a PriorBoxClustered; take them out")
+    return _boxes(layer, features, image, np.array(list(_extents(p)), np.float32))
+
+
+@converts("PriorBoxClustered", bottoms=(2, 2))
+def prior_box_clustered(layer: Layer, features: Output, image: Output) -> Output:
+    """A box of each `width` with its `height`, in pixels, at each place; else a PriorBox, without its sizes.
+
+    Source: OpenVINO's operator of this name, which the Caffe of Open Model Zoo's training has too; corners, offset,
+    step, clip and variance are those of a PriorBox.
+    """
+    p = layer.param("prior_box_param")
+    layer.require(
+        len(p.width) == len(p.height) > 0 and min(*p.width, *p.height) > 0.0,
+        f"{len(p.width)} width and {len(p.height)} height; give as many of each, all above zero",
+    )
+    _require_variance(layer, p)
+    extents = np.stack([np.array(list(p.width), np.float32), np.array(list(p.height), np.float32)], axis=1)
+    return _boxes(layer, features, image, extents)
+
+
+def _boxes(layer: Layer, features: Output, image: Output, extents: FloatArray) -> Output:
+    """Boxes of `extents` (P, 2), width and height in pixels, at each place, and their variances."""
+    p = layer.param("prior_box_param")
     shapes = shape_of(features), shape_of(image)
     layer.require(all(len(shape) == 4 for shape in shapes), f"its bottoms have shapes {shapes}; 4 axes are converted")
     (rows, columns), (height, width) = shapes[0][2:], shapes[1][2:]
@@ -33,7 +58,6 @@ def prior_box(layer: Layer, features: Output, image: Output) -> Output:
     offset = np.float32(p.offset)
     center_x = (np.arange(columns, dtype=np.float32) + offset) * np.float32(step_w)
     center_y = (np.arange(rows, dtype=np.float32) + offset) * np.float32(step_h)
-    extents = np.array(list(_extents(p)), np.float32)  # (P, 2): width, height
     centers = np.stack(np.broadcast_arrays(center_x[None, :], center_y[:, None]), axis=-1).astype(np.float64)
     half = extents.astype(np.float64) / 2.0
     size = np.array([size_w, size_h], np.float64)
@@ -99,6 +123,10 @@ def _require_sizes(layer: Layer, p: Any) -> None:
         f"max_size {list(p.max_size)} for min_size {list(p.min_size)}; give none, or a larger one for each",
     )
     layer.require(all(ratio > 0.0 for ratio in p.aspect_ratio), f"aspect_ratio {list(p.aspect_ratio)}; must be above 0")
+    _require_variance(layer, p)
+
+
+def _require_variance(layer: Layer, p: Any) -> None:
     layer.require(
         len(p.variance) in (0, 1, 4) and all(v > 0.0 for v in p.variance),
         f"variance {[round(v, 6) for v in p.variance]}; give one or four above zero",

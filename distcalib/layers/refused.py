@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
-from distcalib.data import REFUSED_DATA
+from distcalib.caffe.needed import KNOWN_CODE
+from distcalib.data import DATA_TYPES, REFUSED_DATA, makes_data
 
-_LATER = "is not converted yet"
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _PROPOSAL = (
     "is of other forks, each with parameters of its own; write it as Intel Caffe 1.1.6's models do, "
@@ -27,11 +27,11 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Proposal": _PROPOSAL,
         "SimplerNMS": _PROPOSAL,
         "BoxAnnotatorOHEM": _TRAINING,
-        "SmoothL1Loss": _LOSS,
+        "HardMining": _TRAINING,
+        "Smooth_L1": _LOSS,
         "SmoothL1LossOHEM": _LOSS,
         "SoftmaxWithLossOHEM": _LOSS,
         # losses without a score of their own
-        "ContrastiveLoss": _LOSS,
         "InfogainLoss": _LOSS,
         # recurrent
         "LSTM": _SEQUENCE,
@@ -41,11 +41,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "ContinuationIndicator": _SEQUENCE,
         # operators
         "BatchReindex": "picks records by value, so its output has no fixed shape",
-        "Embed": _LATER,
         "Filter": "picks records by value, so its output has no fixed shape",
         "Im2col": "exposes an intermediate of Convolution; use Convolution",
-        "Parameter": "learns a blob without an input; it is not converted",
-        "SPP": _LATER,
         # code, outputs, multi-node training
         "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",
         "MnActivation": _TRAINING,
@@ -58,8 +55,15 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     }
 )
 
-KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
-"""Module and class of the Python layers that are converted: see proposal.py."""
+
+def refused_source(layer: LayerParameter) -> str | None:
+    """Why a layer that makes data in a way of its own is not opened; None if it is none."""
+    if not makes_data(layer) or layer.type in DATA_TYPES or layer.type in REFUSED:
+        return None
+    p = layer.python_param
+    code = f" ({p.module}.{p.layer})" if layer.type == "Python" else ""
+    tops = ", ".join(map(repr, layer.top))
+    return f"makes data in a way of its own{code}; give arrays of its tops ({tops}) with --data FILE.npz"
 
 
 def refused_code(layer: LayerParameter) -> str | None:

@@ -19,7 +19,7 @@ from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.data import DATA_TYPES
 from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers.blobs import ROLES, Blobs, FloatArray
-from distcalib.layers.refused import REFUSED, refused_code
+from distcalib.layers.refused import REFUSED, refused_code, refused_source
 
 __all__ = [
     "CONVERTED",
@@ -162,7 +162,8 @@ def _meant(layer_type: str) -> str:
 
 def layer_refusal(layer: LayerParameter) -> str | None:
     """Why this layer is not converted, whatever its shapes; None if it may be."""
-    return refusal(layer.type) or refused_code(layer)
+    reason = refusal(layer.type) or refused_code(layer)
+    return None if reason is None else refused_source(layer) or reason
 
 
 def converter(layer_type: str) -> Converter:

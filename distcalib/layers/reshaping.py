@@ -90,6 +90,31 @@ def reorg(layer: Layer, x: Output) -> Output:
     return reshape(pixels.output(0), (n, c * s**2, h // s, w // s))
 
 
+@converts("ShuffleChannel")
+def shuffle_channel(layer: Layer, x: Output) -> Output:
+    """Channel j of group i of G becomes channel i of group j:  x (N, C, ...), C = G·k -> the same shape.
+
+    Source: farmingyard/ShuffleNet, shuffle_channel_layer.cpp.
+    """
+    group = layer.param("shuffle_channel_param").group
+    shape = shape_of(x)
+    layer.require(len(shape) >= 2, f"its input has {len(shape)} axes; at least 2 (N, C) are needed")
+    layer.require(group > 0 and shape[1] % group == 0, f"group={group} does not divide its {shape[1]} channels")
+    parted = reshape(x, (shape[0], group, shape[1] // group, prod(shape[2:])))
+    return reshape(ops.transpose(parted, integers([0, 2, 1, 3])).output(0), shape)
+
+
+@converts("Squeeze")
+def squeeze(layer: Layer, x: Output) -> Output:
+    """The axes of size 1 that squeeze_param names as `axis` or `dim` fall away; all of size 1, if it names none."""
+    p = layer.param("squeeze_param")
+    shape = shape_of(x)
+    axes = [canonical_axis(layer, axis, len(shape)) for axis in (*p.axis, *p.dim)]
+    wrong = [axis for axis in axes if shape[axis] != 1]
+    layer.require(not wrong, f"axis {', '.join(map(str, wrong))} of {shape} is not of size 1; only such can fall away")
+    return reshape(x, [n for i, n in enumerate(shape) if n != 1 or (axes and i not in axes)])
+
+
 @converts("Tile")
 def tile(layer: Layer, x: Output) -> Output:
     """The input `tiles` times one after the other along `axis`."""

@@ -6,11 +6,14 @@ agree with Caffe's to the last bit of what is compared (tests/layers/test_rois.p
 
 from __future__ import annotations
 
+from math import prod
+
+import numpy as np
 import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import shape_of
+from distcalib.layers.shapes import constant, integers, reshape, shape_of
 
 
 @converts("ROIPooling", bottoms=(2, 2))
@@ -18,15 +21,19 @@ def roi_pooling(layer: Layer, x: Output, rois: Output) -> Output:
     """The largest value of each bin:  x (N, C, H, W), rois (R, 5) -> (R, C, pooled_h, pooled_w).
 
     A row of rois is (index in the batch, x1, y1, x2, y2), corners of pixels of the image included; times spatial_scale
-    they are rounded half away from zero.  A bin that lies outside of the map is 0 (roi_pooling_layer.cpp).
+    they are rounded half away from zero.  A bin that lies outside of the map is 0 (roi_pooling_layer.cpp).  With
+    pad_ratio, a box grows by that part of its sides on each side first (zhaoweicai/cascade-rcnn).
     """
     p = layer.param("roi_pooling_param")
-    _require_maps_and_rois(layer, x, rois)
+    rois = _boxes(layer, x, rois)
     layer.require(not p.pooled_size, "pooled_size is not converted; pooled_h and pooled_w are")
     layer.require(
         p.pooled_h > 0 and p.pooled_w > 0, f"pooled_h={p.pooled_h}, pooled_w={p.pooled_w}; both must be above zero"
     )
     layer.require(p.spatial_scale > 0.0, f"spatial_scale={p.spatial_scale:g}; it must be above zero")
+    layer.require(p.pad_ratio >= 0.0, f"pad_ratio={p.pad_ratio:g}; it must not be below zero")
+    if p.pad_ratio:
+        rois = _widened(rois, p.pad_ratio)
     return ops.roi_pooling(x, rois, [p.pooled_h, p.pooled_w], p.spatial_scale, "max").output(0)
 
 
@@ -39,7 +46,7 @@ def psroi_pooling(layer: Layer, x: Output, rois: Output) -> Output:
     (psroi_pooling_layer.cpp).
     """
     p = layer.param("psroi_pooling_param")
-    _require_maps_and_rois(layer, x, rois)
+    rois = _boxes(layer, x, rois)
     layer.require(
         p.output_dim > 0 and p.group_size > 0,
         f"output_dim={p.output_dim}, group_size={p.group_size}; both must be above zero",
@@ -54,10 +61,19 @@ def psroi_pooling(layer: Layer, x: Output, rois: Output) -> Output:
     return ops.psroi_pooling(x, rois, p.output_dim, p.group_size, p.spatial_scale, 1, 1, "average").output(0)
 
 
-def _require_maps_and_rois(layer: Layer, x: Output, rois: Output) -> None:
+def _boxes(layer: Layer, x: Output, rois: Output) -> Output:
+    """The rois as (R, 5); they may have further axes of size 1, as blobs of the time before N-D have."""
     maps, boxes = shape_of(x), shape_of(rois)
     layer.require(len(maps) == 4, f"its first input has {len(maps)} axes; 4 (N, C, H, W) are converted")
     layer.require(
-        len(boxes) == 2 and boxes[1] == 5,
+        len(boxes) >= 2 and prod(boxes[1:]) == 5,
         f"its second input has shape {boxes}; (R, 5), an index in the batch and a box each, is converted",
     )
+    return reshape(rois, (boxes[0], 5))
+
+
+def _widened(rois: Output, ratio: float) -> Output:
+    """Each box larger by `ratio` times its sides, corners included, on each side."""
+    index, low, high = ops.variadic_split(rois, ops.constant(np.int64(1)), integers([1, 2, 2])).outputs()
+    margin = ops.multiply(ops.add(ops.subtract(high, low), constant(1.0)), constant(ratio))
+    return ops.concat([index, ops.subtract(low, margin), ops.add(high, margin)], 1).output(0)

@@ -1,6 +1,6 @@
 """Scores of a net: Caffe's accuracy and loss layers, and mAP, as exact partial results that merge.  NumPy only."""
 
-from distcalib.metrics.choice import choose_score, is_map, lower_is_better
+from distcalib.metrics.choice import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
@@ -11,6 +11,7 @@ from distcalib.metrics.host_layers import (
     LOSS_TYPES,
     MAP_TYPES,
     SCORE_TYPES,
+    SECOND_TOPS,
     YOLO_DETECTION,
     check_layer,
     check_shapes,
@@ -19,18 +20,25 @@ from distcalib.metrics.host_layers import (
     score_layer,
 )
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
+from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
+from distcalib.metrics.yolo_v3 import YOLO_V3
 
 __all__ = [
     "AP_VERSIONS",
     "DEFAULT_AP",
     "DETECTION",
+    "Confusion",
+    "SEGMENTATION",
+    "confusions_of",
     "HOST_TYPES",
     "LEAST_SCORE",
     "LOSS_TYPES",
     "MAP_TYPES",
     "N_ANCHORS",
     "SCORE_TYPES",
+    "SECOND_TOPS",
     "YOLO_DETECTION",
+    "YOLO_V3",
     "Decider",
     "Detections",
     "Partial",
@@ -43,6 +51,7 @@ __all__ = [
     "detections_of",
     "evaluate_layer",
     "is_map",
+    "is_mean",
     "lower_is_better",
     "make_layer",
     "mean",

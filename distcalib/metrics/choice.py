@@ -5,11 +5,12 @@ from __future__ import annotations
 from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter
 from distcalib.errors import OptionError
 from distcalib.metrics.host_layers import LOSS_TYPES, MAP_TYPES, SCORE_TYPES, check_layer
+from distcalib.metrics.segmentation import SEGMENTATION
 
 
 def choose_score(net: NetParameter, blob: str | None = None, detection: bool = False) -> str:
     """The blob to be scored by in a TEST net: `blob` if it is one, else the top of the Accuracy with the least top_k,
-    or, of a `detection` net, of the DetectionEvaluate or EvalDetection.
+    of the SegAccuracy where there is no Accuracy, or, of a `detection` net, of the DetectionEvaluate or EvalDetection.
 
     The last of equals is taken, as the predecessor did: GoogLeNet's main classifier stands behind its auxiliary ones,
     loss1/top-1 and loss2/top-1. Raises OptionError naming all candidates if `blob` is none of
@@ -33,6 +34,10 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
         check_layer(scores[last])
         return last
     accuracies = [name for name, layer in scores.items() if layer.type == "Accuracy"]
+    segmentations = [name for name, layer in scores.items() if layer.type == SEGMENTATION]
+    if segmentations and not accuracies:
+        check_layer(scores[segmentations[-1]])
+        return segmentations[-1]
     if not accuracies:
         if any(layer.type in MAP_TYPES for layer in scores.values()):
             remedy += ", or give -d 1 for mAP"
@@ -45,6 +50,11 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
 def lower_is_better(net: NetParameter, blob: str) -> bool:
     """Whether the score `blob` of `net` is a loss."""
     return _scores(net)[blob].type in LOSS_TYPES
+
+
+def is_mean(net: NetParameter, blob: str) -> bool:
+    """Whether the score `blob` of `net` is a mean of what its iterations say, and neither an mAP nor a mean IoU."""
+    return _scores(net)[blob].type not in MAP_TYPES | {SEGMENTATION}
 
 
 def is_map(net: NetParameter, blob: str) -> bool:

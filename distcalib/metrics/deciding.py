@@ -16,6 +16,7 @@ from statistics import NormalDist
 
 from distcalib.metrics.detections import DEFAULT_AP, Detections
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, means_of, merged, shares_of
+from distcalib.metrics.segmentation import Confusion, confusions_of
 
 # Looks at this many iterations, then at 1.5 times as many, and so on; each may err with an equal part of the whole.
 FIRST_LOOK = 8
@@ -84,12 +85,20 @@ class Decider:
         measured = detections_of(values[i] for i in sorted(values))
         if measured:
             return self._bounded(measured, detections_of(self.reference[i] for i in range(n) if i not in values))
+        confusions = confusions_of([values[i] for i in sorted(values)])
+        if confusions:
+            left = confusions_of([self.reference[i] for i in range(n) if i not in values])
+            highest = Confusion.summed(confusions).at_best(left).mean_iou
+            return False if self.fp32 - highest > self.tolerance + _MARGIN else None
         known = _means(values)
         total = math.fsum(self._shares[i] * partial.value for i, partial in known.items())
         return self._certain(total, math.fsum(self._shares[i] for i in known))
 
     def likely_drop(self, partials: Mapping[int, PartialScore]) -> float:
         """The mean loss of the iterations that the verdict of a confidence was made from; of all, if none was."""
+        if confusions_of(list(partials.values())):
+            measured = sorted(partials)
+            return merged([self.reference[i] for i in measured]) - merged([partials[i] for i in measured])
         values = _means(partials)
         found = None if self.confidence is None else self._sequential(values, self.confidence)
         used = list(values) if found is None else self._order[: found[1]]

@@ -21,7 +21,10 @@ from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
+from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
+from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
+from distcalib.metrics.yolo_v3 import YOLO_V3, check_maps, check_yolo_v3_output, yolo_v3_output
 
 Array = npt.NDArray[Any]
 
@@ -45,6 +48,9 @@ def score_layer(
     none were left out; `files`: contents of files that it would read otherwise, by path.  Raises UnsupportedError and
     DataError.
     """
+    if layer.type == SEGMENTATION:
+        check_layer(layer)
+        return seg_accuracy(layer, bottoms[0], bottoms[1])
     if layer.type in MAP_TYPES:
         check_layer(layer)
         if layer.type == YOLO_DETECTION:
@@ -63,14 +69,15 @@ def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
     do not fit, DataError for labels outside the classes; all name the layer.
     """
     check_layer(layer)
-    if len(bottoms) != 2:
-        raise UnsupportedError(f"{_where(layer)}: {len(bottoms)} bottoms are given; it takes predictions and labels")
+    _require_bottoms(layer, len(bottoms))
+    if layer.type in _PAIR_LOSSES:
+        return _PAIR_LOSSES[layer.type](layer, bottoms)
     return _EVALUATORS[layer.type](layer, bottoms[0], bottoms[1])
 
 
 def make_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
     """The top of `layer`, one of HOST_TYPES without a score.  Raises UnsupportedError."""
-    return detection_output(layer, list(bottoms))
+    return yolo_v3_output(layer, bottoms) if layer.type == YOLO_V3 else detection_output(layer, list(bottoms))
 
 
 def check_layer(layer: LayerParameter) -> None:
@@ -79,7 +86,11 @@ def check_layer(layer: LayerParameter) -> None:
     """
     if layer.type not in HOST_TYPES:
         raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
-    if layer.type not in SCORE_TYPES:
+    if layer.type in SCORE_TYPES - MAP_TYPES and layer.bottom:
+        _require_bottoms(layer, len(layer.bottom))
+    if layer.type == YOLO_V3:
+        check_yolo_v3_output(layer)
+    elif layer.type not in SCORE_TYPES:
         check_detection_output(layer)
     if layer.type == DETECTION:
         if len(layer.bottom) != 2:
@@ -87,9 +98,10 @@ def check_layer(layer: LayerParameter) -> None:
         check_detection_evaluate(layer)
     if layer.type == YOLO_DETECTION:
         check_eval_detection(layer)
-    if len(layer.top) > 1:
-        second = {"Accuracy": " (the accuracy of each class)", "SoftmaxWithLoss": " (the probabilities)"}
-        said = f"its second top{second.get(layer.type, '')} is not evaluated; remove '{layer.top[1]}'"
+    if len(layer.top) > (2 if layer.type in SECOND_TOPS else 1):
+        said = (
+            f"its {'third' if layer.type in SECOND_TOPS else 'second'} top is not evaluated; remove '{layer.top[-1]}'"
+        )
         raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
@@ -105,6 +117,8 @@ def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]
     None: not known, and then none of them is looked at.
     """
     count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
+    if layer.type == YOLO_V3:
+        count, check = len(layer.bottom), check_maps
     known = [shape for shape in shapes[:count] if shape is not None]
     if check is not None and len(known) == count:
         check(layer, *known)
@@ -132,7 +146,8 @@ def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial
 
     The softmax is along softmax_param.axis. The normalizer is at least 1: the count of labels that are not ignored
     (VALID, the default), of all labels (FULL), the batch (BATCH_SIZE), 1 (NONE) or pre_fixed_normalizer. The older
-    `normalize` means VALID or BATCH_SIZE.
+    `normalize` means VALID or BATCH_SIZE.  With weight_by_label_freqs each label's part is multiplied by the
+    class_weighting of its class (caffe-segnet, softmax_loss_layer.cpp).
     """
     p = layer.loss_param
     rows, labels = _rows(layer, scores, labels, layer.softmax_param.axis)
@@ -142,8 +157,21 @@ def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial
     with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN, as in Caffe
         exponentials = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
     chosen = exponentials[np.arange(len(labels)), labels] / exponentials.sum(axis=1)
-    loss = float(-np.log(np.maximum(chosen, FLT_MIN)).sum())
-    return _normalized(p, loss, n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
+    losses = -np.log(np.maximum(chosen, FLT_MIN))
+    if p.weight_by_label_freqs:
+        losses = losses * _class_weights(layer, rows.shape[1])[labels]
+    return _normalized(p, float(losses.sum()), n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
+
+
+def _class_weights(layer: LayerParameter, n_classes: int) -> Array:
+    """SegNet's weight of each class (C,)."""
+    weights = layer.loss_param.class_weighting
+    if len(weights) != n_classes:
+        raise UnsupportedError(
+            f"{_where(layer)}: weight_by_label_freqs with {len(weights)} class_weighting; {n_classes} are needed, "
+            "one a class"
+        )
+    return np.array(weights, np.float64)
 
 
 def sigmoid_cross_entropy_loss(layer: LayerParameter, x: Array, targets: Array) -> Partial:
@@ -191,6 +219,17 @@ def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
     return Partial(float(difference @ difference), 2 * x.shape[0])
 
 
+_PAIR_LOSSES: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
+    "ContrastiveLoss": contrastive_loss,
+    "SmoothL1Loss": smooth_l1_loss,
+}
+
+SECOND_TOPS: Mapping[str, str] = {"Accuracy": "the accuracy of each class", "SoftmaxWithLoss": "the probabilities"}
+"""What the second top of a score has, by type; it is not evaluated, and nothing may read it."""
+
+_BOTTOMS: Mapping[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
+"""How many bottoms a score takes, where it is not predictions and labels."""
+
 _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
     "Accuracy": accuracy,
     "SoftmaxWithLoss": softmax_loss,
@@ -205,10 +244,10 @@ DETECTION, YOLO_DETECTION = "DetectionEvaluate", "EvalDetection"
 MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
 """The layer types whose score is an mAP."""
 
-SCORE_TYPES = frozenset(_EVALUATORS) | MAP_TYPES
+SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES | {SEGMENTATION}
 """The layer types that evaluate_layer takes: ends of a net."""
 
-HOST_TYPES = SCORE_TYPES | {"DetectionOutput"}
+HOST_TYPES = SCORE_TYPES | {"DetectionOutput", YOLO_V3}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
@@ -218,8 +257,16 @@ _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
 }
 """By type how many bottoms are looked at, and by what."""
 
-LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy"}
+LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
 """Those of them where a lower value is better."""
+
+
+def _require_bottoms(layer: LayerParameter, n: int) -> None:
+    """UnsupportedError for a number of bottoms that a score does not take."""
+    counts = _BOTTOMS.get(layer.type, (2,))
+    if n not in counts:
+        wanted = " or ".join(map(str, counts)) if layer.type in _BOTTOMS else "predictions and labels"
+        raise UnsupportedError(f"{_where(layer)}: {n} bottoms are given; it takes {wanted}")
 
 
 def _is_sum(layer: LayerParameter) -> bool:

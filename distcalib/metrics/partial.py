@@ -4,7 +4,8 @@ Caffe prints the mean over iterations of each iteration's value. Where records w
 weighs as much as it has records: of an accuracy that is the part of all records read, and with none left out it is
 Caffe's mean. Counts stay integers and their mean a fraction; losses
 are summed by fsum. So the score does not depend on who measured which iteration, nor on the order, to the last bit.
-Detections merge otherwise, see distcalib.metrics.detections; `merged` takes the partials of either kind.
+Detections and confusions merge otherwise, see distcalib.metrics.detections and .segmentation; `merged` takes the
+partials of any kind.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from distcalib.metrics.detections import DEFAULT_AP, Detections
+from distcalib.metrics.segmentation import Confusion, confusions_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Partial:
         return self.numerator / self.denominator if self.denominator else 0.0
 
 
-PartialScore: TypeAlias = Partial | Detections
+PartialScore: TypeAlias = Partial | Detections | Confusion
 """What one iteration says of a score; all iterations of a score are of one kind."""
 
 
@@ -44,6 +46,8 @@ def merged(parts: Iterable[PartialScore], ap_version: str = DEFAULT_AP) -> float
     """
     found = list(parts)
     detections = detections_of(found)
+    if confusions := confusions_of(found):
+        return Confusion.summed(confusions).mean_iou
     return Detections.merged(detections, ap_version) if detections else mean(means_of(found))
 
 

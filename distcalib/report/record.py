@@ -251,6 +251,8 @@ class Evaluation:
     """Actors that were given up because memory ran out on their nodes; not among `n_actors`."""
     warnings: tuple[str, ...] = ()
     """What makes a score worth less than it seems."""
+    segmentations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Of each blob that is a mean IoU: that, pixel accuracy and mean recall, of the pixels of all iterations."""
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""

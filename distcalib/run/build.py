@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from distcalib.caffe.forks import of_other_forks
 from distcalib.caffe.graph import Blob
+from distcalib.caffe.phase import in_test
 from distcalib.data.slices import slice_bytes, unsliceable
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.caffe_process import caffe_version, check_caffe, find_caffe
@@ -86,6 +88,9 @@ def refuse_for_caffe(net: Net) -> None:
         found += [f"`caffe test -detection` takes {quoted} for detections, too; let a Silence layer read it"] * bool(
             others
         )
+    names = of_other_forks(in_test(net.full))
+    if names:
+        found.append(f"Intel Caffe cannot read {', '.join(names)}, which are of other forks; leave out -r")
     if found:
         raise UnsupportedError(f"{net.name}: -r: " + "; ".join(found))
 

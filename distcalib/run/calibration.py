@@ -14,7 +14,15 @@ from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomicall
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
 from distcalib.measure.interrupts import ended_by
-from distcalib.metrics import absent_classes, average_precisions, choose_score, detections_of, is_map, lower_is_better
+from distcalib.metrics import (
+    absent_classes,
+    average_precisions,
+    choose_score,
+    detections_of,
+    is_map,
+    is_mean,
+    lower_is_better,
+)
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import refuse_unforceable
 from distcalib.quantize.ranges import Range
@@ -37,7 +45,7 @@ from distcalib.run.deliverable import (
 from distcalib.run.framing import frame_note
 from distcalib.run.isa import Isa, isa_here, known_isa
 from distcalib.run.measuring import Measuring, Results
-from distcalib.run.net import Net, make_net, open_net
+from distcalib.run.net import Net, open_net
 from distcalib.run.observing import Observing, verdict_warnings
 from distcalib.run.options import CalibrationOptions
 from distcalib.run.programs import NetPrograms
@@ -114,7 +122,8 @@ class _Run:
     def execute(self) -> CalibrationReport:
         begin = time.perf_counter()
         options = self.options
-        base = _for_folder(open_net(self.model), self.target.folder)
+        data = None if options.data is None else Path(options.data)
+        base = _for_folder(open_net(self.model, data), self.target.folder)
         _refuse_quantized(base)
         metric = _checked(base, options)
         base = mended_base(base, self.reporter.note)
@@ -354,7 +363,7 @@ def _for_folder(net: Net, folder: Path) -> Net:
     full = caffe_pb2.NetParameter()
     full.CopyFrom(net.full)
     resolve_sources(full, net.path)
-    return make_net(net.path, full)
+    return net.remade(full)
 
 
 def _sha256(path: Path) -> str:
@@ -409,9 +418,10 @@ def _metric(net: Net, options: CalibrationOptions) -> str:
         if options.blob_name is None and (options.quantize_model or options.performance_model):
             return ""
         raise OptionError(f"{net.name}: {error}") from None
-    if options.confidence is not None and is_map(net.test, metric):
+    if options.confidence is not None and not is_mean(net.test, metric):
+        what = "an mAP" if is_map(net.test, metric) else "a mean IoU"
         raise OptionError(
-            f"{net.name}: --confidence {options.confidence:g}: compares iterations, and '{metric}' is an mAP, "
+            f"{net.name}: --confidence {options.confidence:g}: compares iterations, and '{metric}' is {what}, "
             "which is no mean of them; leave it out"
         )
     if options.accuracy_loss > 1.0 and not lower_is_better(net.test, metric):

@@ -10,15 +10,18 @@ from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.forks import fork_faults, of_other_forks
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.in_place import in_place_faults
 from distcalib.caffe.paths import resolve_path
-from distcalib.caffe.phase import left_out
-from distcalib.data import DATA_TYPES, FLAG, REFUSED_DATA, random_parts
+from distcalib.caffe.phase import in_test, left_out
+from distcalib.caffe.reading import left_unread
+from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DataError, DistcalibError, OptionError, UnsupportedError, WeightsError
-from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, check_layer, read_sizes
+from distcalib.layers import layer_refusal
+from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, SECOND_TOPS, check_layer, read_sizes
 from distcalib.quantize.force_u8 import TRANSFORMING
 from distcalib.quantize.fusion import find_fused, uses_global_stats
 from distcalib.quantize.mending import troubles
@@ -37,7 +40,11 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
 
     `fed` tells that a file feeds the Input layers.
     """
-    found = unconverted(net.graph, net.name)
+    waiting = unfed(net, fed)
+    strange = {node.name for node in unopened(net)}
+    opened = [layer for layer in net.test.layer if layer.name not in strange]
+    sources = tuple(f"{net.name}: layer '{node.name}' ({node.type}): " for node in unopened(net))
+    found = [said for said in unconverted(net.graph, net.name) if not said.startswith(sources)]
     found += _said(lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
         if node.type in HOST_TYPES:
@@ -45,16 +52,38 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
             if not (said or node.tops):
                 said = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
             found += [f"{net.name}: {one}" for one in said]
-    files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
-    for path in dict.fromkeys(filter(None, files)):
-        found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    found += size_faults(net)
+    found += [f"{net.name}: {said}" for said in fork_faults(opened)]
     found += [f"{net.name}: {said}" for said in not_finite(net.test)]
     found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
     found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
-    if not nodes and not any(node.type in REFUSED_DATA for node in net.graph):
+    if not nodes and not unopened(net):
         found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
-    inputs = ", ".join(f"'{node.name}'" for node in nodes if node.type == "Input")
+    return found + waiting
+
+
+def size_faults(net: Net) -> list[str]:
+    """A sentence for each name_size_file that cannot be read: part of the data, as the records are."""
+    files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
+    found: list[str] = []
+    for path in dict.fromkeys(filter(None, files)):
+        found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    return found
+
+
+def unopened(net: Net) -> list[Node]:
+    """The layers that make data in a way that is not done here."""
+    return [node for node in net.graph if makes_data(node.layer) and node.type not in DATA_TYPES]
+
+
+def unfed(net: Net, fed: bool = False) -> list[str]:
+    """A sentence for the layers that wait for arrays: a net is sound without them, and cannot be measured.
+
+    `fed` tells that a file feeds the Input layers.
+    """
+    found = [f"{net.name}: layer '{node.name}' ({node.type}): {layer_refusal(node.layer)}" for node in unopened(net)]
+    inputs = ", ".join(f"'{node.name}'" for node in data_nodes(net.graph) if node.type == "Input")
     if inputs and not fed:
         found.append(
             f"{net.name}: layer {inputs} (Input) has no data; give its arrays with --data FILE.npz, "
@@ -66,8 +95,19 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
 def net_notes(net: Net) -> list[str]:
     """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
     found = [
-        f"{net.name}: layer '{layer.name}' ({layer.type}) is left out: it is a loss of training, no score of a test"
-        for layer in left_out(net.full)
+        f"{net.name}: layer '{one.layer.name}' ({one.layer.type}) is left out: {one.reason}"
+        for one in left_out(net.full)
+    ]
+    found += [f"{net.name}: {said}" for said in net.renamed]
+    found += [
+        f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed: it is not in the file that is written"
+        for said in left_unread(net.path)
+    ]
+    found += [
+        f"{net.name}: layer '{layer.name}' ({layer.type}): its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, "
+        "is not evaluated"
+        for layer in in_test(net.full)
+        if layer.type in SECOND_TOPS and len(layer.top) == 2
     ]
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
@@ -263,9 +303,20 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
         )
 
 
+def fork_warnings(net: Net) -> list[str]:
+    """The sentence for a net that Intel Caffe cannot read, because of what other forks have alone."""
+    names = of_other_forks(in_test(net.full))
+    if not names:
+        return []
+    return [
+        f"{net.name}: has {', '.join(names)}, of other forks: it is measured here and can be exported, and Intel Caffe "
+        "cannot run it"
+    ]
+
+
 def data_warnings(net: Net) -> list[str]:
     """A sentence for everything in the data layers that Intel Caffe does otherwise than one would expect."""
-    found = []
+    found = fork_warnings(net)
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
         transform = layer.transform_param

@@ -12,13 +12,14 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2, net_text, write_net_weights
+from distcalib.caffe.forks import plain_type
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.force_u8 import force_u8
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.scales import Calibration
-from distcalib.run.net import Net, make_net
+from distcalib.run.net import Net
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Delive
             layer.CopyFrom(forced.data)
         elif before == group.node.layer:
             layer.CopyFrom(forced.convolution)
-    return Deliverable(mended(make_net(base.path, full)), {first: forced.blobs})
+    return Deliverable(mended(base.remade(full)), {first: forced.blobs})
 
 
 def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
@@ -85,7 +86,7 @@ def mended(net: Net) -> Net:
     for layer in full.layer:
         if layer.name in engines:
             layer.engine = engines[layer.name]
-    return make_net(net.path, full)
+    return net.remade(full)
 
 
 def engines_written(before: Net, after: Net) -> str:
@@ -111,10 +112,10 @@ def with_bias(base: Net, names: Collection[str]) -> Net:
     full = caffe_pb2.NetParameter()
     full.CopyFrom(base.full)
     for layer in full.layer:
-        if layer.name in names and layer.type in QUANTIZABLE:
+        if layer.name in names and plain_type(layer.type) in QUANTIZABLE:
             inner = layer.type == "InnerProduct"
             (layer.inner_product_param if inner else layer.convolution_param).bias_term = True
-    return make_net(base.path, full)
+    return base.remade(full)
 
 
 def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:
@@ -122,6 +123,6 @@ def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]
     full = caffe_pb2.NetParameter()
     full.CopyFrom(base.full)
     for layer in full.layer:
-        if layer.name in params and layer.type in QUANTIZABLE:
+        if layer.name in params and plain_type(layer.type) in QUANTIZABLE:
             layer.quantization_param.CopyFrom(params[layer.name])
-    return make_net(base.path, full)
+    return base.remade(full)

@@ -15,10 +15,12 @@ from distcalib.metrics import (
     DEFAULT_AP,
     LOSS_TYPES,
     SCORE_TYPES,
+    Confusion,
     Detections,
     absent_classes,
     average_precisions,
     choose_score,
+    confusions_of,
     detections_of,
     merged,
 )
@@ -68,7 +70,7 @@ def evaluate(
     check_skipping(skip_bad_records, root)
     check_ship_data(ship_data, root)
     build = open_build(root, isa)
-    net = open_net(Path(model))
+    net = open_net(Path(model), None if data is None else Path(data))
     if detection:
         _refuse_without_map(net)
     reporter = reporter or Silent()
@@ -117,6 +119,7 @@ def evaluate(
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
             warnings=(*_elsewhere(net, build), *_warnings(session, found, means)),
+            segmentations=segmentations(found),
         )
 
 
@@ -164,6 +167,16 @@ def detections(found: Sequence[Row]) -> dict[str, list[Detections]]:
     """The detections of all iterations, of each output blob that has some."""
     parts = {name: detections_of(row.scores[name] for row in found) for name in found[0].scores}
     return {name: of_blob for name, of_blob in parts.items() if of_blob}
+
+
+def segmentations(found: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """What is told of each output blob that is a mean IoU."""
+    parts = {name: confusions_of([row.scores[name] for row in found]) for name in found[0].scores}
+    sums = {name: Confusion.summed(of_blob) for name, of_blob in parts.items() if of_blob}
+    return {
+        name: {"mean_iou": one.mean_iou, "pixel_accuracy": one.pixel_accuracy, "mean_recall": one.mean_recall}
+        for name, one in sums.items()
+    }
 
 
 def loss_weights(net: Net) -> dict[str, float]:

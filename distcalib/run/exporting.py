@@ -32,7 +32,7 @@ from distcalib.report import ExportedFile
 from distcalib.run.checks import check_iterations, net_problems
 from distcalib.run.evaluation import running_int8, scores
 from distcalib.run.inspection import data_shapes
-from distcalib.run.net import Net, make_net, open_net
+from distcalib.run.net import Net, open_net
 from distcalib.run.reporter import Reporter, Silent
 from distcalib.run.session import Session, rows
 from distcalib.version import __version__
@@ -90,7 +90,7 @@ def export(
     then has written nothing.
     """
     said = reporter or Silent()
-    net, weights = open_net(Path(model)), Path(weights)
+    net, weights = open_net(Path(model), options.data), Path(weights)
     problems = net_problems(net, fed=True)
     if problems:
         raise UnsupportedError("; ".join(problems))
@@ -200,7 +200,7 @@ def _timed(one: ExportedFile, net: Net, weights: Path, options: ExportOptions, b
     full.CopyFrom(net.full)
     for layer in full.layer:
         layer.ClearField("quantization_param")
-    fp32 = make_net(net.path, full)
+    fp32 = net.remade(full)
     with TemporaryDirectory(prefix="distcalib-") as folder:
         path = _save(one.target, _build(fp32, weights, options, Silent()), Path(folder), {}, net.name)
         return replace(found, images_per_second_fp32=images_per_second(path, batch))
@@ -318,7 +318,7 @@ def verify(
     reporter: Reporter | None = None,
 ) -> ExportedFile:
     """Measure the exported `file` beside the prototxt `model`, here.  Raises the errors of distcalib.errors."""
-    said, path, net = reporter or Silent(), Path(file), open_net(Path(model))
+    said, path, net = reporter or Silent(), Path(file), open_net(Path(model), options.data)
     runtime = open_model(path)
     if runtime.info.get("preprocess"):
         raise OptionError(

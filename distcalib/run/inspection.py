@@ -8,7 +8,7 @@ from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.steps import runs_on_caffe
-from distcalib.data import DATA_TYPES, VARIES, open_source
+from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, DistcalibError, FormatError, UnsupportedError
@@ -16,7 +16,16 @@ from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
-from distcalib.run.checks import data_warnings, in_place_warnings, net_notes, net_problems, refuse_no_numbers
+from distcalib.run.checks import (
+    data_warnings,
+    in_place_warnings,
+    net_notes,
+    net_problems,
+    refuse_no_numbers,
+    size_faults,
+    unfed,
+    unopened,
+)
 from distcalib.run.net import Net, open_net
 
 
@@ -52,14 +61,21 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
-    """Look at `model` without running it; with `weights` the blobs' shapes are checked too.
+def inspect(model: str | Path, weights: str | Path | None = None, data: str | Path | None = None) -> Inspection:
+    """Look at `model` without running it; with `weights` the blobs' shapes are checked too, with `data` the arrays.
 
+    A net that only waits for arrays is sound: that is among the notes.
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
-    net = open_net(Path(model))
-    problems = net_problems(net)
-    notes: list[str] = []
+    net = open_net(Path(model), None if data is None else Path(data))
+    waiting = unfed(net, fed=data is not None)
+    waiting += [said for said in size_faults(net) if "No such file" in said]
+    problems = [said for said in net_problems(net, fed=data is not None) if said not in waiting]
+    notes = list(waiting)
+    problems += _array_faults(net, data)
+    if data is not None:  # nothing else is coming
+        late = unfed(net, fed=True)
+        problems, notes = [*problems, *late], [said for said in notes if said not in late]
     try:
         quantizer = Quantizer(net.graph, Options())
     except (
@@ -69,7 +85,7 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
             LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
             for node in net.graph
         )
-        return Inspection(str(model), bare, (), (), tuple(problems), (), tuple(net_notes(net)))
+        return Inspection(str(model), bare, (), (), tuple(problems), (), (*notes, *net_notes(net)))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
     notes += net_notes(net)
@@ -98,6 +114,17 @@ def inspect(model: str | Path, weights: str | Path | None = None) -> Inspection:
     return Inspection(str(model), tuple(layers), quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
 
 
+def _array_faults(net: Net, data: str | Path | None) -> list[str]:
+    """What is wrong with the arrays in the file `data`."""
+    if data is None:
+        return []
+    try:
+        load_arrays(Path(data), [node.layer for node in data_nodes(net.graph)], net.path)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
 def _int8_text(
     node: Node, quantizer: Quantizer, params: Mapping[str, caffe_pb2.QuantizationParameter], int8: tuple[str, ...]
 ) -> str:
@@ -119,27 +146,6 @@ def _int8_text(
     return "quantizable" if reason is None else f"FP32: {reason}"
 
 
-def data_shapes(net: Net, blobs: Blobs, notes: list[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the data layers' tops; where data cannot be opened what they most likely are, which `notes` says,
-    and nothing where that is not known.
-    """
-    tops: dict[str, tuple[int, ...]] = {}
-    for node in data_nodes(net.graph):
-        try:
-            source = open_source(node.layer, net.path, skip_bad=None)
-        except DataError as error:
-            guess = _guess(node.layer, _channels_read(net.graph, node, blobs))
-            notes.append(str(error) + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
-            if guess is None:
-                return {}
-            labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
-            tops.update(zip(node.layer.top, (guess, labels), strict=False))
-        else:
-            tops.update(source.shapes)
-            source.close()
-    return tops
-
-
 def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Mapping[Blob, tuple[int, ...]]:
     """The shape of every value, as far as the data and the layers allow."""
     tops = data_shapes(net, blobs, notes)
@@ -152,6 +158,33 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
         return known
     problems.extend(str(error) for error in errors if str(error) not in problems)
     return {**known, **found}
+
+
+def data_shapes(
+    net: Net, blobs: Blobs, notes: list[str], otherwise: tuple[int, int, int] | None = None
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of what data layers make; guessed, with a note, where the data are absent.
+
+    `otherwise`: channels, height and width where the prototxt tells nothing; None: then no shape is known.
+    """
+    tops: dict[str, tuple[int, ...]] = {}
+    sources = [*data_nodes(net.graph), *unopened(net)]
+    for node in sorted(sources, key=lambda one: one.index):
+        try:
+            source = open_source(node.layer, net.path, skip_bad=None)
+        except (DataError, UnsupportedError) as error:
+            guess = _guess(node.layer, _channels_read(net.graph, node, blobs), otherwise)
+            if isinstance(error, DataError):
+                notes.append(str(error) + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
+            if guess is None:
+                return {}
+            labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
+            shapes = [guess, *[labels] * (len(node.layer.top) - 1)]
+            tops.update(zip(node.layer.top, shapes, strict=True))
+        else:
+            tops.update(source.shapes)
+            source.close()
+    return tops
 
 
 def _blobs(net: Net, weights: str | Path | None, problems: list[str]) -> Blobs:
@@ -167,8 +200,10 @@ def _blobs(net: Net, weights: str | Path | None, problems: list[str]) -> Blobs:
         return ZeroBlobs()
 
 
-def _guess(layer: caffe_pb2.LayerParameter, channels: int | None) -> tuple[int, int, int, int] | None:
-    """The shape that a Data layer without its database most likely has, from crop or size and mean; None without.
+def _guess(
+    layer: caffe_pb2.LayerParameter, channels: int | None, otherwise: tuple[int, int, int] | None = None
+) -> tuple[int, int, int, int] | None:
+    """The shape that a data layer without its data most likely has, from crop or size and mean; None without.
 
     One mean_value may stand for all channels, so that the weights, where they tell of `channels`, know better.
     """
@@ -176,14 +211,20 @@ def _guess(layer: caffe_pb2.LayerParameter, channels: int | None) -> tuple[int, 
     height, width = transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size
     if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         height, width = transform.resize_param.height, transform.resize_param.width
-    if not height or not width or not layer.data_param.batch_size:
-        return None
+    image, memory = layer.image_data_param, layer.memory_data_param
+    if layer.type == "ImageData" and not (height and width):
+        height, width = image.new_height, image.new_width
+    if layer.type == "MemoryData" and memory.batch_size:
+        return memory.batch_size, memory.channels, memory.height, memory.width
+    batch = image.batch_size if layer.type == "ImageData" else layer.data_param.batch_size
+    if not (height and width and batch):
+        return None if otherwise is None else (batch or 1, channels or otherwise[0], *otherwise[1:])
     if transform.force_gray:
         channels = 1
     elif len(transform.mean_value) > 1:
         channels = len(transform.mean_value)
     channels = channels or (1 if transform.mean_value else 3)
-    return layer.data_param.batch_size, channels, height + 2 * transform.pad, width + 2 * transform.pad
+    return batch, channels, height + 2 * transform.pad, width + 2 * transform.pad
 
 
 def _channels_read(graph: Graph, data: Node, blobs: Blobs) -> int | None:

@@ -18,7 +18,7 @@ from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.layers import ZeroBlobs
 from distcalib.measure import Job, JobResult
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES
+from distcalib.metrics import HOST_TYPES
 from distcalib.quantize.fusion import uses_global_stats
 from distcalib.report import BadRecords, bad_records
 from distcalib.run.net import Net
@@ -145,7 +145,7 @@ def _scored(net: Net) -> list[Blob]:
     found: list[Blob] = []
     for node in net.graph:
         if node.type in HOST_TYPES:
-            found += node.bottoms if node.type in SCORE_TYPES else node.bottoms[:2]
+            found += node.bottoms[:2] if node.type == "DetectionOutput" else node.bottoms
     ends = [blob for blob in net.graph.outputs if net.graph.producer[blob].type not in HOST_TYPES]
     return found + ends
 

@@ -17,7 +17,7 @@ from distcalib.engine.builder import layer_shapes
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError
 from distcalib.layers import ZeroBlobs
-from distcalib.metrics import LOSS_TYPES, MAP_TYPES, Partial, PartialScore, detections_of
+from distcalib.metrics import LOSS_TYPES, MAP_TYPES, SEGMENTATION, Confusion, Partial, PartialScore, detections_of
 from distcalib.run.net import Net
 
 LARGE_TOLERANCE = 0.5
@@ -47,7 +47,7 @@ class Rests:
         detections = detections_of(self.values)
         if detections:
             return sum(n for part in detections for n in part.positives.values())
-        parts = [part for part in self.values if isinstance(part, Partial)]
+        parts = [part for part in self.values if isinstance(part, Partial | Confusion)]
         if all(isinstance(part.numerator, int) for part in parts) or not any(part.denominator for part in parts):
             return sum(part.denominator for part in parts)
         return None
@@ -66,6 +66,9 @@ class Rests:
         """Why nothing counts, and what would do."""
         layer = self._node.layer
         if layer.type not in MAP_TYPES:
+            if layer.type == SEGMENTATION:
+                labels = ", ".join(map(str, layer.seg_accuracy_param.ignore_label))
+                return f"all labels are of ignore_label {labels}; correct the labels, or take ignore_label out"
             ignored = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
             return f"all labels are ignore_label {ignored.ignore_label}; correct the labels, or take ignore_label out"
         reasons = [look_at_objects(n.layer, self.net.path, self.indexes.get(n.name)).reason for n in self._annotated]

@@ -1,8 +1,9 @@
 """A prototxt as a run needs it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from distcalib.caffe import (
     test_net,
 )
 from distcalib.caffe.graph import Graph, build_graph
-from distcalib.data import DATA_TYPES
+from distcalib.caffe.names import name_apart
+from distcalib.caffe.phase import in_test
+from distcalib.data import DATA_TYPES, array_shapes, feed
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
-from distcalib.errors import FormatError, UnsupportedError
+from distcalib.errors import DataError, FormatError, UnsupportedError
 from distcalib.layers import too_few
 
 
@@ -33,11 +36,19 @@ class Net:
     full: caffe_pb2.NetParameter
     test: caffe_pb2.NetParameter
     graph: Graph
+    renamed: tuple[str, ...] = ()
+    """A sentence for each layer that has another name here than in the file."""
+    fed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of the arrays that take the place of what data layers read, by top."""
 
     @property
     def name(self) -> str:
         """The file's name, for messages."""
         return self.path.name
+
+    def remade(self, full: caffe_pb2.NetParameter) -> "Net":
+        """The net with other parameters in its layers, all phases."""
+        return replace(make_net(self.path, full, self.fed), renamed=self.renamed)
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -67,21 +78,33 @@ class Net:
         return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling, changed or {}, outputs, kept)
 
 
-def open_net(path: Path) -> Net:
-    """Read the prototxt `path`.  Raises FormatError, also for a caffemodel, which is a binary net with blobs."""
+def open_net(path: Path, data: Path | None = None) -> Net:
+    """Read the prototxt `path`; arrays in the file `data` take the place of what data layers of their tops read.
+
+    Raises FormatError, also for a caffemodel, which is a binary net with blobs, and DataError.
+    """
     full = read_net(path)
     if any(layer.blobs for layer in full.layer):
         raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
-    return make_net(path, full)
+    renamed = name_apart(in_test(full), {layer.name for layer in full.layer})
+    return replace(make_net(path, full, array_shapes(data) if data else {}), renamed=tuple(renamed))
 
 
-def make_net(path: Path, full: caffe_pb2.NetParameter) -> Net:
+def make_net(
+    path: Path, full: caffe_pb2.NetParameter, fed: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
     test = test_net(full)
+    read = {blob for layer in test.layer for blob in layer.bottom}
+    try:
+        for layer in test.layer:
+            feed(layer, fed, read)
+    except DataError as error:
+        raise DataError(f"{path.name}: {error}") from None
     _refuse_without_source(full, test, path.name)
     _refuse_counts(test, path.name)
     graph = build_graph(test.layer, path.name)
-    return Net(path, full, test, graph)
+    return Net(path, full, test, graph, fed=fed)
 
 
 def _refuse_counts(test: caffe_pb2.NetParameter, where: str) -> None:

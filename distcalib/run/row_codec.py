@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from distcalib.caffe.graph import Blob
 from distcalib.data import LeftOut
 from distcalib.engine.spec import Row
-from distcalib.metrics import Detections, Partial, PartialScore
+from distcalib.metrics import Confusion, Detections, Partial, PartialScore
 from distcalib.quantize.histogram import Histogram
 from distcalib.quantize.ranges import Range
 
@@ -80,6 +80,11 @@ KINDS: Mapping[str, Kind] = {
         Partial,
         lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records)],
         lambda said, _: Partial(_number(said[0]), *map(int, said[1:])),
+    ),
+    "confusion": Kind(
+        Confusion,
+        lambda part, _: [list(part.labelled), list(part.predicted), list(part.hits)],
+        lambda said, _: Confusion(*(tuple(int(n) for n in column) for column in said)),
     ),
     "detections": Kind(Detections, _encode_detections, _decode_detections),
 }

@@ -35,7 +35,7 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.report import BadRecords
 from distcalib.run.agreement import agreed_environment, agreed_isa, emulation_note, refuse_mixed
 from distcalib.run.build import CaffeBuild, CaffeRun, flat, refuse_for_caffe
-from distcalib.run.checks import net_notes, refuse_no_numbers, refuse_other_images, refuse_unrunnable
+from distcalib.run.checks import fork_warnings, net_notes, refuse_no_numbers, refuse_other_images, refuse_unrunnable
 from distcalib.run.guard import Guard
 from distcalib.run.isa import Isa, arithmetic_of
 from distcalib.run.keys import Keys
@@ -81,7 +81,7 @@ class Session:
             refuse_for_caffe(net)
         if ship_data:
             refuse_unshippable(net)
-        for said in net_notes(net):
+        for said in (*net_notes(net), *fork_warnings(net)):
             reporter.note(said)
         self.net = net
         self.reporter = reporter

@@ -31,6 +31,15 @@ TOLD = {
         + layer("r", "Power", "p", "r"),
         ["'n' (ReLU): works in place on memory that 'p' shares"],
     ),
+    "behind another fork's Squeeze": (
+        layer("f", "Squeeze", "p", "f") + layer("n", "ReLU", "f", "f") + layer("r", "Power", "p", "r"),
+        ["'n' (ReLU): works in place on memory that 'p' shares in Caffe, and 'r'"],
+    ),
+    "a Dropout that scales": (
+        layer("f", "Flatten", "p", "f") + layer("n", "Dropout", "f", "f", "dropout_param { scale_train: false }")
+        + layer("r", "Power", "p", "r"),
+        ["'n' (Dropout): works in place on memory that 'p' shares in Caffe, and 'r'"],
+    ),
     "behind Split": (
         layer("s", "Split", "p", "s t") + layer("n", "ReLU", "s", "s") + layer("r", "Power", "t", "r"),
         ["'n' (ReLU): works in place on memory that 't' shares in Caffe, and 'r'"],

@@ -55,7 +55,7 @@ def test_lint_finds_nothing_in_what_protobuf_accepts() -> None:
         pytest.param(
             "layer { pooling_param { pool: 9 } }",
             1,
-            "'pool' is 9; it takes one of MAX, AVE, STOCHASTIC",
+            "'pool' is 9; it takes one of MAX, AVE, STOCHASTIC, AVE_EXC_PAD",
             id="unknown_enum_number",
         ),
         pytest.param(

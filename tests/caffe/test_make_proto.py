@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from distcalib.caffe import caffe_pb2
-from scripts.make_proto import PROTO, ROOT, literal, proto_text, reachable
+from scripts.make_proto import PROTO, ROOT, literal, proto_text, reachable, read_forks, with_forks
 
 
 @pytest.fixture
 def fields(golden: Path) -> Any:
-    return json.loads((golden / "caffe_fields.json").read_text())
+    return with_forks(json.loads((golden / "caffe_fields.json").read_text()), read_forks())
 
 
 def test_proto_text_is_what_is_committed(fields: Any) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distcalib.cli.exit_codes import ERROR, OK
+from distcalib.cli.inspect import grouped
 from distcalib.cli.main import main
 from tests.run.tiny import Tiny, make_tiny
 
@@ -37,3 +38,16 @@ def test_inspect_json(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["quantizable"] == ["conv2", "conv3", "conv4"]
     assert found["layers"][0]["shapes"] == [[8, 3, 8, 8], [8]]
+
+
+def test_grouped_has_a_line_for_each_kind_of_fault() -> None:
+    faults = [f"n.prototxt: layer 'b{i}' (Odd): is not known" for i in range(5)]
+    faults += ["n.prototxt: layer 'c' (Odd): lacks a top", "n.prototxt: has no data", "n.prototxt: layer 'd' (Even) x"]
+    assert grouped(faults) == [
+        "n.prototxt: 5 layers 'b0', 'b1', 'b2' and 2 more (Odd): is not known",
+        "n.prototxt: layer 'c' (Odd): lacks a top",
+        "n.prototxt: has no data",
+        "n.prototxt: layer 'd' (Even) x",
+    ]
+    assert grouped(faults[:2]) == ["n.prototxt: 2 layers 'b0', 'b1' (Odd): is not known"]
+    assert grouped([]) == []

@@ -72,7 +72,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
         pytest.param("--isa foo", "argument --isa: invalid choice: 'foo'", id="isa"),
         pytest.param("--out=", "argument --out: is empty; name a file or folder", id="empty_out"),
         pytest.param("--data=", "argument --data: is empty; name a file or folder", id="empty_data"),
-        pytest.param("--data x.npz", "x.npz: is not wanted, since", id="data_without_input"),
+        pytest.param("--data x.npz", "x.npz: does not exist; give a .npz with an array a top", id="absent_data"),
         pytest.param("--out=/dev/null/x", "/dev/null/x: cannot be written to", id="out_below_a_file"),
         pytest.param("--strategy foo", "invalid choice: 'foo' (choose from", id="strategy"),
         pytest.param("--actors 0", "--actors 0: must be at least 1; leave it out", id="no_actors"),

@@ -121,6 +121,19 @@ def test_detections_that_no_file_can_hold_are_refused(param: str, said: str) -> 
         net(param)
 
 
+YOLO_V3 = """layer { name: "d" type: "Yolov3DetectionOutput" bottom: "x" top: "out" yolov3_detection_output_param {
+  num_classes: 3 num_box: 2 biases: 1 biases: 2 biases: 3 biases: 4 mask: 0 mask: 1 anchors_scale: 8 mask_group_num: 1
+  confidence_threshold: 0.1 nms_threshold: 0.4 } }"""
+
+
+def test_boxes_of_yolo_v3_are_refused(tmp_path: Path) -> None:
+    given = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 16 dim: 2 dim: 2 } } }'
+    (tmp_path / "net.prototxt").write_text(given + YOLO_V3)
+    graph = open_net(tmp_path / "net.prototxt").graph
+    with pytest.raises(UnsupportedError, match=r"layer 'd' .*makes its boxes; export its inputs with --outputs"):
+        build_export(graph, FileBlobs({}, "weights"), {"x": (1, 16, 2, 2)}, "net")
+
+
 def map_of(path: Path, model: Path, n: int) -> float:
     """The mAP of the exported file over `n` iterations."""
     runtime = open_model(path)

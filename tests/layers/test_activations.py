@@ -103,3 +103,24 @@ def test_prelu_has_one_slope_if_shared(stored: tuple[int, ...]) -> None:
 )
 def test_activation_refuses(text: str, shape: tuple[int, ...], says: str) -> None:
     assert says in refused(text, shape, blobs=[np.ones(3, np.float32)])
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.5])
+def test_relu6_ends_at_six(slope: float) -> None:
+    x = random(2, 3, 4) * 8
+    [y] = run(f'type: "ReLU6" relu6_param {{ negative_slope: {slope} }}', x)
+    np.testing.assert_allclose(y, np.minimum(np.where(x > 0, x, slope * x), 6), rtol=1e-6)
+    assert y.max() == 6
+
+
+def test_clip_keeps_its_range() -> None:
+    x = random(2, 3, 4) * 3
+    [y] = run('type: "Clip" clip_param { min: -1.5 max: 2 }', x)
+    np.testing.assert_array_equal(y, np.clip(x, np.float32(-1.5), np.float32(2)))
+    assert "lacks min or max" in refused('type: "Clip" clip_param { min: 0 }', (1, 2))
+
+
+def test_hard_swish_is_mobilenets() -> None:
+    x = np.array([[-4, -3, -1, 0, 0.5, 3, 7]], np.float32)
+    [y] = run('type: "HardSwish"', x)
+    np.testing.assert_allclose(y, [[v * min(max(v + 3, 0), 6) / 6 for v in x[0]]], rtol=1e-6)

@@ -60,3 +60,7 @@ def test_argmax_refuses_more_than_there_are() -> None:
         'type: "ArgMax" argmax_param { top_k: 7 }', (2, 3, 2)
     )
     assert "top_k=0" in refused('type: "ArgMax" argmax_param { top_k: 0 }', (2, 3, 2))
+
+
+def test_argmax_refuses_a_scalar() -> None:
+    assert "its input is a scalar" in refused('type: "ArgMax"', ())

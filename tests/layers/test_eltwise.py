@@ -45,3 +45,29 @@ def test_eltwise_folds_its_bottoms(case: str) -> None:
 )
 def test_eltwise_refuses(fields: str, shapes: list[tuple[int, ...]], says: str) -> None:
     assert says in refused(f'type: "Eltwise" eltwise_param {{ {fields} }}', *shapes)
+
+
+@pytest.mark.parametrize("factors", [(2, 3, 1, 1), (2, 3)], ids=str)
+def test_axpy_adds_what_a_factor_a_channel_scales(factors: tuple[int, ...]) -> None:
+    scale, x, y = random(*factors), random(2, 3, 4, 5, seed=1), random(2, 3, 4, 5, seed=2)
+    [z] = run('type: "Axpy"', scale, x, y)
+    np.testing.assert_allclose(z, scale.reshape(2, 3, 1, 1) * x + y, rtol=1e-5, atol=1e-6)
+
+
+def test_axpy_refuses_shapes_that_do_not_fit() -> None:
+    assert "its first bottom has shape" in refused('type: "Axpy"', (2, 3, 4, 5), (2, 3, 4, 5), (2, 3, 4, 5))
+    assert "they must be one" in refused('type: "Axpy"', (2, 3), (2, 3, 4, 5), (2, 3, 4, 1))
+
+
+@pytest.mark.parametrize("other", [(2, 3, 4, 5), (2, 3, 1, 1), (5,), (), (4, 1)], ids=str)
+def test_mul_broadcasts_as_numpy(other: tuple[int, ...]) -> None:
+    x, factor = random(2, 3, 4, 5), random(*other, seed=1)
+    [y] = run('type: "Mul"', x, np.asarray(factor, np.float32))
+    np.testing.assert_allclose(y, x * factor, rtol=1e-6)
+
+
+def test_mul_of_one_bottom_has_a_blob() -> None:
+    x, blob = random(2, 3, 4), random(3, 1, seed=1)
+    [y] = run('type: "Mul" mul_param { mul_shape: 3 mul_shape: 1 }', x, blobs=[blob])
+    np.testing.assert_allclose(y, x * blob, rtol=1e-6)
+    assert "sizes must be equal, or one of them 1" in refused('type: "Mul"', (2, 3), (2, 4))

@@ -145,3 +145,10 @@ def test_concat_with_per_fla_fuse_permutes_and_flattens_first() -> None:
 )
 def test_concat_with_per_fla_fuse_refuses(axis: int, shape: tuple[int, ...], said: str) -> None:
     assert refused(f'type: "Concat" concat_param {{ axis: {axis} per_fla_fuse: true }}', shape, shape).endswith(said)
+
+
+@pytest.mark.parametrize(("fields", "factor"), [("", 1.0), ("scale_train: true", 1.0), ("scale_train: false", 0.7)])
+def test_dropout_scales_in_test_what_training_did_not(fields: str, factor: float) -> None:
+    x = random(2, 3)
+    [y] = run(f'type: "Dropout" dropout_param {{ dropout_ratio: 0.3 {fields} }}', x)
+    np.testing.assert_allclose(y, x * np.float32(factor), rtol=1e-6)

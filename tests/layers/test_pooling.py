@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
+from distcalib.caffe.caffe_pb2 import PoolingParameter
 from tests.layers.harness import Array, random, refused, run
 
 
@@ -157,7 +159,9 @@ def test_pooling_takes_the_maximum_of_negative_values_beside_padding() -> None:
         pytest.param("kernel_size: 0", "kernel is (0, 0)", id="kernel_of_zero"),
         pytest.param("kernel_size: 2 stride: 0", "stride is (0, 0)", id="stride_of_zero"),
         pytest.param("kernel_size: 2 pad: 2", "pad (2, 2) is not below the kernel", id="pad_above_kernel"),
-        pytest.param("kernel_size: 9", "kernel of 9 is larger than the input of 6", id="kernel_above_input"),
+        pytest.param(
+            "kernel_size: 9", "kernel of 9 with stride 1 leaves nothing of the input of 6", id="kernel_above_input"
+        ),
         pytest.param("kernel_size: 2 stride: 3", "a last window outside the input", id="window_outside"),
         pytest.param("global_pooling: true kernel_size: 2", "global_pooling and a kernel", id="global_with_kernel"),
         pytest.param(
@@ -173,10 +177,92 @@ def test_pooling_refuses(fields: str, says: str) -> None:
     assert says in message
 
 
-def test_pooling_refuses_the_mask() -> None:
-    message = refused('type: "Pooling" top: "y" top: "mask" pooling_param { kernel_size: 2 }', (1, 2, 6, 6))
-    assert message == "net.prototxt: layer 'it' (Pooling): 2 tops are given; 1 can be converted"
+def test_pooling_refuses_a_mask_of_an_average() -> None:
+    message = refused('type: "Pooling" top: "y" top: "m" pooling_param { pool: AVE kernel_size: 2 }', (1, 2, 6, 6))
+    assert message == "net.prototxt: layer 'it' (Pooling): has two tops; only MAX has a mask"
+
+
+@pytest.mark.parametrize(
+    ("size", "fields", "expected"),
+    [
+        pytest.param(9, "kernel_size: 2 stride: 2", 5, id="up"),
+        pytest.param(9, "kernel_size: 2 stride: 2 ceil_mode: true", 5, id="ceil_mode"),
+        pytest.param(9, "kernel_size: 2 stride: 2 ceil_mode: false", 4, id="no_ceil_mode"),
+        pytest.param(9, "kernel_size: 2 stride: 2 round_mode: FLOOR", 4, id="round_mode_floor"),
+        pytest.param(9, "kernel_size: 2 stride: 2 round_mode: CEIL", 5, id="round_mode_ceil"),
+        pytest.param(8, "kernel_size: 3 stride: 2 pad: 1 ceil_mode: false", 4, id="padded"),
+        pytest.param(1, "kernel_size: 2 stride: 2", 1, id="kernel_over_the_input"),
+        pytest.param(2, "kernel_size: 3 stride: 2", 1, id="kernel_over_the_input_of_2"),
+    ],
+)
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+def test_pooling_rounds_its_size_as_told(pool: str, size: int, fields: str, expected: int) -> None:
+    p = text_format.Parse(fields, PoolingParameter())
+    x = random(2, 3, size, size)
+    [y] = run(f'type: "Pooling" pooling_param {{ pool: {pool} {fields} }}', x)
+    assert y.shape == (2, 3, expected, expected)
+    for i, j in np.ndindex(expected, expected):
+        rows = slice(max(i * p.stride - p.pad, 0), i * p.stride - p.pad + p.kernel_size)
+        columns = slice(max(j * p.stride - p.pad, 0), j * p.stride - p.pad + p.kernel_size)
+        window = x[:, :, rows, columns]
+        area = p.kernel_size**2 if p.pad else window[0, 0].size
+        value = window.max(axis=(2, 3)) if pool == "MAX" else window.sum(axis=(2, 3)) / area
+        np.testing.assert_allclose(y[:, :, i, j], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", ["kernel_size: 2 stride: 2", "kernel_size: 3 stride: 2 pad: 1"])
+def test_pooling_masks_the_first_of_the_largest(fields: str) -> None:
+    p = text_format.Parse(fields, PoolingParameter())
+    x = np.random.default_rng(0).integers(0, 4, (2, 3, 7, 6)).astype(np.float32)
+    y, mask = run(f'type: "Pooling" top: "y" top: "m" pooling_param {{ {fields} }}', x)
+    assert y.shape == mask.shape
+    for n, c, i, j in np.ndindex(*y.shape):
+        best, place = -np.inf, -1
+        for row in range(max(i * p.stride - p.pad, 0), min(i * p.stride - p.pad + p.kernel_size, 7)):
+            for column in range(max(j * p.stride - p.pad, 0), min(j * p.stride - p.pad + p.kernel_size, 6)):
+                if x[n, c, row, column] > best:
+                    best, place = x[n, c, row, column], row * 6 + column
+        assert (y[n, c, i, j], mask[n, c, i, j]) == (best, place)
 
 
 def test_pooling_refuses_a_matrix() -> None:
     assert "its input has 2 axes" in refused('type: "Pooling" pooling_param { kernel_size: 2 }', (3, 4))
+
+
+@pytest.mark.parametrize("pool", ["MAX", "AVE", "AVE_EXC_PAD"])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "ceil"),
+    [
+        (3, 2, (0, 1, 0, 1), "false"),
+        (3, 2, (1, 0, 1, 1), "false"),
+        (3, 2, (0, 1, 0, 1), "true"),
+        (3, 2, (1, 2, 2, 1), "true"),
+        (2, 1, (1, 1, 1, 1), "true"),
+    ],
+)
+def test_pooling_pads_each_side_by_itself(
+    pool: str, kernel: int, stride: int, pads: tuple[int, int, int, int], ceil: str
+) -> None:
+    """Synopsys Caffe's loops: windows are clipped at size + pad behind, and AVE divides by what is left of them."""
+    top, bottom, left, right = pads
+    fields = f"pad_t: {top} pad_b: {bottom} pad_l: {left} pad_r: {right} ceil_mode: {ceil}"
+    x = random(2, 3, 7, 8)
+    [y] = run(f'type: "Pooling" pooling_param {{ pool: {pool} kernel_size: {kernel} stride: {stride} {fields} }}', x)
+    sizes = []
+    for n, before, behind in ((7, top, bottom), (8, left, right)):
+        room = (n + before + behind - kernel) / stride
+        n_out = (math.ceil(room) if ceil == "true" else math.floor(room)) + 1
+        sizes.append(n_out - 1 if (n_out - 1) * stride >= n + before else n_out)
+    assert y.shape[2:] == tuple(sizes)
+    for i, j in np.ndindex(*sizes):
+        first, begin = i * stride - top, j * stride - left
+        last, end = min(first + kernel, 7 + bottom), min(begin + kernel, 8 + right)
+        window = x[:, :, max(first, 0) : min(last, 7), max(begin, 0) : min(end, 8)]
+        area = (last - first) * (end - begin) if pool == "AVE" else window[0, 0].size
+        value = window.max(axis=(2, 3)) if pool == "MAX" else window.sum(axis=(2, 3)) / area
+        np.testing.assert_allclose(y[:, :, i, j], value, rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_refuses_pads_of_two_kinds() -> None:
+    assert "keep one kind" in refused('type: "Pooling" pooling_param { kernel_size: 3 pad: 1 pad_l: 1 }', (1, 2, 6, 6))
+    assert "pad_type=1 is not" in refused('type: "Pooling" pooling_param { kernel_size: 3 pad_type: 1 }', (1, 2, 6, 6))

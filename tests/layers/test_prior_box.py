@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import PriorBoxParameter
-from tests.layers.harness import refused, run
+from tests.layers.harness import random, refused, run
 
 f = np.float32
 
@@ -101,3 +101,23 @@ def test_prior_box_refuses(text: str, said: str) -> None:
 
 def test_prior_box_refuses_blobs_without_height_and_width() -> None:
     assert "4 axes are converted" in refused('type: "PriorBox" prior_box_param { min_size: 9 }', (1, 2), (1, 3, 9, 9))
+
+
+def test_prior_box_clustered_has_a_box_of_each_size() -> None:
+    fields = "width: 9.4 width: 25.1 height: 15.0 height: 39.6 step: 16 offset: 0.5 clip: false"
+    fields += " variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2"
+    [y] = run(f'type: "PriorBoxClustered" prior_box_param {{ {fields} }}', random(1, 4, 2, 3), random(1, 3, 32, 48))
+    expected = []
+    for row in range(2):
+        for column in range(3):
+            for width, height in ((9.4, 15.0), (25.1, 39.6)):
+                x, y_ = (column + 0.5) * 16, (row + 0.5) * 16
+                expected += [(x - width / 2) / 48, (y_ - height / 2) / 32, (x + width / 2) / 48, (y_ + height / 2) / 32]
+    assert y.shape == (1, 2, 48)
+    np.testing.assert_allclose(y[0, 0], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y[0, 1], [0.1, 0.1, 0.2, 0.2] * 12)
+    shapes = ((1, 4, 2, 3), (1, 3, 32, 48))
+    assert "as many of each" in refused('type: "PriorBoxClustered" prior_box_param { width: 1 }', *shapes)
+    assert "those of a PriorBoxClustered" in refused(
+        'type: "PriorBox" prior_box_param { min_size: 1 width: 1 height: 1 }', *shapes
+    )

@@ -154,7 +154,7 @@ def test_proposal_refuses(text: str, shapes: tuple[tuple[int, ...], ...], messag
 
 
 def test_python_layers_are_refused_by_name() -> None:
-    said = refused('type: "Python" python_param { module: "my.layers" layer: "Crop" }', (1, 2))
+    said = refused('type: "Python" bottom: "x" python_param { module: "my.layers" layer: "Crop" }', (1, 2))
     assert said == (
         "net.prototxt: layer 'it' (Python): runs my.layers.Crop, code from outside the prototxt, which cannot be "
         "compiled; of Python layers rpn.proposal_layer.ProposalLayer alone is known"

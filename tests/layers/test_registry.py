@@ -1,12 +1,15 @@
 """The registry: what is converted, what is refused, and how a refusal reads."""
 
+import contextlib
+
 import numpy as np
 import openvino.opset13 as ops
 import pytest
 from openvino import Output
 
-from distcalib.errors import UnsupportedError, WeightsError
-from distcalib.layers import CONVERTED, REFUSED, Layer, convert, converter, converts, refusal
+from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
+from distcalib.layers import CONVERTED, REFUSED, Layer, RandomBlobs, convert, converter, converts, refusal
 from distcalib.layers.registry import FOLDING
 from tests.layers.harness import make_layer, refused
 
@@ -70,3 +73,21 @@ def test_layer_complains_of_blobs_that_nobody_reads() -> None:
     layer.expect_blobs(2)
     with pytest.raises(WeightsError, match="has 2 blobs and the prototxt uses 1; correct the prototxt"):
         layer.expect_blobs(1)
+
+
+SHAPES = [(), (3,), (2, 3), (2, 3, 4), (1, 3, 4, 4), (1, 2, 3, 4, 4)]
+
+
+@pytest.mark.parametrize("kind", sorted(CONVERTED))
+def test_converters_say_what_is_wrong_with_bottoms_of_any_shape(kind: str) -> None:
+    """An own sentence, or OpenVINO's, which the builder passes on; never an error of Python."""
+    n_tried = 0
+    for shape in SHAPES:
+        for n_bottoms in range(4):
+            for n_tops in range(3):
+                proto = LayerParameter(name="it", type=kind, bottom=["a"] * n_bottoms, top=["y"] * n_tops)
+                inputs = [ops.parameter(list(shape), np.float32).output(0) for _ in range(n_bottoms)]
+                with contextlib.suppress(DistcalibError, RuntimeError):
+                    convert(Layer(proto, RandomBlobs(0), "net.prototxt"), inputs)
+                n_tried += 1
+    assert n_tried == 72

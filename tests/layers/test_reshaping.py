@@ -152,3 +152,30 @@ def test_reorg_moves_pixels_to_channels_as_darknet_does(stride: int, shape: tupl
 )
 def test_reorg_refuses_what_does_not_divide(fields: str, shape: tuple[int, ...], message: str) -> None:
     assert refused(f'type: "Reorg" reorg_param {{ {fields} }}', shape).endswith(f"(Reorg): {message}")
+
+
+@pytest.mark.parametrize("group", [1, 2, 3])
+def test_shuffle_channel_deals_the_groups(group: int) -> None:
+    x = random(2, 6, 2, 3)
+    [y] = run(f'type: "ShuffleChannel" shuffle_channel_param {{ group: {group} }}', x)
+    k = 6 // group
+    for i in range(group):
+        for j in range(k):
+            np.testing.assert_array_equal(y[:, j * group + i], x[:, i * k + j])
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [("", (2, 3)), ("axis: 2", (2, 3, 1)), ("axis: -1", (2, 1, 3)), ("axis: 1 axis: 3", (2, 3)), ("dim: 1", (2, 3, 1))],
+)
+def test_squeeze_drops_axes_of_one(fields: str, shape: tuple[int, ...]) -> None:
+    x = random(2, 1, 3, 1)
+    if fields == "axis: 2":
+        x = x.reshape(2, 3, 1, 1)
+    [y] = run(f'type: "Squeeze" squeeze_param {{ {fields} }}', x)
+    np.testing.assert_array_equal(y, x.reshape(shape))
+
+
+def test_shuffle_channel_and_squeeze_refuse_what_does_not_fit() -> None:
+    assert "does not divide" in refused('type: "ShuffleChannel" shuffle_channel_param { group: 4 }', (1, 6, 2, 2))
+    assert "is not of size 1" in refused('type: "Squeeze" squeeze_param { axis: 1 }', (2, 3, 1))

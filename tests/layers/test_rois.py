@@ -151,3 +151,18 @@ ROI, PSROI = 'type: "ROIPooling" roi_pooling_param', 'type: "PSROIPooling" psroi
 )
 def test_pooling_over_rois_refuses(text: str, shapes: list[tuple[int, ...]], message: str) -> None:
     assert message in refused(text, *shapes)
+
+
+def test_roi_pooling_takes_boxes_with_axes_of_one_and_widens_them() -> None:
+    x = random(1, 2, 12, 12)
+    rois = np.array([[0, 3, 2, 6, 8], [0, 5, 5, 8, 6]], np.float32)
+    fields = "pooled_h: 2 pooled_w: 2 spatial_scale: 0.5"
+    [plain] = run(f'type: "ROIPooling" roi_pooling_param {{ {fields} }}', x, rois)
+    [same] = run(f'type: "ROIPooling" roi_pooling_param {{ {fields} pad_ratio: 0 }}', x, rois.reshape(2, 5, 1, 1))
+    np.testing.assert_array_equal(plain, same)
+    [wide] = run(f'type: "ROIPooling" roi_pooling_param {{ {fields} pad_ratio: 0.25 }}', x, rois)
+    margin = (rois[:, 3:] - rois[:, 1:3] + 1) * np.float32(0.25)
+    grown = np.concatenate([rois[:, :1], rois[:, 1:3] - margin, rois[:, 3:] + margin], axis=1)
+    [expected] = run(f'type: "ROIPooling" roi_pooling_param {{ {fields} }}', x, grown)
+    np.testing.assert_array_equal(wide, expected)
+    assert not np.array_equal(wide, plain)

@@ -94,5 +94,5 @@ def test_choose_score_names_the_candidates(layers: list[str], blob: str | None, 
 
 
 def test_choose_score_refuses_before_the_work_what_cannot_be_evaluated() -> None:
-    with pytest.raises(UnsupportedError, match="its second top"):
-        choose_score(net('layer { name: "a" type: "Accuracy" top: "top1" top: "each" }'))
+    with pytest.raises(UnsupportedError, match="its third top is not evaluated; remove 'more'"):
+        choose_score(net('layer { name: "a" type: "Accuracy" top: "top1" top: "each" top: "more" }'))

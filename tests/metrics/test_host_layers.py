@@ -138,6 +138,27 @@ def test_softmax_loss_divides_by_its_normalizer(case: str, ignoring: bool) -> No
     assert partial.value == pytest.approx(expected, rel=1e-12)
 
 
+def test_softmax_loss_weighs_classes_as_segnet_does() -> None:
+    scores, labels = batch(4, 6)
+    labels[2, :3] = 255
+    weights = [0.5, 2.0, 1.0, 0.25, 3.0]
+    fields = " ".join(f"class_weighting: {weight}" for weight in weights) + " ignore_label: 255"
+    total = 0.0
+    for values, label in rows_of(scores, labels, 1):
+        if label != 255:
+            exponentials = [math.exp(v - max(values)) for v in values]
+            total -= weights[label] * math.log(exponentials[label] / sum(exponentials))
+    layer = make(f'type: "SoftmaxWithLoss" loss_param {{ weight_by_label_freqs: true {fields} }}')
+    assert evaluate_layer(layer, [scores, labels]).value == pytest.approx(total / 21, rel=1e-9)
+    plain = make(f'type: "SoftmaxWithLoss" loss_param {{ {fields} }}')
+    assert evaluate_layer(plain, [scores, labels]).value == pytest.approx(loss_sum(scores, labels, ignore=255) / 21)
+    few = make(
+        'type: "SoftmaxWithLoss" loss_param { weight_by_label_freqs: true class_weighting: 1 ignore_label: 255 }'
+    )
+    with pytest.raises(UnsupportedError, match="with 1 class_weighting; 5 are needed, one a class"):
+        evaluate_layer(few, [scores, labels])
+
+
 def test_softmax_loss_takes_classes_along_an_axis() -> None:
     scores, labels = batch(4, 6)
     layer = make('type: "SoftmaxWithLoss" softmax_param { axis: -1 }')
@@ -190,9 +211,9 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
     ("text", "says"),
     [
         pytest.param(
-            'type: "Accuracy" top: "a" top: "each"', "its second top (the accuracy of each class)", id="classes"
+            'type: "Accuracy" top: "a" top: "each" top: "c"', "its third top is not evaluated; remove 'c'", id="tops"
         ),
-        pytest.param('type: "SoftmaxWithLoss" top: "l" top: "p"', "its second top (the probabilities)", id="softmax"),
+        pytest.param('type: "HingeLoss" top: "l" top: "p"', "its second top is not evaluated; remove 'p'", id="hinge"),
         pytest.param('type: "Accuracy" accuracy_param { top_k: 0 }', "top_k=0; it must be at least 1", id="top_0"),
         pytest.param('type: "Accuracy" accuracy_param { top_k: 6 }', "top_k=6 of 5 classes", id="top_k"),
         pytest.param('type: "Accuracy" accuracy_param { axis: 2 }', "axis=2 of predictions with 2 axes", id="axis"),
@@ -204,7 +225,7 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
             'type: "SoftmaxWithLoss" loss_param { label_smoothing: 0.1 }', "label_smoothing=0.1 is not", id="smoothing"
         ),
         pytest.param(
-            'type: "InfogainLoss"', "is no layer with a score; Accuracy, DetectionEvaluate, EuclideanLoss", id="type"
+            'type: "InfogainLoss"', "is no layer with a score; Accuracy, ContrastiveLoss, DetectionEvaluate", id="type"
         ),
     ],
 )
@@ -226,6 +247,8 @@ def test_check_layer_accepts_every_host_type() -> None:
         "DetectionEvaluate": 'bottom: ["a", "b"] detection_evaluate_param { num_classes: 2 }',
         "EvalDetection": 'bottom: ["a", "b", "c"] eval_detection_param { num_object: 5 nms: 0.5 biases: '
         + f"{[1.0] * 10} }}",
+        "Yolov3DetectionOutput": 'bottom: "a" yolov3_detection_output_param '
+        "{ num_box: 1 mask_group_num: 1 mask: 0 anchors_scale: 32 biases: [10, 13] }",
     }
     for kind in HOST_TYPES:
         check_layer(make(f'type: "{kind}" top: "y" {needs.get(kind, "")}'))
@@ -307,7 +330,7 @@ def test_sigmoid_cross_entropy_loss_refuses_targets_of_another_number() -> None:
 
 
 @pytest.mark.parametrize("normalization", ["", "FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED"])
-@pytest.mark.parametrize("kind", sorted(LOSS_TYPES | {"Accuracy"}))
+@pytest.mark.parametrize("kind", sorted((LOSS_TYPES | {"Accuracy"}) - {"ContrastiveLoss", "SmoothL1Loss"}))
 def test_only_a_sum_is_scaled_to_the_batch_that_records_are_missing_in(kind: str, normalization: str) -> None:
     """With 3 records of 4: SoftmaxWithLoss and SigmoidCrossEntropyLoss alone can be sums."""
     scores, labels = batch(3)

@@ -34,6 +34,14 @@ C, D, G = conv("c", "x"), conv("d", "c"), conv("g", "x")
 POOL = layer("Pooling", "p", "c")
 
 
+MASKED = POOL.replace('top: "p"', 'top: "p" top: "m"')
+
+
+def test_a_pooling_with_a_mask_is_fp32() -> None:
+    assert "m" in MASKED
+    assert stored({"c": q(7)}, C, relu("r", "c"), MASKED) == {"c#1": "u8/7"}
+
+
 @pytest.mark.parametrize(
     ("params", "layers", "expected"),
     [

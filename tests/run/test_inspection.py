@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, read_weights, write_weights
+from distcalib.errors import DataError
 from distcalib.run.inspection import _guess, inspect
 from distcalib.run.net import open_net
 from tests.data.databases import write_lmdb
@@ -122,10 +123,11 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
         """layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
         layer { name: "c" type: "Convolution" bottom: "x" bottom: "x" top: "c" top: "d"
           convolution_param { num_output: 1 kernel_size: 1 } }
-        layer { name: "p" type: "Python" bottom: "c" top: "p" }"""
+        layer { name: "p" type: "Python" bottom: "c" top: "p" }
+        layer { name: "r" type: "ReLU" bottom: "p" top: "r" }"""
     )
     found = inspect(prototxt)
-    assert [layer.name for layer in found.layers] == ["x", "c", "p"]
+    assert [layer.name for layer in found.layers] == ["x", "c", "p", "r"]
     assert len(found.problems) == 2
     assert every(problem.startswith("net.prototxt: layer '") for problem in found.problems)
 
@@ -135,3 +137,89 @@ def test_inspect_does_not_advise_a_flag_that_it_has_not(tiny: Tiny, tmp_path: Pa
     (tmp_path / "net.prototxt").write_text(tiny.prototxt.read_text().replace(str(tiny.database), str(database)))
     [note] = inspect(tmp_path / "net.prototxt").notes
     assert "record '0' is no Datum (2 bytes); write it again or leave it out; shapes " in note
+
+
+DEPLOY = """
+layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }
+layer { name: "p" type: "ReLU" bottom: "x" top: "p" }
+"""
+OWN = """
+layer { name: "d" type: "Python" top: "x" top: "label" python_param { module: "voc" layer: "Segments" } }
+layer { name: "p" type: "ReLU" bottom: "x" top: "p" }
+"""
+
+
+@pytest.mark.parametrize(("text", "says"), [(DEPLOY, "(Input) has no data"), (OWN, "give arrays of its tops")])
+def test_inspect_of_a_net_that_waits_for_arrays_has_a_note_and_no_problem(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    found = inspect(path)
+    assert found.problems == ()
+    assert says in found.notes[0]
+
+
+@pytest.mark.parametrize("text", [DEPLOY, OWN])
+def test_inspect_takes_the_arrays_that_feed_a_net(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    np.savez(tmp_path / "in.npz", x=np.zeros((4, 3, 9, 9)))
+    found = inspect(path, data=tmp_path / "in.npz")
+    assert (found.problems, found.notes) == ((), ())
+    assert [layer.shapes[0] for layer in found.layers] == [(1, 3, 9, 9)] * 2
+
+
+@pytest.mark.parametrize("text", [DEPLOY, OWN])
+def test_inspect_says_what_is_wrong_with_arrays(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    np.savez(tmp_path / "in.npz", y=np.zeros((4, 3, 9, 9)))
+    assert inspect(path, data=tmp_path / "in.npz").problems
+    with pytest.raises(DataError, match=r"absent\.npz: does not exist"):
+        inspect(path, data=tmp_path / "absent.npz")
+
+
+CAFFE_RUNS = {
+    "two names": (
+        'layer { name: "r" type: "ReLU" bottom: "x" top: "a" } layer { name: "r" type: "ReLU" bottom: "a" top: "b" }',
+        "it is called 'r_2' here",
+    ),
+    "no names": (
+        'layer { type: "ReLU" bottom: "x" top: "a" } layer { type: "ReLU" bottom: "a" top: "b" }',
+        "it is called 'ReLU_2' here",
+    ),
+    "phase": (
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" phase: TRAIN'
+        " convolution_param { num_output: 2 kernel_size: 3 } }",
+        "",
+    ),
+    "kernel over the input": (
+        'layer { name: "g" type: "Pooling" bottom: "x" top: "g" pooling_param { global_pooling: true } }'
+        ' layer { name: "p" type: "Pooling" bottom: "g" top: "p" pooling_param { kernel_size: 2 stride: 2 } }',
+        "",
+    ),
+    "silenced loss": (
+        'layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "x" top: "e" }'
+        ' layer { name: "s" type: "Silence" bottom: "e" } layer { name: "r" type: "ReLU" bottom: "x" top: "r" }',
+        "layer 'e' (EuclideanLoss) is left out: its value is silenced",
+    ),
+    "smooth l1": ('layer { name: "s" type: "SmoothL1Loss" bottom: "x" bottom: "x" top: "s" }', ""),
+    "per class": (
+        'layer { name: "i" type: "Input" top: "i" input_param { shape { dim: 1 } } }'
+        ' layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 3 } }'
+        ' layer { name: "a" type: "Accuracy" bottom: "f" bottom: "i" top: "a" top: "each" }',
+        "its second top 'each', the accuracy of each class, is not evaluated",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CAFFE_RUNS)
+def test_inspect_finds_nothing_wrong_where_caffe_runs(tmp_path: Path, case: str) -> None:
+    text, note = CAFFE_RUNS[case]
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        DEPLOY.replace('name: "p" type: "ReLU" bottom: "x" top: "p"', 'name: "q" type: "AbsVal" bottom: "x" top: "q"')
+        + text
+    )
+    found = inspect(path)
+    assert found.problems == ()
+    assert note in " ".join(found.notes)

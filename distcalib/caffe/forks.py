@@ -1,0 +1,159 @@
+"""What other forks of Caffe add to its nets: types that are others by another name, and fields.
+
+A fork's field is one that caffe.proto numbers from FIRST on.  At its default it changes nothing.  With another value it
+either has a meaning here (APPLIED, told by whoever reads it) or matters for training alone (TRAINING), or the net is
+refused by layer and field: what was not understood must not be measured.  Sources are named at each rule; where forks
+give one name to different things the parameters decide, as is told in layers/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from distcalib.caffe import caffe_pb2
+
+FIRST = 10001
+"""The number of the first field of a fork in each message: scripts/fork_fields.json."""
+
+APPLIED = frozenset(
+    {
+        "PoolingParameter.ceil_mode",
+        "PoolingParameter.round_mode",
+        "ConvolutionParameter.dilation_h",
+        "ConvolutionParameter.dilation_w",
+        "ConvolutionParameter.pad_b",
+        "ConvolutionParameter.pad_l",
+        "ConvolutionParameter.pad_r",
+        "ConvolutionParameter.pad_t",
+        "ConvolutionParameter.pad_type",
+        "DropoutParameter.scale_train",
+        "LossParameter.class_weighting",
+        "LossParameter.weight_by_label_freqs",
+        "PoolingParameter.pad_b",
+        "PoolingParameter.pad_l",
+        "PoolingParameter.pad_r",
+        "PoolingParameter.pad_t",
+        "PoolingParameter.pad_type",
+        "PriorBoxParameter.width",
+        "PriorBoxParameter.height",
+        "ROIPoolingParameter.pad_ratio",
+    }
+)
+"""Fields that a converter reads."""
+
+TRAINING = frozenset(
+    {
+        "FillerParameter.file",
+        "FillerParameter.alpha",
+        "FillerParameter.diag_val",
+        "BatchNormParameter.update_global_stats",
+        "BatchNormParameter.frozen",
+        "BatchNormParameter.scale_filler",
+        "SoftmaxParameter.hard_ratio",
+        "SoftmaxParameter.hard_mining_label",
+        "SoftmaxParameter.cutting_point",
+        "AccuracyParameter.min_is_better",
+        "AnnotatedDataParameter.single_class",
+        "AnnotatedDataParameter.yolo_data_jitter",
+        "AnnotatedDataParameter.train_diffcult",
+        "AnnotatedDataParameter.difficult_label_warmup",
+        "TransformationParameter.scale_factors",
+        "TransformationParameter.fix_crop",
+        "TransformationParameter.more_fix_crop",
+        "TransformationParameter.multi_scale",
+    }
+)
+"""Fields that only training reads, or that choose how an equal result is computed."""
+
+_DEPTHWISE = frozenset({"DepthwiseConvolution", "ConvolutionDepthwise"})
+FORK_TYPES = _DEPTHWISE | {
+    "BN",
+    "Clip",
+    "DenseImageData",
+    "HardSwish",
+    "Interp",
+    "Mul",
+    "PriorBoxClustered",
+    "Proposal",
+    "ReLU6",
+    "SegAccuracy",
+    "ShuffleChannel",
+    "Squeeze",
+    "Upsample",
+    "Yolov3DetectionOutput",
+}
+"""Layer types that are converted and that Intel Caffe 1.1.6 does not have."""
+
+
+def plain_type(layer_type: str) -> str:
+    """The type that one is by another name; the type itself otherwise."""
+    return "Convolution" if layer_type in _DEPTHWISE else layer_type
+
+
+def lower(layer: caffe_pb2.LayerParameter) -> None:
+    """Write a type that is another by a second name as that one, in place.
+
+    DepthwiseConvolution is a Convolution with this convolution_param (yonghenglh6/DepthwiseConvolution);
+    ConvolutionDepthwise has one kernel a channel, whatever `group` says (farmingyard/ShuffleNet's
+    conv_dw_layer.cpp: weights (num_output, 1, KH, KW), num_output = channels).  A ReLU with `relu6: true` is a ReLU6
+    (synopsys-caffe, relu_layer.cpp).
+    """
+    if layer.type == "ReLU" and layer.relu_param.relu6:
+        layer.type = "ReLU6"
+        layer.relu6_param.negative_slope = layer.relu_param.negative_slope
+        layer.relu_param.ClearField("relu6")
+    if layer.type not in _DEPTHWISE:
+        return
+    if layer.type == "ConvolutionDepthwise":
+        layer.convolution_param.group = layer.convolution_param.num_output
+    layer.type = "Convolution"
+
+
+def fork_faults(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
+    """A sentence for each field of another fork that is not at its default and has no meaning here."""
+    return [
+        f"layer '{layer.name}' ({layer.type}): {path} is {_shown(value)}, a field of another Caffe that is not "
+        "converted; remove it if its value changes nothing"
+        for layer in layers
+        for path, owner, field, value in _fork_fields(layer, "")
+        if f"{owner}.{field.name}" not in APPLIED | TRAINING
+        and field.message_type is None
+        and (_several(value) or value != field.default_value)
+    ]
+
+
+def of_other_forks(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
+    """The types and fields in `layers` that Intel Caffe 1.1.6 does not have, each once, in their order."""
+    found: list[str] = []
+    for layer in layers:
+        if layer.type in FORK_TYPES:
+            found.append(layer.type)
+        else:
+            found += [field.name for _, _, field, _ in _fork_fields(layer, "")]
+        if layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE_EXC_PAD:
+            found.append("AVE_EXC_PAD")
+    return list(dict.fromkeys(found))
+
+
+def _fork_fields(message: Message, path: str) -> Iterator[tuple[str, str, FieldDescriptor, object]]:
+    """The fields of forks that are set in a message: path, name of the owner, field and value.
+
+    A message that is a fork's own is one such field; what is in it is its converter's business.
+    """
+    for field, value in message.ListFields():
+        name = f"{path}{field.name}"
+        if field.number >= FIRST:
+            yield name, message.DESCRIPTOR.name, field, value
+        elif field.message_type is not None and field.name != "blobs":
+            for one in value if _several(value) else [value]:
+                yield from _fork_fields(one, f"{name}.")
+
+
+def _several(value: object) -> bool:
+    return not isinstance(value, (str, bytes, float, int, Message))
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if _several(value) else str(value)  # type: ignore[call-overload]
