@@ -27,7 +27,7 @@ from tests.metrics.test_eval_detection import stated, stated_map
 from tests.run.reports import lasting
 from tests.run.test_calibration import Notes
 from tests.run.tiny_ssd import ITERATIONS, TinySsd, entries_of, worker_of
-from tests.run.tiny_yolo import N_CLASSES, QUANTIZABLE, SIDE
+from tests.run.tiny_yolo import N_CLASSES, QUANTIZABLE, SIDE, make_tiny_yolo
 from tests.standin import make_standin
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -90,11 +90,12 @@ def test_calibrate_stops_candidates_early_and_decides_as_without(
 
 
 @pytest.mark.slow
-def test_calibrate_forces_u8_though_eval_detection_has_the_data_as_bottom(tiny_yolo: TinySsd, tmp_path: Path) -> None:
+def test_calibrate_forces_u8_though_eval_detection_has_the_data_as_bottom(tmp_path: Path) -> None:
+    made = make_tiny_yolo(tmp_path / "net", encoded=True)  # raw records get no frame, and the net does not fit without
     options = replace(
         OPTIONS, first_conv_force_u8=True, strategy="none", n_actors=1, weights_channel="multiple", out=tmp_path
     )
-    found = calibrate(tiny_yolo.prototxt, tiny_yolo.weights, options)
+    found = calibrate(made.prototxt, made.weights, options)
     assert found.plain is not None
     assert found.score == pytest.approx(found.plain.score, abs=0.1)
 

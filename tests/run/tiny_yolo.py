@@ -16,7 +16,7 @@ from distcalib.metrics.boxes import centred_overlaps
 from distcalib.metrics.detection_output import suppressed
 from distcalib.metrics.eval_detection import decoded
 from distcalib.run.net import Net, open_net
-from tests.data.databases import noise, raw_datum, write_lmdb
+from tests.data.databases import encoded_datum, noise, raw_datum, write_lmdb
 from tests.run.tiny_ssd import BATCH, ITERATIONS, N_RECORDS, TRUNK, Blobs, TinySsd, drawn, entries_of, worker_of
 
 QUANTIZABLE = ("conv2", "conv3", "conv4", "fine", "conv_reg")
@@ -46,14 +46,14 @@ layer {{ name: "eval_det" type: "EvalDetection" bottom: "conv_reg" bottom: "labe
 )
 
 
-def make_tiny_yolo(folder: Path) -> TinySsd:
-    """Write the net, its weights and its data into `folder`."""
+def make_tiny_yolo(folder: Path, encoded: bool = False) -> TinySsd:
+    """Write the net, its weights and its data into `folder`.  `encoded`: records are PNG images, not raw pixels."""
     made = TinySsd(folder / "yolo.prototxt", folder / "yolo.caffemodel", folder / "boxes")
     net = text_format.Parse(NET, caffe_pb2.NetParameter())
     write_weights(made.weights, "tiny_yolo", net.layer, _make_blobs())
-    records = [
-        AnnotatedDatum(datum=raw_datum(noise(3, 16, 16, seed=i)), type=AnnotatedDatum.BBOX) for i in range(N_RECORDS)
-    ]
+    images = [noise(3, 16, 16, seed=i) for i in range(N_RECORDS)]
+    datums = [encoded_datum(image.transpose(1, 2, 0)) if encoded else raw_datum(image) for image in images]
+    records = [AnnotatedDatum(datum=datum, type=AnnotatedDatum.BBOX) for datum in datums]
     blank = write_lmdb(folder / "blank", entries_of(records))
     made.prototxt.write_text(NET.replace("SOURCE", str(blank)))
     for item, label, (x, y, w, h) in _surest(open_net(made.prototxt), made.weights):
