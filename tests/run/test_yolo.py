@@ -91,6 +91,7 @@ def test_calibrate_stops_candidates_early_and_decides_as_without(
 
 @pytest.mark.slow
 def test_calibrate_forces_u8_though_eval_detection_has_the_data_as_bottom(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
     made = make_tiny_yolo(tmp_path / "net", encoded=True)  # raw records get no frame, and the net does not fit without
     options = replace(
         OPTIONS, first_conv_force_u8=True, strategy="none", n_actors=1, weights_channel="multiple", out=tmp_path
