@@ -64,5 +64,8 @@ def test_doctor_sees_in_what_nodes_differ(three: list[Host]) -> None:
     told = json.loads(told)
     assert findings(told, "openvino is ") == [[]]
     assert findings(told, f"and 2025.4.0 on {odd.name} ({odd.ip})") == [[]]
-    assert told["isa"] == "avx2"
-    assert findings(told, "no AVX-512") == [[f"{odd.name} ({odd.ip})"]]
+    assert (told["isa"], told["way"], told["kernels"]) == ("cascadelake", "emulated", "avx2")
+    emulating = [node for node in told["nodes"] if node["targets"]["cascadelake"] == "emulated"]
+    assert odd.name in [node["host"] for node in emulating]
+    labels = [f"{node['host']} ({node['address']})" for node in emulating]
+    assert findings(told, "cascadelake is emulated in FP32 kernels") == [labels]
