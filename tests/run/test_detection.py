@@ -14,7 +14,7 @@ from distcalib.errors import EngineError, OptionError, UnsupportedError
 from distcalib.metrics import Detections, merged
 from distcalib.report import CalibrationReport
 from distcalib.run.calibration import calibrate
-from distcalib.run.checks import net_notes
+from distcalib.run.checks import net_notes, net_problems
 from distcalib.run.choosing import score_inputs
 from distcalib.run.evaluation import class_scores, evaluate
 from distcalib.run.inspection import inspect
@@ -269,9 +269,10 @@ def test_net_problems_name_a_size_file_that_is_not_there(tiny_ssd: TinySsd, tmp_
     text = tiny_ssd.prototxt.read_text()
     head, tail = text.rsplit("num_classes: 3", 1)
     file.write_text(f'{head}num_classes: 3 name_size_file: "sizes.txt"{tail}')
-    assert inspect(file).problems == (
-        "sizes.txt: the name_size_file cannot be read (No such file or directory); correct its path",
-    )
+    said = "sizes.txt: the name_size_file cannot be read (No such file or directory); correct its path"
+    assert net_problems(open_net(file)) == [said]
+    found = inspect(file)  # which counts it among the data, that may be elsewhere
+    assert (found.problems, said in found.notes) == ((), True)
     (tmp_path / "sizes.txt").write_text("".join(f"image{i} 16 16\n" for i in range(24)))
     assert inspect(file).problems == ()
     assert evaluate(file, tiny_ssd.weights, 2, n_actors=1).scores["map"] > 0.5
