@@ -9,6 +9,7 @@ hash alone.  Who changes a byte in the middle and puts the time back is not foun
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -99,9 +100,9 @@ def watch(
 
 @cache
 def this_machine() -> str:
-    """What tells a machine, since it was started, from others."""
+    """What tells a machine, since it was started, from others; a container with files of its own is another."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/mnt")
     except OSError:
         return ""
 
