@@ -19,6 +19,8 @@ FLAG = "--skip-bad-records"
 class SkippableError(DataError):
     """A record cannot be used, and a run that leaves bad records out would go on without it."""
 
+    code = "data.record"
+
 
 @contextmanager
 def advising(may_skip: bool) -> Iterator[None]:

@@ -110,7 +110,8 @@ def open_inputs(
     data_shapes = {top: shape for _, source in sources for top, shape in source.shapes.items()}
     batch, lengths = records_an_iteration([source for _, source in sources]), lengths_of(sources, arrays)
     refuse_unequal(lengths, n_iterations, net.name)
-    shapes = checked_shapes(net.graph, data_shapes, net.name)
+    made = checked_shapes(net.graph, data_shapes, net.name)
+    shapes = {**{Blob(top, 0): shape for top, shape in data_shapes.items()}, **made}
     refuse_large_blobs(net.name, data_shapes, shapes)
     refuse_other_images(net, data_shapes, shapes, read)
     if skips:
