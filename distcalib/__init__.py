@@ -22,19 +22,48 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 if TYPE_CHECKING:
     from distcalib.calibration.calibrate import calibrate
     from distcalib.calibration.options import CalibrationOptions
-    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
+    from distcalib.calibration.run_record import Interrupted
+    from distcalib.errors import (
+        DataError,
+        DistcalibError,
+        EngineError,
+        FormatError,
+        MeasureError,
+        OptionError,
+        OutputError,
+        UnsupportedError,
+        WeightsError,
+    )
+    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation, read_report
     from distcalib.session.evaluate import evaluate
+    from distcalib.session.inspect import Inspection, LayerInfo, inspect
     from distcalib.session.options import EvaluationOptions
+    from distcalib.session.progress import Reporter
 
 __all__ = [
     "CalibrationOptions",
     "CalibrationReport",
     "CandidateRecord",
+    "DataError",
+    "DistcalibError",
+    "EngineError",
     "Evaluation",
     "EvaluationOptions",
+    "FormatError",
+    "Inspection",
+    "Interrupted",
+    "LayerInfo",
+    "MeasureError",
+    "OptionError",
+    "OutputError",
+    "Reporter",
+    "UnsupportedError",
+    "WeightsError",
     "__version__",
     "calibrate",
     "evaluate",
+    "inspect",
+    "read_report",
 ]
 
 _WHERE = {
@@ -43,12 +72,22 @@ _WHERE = {
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
     "EvaluationOptions": "distcalib.session.options",
+    "Inspection": "distcalib.session.inspect",
+    "Interrupted": "distcalib.calibration.run_record",
+    "LayerInfo": "distcalib.session.inspect",
+    "Reporter": "distcalib.session.progress",
     "calibrate": "distcalib.calibration.calibrate",
     "evaluate": "distcalib.session.evaluate",
+    "inspect": "distcalib.session.inspect",
+    "read_report": "distcalib.report",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
+    if name not in __all__:
         raise AttributeError(f"module 'distcalib' has no attribute '{name}'")
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_WHERE.get(name, "distcalib.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,5 @@
 """Runs of the tiny net that are interrupted, killed and given again; each starts its actors."""
 
-import json
 import os
 import shutil
 import signal
@@ -25,7 +24,7 @@ from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.quantize.candidate import Candidate
 from distcalib.session.session import Session
-from tests.calibration.reports import lasting
+from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -88,7 +87,7 @@ def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
     report = interrupted.value.report
     assert (report.stopped_by, report.fp32_layers, report.met) == ("Ctrl-C", (), False)
     assert report.score == report.all_int8_score
-    assert json.loads((tmp_path / "report.json").read_text())["stopped_by"] == "Ctrl-C"
+    assert fields_of(tmp_path / "report.json")["stopped_by"] == "Ctrl-C"
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
@@ -121,7 +120,7 @@ def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
     monkeypatch.setattr(searching.Searching, "_rank", lambda *_: signal.raise_signal(signal.SIGTERM))
     command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--actors", "1", "--out", str(tmp_path)]
     assert main(command) == TERMINATED
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = fields_of(tmp_path / "report.json")
     assert (report["stopped_by"], report["fp32_layers"]) == ("SIGTERM", [])
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
 
