@@ -3,9 +3,11 @@
     DistcalibError
     ├── OptionError        a flag or an argument has no such value, or two exclude each other
     ├── FormatError        a prototxt or caffemodel cannot be read
+    │   └── FindingsError  several things are wrong with it, each in a line of its own
     ├── UnsupportedError   the net uses a layer type or a parameter that is not converted
     ├── WeightsError       the blobs of the caffemodel do not fit the net
     ├── DataError          a database, an image list or one of its records cannot be used
+    │   └── AbsentError     a source is not where the prototxt says
     ├── EngineError        the inference engine refused or failed
     ├── MeasureError       actors could not be started, pinned or kept alive
     └── OutputError        a result cannot be written
@@ -15,7 +17,7 @@ pickling between a Ray actor and its driver. The message reads "where: what is; 
 shown to the user as it stands, so it names files and layers and never needs a traceback beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -31,6 +33,15 @@ class FormatError(DistcalibError):
     """A prototxt or a caffemodel cannot be read as what it should be."""
 
 
+class FindingsError(FormatError):
+    """The one error of several lines: the first, and one for each finding, which is printable."""
+
+    @classmethod
+    def of(cls, where: str, findings: Sequence[str]) -> "FindingsError":
+        """`where`: the first line."""
+        return cls("\n  ".join((where, *map(printable, findings))))
+
+
 class UnsupportedError(DistcalibError):
     """The net uses layer types or parameters that are not converted; all of them are named."""
 
@@ -43,6 +54,10 @@ class DataError(DistcalibError):
     """A data source or one of its records cannot be used; the record's key is named."""
 
 
+class AbsentError(DataError):
+    """A source is not where the prototxt says; a net can be looked at without it."""
+
+
 class EngineError(DistcalibError):
     """The inference engine refused a model or failed while running it."""
 
@@ -53,6 +68,15 @@ class MeasureError(DistcalibError):
 
 class OutputError(DistcalibError):
     """A result cannot be written."""
+
+
+def printable(text: str) -> str:
+    r"""`text` with what is no letter, sign or blank written as in Python's strings: \x1b, \n, \u202e.
+
+    Names of layers and files come from anybody, and a terminal obeys what it is sent: colours, its title, a line that
+    nobody printed. Half of a name that is no UTF-8 (\udcff) would be an error besides.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

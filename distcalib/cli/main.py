@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 from distcalib.actors.signals import termination_told
 from distcalib.cli import calibrate, doctor, evaluate, export, inspect, runs, verify
 from distcalib.cli.arguments import example
-from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, interrupted_by
-from distcalib.errors import DistcalibError, OptionError
+from distcalib.errors import DistcalibError, FindingsError, OptionError, printable
 from distcalib.version import __version__
 
 COMMANDS = (calibrate, evaluate, export, verify, inspect, doctor, runs)
@@ -68,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             for line in traceback.format_exc().splitlines():
                 print(printable(line), file=sys.stderr)
-        _tell(str(error))
+        message = str(error)
+        _tell(*(message.split("\n  ") if isinstance(error, FindingsError) else [message]))
         return ERROR
     except MemoryError:
         _tell("memory ran out; free some, or use fewer actors (--actors) or a smaller batch")
@@ -107,9 +107,9 @@ def _open_standard_streams() -> None:
     logging.getLogger("distcalib").handlers[:] = [_Stderr()]
 
 
-def _tell(message: str) -> None:
-    """The last line of a command that failed."""
-    print(f"distcalib: {printable(message)}", file=sys.stderr)
+def _tell(message: str, *findings: str) -> None:
+    """The last line of a command that failed, or, of several findings, the last lines."""
+    print("\n  ".join(map(printable, (f"distcalib: {message}", *findings))), file=sys.stderr)
 
 
 def _stdout_is_full() -> bool:
