@@ -100,8 +100,6 @@ class Session:
             refuse_unskippable(net, self._data_shapes, self.batch)
         self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
         watched = self._guard.opened(indexes)
-        if ship_data:
-            self._guard.rest()
         read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
         shipment = Shipment(read, net.path, indexes, n_iterations) if ship_data else None
         shipped = None if shipment is None else Shipped(shipment.files())
@@ -123,7 +121,7 @@ class Session:
         try:
             self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
             if build is None or self._caffe is None:
-                cargo = None if shipment is None else cargo_of(shipment, self.batch, reporter)
+                cargo = None if shipment is None else cargo_of(shipment, self.batch, reporter, self._guard.rest)
                 env = partial(agree, isa, shipment=shipment, weight_bytes=self._weight_bytes, still=watched.check_all)
                 self._pool = start(make_worker, env=env, shared=setting, cargo=cargo)
             else:
