@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from distcalib.actors.lost_pages import lost_pages_told
 from distcalib.actors.signals import termination_told
 from distcalib.cli import calibrate, doctor, evaluate, export, inspect, runs, verify
 from distcalib.cli.arguments import example
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
     _open_standard_streams()
     try:
-        with termination_told():
+        with termination_told(), lost_pages_told():
             args, unknown = make_parser().parse_known_args(argv)
             if unknown:
                 raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")

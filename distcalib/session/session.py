@@ -115,6 +115,7 @@ class Session:
             actor_bytes=self._actor_bytes(),
             shared_bytes=0 if shipment is None else shipment.n_bytes,
             address=address,
+            still=self._guard.look,
         )
         self.journal = None if open_journal is None else open_journal()
         self._caffe = None
