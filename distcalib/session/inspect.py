@@ -181,7 +181,7 @@ def data_shapes(
     sources = [*data_nodes(net.graph), *unopened(net)]
     for node in sorted(sources, key=lambda one: one.index):
         try:
-            source = open_source(node.layer, net.path, skip_bad=None)
+            source = open_source(node.layer, net.path)
         except (DataError, UnsupportedError) as error:
             guess = _guess(node.layer, _channels_read(net.graph, node, blobs), otherwise)
             said = f"shapes below assume {guess}" if guess else "shapes are not known"

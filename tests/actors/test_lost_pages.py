@@ -72,7 +72,7 @@ def test_a_child_that_goes_first_still_dies_of_the_signal(tmp_path: Path) -> Non
 MAPS = """\
 1000-2000 r--p 00000000 08:01 42    /data/x_lmdb/data.mdb (deleted)
 2000-3000 rw-s 00000000 00:2e 43    /dev/shm/plasma (deleted)
-3000-4000 rw-p 00000000 00:00 0 
+3000-4000 rw-p 00000000 00:00 0
 4000-5000 rw-p 00000000 00:00 0     [heap]
 """
 
