@@ -130,6 +130,8 @@ class FormatError(DistcalibError):
 class FindingsError(FormatError):
     """The one error of several lines: the first, and one for each finding, which is printable."""
 
+    code = "format.findings"
+
     @classmethod
     def of(cls, where: str, findings: Sequence[str]) -> "FindingsError":
         """`where`: the first line."""
@@ -156,6 +158,8 @@ class DataError(DistcalibError):
 
 class AbsentError(DataError):
     """A source is not where the prototxt says; a net can be looked at without it."""
+
+    code = "data.absent"
 
 
 class EngineError(DistcalibError):
