@@ -17,7 +17,7 @@ from distcalib.data.source import FloatArray
 from distcalib.data.transform import Transform
 
 
-class Room:
+class MemoryBudget:
     """Bytes that all sources of a process may still keep together."""
 
     def __init__(self, n_bytes: int = 0) -> None:
@@ -47,8 +47,8 @@ class KeepingSource(ABC):
     batch_size: int
     _transform: Transform
 
-    def __init__(self, room: Room | None) -> None:
-        self._room = Room() if room is None else room
+    def __init__(self, room: MemoryBudget | None) -> None:
+        self._room = MemoryBudget() if room is None else room
         self._kept: dict[tuple[int, bool], Decoded] = {}
 
     def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
