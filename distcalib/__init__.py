@@ -20,6 +20,7 @@ from distcalib.version import __version__
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it is an ImportError
 
 if TYPE_CHECKING:
+    from distcalib.actors.cancellation import Cancellation, Cancelled
     from distcalib.calibration.calibrate import calibrate
     from distcalib.calibration.options import CalibrationOptions
     from distcalib.calibration.run_record import Interrupted
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationOptions",
     "CalibrationReport",
+    "Cancellation",
+    "Cancelled",
     "CandidateRecord",
     "DataError",
     "DistcalibError",
@@ -67,6 +70,8 @@ __all__ = [
 ]
 
 _WHERE = {
+    "Cancellation": "distcalib.actors.cancellation",
+    "Cancelled": "distcalib.actors.cancellation",
     "CalibrationOptions": "distcalib.calibration.options",
     "CalibrationReport": "distcalib.report",
     "CandidateRecord": "distcalib.report",

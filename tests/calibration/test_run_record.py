@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
+import distcalib
 from distcalib.actors import Job, JobResult
+from distcalib.actors.cancellation import Cancellation, Cancelled
 from distcalib.calibration import search_driver as searching
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
@@ -23,6 +26,8 @@ from distcalib.cli.main import main
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.quantize.candidate import Candidate
+from distcalib.session.options import EvaluationOptions
+from distcalib.session.progress import Silent
 from distcalib.session.session import Session
 from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
@@ -91,6 +96,45 @@ def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
+
+
+class _Cancelling(Silent):
+    """Cancels in another thread once the all-INT8 net was measured."""
+
+    def __init__(self) -> None:
+        self.token = Cancellation()
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        if name.startswith("ranking"):
+            thread = threading.Thread(target=self.token.cancel)
+            thread.start()
+            thread.join()
+
+
+def test_a_cancelled_run_delivers_the_best_that_was_measured(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
+    reporter = _Cancelling()
+    with pytest.raises(Interrupted) as interrupted:
+        calibrate(
+            tiny.prototxt,
+            tiny.weights,
+            replace(OPTIONS, out=tmp_path),
+            reporter=reporter,
+            cancellation=reporter.token,
+        )
+    report = interrupted.value.report
+    assert (report.stopped_by, report.fp32_layers) == ("cancellation", ())
+    assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
+    calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    assert _results(tmp_path) == _results(reference)
+
+
+def test_evaluate_with_a_cancelled_token_ends_at_once(tiny: Tiny) -> None:
+    token = Cancellation()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        distcalib.evaluate(
+            tiny.prototxt, tiny.weights, EvaluationOptions(iterations=ITERATIONS, n_actors=1), cancellation=token
+        )
 
 
 def test_ctrl_c_in_a_round_delivers_the_best_of_what_it_measured(
