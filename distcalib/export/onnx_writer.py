@@ -71,6 +71,14 @@ class Writer:
         """`output` is on a grid."""
         self._stored[key_of(output)] = stored
 
+    def same(self, output: Output, source: Output) -> None:
+        """`output` is what `source` is, in both forms."""
+        stored = self.stored(source)
+        if stored is None:
+            self.put(output, self.value(source))
+        else:
+            self.put_stored(output, stored)
+
     def emit(self, kind: str, inputs: Sequence[str], name: str, n_outputs: int = 1, **attributes: Any) -> list[str]:
         """Add a node; its outputs' names, which begin with `name`."""
         unique = self.unique(name)
