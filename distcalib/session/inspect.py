@@ -161,17 +161,22 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
 
 
 def data_shapes(
-    net: Net, blobs: Blobs, notes: list[str], otherwise: tuple[int, int, int] | None = None
+    net: Net,
+    blobs: Blobs,
+    notes: list[str],
+    otherwise: tuple[int, int, int] | None = None,
+    skip_bad: bool | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of what data layers make; guessed, with a note, where the data are absent.
 
     `otherwise`: channels, height and width where the prototxt tells nothing; None: then no shape is known.
+    `skip_bad`: as open_source has it.
     """
     tops: dict[str, tuple[int, ...]] = {}
     sources = [*data_nodes(net.graph), *unopened(net)]
     for node in sorted(sources, key=lambda one: one.index):
         try:
-            source = open_source(node.layer, net.path, skip_bad=None)
+            source = open_source(node.layer, net.path, skip_bad=skip_bad)
         except (DataError, UnsupportedError) as error:
             guess = _guess(node.layer, _channels_read(net.graph, node, blobs), otherwise)
             if isinstance(error, DataError):

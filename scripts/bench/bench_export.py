@@ -22,9 +22,9 @@ from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import LocalProgram
-from distcalib.export import build_export, save_ir
-from distcalib.export.onnx_file import save_onnx
-from distcalib.export.runtimes import open_model
+from distcalib.exporters import build_export, save_ir
+from distcalib.exporters.onnx_file import save_onnx
+from distcalib.exporters.runtimes import open_model
 from distcalib.layers import FileBlobs
 from distcalib.session.inspect import data_shapes
 

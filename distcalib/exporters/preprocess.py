@@ -1,11 +1,12 @@
 """What the data layer does to an image, in front of the net: `--preprocess`, for u8 images.
 
-The order is that of data/transform.py: resize, crop at the centre, mean, scale. Resizing gives the same bytes as OpenCV,
+The order is that of data/transform.py: resize, crop at the centre, mean, scale. Resizing gives the bytes of OpenCV,
 whose fixed-point arithmetic is written out here: a runtime's own bilinear, rounded, has one pixel in eight off by one.
 Mean and scale give the data layer's values to the last bit but one, since a runtime may join two operations. What the
 data layer does beyond that is refused, not left out.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from openvino import Output
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Graph, Node
-from distcalib.data import mean_of
+from distcalib.data import Pixels, mean_of
 from distcalib.errors import UnsupportedError
-from distcalib.export.building import Exported
+from distcalib.exporters.building import Exported
 from distcalib.layers.shapes import constant, integers
 
 LAYOUTS = ("nhwc", "nchw")
@@ -28,6 +29,21 @@ COLOURS = ("bgr", "rgb", "gray")
 FORMS = tuple(f"{layout}-{colours}" for layout in LAYOUTS for colours in COLOURS)
 """What --preprocess takes."""
 _IMAGES = frozenset({"AnnotatedData", "Data", "ImageData"})
+
+
+def in_form(images: Sequence[Pixels], form: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """Images (C, H, W) in BGR as a file takes them: those of each size together, with their places among all."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for place, image in enumerate(images):
+        by_size.setdefault(image.shape, []).append(place)
+    layout, colours = form.split("-")
+    for places in by_size.values():
+        stacked = np.stack([np.asarray(images[place], np.uint8) for place in places])
+        if colours == "rgb":
+            stacked = stacked[:, ::-1]
+        if layout == "nhwc":
+            stacked = stacked.transpose(0, 2, 3, 1)
+        yield np.array(places, np.int64), np.ascontiguousarray(stacked)
 
 
 @dataclass(frozen=True)
@@ -173,9 +189,9 @@ def _rows(extent: Output, size: int) -> tuple[list[Output], list[Output]]:
 def _positions(extent: Output, size: int) -> Output:
     """Where the middles of the result's pixels lie in the image, (size,): OpenCV computes it in f64 and rounds to f32.
 
-    A quotient of whole numbers, rounded once: OpenVINO divides by multiplying with a reciprocal, which is a last bit off
-    at some places, so what is left over is put right.  As long as both have less than 24 bits: in images of up to 27,000
-    pixels for a size of 300.
+    That is a quotient of whole numbers, rounded once, as long as they have less than 24 bits: in images of up to 27,000
+    pixels for a size of 300.  OpenVINO multiplies by a reciprocal where it should divide, and is a last bit off at some
+    places, so what is left over is put right.
     """
     divisor, share = constant(2.0 * size), constant(1.0 / (2.0 * size))
     odd = constant(2.0 * np.arange(size, dtype=np.float32) + np.float32(1.0))

@@ -7,8 +7,8 @@ Runtime fuses DequantizeLinear -> Conv -> QuantizeLinear to QLinearConv. Where F
 before the one rounding, the same sums are written as MatMulInteger, of windows laid side by side: a QuantizeLinear
 before the sum would round twice. Grouped convolutions are ConvInteger there.
 
-Signed values are u8 with a zero point of 128, and so are the weights of a ConvInteger: ONNX Runtime's CPU provider takes
-no s8 there (weights in 1.23 and before).
+Signed values are u8 with a zero point of 128: ConvInteger of ONNX Runtime's CPU provider takes no s8. Its weights are
+u8, too, since ONNX Runtime 1.23 and older take no s8 for them either.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from openvino import Node, Output
 
-from distcalib.export.folding import folded
-from distcalib.export.onnx_writer import Stored, Writer
+from distcalib.exporters.folding import folded
+from distcalib.exporters.onnx_writer import Stored, Writer
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _INT32 = 2**31 - 1

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from openvino import Output
 
-from distcalib.export.folding import folded
+from distcalib.exporters.folding import folded
 
 OPSET = 17
 """Of the default domain; ONNX Runtime has it since 1.12."""

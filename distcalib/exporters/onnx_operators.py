@@ -12,11 +12,11 @@ from onnx import TensorProto
 from openvino import Node, Output
 
 from distcalib.errors import UnsupportedError
-from distcalib.export.folding import folded
-from distcalib.export.onnx_detection import detection_output, non_max_suppression
-from distcalib.export.onnx_forks import masked_pool, mvn, scatter
-from distcalib.export.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
-from distcalib.export.onnx_writer import Stored, Writer, onnx_type
+from distcalib.exporters.folding import folded
+from distcalib.exporters.onnx_detection import detection_output, non_max_suppression
+from distcalib.exporters.onnx_forks import masked_pool, mvn, scatter
+from distcalib.exporters.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
+from distcalib.exporters.onnx_writer import Stored, Writer, onnx_type
 
 Translate = Callable[[Writer, Node], None]
 

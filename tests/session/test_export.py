@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from distcalib.caffe import read_net, read_weights, write_weights
 from distcalib.engine.net import open_net
 from distcalib.errors import OptionError, OutputError, UnsupportedError, WeightsError
-from distcalib.export import runtimes
+from distcalib.exporters import runtimes
 from distcalib.report import exported_lines
-from distcalib.session import exporting
+from distcalib.session import export as exporting
 from distcalib.session.evaluate import evaluate
-from distcalib.session.exporting import ExportOptions, drops, export, verify
+from distcalib.session.export import export
+from distcalib.session.export_options import ExportOptions
 from distcalib.session.progress import Silent
+from distcalib.session.verify import drops, verify
 from tests.session.tiny import ITERATIONS, Tiny
 
 pytest.importorskip("onnxruntime")
@@ -64,7 +66,7 @@ def spoiled(tiny: Tiny, folder: Path) -> Path:
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.slow
 def test_export_refuses_a_file_that_scores_worse(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = exporting._build(open_net(tiny.prototxt), spoiled(tiny, tmp_path), ExportOptions(), Silent())
+    made = exporting._build(open_net(tiny.prototxt), spoiled(tiny, tmp_path), ExportOptions(), None, Silent())
     monkeypatch.setattr(exporting, "_build", lambda *_: made)
     out = tmp_path / "out"
     [one] = export(tiny.prototxt, tiny.weights, ExportOptions(out=out, iterations=ITERATIONS, n_actors=1))

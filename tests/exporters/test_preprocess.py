@@ -11,10 +11,10 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Graph, build_graph
 from distcalib.data.transform import Transform
 from distcalib.errors import UnsupportedError
-from distcalib.export import Exported, build_export
-from distcalib.export.preprocess import preprocessed, steps_of
+from distcalib.exporters import Exported, build_export
+from distcalib.exporters.preprocess import preprocessed, steps_of
 from distcalib.layers import FileBlobs
-from tests.export.exports import run_both
+from tests.exporters.exports import run_both
 
 pytest.importorskip("onnxruntime")
 
