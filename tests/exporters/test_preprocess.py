@@ -80,6 +80,24 @@ def test_preprocessed_resizes_as_opencv_does() -> None:
             assert np.array_equal(found["y"][0] - np.float32(0.5), expected), (size, wanted)
 
 
+@pytest.mark.parametrize("transform", ["", "crop_size: 5", "crop_size: 6 scale: 0.5"], ids=["whole", "odd", "even"])
+def test_preprocessed_takes_the_mean_image_off(transform: str, tmp_path: Path) -> None:
+    """Of which a crop cuts the middle, too."""
+    mean = np.random.default_rng(8).uniform(0, 255, (3, 9, 12)).astype(np.float32)
+    blob = caffe_pb2.BlobProto(num=1, channels=3, height=9, width=12, data=mean.reshape(-1).tolist())
+    (tmp_path / "mean.binaryproto").write_bytes(blob.SerializeToString())
+    graph = graph_of(f'mean_file: "{tmp_path}/mean.binaryproto" {transform}')
+    param = next(iter(graph)).layer.transform_param
+    layer = Transform(param, "net", Path("net.prototxt"))
+    images = np.random.default_rng(3).integers(0, 256, (2, 9, 12, 3)).astype(np.uint8)
+    expected = layer.finish(np.stack([np.asarray(layer.image(image), np.uint8) for image in images])) + np.float32(0.5)
+    steps = steps_of(graph, Path("net.prototxt"), "net")
+    made = preprocessed(made_of(graph, 3, expected.shape[2:]), steps, "nhwc-bgr", "net")
+    for found in run_both(made, {"data": images}):
+        assert found["y"].shape == expected.shape
+        assert np.abs(found["y"] - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
 REFUSED = {
     "pad": ("pad: 2", "pad is not done in a file"),
     "fit": ("resize_param { height: 8 width: 8 resize_mode: FIT_SMALL_SIZE }", "of resize_mode only WARP"),
