@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from distcalib.session.evaluate import evaluate
     from distcalib.session.export import export
     from distcalib.session.export_options import ExportOptions
+    from distcalib.session.options import EvaluationOptions
     from distcalib.session.verify import verify
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "CalibrationReport",
     "CandidateRecord",
     "Evaluation",
+    "EvaluationOptions",
     "ExportOptions",
     "ExportedFile",
     "__version__",
@@ -47,6 +49,7 @@ _WHERE = {
     "CalibrationReport": "distcalib.report",
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
+    "EvaluationOptions": "distcalib.session.options",
     "ExportOptions": "distcalib.session.export_options",
     "ExportedFile": "distcalib.report",
     "calibrate": "distcalib.calibration.calibrate",

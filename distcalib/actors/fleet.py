@@ -266,6 +266,6 @@ def error_of(outcome: Outcome, node: str = "") -> DistcalibError:
     error = outcome.error
     assert error is not None, "it did not fail"
     if node and isinstance(error, DataError):
-        error = DataError(f"on {node}: {error}")
+        error = type(error)(f"on {node}: {error}")
     error.__cause__ = RemoteTraceback(outcome.trace)
     return error

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import json
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ from distcalib.cli import calibrate, doctor, evaluate, export, inspect, runs, ve
 from distcalib.cli.arguments import example
 from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, interrupted_by
-from distcalib.errors import DistcalibError, OptionError
+from distcalib.errors import DistcalibError, OptionError, flags_named
 from distcalib.version import __version__
 
 COMMANDS = (calibrate, evaluate, export, verify, inspect, doctor, runs)
@@ -53,7 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C, 143
     SIGTERM, 129 SIGHUP."""
-    verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
+    with flags_named():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    verbose = "--verbose" in argv
     _open_standard_streams()
     try:
         with termination_told():
@@ -68,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             for line in traceback.format_exc().splitlines():
                 print(printable(line), file=sys.stderr)
+        if "--json" in argv:
+            print(json.dumps({"error": {"code": error.code, "message": str(error)}}, indent=2, ensure_ascii=False))
         _tell(str(error))
         return ERROR
     except MemoryError:

@@ -70,7 +70,7 @@ def records_an_iteration(sources: Sequence[Source]) -> int:
     return next((source.batch_size for source in (*boxes, *sets, *sources)), 0)
 
 
-def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool | None, with_images: bool = False) -> Batch:
+def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool, with_images: bool = False) -> Batch:
     """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left.
 
     `with_images`: those that the one data layer of images begins with come along.
@@ -96,6 +96,6 @@ def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool | None,
     return Batch(tops, by_item, iteration * size, size, bad, left_out, images)
 
 
-def _images(sources: Sequence[Source], iteration: int, skip_bad: bool | None) -> Sequence[Pixels]:
+def _images(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Sequence[Pixels]:
     [source] = [source for source in sources if isinstance(source, KeepingSource)]
     return source.images(iteration, {} if skip_bad else None)

@@ -26,7 +26,7 @@ from distcalib.quantize.storage import params_of
 from distcalib.report import ExportedFile
 from distcalib.session.checks import check_folder, net_problems
 from distcalib.session.evaluate import running_int8
-from distcalib.session.export_options import ExportOptions
+from distcalib.session.export_options import ExportOptions, given
 from distcalib.session.inspect import data_shapes
 from distcalib.session.progress import Reporter, Silent
 from distcalib.session.verify import cannot_be_measured, first_image, measured, unmeasured
@@ -37,13 +37,20 @@ UNVERIFIED = ".unverified"
 
 
 def export(
-    model: str | Path, weights: str | Path, options: ExportOptions, *, reporter: Reporter | None = None
+    model: str | Path,
+    weights: str | Path,
+    options: ExportOptions | None = None,
+    *,
+    reporter: Reporter | None = None,
 ) -> tuple[ExportedFile, ...]:
     """Write the net `model` with `weights` as files, one for each of `options.to`, and measure each.
 
     A file that scores worse than accepted keeps the suffix `.unverified`.  Raises the errors of distcalib.errors, and
     then has written nothing.
+
+        distcalib.export("net.prototxt", "net.caffemodel", distcalib.ExportOptions(to=["onnx"], out="DIR"))
     """
+    options = given(options)
     said = reporter or Silent()
     net, weights = open_net(Path(model), options.data), Path(weights)
     problems = net_problems(net, fed=True)
@@ -64,7 +71,7 @@ def export(
 def _build(net: Net, weights: Path, options: ExportOptions, steps: Steps | None, reporter: Reporter) -> Exported:
     blobs = FileBlobs(net.weights(weights), weights.name, shared_params(net.test.layer))
     notes: list[str] = []
-    shapes = data_shapes(net, blobs, notes, skip_bad=options.skip_bad_records or None)
+    shapes = data_shapes(net, blobs, notes, skip_bad=options.skip_bad_records)
     for note in notes:
         reporter.note(note.replace("shapes below assume", "the input is taken to be"))
     if not shapes:

@@ -12,8 +12,8 @@ from distcalib.exporters.building import DYNAMIC
 from distcalib.exporters.preprocess import FORMS
 from distcalib.exporters.runtimes import need_onnx
 from distcalib.metrics import DEFAULT_AP
-from distcalib.session.checks import check_ap_version, check_iterations
-from distcalib.session.option_types import convert_options
+from distcalib.session.checks import check_ap_version
+from distcalib.session.options import SessionOptions
 
 TARGETS = ("openvino", "onnx")
 """What a net can be exported to."""
@@ -22,30 +22,26 @@ ACCEPTED_DROP: Mapping[str, float] = {"openvino": 0.0005, "onnx": 0.001}
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What the flags of the same names say; see `distcalib export --help`.  Raises OptionError."""
+class ExportOptions(SessionOptions):
+    """What the flags of the same names say; see `distcalib export --help`.  Raises OptionError.
+
+    distcalib.ExportOptions(to=["onnx"], out="folder", iterations=100)
+    """
 
     to: tuple[str, ...] = ("openvino",)
     out: Path = Path(".")
-    iterations: int = 10
     outputs: tuple[str, ...] | None = None
     batch: int | str | None = None
     accept_drop: float | None = None
     preprocess: str | None = None
     ap_version: str = DEFAULT_AP
-    isa: str = "native"
-    data: Path | None = None
-    skip_bad_records: bool = False
-    ship_data: bool = False
-    n_actors: int | None = None
-    cores_per_actor: int | None = None
-    address: str | None = None
 
     def __post_init__(self) -> None:
-        convert_options(self)
-        check_iterations(self.iterations)
-        check_ap_version(self.ap_version, None)
+        super().__post_init__()
+        check_ap_version(self.ap_version, self.root)
         known_isa(self.isa)
+        if self.root is not None:
+            raise OptionError("-r: an exported file is measured beside the embedded engine; leave it out")
         unknown = [name for name in self.to if name not in TARGETS]
         if unknown:
             raise OptionError(f"--to {', '.join(unknown)}: unknown; choose {' or '.join(TARGETS)}")
@@ -71,3 +67,12 @@ class ExportOptions:
     def drop_of(self, target: str) -> float:
         """What a file of `target` may lose."""
         return ACCEPTED_DROP[target] if self.accept_drop is None else self.accept_drop
+
+
+def given(options: ExportOptions | None) -> ExportOptions:
+    """`options`, by default all as they are by default.  Raises OptionError for what is none."""
+    if options is None:
+        return ExportOptions()
+    if not isinstance(options, ExportOptions):
+        raise OptionError(f"options={options!r}: must be ExportOptions, such as ExportOptions(to=['onnx'], out='DIR')")
+    return options

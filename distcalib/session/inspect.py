@@ -165,7 +165,7 @@ def data_shapes(
     blobs: Blobs,
     notes: list[str],
     otherwise: tuple[int, int, int] | None = None,
-    skip_bad: bool | None = None,
+    skip_bad: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of what data layers make; guessed, with a note, where the data are absent.
 

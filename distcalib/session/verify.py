@@ -11,7 +11,7 @@ from pathlib import Path
 
 from distcalib.actors import Job
 from distcalib.caffe.graph import Blob
-from distcalib.data import DATA_TYPES, KeepingSource, Pixels, open_source
+from distcalib.data import DATA_TYPES, KeepingSource, Pixels, advising, open_source
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import ElsewhereSpec
 from distcalib.engine.worker import data_nodes
@@ -21,21 +21,26 @@ from distcalib.exporters.preprocess import FORMS, steps_of
 from distcalib.exporters.runtimes import open_model
 from distcalib.metrics import LOSS_TYPES, SCORE_TYPES
 from distcalib.report import ExportedFile
+from distcalib.session.backend import rows
 from distcalib.session.evaluate import scores
-from distcalib.session.export_options import ExportOptions
+from distcalib.session.export_options import ExportOptions, given
 from distcalib.session.progress import Reporter, Silent
-from distcalib.session.session import Session, rows
+from distcalib.session.session import Session
 
 
 def verify(
     file: str | Path,
     model: str | Path,
     weights: str | Path,
-    options: ExportOptions,
+    options: ExportOptions | None = None,
     *,
     reporter: Reporter | None = None,
 ) -> ExportedFile:
-    """Measure the exported `file` beside the prototxt `model`, here.  Raises the errors of distcalib.errors."""
+    """Measure the exported `file` beside the prototxt `model`, here.  Raises the errors of distcalib.errors.
+
+    distcalib.verify("DIR/model.onnx", "net.prototxt", "net.caffemodel", distcalib.ExportOptions(iterations=100))
+    """
+    options = given(options)
     said, path, net, weights = reporter or Silent(), Path(file), open_net(Path(model), options.data), Path(weights)
     runtime = open_model(path)
     form = runtime.info.get("preprocess")
@@ -78,7 +83,8 @@ def cannot_be_measured(net: Net, blobs: Mapping[str, Blob], options: ExportOptio
     for node in data_nodes(net.graph):
         try:
             if node.type != "Input":
-                open_source(node.layer, net.path, skip_bad=options.skip_bad_records).close()
+                with advising(not options.skip_bad_records):
+                    open_source(node.layer, net.path, skip_bad=options.skip_bad_records).close()
         except DataError as error:
             return str(error)
     there = set(blobs.values())
@@ -113,7 +119,7 @@ def measured(
     if options.isa != "native" and any(one.target == "onnx" for one in files):
         reporter.note(f"--isa {options.isa}: holds the engine and OpenVINO to that CPU; ONNX Runtime has no such limit")
     iterations = range(options.iterations)
-    with _session(net, weights, options, reporter) as session:
+    with Session(net, weights, reporter, options) as session:
         [result] = session.measure("prototxt", [(net.spec(), options.iterations)])
         expected = scores(rows(result), options.ap_version)
         scored = [node.tops[0].name for node in net.graph if node.type in SCORE_TYPES and node.tops]
@@ -130,22 +136,6 @@ def measured(
         bad, target, batch = session.bad_records(iterations), session.isa.target, session.batch
     n = options.iterations
     return [replace(one, expected=expected, n_iterations=n, isa=target, bad_records=bad) for one in done], batch
-
-
-def _session(net: Net, weights: Path, options: ExportOptions, reporter: Reporter) -> Session:
-    return Session(
-        net,
-        weights,
-        reporter,
-        n_actors=options.n_actors,
-        cores_per_actor=options.cores_per_actor,
-        isa=options.isa,
-        data=options.data,
-        address=options.address,
-        n_iterations=options.iterations,
-        skip_bad=options.skip_bad_records,
-        ship_data=options.ship_data,
-    )
 
 
 def _scores_of(

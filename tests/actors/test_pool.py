@@ -16,8 +16,9 @@ import pytest
 import ray
 import ray.cloudpickle
 
-from distcalib.actors import ActorPool, Blob, Cargo, Job, Placement, Progress
+from distcalib.actors import Blob, Cargo, Job, Placement, Progress
 from distcalib.actors.affinity import stray_threads
+from distcalib.actors.pool import ActorPool
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from tests.every import every
 

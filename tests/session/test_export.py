@@ -18,11 +18,11 @@ from distcalib.errors import DataError, OptionError, OutputError, UnsupportedErr
 from distcalib.exporters import runtimes
 from distcalib.report import exported_lines
 from distcalib.session import export as exporting
-from distcalib.session.evaluate import evaluate
 from distcalib.session.export import export
 from distcalib.session.export_options import ExportOptions
 from distcalib.session.progress import Silent
 from distcalib.session.verify import drops, verify
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 pytest.importorskip("onnxruntime")
@@ -32,7 +32,7 @@ BOTH = ("openvino", "onnx")
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.slow
 def test_export_writes_files_that_score_as_evaluate(tiny: Tiny, tmp_path: Path) -> None:
-    options = ExportOptions(BOTH, tmp_path / "out", ITERATIONS, n_actors=2)
+    options = ExportOptions(to=BOTH, out=tmp_path / "out", iterations=ITERATIONS, n_actors=2)
     found = export(tiny.prototxt, tiny.weights, options)
     assert [one.target for one in found] == list(BOTH)
     expected = evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=1).scores
@@ -96,7 +96,7 @@ def test_export_refuses_a_file_that_scores_worse(tiny: Tiny, tmp_path: Path, mon
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.slow
 def test_export_measures_a_file_that_takes_images_with_them(tiny: Tiny, tmp_path: Path) -> None:
-    options = ExportOptions(BOTH, tmp_path, ITERATIONS, preprocess="nhwc-rgb", n_actors=2)
+    options = ExportOptions(to=BOTH, out=tmp_path, iterations=ITERATIONS, preprocess="nhwc-rgb", n_actors=2)
     expected = evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=1).scores
     for one in export(tiny.prototxt, tiny.weights, options):
         assert one.verified
@@ -121,7 +121,7 @@ def spoil(database: Path, number: int) -> None:
 def test_export_leaves_bad_records_out(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, encoded=True)
     spoil(tiny.database, 9)
-    options = ExportOptions(BOTH, tmp_path / "out", ITERATIONS, n_actors=1)
+    options = ExportOptions(to=BOTH, out=tmp_path / "out", iterations=ITERATIONS, n_actors=1)
     with pytest.raises(DataError, match="is no image that can be decoded"):
         export(tiny.prototxt, tiny.weights, options)
     assert not (tmp_path / "out").exists()
@@ -262,7 +262,7 @@ def test_export_sees_that_it_cannot_write_before_it_measures(
     monkeypatch.setattr(exporting, "measured", None)
     (tmp_path / "model.onnx").mkdir()
     with pytest.raises(OutputError, match=r"model\.onnx: is a folder, and a file is to be written there"):
-        export(tiny.prototxt, tiny.weights, ExportOptions(BOTH, tmp_path, ITERATIONS))
+        export(tiny.prototxt, tiny.weights, ExportOptions(to=BOTH, out=tmp_path, iterations=ITERATIONS))
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 

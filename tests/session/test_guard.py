@@ -15,10 +15,10 @@ from distcalib.data.image_list import ImageList
 from distcalib.engine.net import open_net
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import DataError
-from distcalib.session.evaluate import evaluate
 from distcalib.session.guard import Guard
 from tests.calibration.test_calibrate import Notes
 from tests.data.databases import noise, raw_datum, write_datums
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, n_actors=1)
