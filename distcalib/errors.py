@@ -3,9 +3,11 @@
     DistcalibError
     ├── OptionError        a flag or an argument has no such value, or two exclude each other
     ├── FormatError        a prototxt or caffemodel cannot be read
+    │   └── FindingsError  several things are wrong with it, each in a line of its own
     ├── UnsupportedError   the net uses a layer type or a parameter that is not converted
     ├── WeightsError       the blobs of the caffemodel do not fit the net
     ├── DataError          a database, an image list or one of its records cannot be used
+    │   └── AbsentError     a source is not where the prototxt says
     ├── EngineError        the inference engine refused or failed
     ├── MeasureError       actors could not be started, pinned or kept alive
     └── OutputError        a result cannot be written
@@ -16,7 +18,7 @@ shown to the user as it stands, so it names files and layers and never needs a t
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -125,6 +127,17 @@ class FormatError(DistcalibError):
     code = "format"
 
 
+class FindingsError(FormatError):
+    """The one error of several lines: the first, and one for each finding, which is printable."""
+
+    code = "format.findings"
+
+    @classmethod
+    def of(cls, where: str, findings: Sequence[str]) -> "FindingsError":
+        """`where`: the first line."""
+        return cls("\n  ".join(map(printable, (where, *findings))))
+
+
 class UnsupportedError(DistcalibError):
     """The net uses layer types or parameters that are not converted; all of them are named."""
 
@@ -143,6 +156,12 @@ class DataError(DistcalibError):
     code = "data"
 
 
+class AbsentError(DataError):
+    """A source is not where the prototxt says; a net can be looked at without it."""
+
+    code = "data.absent"
+
+
 class EngineError(DistcalibError):
     """The inference engine refused a model or failed while running it."""
 
@@ -159,6 +178,15 @@ class OutputError(DistcalibError):
     """A result cannot be written."""
 
     code = "output"
+
+
+def printable(text: str) -> str:
+    r"""`text` with what is no letter, sign or blank written as in Python's strings: \x1b, \n, \u202e.
+
+    Names of layers and files come from anybody, and a terminal obeys what it is sent: colours, its title, a line that
+    nobody printed. Half of a name that is no UTF-8 (\udcff) would be an error besides.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from distcalib.session.evaluate import running_int8
 from distcalib.session.export_options import ExportOptions, given
 from distcalib.session.inspect import data_shapes
 from distcalib.session.progress import Reporter, Silent
-from distcalib.session.verify import cannot_be_measured, first_image, measured, unmeasured
+from distcalib.session.verify import cannot_be_measured, first_image, lacking_data, measured, unmeasured
 from distcalib.version import __version__
 
 FILES: Mapping[str, str] = {"openvino": "model.xml", "onnx": "model.onnx"}
@@ -57,6 +57,7 @@ def export(
     if problems:
         raise UnsupportedError("; ".join(problems))
     check_folder(options.out, [options.out / FILES[target] for target in options.to])
+    lacking_data(net, options)  # raises
     steps = None if options.preprocess is None else steps_of(net.graph, net.path, net.name)
     made = _build(net, weights, options, steps, said)
     if made.reason and options.batch is None:

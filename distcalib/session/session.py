@@ -89,8 +89,6 @@ class Session:
         """What is sent of the data, if they are, and what every worker shares."""
         inputs, ships = self.inputs, self._options.ship_data
         watched = self._guard.opened(inputs.indexes)
-        if ships:
-            self._guard.rest()
         shipment = inputs.shipment() if ships else None
         looks = inputs.skips and not ships
         layers, n_iterations = inputs.data_layers, inputs.n_iterations
@@ -121,8 +119,9 @@ class Session:
             env=agree,
             address=options.address,
             shared=self.backend.open(self.inputs, setting, weights),
-            cargo=None if shipment is None else cargo_of(shipment, self.batch, self.reporter),
+            cargo=None if shipment is None else cargo_of(shipment, self.batch, self.reporter, self._guard.rest),
             in_flight=self.backend.in_flight,
+            still=self._guard.look,
         )
 
     def _resumed(self) -> Resuming | None:

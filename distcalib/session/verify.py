@@ -15,7 +15,7 @@ from distcalib.data import DATA_TYPES, KeepingSource, Pixels, advising, open_sou
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import ElsewhereSpec
 from distcalib.engine.worker import data_nodes
-from distcalib.errors import DataError, FormatError, OptionError
+from distcalib.errors import AbsentError, FormatError, OptionError
 from distcalib.exporters.measured import beside, blobs_of, read_file
 from distcalib.exporters.preprocess import FORMS, steps_of
 from distcalib.exporters.runtimes import open_model
@@ -76,7 +76,19 @@ def unmeasured(target: str, path: Path) -> ExportedFile:
 
 
 def cannot_be_measured(net: Net, blobs: Mapping[str, Blob], options: ExportOptions) -> str | None:
-    """Why files with the outputs `blobs` have no score; None if they can have one."""
+    """Why files with the outputs `blobs` have no score; None if they can have one.  Raises what `lacking_data` does."""
+    if (said := lacking_data(net, options)) is not None:
+        return said
+    there = set(blobs.values())
+    read = {blob for node in net.graph if node.type in SCORE_TYPES for blob in node.bottoms} | set(net.graph.outputs)
+    lacking = [b for b in sorted(read) if net.graph.producer[b].type not in DATA_TYPES | SCORE_TYPES and b not in there]
+    if lacking:
+        return f"--outputs lacks '{lacking[0].name}', which scores are made from"
+    return None
+
+
+def lacking_data(net: Net, options: ExportOptions) -> str | None:
+    """What data are not there; None if all are.  Raises DataError for data that are there and cannot be used."""
     inputs = [node.name for node in net.graph if node.type == "Input"]
     if inputs and options.data is None:
         return f"layer '{inputs[0]}' (Input) has no data; give it with --data, or measure later with distcalib verify"
@@ -85,13 +97,8 @@ def cannot_be_measured(net: Net, blobs: Mapping[str, Blob], options: ExportOptio
             if node.type != "Input":
                 with advising(not options.skip_bad_records):
                     open_source(node.layer, net.path, skip_bad=options.skip_bad_records).close()
-        except DataError as error:
+        except AbsentError as error:
             return str(error)
-    there = set(blobs.values())
-    read = {blob for node in net.graph if node.type in SCORE_TYPES for blob in node.bottoms} | set(net.graph.outputs)
-    lacking = [b for b in sorted(read) if net.graph.producer[b].type not in DATA_TYPES | SCORE_TYPES and b not in there]
-    if lacking:
-        return f"--outputs lacks '{lacking[0].name}', which scores are made from"
     return None
 
 
