@@ -35,11 +35,14 @@ if TYPE_CHECKING:
         UnsupportedError,
         WeightsError,
     )
-    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation, read_report
+    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation, ExportedFile, read_report
     from distcalib.session.evaluate import evaluate
+    from distcalib.session.export import export
+    from distcalib.session.export_options import ExportOptions
     from distcalib.session.inspect import Inspection, LayerInfo, inspect
     from distcalib.session.options import EvaluationOptions
     from distcalib.session.progress import Reporter
+    from distcalib.session.verify import verify
 
 __all__ = [
     "CalibrationOptions",
@@ -52,6 +55,8 @@ __all__ = [
     "EngineError",
     "Evaluation",
     "EvaluationOptions",
+    "ExportOptions",
+    "ExportedFile",
     "FormatError",
     "Inspection",
     "Interrupted",
@@ -65,26 +70,32 @@ __all__ = [
     "__version__",
     "calibrate",
     "evaluate",
+    "export",
     "inspect",
     "read_report",
+    "verify",
 ]
 
 _WHERE = {
-    "Cancellation": "distcalib.actors.cancellation",
-    "Cancelled": "distcalib.actors.cancellation",
     "CalibrationOptions": "distcalib.calibration.options",
     "CalibrationReport": "distcalib.report",
+    "Cancellation": "distcalib.actors.cancellation",
+    "Cancelled": "distcalib.actors.cancellation",
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
     "EvaluationOptions": "distcalib.session.options",
+    "ExportOptions": "distcalib.session.export_options",
+    "ExportedFile": "distcalib.report",
     "Inspection": "distcalib.session.inspect",
     "Interrupted": "distcalib.calibration.run_record",
     "LayerInfo": "distcalib.session.inspect",
     "Reporter": "distcalib.session.progress",
     "calibrate": "distcalib.calibration.calibrate",
     "evaluate": "distcalib.session.evaluate",
+    "export": "distcalib.session.export",
     "inspect": "distcalib.session.inspect",
     "read_report": "distcalib.report",
+    "verify": "distcalib.session.verify",
 }
 
 

@@ -3,9 +3,10 @@
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
+from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
-from distcalib.data.image_cache import MemoryBudget
+from distcalib.data.image_cache import KeepingSource, MemoryBudget
 from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
@@ -26,7 +27,9 @@ __all__ = [
     "Bad",
     "Chunk",
     "Index",
+    "KeepingSource",
     "LeftOut",
+    "Pixels",
     "MemoryBudget",
     "Shipment",
     "Shipped",
