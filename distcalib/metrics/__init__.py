@@ -17,6 +17,7 @@ from distcalib.metrics.host_layers import (
     evaluate_layer,
     make_layer,
     score_layer,
+    scores,
 )
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
@@ -58,4 +59,5 @@ __all__ = [
     "merged",
     "read_sizes",
     "score_layer",
+    "scores",
 ]
