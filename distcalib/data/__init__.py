@@ -13,7 +13,7 @@ from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, Index, Source
+from distcalib.data.source import VARIES, ImagesSource, Index, Source
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
@@ -25,6 +25,7 @@ __all__ = [
     "VARIES",
     "Bad",
     "Chunk",
+    "ImagesSource",
     "Index",
     "LeftOut",
     "Room",
