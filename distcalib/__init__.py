@@ -22,17 +22,26 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 if TYPE_CHECKING:
     from distcalib.calibration.calibrate import calibrate
     from distcalib.calibration.options import CalibrationOptions
-    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
+    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation, ExportedFile
     from distcalib.session.evaluate import evaluate
+    from distcalib.session.export import export
+    from distcalib.session.export_options import ExportOptions
+    from distcalib.session.options import EvaluationOptions
+    from distcalib.session.verify import verify
 
 __all__ = [
     "CalibrationOptions",
     "CalibrationReport",
     "CandidateRecord",
     "Evaluation",
+    "EvaluationOptions",
+    "ExportOptions",
+    "ExportedFile",
     "__version__",
     "calibrate",
     "evaluate",
+    "export",
+    "verify",
 ]
 
 _WHERE = {
@@ -40,8 +49,13 @@ _WHERE = {
     "CalibrationReport": "distcalib.report",
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
+    "EvaluationOptions": "distcalib.session.options",
+    "ExportOptions": "distcalib.session.export_options",
+    "ExportedFile": "distcalib.report",
     "calibrate": "distcalib.calibration.calibrate",
     "evaluate": "distcalib.session.evaluate",
+    "export": "distcalib.session.export",
+    "verify": "distcalib.session.verify",
 }
 
 

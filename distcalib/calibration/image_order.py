@@ -13,10 +13,8 @@ from distcalib.actors import Job
 from distcalib.caffe.graph import Blob, Node
 from distcalib.calibration.measuring import Results
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net
 from distcalib.engine.worker import data_nodes
-from distcalib.layers import ZeroBlobs
 from distcalib.metrics import HOST_TYPES, ImageOrder
 from distcalib.session.by_record import has_row_a_record, mixes
 
@@ -33,7 +31,7 @@ _APART = frozenset((
 """Layer types that make a row of their tops from the same row of their bottoms, unless `mixes` or `_by_place`."""
 
 
-def why_natural(net: Net, metric: str, data_shapes: Mapping[str, tuple[int, ...]], options: CalibrationOptions) -> str:
+def why_natural(net: Net, metric: str, shapes: Mapping[Blob, tuple[int, ...]], options: CalibrationOptions) -> str:
     """Why the images must stay in the order of the data; "" if they need not."""
     if options.quantize_model:
         return "nothing is measured"
@@ -50,8 +48,6 @@ def why_natural(net: Net, metric: str, data_shapes: Mapping[str, tuple[int, ...]
     others = [node for node in sources if node.type not in _PICKED]
     if others:
         return f"{_named(others)} does not read images by number"
-    made, _ = layer_shapes(net.graph, ZeroBlobs(), data_shapes, net.name)
-    shapes = {**{Blob(name, 0): shape for name, shape in data_shapes.items()}, **made}
     return _mixing(net, score, shapes)
 
 

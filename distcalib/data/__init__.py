@@ -3,17 +3,18 @@
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
+from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
-from distcalib.data.image_cache import Room
-from distcalib.data.left_out import FLAG, Bad, LeftOut
+from distcalib.data.image_cache import KeepingSource, Room
+from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, ImagesSource, Index, Source
+from distcalib.data.source import VARIES, Index, PickingSource, Source
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
@@ -25,14 +26,18 @@ __all__ = [
     "VARIES",
     "Bad",
     "Chunk",
-    "ImagesSource",
+    "PickingSource",
     "Index",
+    "KeepingSource",
     "LeftOut",
+    "Pixels",
     "Room",
     "Shipment",
     "Shipped",
+    "SkippableError",
     "Source",
     "Watched",
+    "advising",
     "array_shapes",
     "data_identity",
     "feed",

@@ -49,7 +49,7 @@ class FeedSource:
         }
         return self._rows(self._arrays, places)
 
-    def images(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
+    def pick(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
         """Rows `numbers` of each array; see Source."""
         assert self._arrays is not None, "no batch came before"
         return self._rows(self._arrays, dict.fromkeys(self.tops, np.array(numbers)))

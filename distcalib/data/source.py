@@ -96,10 +96,10 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class ImagesSource(Source, Protocol):
+class PickingSource(Source, Protocol):
     """A source whose records can be had by their numbers: a record is the same whatever stands beside it."""
 
-    def images(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
+    def pick(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
         """The tops of the records `numbers`, counted on past the end of the data as iterations are, in that order.
 
         New arrays, as of `batch`. Raises DataError, also for a record that `batch` leaves out as bad."""

@@ -53,8 +53,8 @@ class Setting:
     indexes: Mapping[str, Index | None]
     arrays: Mapping[str, NDArray[np.generic]] | None = None
     """What feeds Input layers, by top."""
-    skip_bad: bool | None = False
-    """Whether records that cannot be read are left out; None: they cannot be, see open_source."""
+    skip_bad: bool = False
+    """Whether records that cannot be read are left out."""
     shipped: Shipped | None = None
     """What was sent of the data; None: actors open it themselves."""
     missing: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
@@ -134,7 +134,10 @@ class NetWorker:
             return self._run_local(self._local[key], iterations)
         loaded = self._loaded[key]
         spec = loaded.program.header.spec
-        batch = self._batches(loaded.graph) if spec.images is None else self._images(loaded.graph, spec.images)
+        if spec.images is None:
+            batch = self._batches(loaded.graph, loaded.takes_images)
+        else:
+            batch = self._picked(loaded.graph, spec.images)
         sampling, outputs = spec.sampling, spec.outputs
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
@@ -171,12 +174,12 @@ class NetWorker:
         """The shapes of the data layers' tops."""
         return {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
 
-    def _batches(self, graph: Graph) -> Callable[[int], Batch]:
+    def _batches(self, graph: Graph, with_images: bool = False) -> Callable[[int], Batch]:
         """What the data layers give, by iteration."""
         sources = [self._source(node) for node in data_nodes(graph)]
-        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad)
+        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad, with_images)
 
-    def _images(self, graph: Graph, images: NDArray[np.int32]) -> Callable[[int], Batch]:
+    def _picked(self, graph: Graph, images: NDArray[np.int32]) -> Callable[[int], Batch]:
         """The same where an iteration is a row of `images`."""
         sources = [self._source(node) for node in data_nodes(graph)]
         return lambda iteration: read_images(sources, images[iteration].tolist(), iteration)
@@ -221,6 +224,11 @@ class _Loaded:
     graph: Graph
     on_host: Sequence[Node]
     files: Mapping[str, bytes]
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the program begins with images, not with what the data layers make of them."""
+        return isinstance(self.program, ElsewhereProgram) and self.program.takes_images
 
     def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
@@ -275,9 +283,14 @@ class _Loaded:
 
     def _values(self, batch: Batch) -> dict[Blob, Array]:
         """What the data layers and the program make of the records of one iteration."""
-        outputs, _ = self.program.run(batch.tops)
+        if isinstance(self.program, ElsewhereProgram):
+            outputs, _ = self.program.run(batch.tops, batch.images)
+        else:
+            outputs, _ = self.program.run(batch.tops)
         tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
-        return {**tops, **{blob: batch.kept(array) for blob, array in outputs.items()}}
+        rows = {blob for blob in outputs if self.graph.producer[blob].type == "DetectionOutput"}
+        made = {b: batch.kept_boxes(array) if b in rows else batch.kept(array) for b, array in outputs.items()}
+        return {**tops, **made}
 
     def observe(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The merged ranges of the taps over a block of iterations."""

@@ -12,12 +12,10 @@ from distcalib.actors import Job, JobResult
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import Blob
 from distcalib.data import FLAG, Index, LeftOut, find_missing
-from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net
-from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.spec import ElsewhereSpec, NetSpec, Row
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
-from distcalib.layers import ZeroBlobs
 from distcalib.metrics import HOST_TYPES
 from distcalib.report import BadRecords, bad_records
 from distcalib.session.by_record import has_row_a_record, mixes
@@ -41,7 +39,9 @@ class LeftOutRecords:
         Batches of images have none that is bad: a source that finds one raises.
         """
         for job, result in zip(jobs, results, strict=True):
-            scores = isinstance(job.spec, NetSpec) and job.spec.scores and job.spec.images is None
+            scores = isinstance(job.spec, (NetSpec, ElsewhereSpec)) and job.spec.scores
+            if isinstance(job.spec, NetSpec) and job.spec.images is not None:
+                continue
             for number, row in zip(result.iterations, result.rows, strict=True):
                 if isinstance(row, Row):
                     self.found.update(row.left_out)
@@ -74,8 +74,13 @@ def _n_read(iterations: set[int], batch: int, n_records: int) -> int:
     return len({(i * batch + row) % n_records for i in iterations for row in range(batch)})
 
 
-def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], batch: int) -> None:
-    """Raise OptionError or UnsupportedError where it is not known which part of a score is of which record."""
+def refuse_unskippable(
+    net: Net, data_shapes: Mapping[str, tuple[int, ...]], shapes: Mapping[Blob, tuple[int, ...]], batch: int
+) -> None:
+    """Raise OptionError or UnsupportedError where it is not known which part of a score is of which record.
+
+    `data_shapes`: of the tops of the data layers; `shapes`: of every value.
+    """
     odd = [
         f"'{node.name}' ({data_shapes[top][0]})"
         for node in data_nodes(net.graph)
@@ -88,8 +93,6 @@ def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], bat
             f"{net.name}: {FLAG}: the data layers have different batch sizes: {batch}, and of {', '.join(odd)}; give "
             "them one, or take bad records out of the data"
         )
-    made, _ = layer_shapes(net.graph, ZeroBlobs(), data_shapes, net.name)
-    shapes = {**{Blob(name, 0): shape for name, shape in data_shapes.items()}, **made}
     wrong = [blob for blob in _scored(net) if blob in shapes and not has_row_a_record(shapes[blob], batch)]
     if wrong:
         told = ", ".join(f"'{blob.name}' ({' x '.join(map(str, shapes[blob]))})" for blob in dict.fromkeys(wrong))

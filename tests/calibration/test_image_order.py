@@ -11,6 +11,7 @@ from distcalib.calibration.image_order import why_natural
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.data import open_source
+from distcalib.engine.checking import checked_shapes
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.worker import data_nodes
 from distcalib.report import CalibrationReport
@@ -27,7 +28,7 @@ def why(net: Net, metric: str = TOP1, options: CalibrationOptions = OPTIONS) -> 
     shapes = {
         top: shape for node in data_nodes(net.graph) for top, shape in open_source(node.layer, net.path).shapes.items()
     }
-    return why_natural(net, metric, shapes, options)
+    return why_natural(net, metric, checked_shapes(net.graph, shapes, net.name), options)
 
 
 def put(before: str, text: str) -> Callable[[str], str]:

@@ -75,7 +75,7 @@ def test_batch_crosses_files_and_wraps_around(
 
 @pytest.mark.parametrize("numbers", [[6, 0, 3, 4, 5], [2, 2, 1], [9, 7, 20]])
 def test_rows_are_had_by_number(tmp_path: Path, numbers: list[int]) -> None:
-    found = opened(write_files(tmp_path, *numbered(3, 1, 3)), 2).images(numbers)
+    found = opened(write_files(tmp_path, *numbered(3, 1, 3)), 2).pick(numbers)
     assert found["label"].tolist() == [number % 7 for number in numbers]
     assert found["x"][:, 0, 1].tolist() == found["label"].tolist()
     assert found["x"].shape == (len(numbers), 2, 3)
@@ -236,8 +236,9 @@ def test_all_unusable_files_are_named_at_once(tmp_path: Path) -> None:
         (None, "does not exist; a relative source is looked up from the working directory, then from"),
         (b" \n", "the list is empty; give the name of an HDF5 file a line"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file; give a text file that lists its name"),
+        ("data/a.h5\n".encode("utf-16-le"), "is text in UTF-16; save the list as UTF-8"),
     ],
-    ids=["missing", "empty", "HDF5"],
+    ids=["missing", "empty", "HDF5", "UTF-16"],
 )
 def test_unusable_list_is_one_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     if content is not None:
