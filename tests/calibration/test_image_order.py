@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distcalib.caffe.graph import Blob
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.image_order import why_natural
 from distcalib.calibration.options import CalibrationOptions
@@ -28,7 +29,8 @@ def why(net: Net, metric: str = TOP1, options: CalibrationOptions = OPTIONS) -> 
     shapes = {
         top: shape for node in data_nodes(net.graph) for top, shape in open_source(node.layer, net.path).shapes.items()
     }
-    return why_natural(net, metric, checked_shapes(net.graph, shapes, net.name), options)
+    given = {Blob(name, 0): shape for name, shape in shapes.items()}
+    return why_natural(net, metric, {**given, **checked_shapes(net.graph, shapes, net.name)}, options)
 
 
 def put(before: str, text: str) -> Callable[[str], str]:
