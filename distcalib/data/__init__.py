@@ -6,7 +6,7 @@ from distcalib.data.arrays import load_arrays
 from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
-from distcalib.data.image_cache import KeepingSource, Room
+from distcalib.data.image_cache import KeepingSource, MemoryBudget
 from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
@@ -31,7 +31,7 @@ __all__ = [
     "KeepingSource",
     "LeftOut",
     "Pixels",
-    "Room",
+    "MemoryBudget",
     "Shipment",
     "Shipped",
     "SkippableError",

@@ -19,7 +19,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
 from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
 from distcalib.data.datum import BadRecord, Mismatch, Pixels, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
 from distcalib.data.sampling import is_sampled, sampler_faults
@@ -47,7 +47,7 @@ class AnnotatedSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         super().__init__(where, room)

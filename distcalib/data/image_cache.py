@@ -23,7 +23,7 @@ from distcalib.data.transform import Transform
 from distcalib.errors import DataError
 
 
-class Room:
+class MemoryBudget:
     """Bytes that all sources of a process may still keep together."""
 
     def __init__(self, n_bytes: int = 0) -> None:
@@ -53,10 +53,10 @@ class KeepingSource(ABC):
     batch_size: int
     _transform: Transform
 
-    def __init__(self, where: str, room: Room | None) -> None:
+    def __init__(self, where: str, room: MemoryBudget | None) -> None:
         """`where` begins errors: "net.prototxt: layer 'data' (Data)"."""
         self._where = where
-        self._room = Room() if room is None else room
+        self._room = MemoryBudget() if room is None else room
         self._kept: dict[tuple[int, bool], Decoded] = {}
         self._single: dict[int, tuple[Pixels, FloatArray]] = {}  # by the image's number
 

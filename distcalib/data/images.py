@@ -14,7 +14,7 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import COLOR, GRAY, BadRecord, Bytes, Pixels, decode, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.image_list import ImageList, Line
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.resize import resize, size_wrong
@@ -40,7 +40,7 @@ class ImageSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
         missing: Mapping[int, str] | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, Watched, files_of, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
@@ -83,7 +83,7 @@ class NetWorker:
         self._setting = setting
         self._n_threads = n_threads
         self._arithmetic = arithmetic
-        self._room = Room(kept_bytes)
+        self._room = MemoryBudget(kept_bytes)
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
@@ -200,7 +200,7 @@ class NetWorker:
             self._sources[identity] = self._opened(node, self._room)
         return self._sources[identity]
 
-    def _opened(self, node: Node, room: Room | None) -> Source:
+    def _opened(self, node: Node, room: MemoryBudget | None) -> Source:
         setting = self._setting
         setting.check_files(node.name)  # before and after: it may be replaced in between
         source = open_source(
