@@ -277,6 +277,9 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     missized = [job.label for job in jobs if not _has_sizes(job)]
     if missized:
         raise MeasureError(f"{', '.join(missized)}: row_sizes must be a number >= 1 for each row")
+    astray = [job.label for job in jobs if job.homes is not None and sum(job.homes) != job.n_iterations]
+    if astray:
+        raise MeasureError(f"{', '.join(astray)}: homes must have a place for each of n_iterations positions")
 
 
 def _has_sizes(job: Job) -> bool:

@@ -26,6 +26,7 @@ from distcalib.calibration.candidate_net import (
 )
 from distcalib.calibration.export_files import with_files
 from distcalib.calibration.framing import frame_note
+from distcalib.calibration.image_order import order_text, why_natural
 from distcalib.calibration.measuring import Measuring, Results
 from distcalib.calibration.observation import Observing, verdict_warnings
 from distcalib.calibration.options import CalibrationOptions
@@ -161,6 +162,7 @@ class _Run:
         ):
             measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
             measuring.image_bytes = session.inputs.image_bytes(score_inputs(base, metric))
+            measuring.natural = why_natural(base, metric, session.inputs.shapes, options)
             delivered = replace(self._find(base, metric, quantizer, session, measuring), pairs=measuring.pairs)
             report = self._report(
                 delivered.made.text(), base, metric, quantizer, delivered.winner, measuring, session.isa
@@ -351,6 +353,7 @@ class _Run:
             cost_passes=measuring.cost.passes,
             images_per_second=measuring.images_per_second,
             pareto=measuring.curve,
+            image_order=order_text(measuring),
         )
 
 

@@ -14,7 +14,7 @@ from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source, reads
 from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, FloatArray, Index, Source
+from distcalib.data.source import VARIES, FloatArray, Index, PickingSource, Source
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
@@ -27,6 +27,7 @@ __all__ = [
     "Bad",
     "FloatArray",
     "Chunk",
+    "PickingSource",
     "Index",
     "KeepingSource",
     "LeftOut",

@@ -80,8 +80,9 @@ class AnnotatedSource(KeepingSource):
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
-        """A bad record has no boxes."""
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
+        """A bad record has no boxes.  Rows depend on their places: `rows` are not asked for."""
+        assert rows is None, "what is drawn of an image depends on its place in the batch"
         first = iteration * self.batch_size
         found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
         without = (bad or {}) if self._has_boxes else {}

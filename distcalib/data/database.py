@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,9 +67,9 @@ class DatabaseSource(KeepingSource):
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
-        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
+        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
         labels = np.array([label for _, label in found], np.float32)
         return Decoded(stacked([pixels for pixels, _ in found]), labels, bad or {})
 

@@ -6,7 +6,7 @@ are refused: Intel Caffe sizes the blob by them and then, built with OpenMP, rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +74,11 @@ class ImageSource(KeepingSource):
         """Where lines of the list begin, and the folder that relative names start from."""
         return self._list.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
         lines = self._list.read(first, self.batch_size)
-        images = stacked(self._reading.rows(first, lines, bad))
-        labels = np.array([line.label for line in lines], np.float32)
+        images = stacked(self._reading.rows(first, lines, bad, rows))
+        labels = np.array([lines[row].label for row in (range(len(lines)) if rows is None else rows)], np.float32)
         return Decoded(images, labels, bad or {})
 
     def close(self) -> None:

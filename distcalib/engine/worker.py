@@ -17,7 +17,7 @@ from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, LeftOut, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
-from distcalib.engine.batch import Batch, read_batch
+from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import ElsewhereProgram, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
@@ -26,7 +26,16 @@ from distcalib.engine.spec import ElsewhereSpec, NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES, Partial, PartialScore, make_layer, score_layer
+from distcalib.metrics import (
+    HOST_TYPES,
+    SCORE_TYPES,
+    ByImage,
+    Partial,
+    PartialScore,
+    by_image,
+    make_layer,
+    score_layer,
+)
 from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
@@ -126,8 +135,11 @@ class NetWorker:
         if key in self._local:
             return self._run_local(self._local[key], iterations)
         loaded = self._loaded[key]
-        batch = self._batches(loaded.graph, loaded.takes_images)
         spec = loaded.program.header.spec
+        if spec.images is None:
+            batch = self._batches(loaded.graph, loaded.takes_images)
+        else:
+            batch = self._picked(loaded.graph, spec.images)
         sampling, outputs = spec.sampling, spec.outputs
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
@@ -168,6 +180,11 @@ class NetWorker:
         """What the data layers give, by iteration."""
         sources = [self._source(node) for node in data_nodes(graph)]
         return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad, with_images)
+
+    def _picked(self, graph: Graph, images: NDArray[np.int32]) -> Callable[[int], Batch]:
+        """The same where an iteration is a row of `images`."""
+        sources = [self._source(node) for node in data_nodes(graph)]
+        return lambda iteration: read_images(sources, images[iteration].tolist(), iteration)
 
     def _first_batch(self, graph: Graph) -> Mapping[str, Array]:
         """The tops in iteration 0, from sources that keep nothing: the actor may never be asked for it again."""
@@ -220,10 +237,13 @@ class _Loaded:
         values = self._values(batch)
         self._refuse_unsound(values, batch)
         scores: dict[str, PartialScore] = {}
+        told: ByImage | None = None
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
                 scores[node.tops[0].name] = self._scored(node, bottoms, batch)
+                if node.tops[0].name == self.program.header.spec.by_image:
+                    told = by_image(node.layer, bottoms, batch.good)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
@@ -231,7 +251,7 @@ class _Loaded:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out)
+        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=told)
 
     def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
         """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""

@@ -130,6 +130,8 @@ class CalibrationReport:
     """With --skip-bad-records: the records that no score and no range is of."""
     n_retired: int = 0
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
+    image_order: str = ""
+    """In which order the search took the images: `hard first`, or `natural` and why."""
     warnings: tuple[str, ...] = ()
     """What makes the verdict worth less than it seems: a score at chance, a tolerance of half of all, data not seen."""
     exported: tuple[ExportedFile, ...] = ()
