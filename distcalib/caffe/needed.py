@@ -29,7 +29,10 @@ EVALUATED = frozenset(
 _SCORES = EVALUATED | {"Accuracy", "SegAccuracy", "DetectionEvaluate", "EvalDetection"}
 _TRAINING = frozenset(
     {
+        "BboxAccuracy",
         "BoxAnnotatorOHEM",
+        "DetectionAccuracy",
+        "DetectionGroupAccuracy",
         "HardMining",
         "SmoothL1LossOHEM",
         "SoftmaxWithLossOHEM",
@@ -39,7 +42,8 @@ _TRAINING = frozenset(
         "YoloSeg",
     }
 )
-"""Losses and choosers of examples of well-known forks whose names do not end in "Loss"."""
+"""Losses, choosers of examples, and what mscnn and cascade-rcnn print of their training (the error of boxes matched
+with objects), of forks that give them names that do not end in "Loss"."""
 
 KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
 """Module and class of the Python layers that are converted: see layers/proposal.py."""

@@ -2,7 +2,8 @@
 
 C++ protobuf skips whatever bytes a comment has and takes `- 1` for a number.  A field that caffe.proto does not have is
 refused, because a net that says more than was understood would be measured as another; but not in a layer that the TEST
-phase does without, such as the loss of another fork: that layer is not run, whatever it says."""
+phase does without, such as the loss of another fork: that layer is not run, whatever it says.  Nor does a field matter
+there that stands twice, such as the resize_param of a fork that takes several."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def without_unneeded(text: str, findings: Sequence[Finding]) -> tuple[caffe_pb2.
     """
     net = caffe_pb2.NetParameter()
     try:
-        text_format.Parse(text, net, allow_unknown_field=True)
+        text_format.Merge(text, net, allow_unknown_field=True)  # Merge takes the last of a field that stands twice
     except text_format.ParseError:
         return None, list(findings)
     spans = _spans(text)
@@ -60,8 +61,13 @@ def without_unneeded(text: str, findings: Sequence[Finding]) -> tuple[caffe_pb2.
     wanted = _wanted(net)
     idle = [span for i, span in enumerate(spans) if i not in wanted]
     serious = [f for f in findings if not any(first <= f.line <= last for first, last in idle)]
-    unknown = all(finding.text.startswith("unknown field") for finding in findings)
-    return (net, []) if findings and unknown and not serious else (None, serious or list(findings))
+    fields = all(_is_of_a_field(finding.text) for finding in findings)
+    return (net, []) if findings and fields and not serious else (None, serious or list(findings))
+
+
+def _is_of_a_field(text: str) -> bool:
+    """Whether a finding is a field that is unknown, or that one fork repeats and caffe.proto does not."""
+    return text.startswith("unknown field") or "stands twice in one" in text
 
 
 def _wanted(net: caffe_pb2.NetParameter) -> set[int]:

@@ -22,9 +22,8 @@ from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, integers, reshape, shape_of
+from distcalib.layers.suppression import suppressed
 
-_DROPPED = -2.0
-"""The score of a box that is too small: below any probability."""
 _ROWS = integers([0])
 
 
@@ -62,8 +61,10 @@ def python(layer: Layer, *inputs: Output) -> Sequence[Output]:
     places = _checked_places(layer, n_anchors, *map(shape_of, inputs))
     own = ops.slice(scores, integers([n_anchors]), integers([2 * n_anchors]), integers([1]), integers([1])).output(0)
     boxes, is_large = _boxes(deltas, info, _anchors(settings, places), settings.min_size)
-    likely = ops.select(is_large, _by_place(own, 1), constant(_DROPPED)).output(0)
-    chosen, is_box = _suppressed(boxes, likely, settings)
+    likely = _by_place(own, 1)
+    chosen, is_box = suppressed(
+        boxes, likely, is_large, settings.pre_nms_topn, settings.post_nms_topn, settings.nms_thresh
+    )
     image = ops.concat(
         [constant(np.zeros((settings.post_nms_topn, 1), np.float32)), ops.gather(boxes, chosen, _ROWS)], 1
     )
@@ -158,38 +159,3 @@ def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size:
         ops.greater_equal(sides, ops.multiply(scale, constant(float(min_size)))), integers([1]), keep_dims=True
     )
     return ops.concat([low, high], 1).output(0), is_large.output(0)
-
-
-def _suppressed(boxes: Output, likely: Output, settings: Proposing) -> tuple[Output, Output]:
-    """The rows (R,) of the boxes that are left, and which of these R rows are boxes (R, 1).
-
-    The operator wants corners that are no pixels, and drops what overlaps by its threshold; the layer, by more.
-    """
-    n_all, n_rows = shape_of(boxes)[0], settings.post_nms_topn
-    flat = reshape(likely, (n_all,))
-    n = min(settings.pre_nms_topn, n_all)
-    top = ops.topk(flat, ops.constant(np.int64(n)), 0, "max", "value", "i64", stable=True)
-    ordered = ops.add(ops.gather(boxes, top.output(1), _ROWS), constant(np.array([0.0, 0.0, 1.0, 1.0], np.float32)))
-    found = ops.non_max_suppression(
-        reshape(ordered.output(0), (1, n, 4)),
-        reshape(top.output(0), (1, 1, n)),
-        ops.constant(np.int64(n_rows)),
-        ops.constant(_above(settings.nms_thresh)),
-        constant(_DROPPED / 2),
-        box_encoding="corner",
-        sort_result_descending=False,
-        output_type="i64",
-    )
-    places = ops.gather(found.output(0), integers([2]), integers([1]))
-    filled = ops.concat([places, ops.constant(np.zeros((n_rows, 1), np.int64))], 0)
-    first = reshape(
-        ops.slice(filled, integers([0]), integers([n_rows]), integers([1]), integers([0])).output(0), (n_rows,)
-    )
-    is_box = ops.less(ops.constant(np.arange(n_rows)[:, None]), reshape(found.output(2), (1, 1)))
-    return ops.gather(top.output(1), first, _ROWS).output(0), is_box.output(0)
-
-
-def _above(threshold: float) -> NDArray[np.float32]:
-    """The least float32 above `threshold`."""
-    value = np.asarray(threshold, np.float32)
-    return value if float(value) > threshold else np.asarray(np.nextafter(value, np.float32(np.inf)), np.float32)
