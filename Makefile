@@ -42,19 +42,19 @@ check: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/mypy --strict distcalib tests scripts
 
 proto: $(VENV)-proto/.proto  ## make caffe_pb2 from caffe.proto
-	$(VENV)-proto/bin/python scripts/make_proto.py
+	$(VENV)-proto/bin/python scripts/tools/make_proto.py
 
 bench: $(VENV)/.run  ## measure the costs that README and docstrings tell; wants an idle machine
-	$(BIN)/python scripts/bench_evaluate.py
-	$(BIN)/python scripts/bench_dispatch.py
-	$(BIN)/python -m scripts.bench_data
-	$(BIN)/python scripts/bench_detections.py
+	$(BIN)/python -m scripts.bench.bench_evaluate
+	$(BIN)/python -m scripts.bench.bench_dispatch
+	$(BIN)/python -m scripts.bench.bench_data
+	$(BIN)/python -m scripts.bench.bench_detections
 
 digits: $(VENV)/.examples  ## train examples/digits again (downloads PyTorch)
-	$(BIN)/python -m scripts.make_digits
+	$(BIN)/python -m scripts.examples.make_digits
 
 digit-scenes: $(VENV)/.examples  ## train examples/digit_scenes again (downloads PyTorch)
-	$(BIN)/python -m scripts.make_digit_scenes
+	$(BIN)/python -m scripts.examples.make_digit_scenes
 
 clean:  ## remove what make made
 	rm -rf $(VENV) $(VENV)-proto $(BUILD) *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -20,10 +20,10 @@ from distcalib.version import __version__
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it is an ImportError
 
 if TYPE_CHECKING:
+    from distcalib.calibration.calibrate import calibrate
+    from distcalib.calibration.options import CalibrationOptions
     from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
-    from distcalib.run.calibration import calibrate
-    from distcalib.run.evaluation import evaluate
-    from distcalib.run.options import CalibrationOptions
+    from distcalib.session.evaluate import evaluate
 
 __all__ = [
     "CalibrationOptions",
@@ -36,12 +36,12 @@ __all__ = [
 ]
 
 _WHERE = {
-    "CalibrationOptions": "distcalib.run.options",
+    "CalibrationOptions": "distcalib.calibration.options",
     "CalibrationReport": "distcalib.report",
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
-    "calibrate": "distcalib.run.calibration",
-    "evaluate": "distcalib.run.evaluation",
+    "calibrate": "distcalib.calibration.calibrate",
+    "evaluate": "distcalib.session.evaluate",
 }
 
 

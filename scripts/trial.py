@@ -10,8 +10,13 @@ from math import fsum
 import numpy as np
 from numpy.typing import NDArray
 
+from distcalib.actors.isa import isa_here
 from distcalib.caffe import Weights, share
+from distcalib.calibration.algorithms import score_inputs
+from distcalib.calibration.candidate_net import deliver
+from distcalib.calibration.measuring import ranked_iterations
 from distcalib.data import open_source
+from distcalib.engine.net import Net
 from distcalib.engine.ranking import distance
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
@@ -19,12 +24,7 @@ from distcalib.metrics import choose_score
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.ranges import merge_ranges
 from distcalib.quantize.scales import Calibration, Options, Quantizer
-from distcalib.run.choosing import score_inputs
-from distcalib.run.deliverable import deliver
-from distcalib.run.evaluation import scores
-from distcalib.run.isa import isa_here
-from distcalib.run.measuring import ranked_iterations
-from distcalib.run.net import Net
+from distcalib.session.evaluate import scores
 
 N_SAMPLED = 10  # as -s by default
 

@@ -10,10 +10,15 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import distcalib  # noqa: F401  before any test imports openvino, whose telemetry it turns off
+
+if TYPE_CHECKING:  # what the fixtures import costs seconds, which most tests need not wait for
+    from tests.session.tiny import Tiny
+    from tests.session.tiny_ssd import TinySsd
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,3 +53,27 @@ def one_ray() -> Iterator[None]:
     yield
     assert ray.is_initialized(), "a pool ended a Ray that was not its own"
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> "Tiny":
+    """A net that loses in INT8 until conv3 is back in FP32. Its folder is shared: write elsewhere."""
+    from tests.session.tiny import make_tiny
+
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tiny_ssd(tmp_path_factory: pytest.TempPathFactory) -> "TinySsd":
+    """A detection net that loses in INT8 until conv3 is back in FP32. Its folder is shared: write elsewhere."""
+    from tests.session.tiny_ssd import make_tiny_ssd
+
+    return make_tiny_ssd(tmp_path_factory.mktemp("tiny_ssd"))
+
+
+@pytest.fixture(scope="module")
+def tiny_yolo(tmp_path_factory: pytest.TempPathFactory) -> "TinySsd":
+    """A YOLO v2 that loses in INT8 until conv3 is back in FP32. Its folder is shared: write elsewhere."""
+    from tests.session.tiny_yolo import make_tiny_yolo
+
+    return make_tiny_yolo(tmp_path_factory.mktemp("tiny_yolo"))

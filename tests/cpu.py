@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.measure.machine import ISA_VARIABLE, read_text, usable_isas
+from distcalib.actors.machine import ISA_VARIABLE, read_text, usable_isas
 
 ISAS = usable_isas(read_text(Path("/proc/cpuinfo")), os.environ.get(ISA_VARIABLE, ""))
 """oneDNN's names, widest first."""

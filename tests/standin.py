@@ -92,11 +92,11 @@ def main(program: str, *args: str) -> int:
 
 
 def test(model: Path, weights: Path, n_iterations: int, fault: str, detection: bool) -> int:
+    from distcalib.actors.isa import isa_here
     from distcalib.caffe import read_weights
+    from distcalib.engine.net import open_net
     from distcalib.engine.worker import NetWorker, Setting
-    from distcalib.run.evaluation import loss_weights, scores
-    from distcalib.run.isa import isa_here
-    from distcalib.run.net import open_net
+    from distcalib.session.evaluate import loss_weights, scores
 
     net = open_net(model)
     setting = Setting(model, read_weights(weights), weights.name, {})

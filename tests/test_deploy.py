@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from distcalib.data import open_source
+from distcalib.engine.net import open_net
 from distcalib.engine.worker import data_nodes
 from distcalib.export import save_ir
 from distcalib.export.preprocess import preprocessed, steps_of
-from distcalib.run.net import open_net
 from tests.export.exports import ROOT, exported
 
 pytest.importorskip("onnxruntime")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from distcalib.caffe import caffe_pb2, read_label_map, read_net, read_weights, test_net
+from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.options import CalibrationOptions
 from distcalib.data.lmdb_records import LmdbRecords
-from distcalib.run.calibration import calibrate
-from distcalib.run.options import CalibrationOptions
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits"
 SCENES = DIGITS.parent / "digit_scenes"

@@ -25,18 +25,19 @@ PIPELINE = (
     "layers",
     "engine",
     "export",
+    "actors",
     "search",
-    "journal",
-    "measure",
     "report",
-    "run",
+    "journal",
+    "session",
+    "calibration",
     "cli",
 )
 #: search/ decides and nothing else: what it does not import it cannot depend on.
 ONLY = {"search": {"search", "quantize", "errors"}}
 #: Library -> units that may import it. cli/ may name any, to say which version runs.
 CONFINED = {
-    "ray": {"measure", "cli"},
+    "ray": {"actors", "cli"},
     "openvino": {"layers", "engine", "export", "cli"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
@@ -141,7 +142,7 @@ OFFENDING = {
     ),
     "ray outside": (
         {"distcalib.search.a": "import ray"},
-        "distcalib.search.a: imports ray, which only cli, measure may",
+        "distcalib.search.a: imports ray, which only actors, cli may",
     ),
     "openvino outside": (
         {"distcalib.metrics.a": "import openvino.opset13 as ops"},
@@ -180,7 +181,7 @@ def test_offences_lets_pass_what_goes_down() -> None:
         "distcalib.caffe": "from distcalib.caffe.reading import read_net",
         "distcalib.caffe.reading": "from distcalib.caffe import wire\nfrom distcalib.errors import FormatError",
         "distcalib.caffe.wire": "",
-        "distcalib.measure.pool": "import ray",
-        "distcalib.cli": "from distcalib import errors\nimport openvino\nfrom distcalib.measure import pool",
+        "distcalib.actors.pool": "import ray",
+        "distcalib.cli": "from distcalib import errors\nimport openvino\nfrom distcalib.actors import pool",
     }
     assert offences(sources, frozenset({"distcalib", "distcalib.caffe", "distcalib.cli"})) == []

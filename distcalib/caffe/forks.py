@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from distcalib.caffe import caffe_pb2
 
 FIRST = 10001
-"""The number of the first field of a fork in each message: scripts/fork_fields.json."""
+"""The number of the first field of a fork in each message: scripts/tools/fork_fields.json."""
 
 APPLIED = frozenset(
     {

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distcalib.actors.isa import ISAS
 from distcalib.data import FLAG
 from distcalib.data.limits import DEFAULT_MB as LARGEST_DEFAULT
 from distcalib.data.limits import FLAG as LARGEST_FLAG
 from distcalib.data.limits import VARIABLE as LARGEST_VARIABLE
 from distcalib.errors import OptionError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP
-from distcalib.run.isa import ISAS
 
 
 def a_path(text: str) -> Path:

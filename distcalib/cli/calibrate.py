@@ -9,6 +9,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.calibration.run_record import Interrupted
 from distcalib.cli.arguments import (
     a_loss,
     a_path,
@@ -32,11 +35,8 @@ from distcalib.cli.console import ConsoleReporter, printable, say
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
 from distcalib.errors import OptionError
 from distcalib.report import CalibrationReport, exported_lines
-from distcalib.run.calibration import calibrate
-from distcalib.run.exporting import TARGETS
-from distcalib.run.options import CalibrationOptions
-from distcalib.run.run_record import Interrupted
 from distcalib.search import STRATEGIES
+from distcalib.session.exporting import TARGETS
 
 EXAMPLE = (
     "distcalib calibrate -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "

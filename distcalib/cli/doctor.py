@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from distcalib.actors.diagnosis import GB, Diagnosis, Finding, diagnose, targets_of
+from distcalib.actors.node_survey import survey
+from distcalib.actors.nodes import NodeInfo
 from distcalib.cli.arguments import add_address, add_isa, add_output, console_of, example
 from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, OK
-from distcalib.measure.nodes import NodeInfo
-from distcalib.measure.survey import survey
-from distcalib.run.doctor import GB, Diagnosis, Finding, diagnose, targets_of
 
 EXAMPLES = ("distcalib doctor", "distcalib doctor --address auto")
 

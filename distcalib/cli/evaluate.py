@@ -22,7 +22,7 @@ from distcalib.cli.arguments import (
 from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
-from distcalib.run.evaluation import evaluate
+from distcalib.session.evaluate import evaluate
 
 EXAMPLE = "distcalib evaluate examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18"
 

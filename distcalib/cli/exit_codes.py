@@ -2,7 +2,7 @@
 
 import signal
 
-from distcalib.measure.interrupts import ended_by
+from distcalib.actors.signals import ended_by
 
 OK = 0
 ERROR = 1

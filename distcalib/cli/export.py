@@ -11,7 +11,7 @@ from distcalib.errors import OptionError
 from distcalib.export.building import DYNAMIC
 from distcalib.export.preprocess import FORMS
 from distcalib.report import ExportedFile, exported_json, exported_lines
-from distcalib.run.exporting import ACCEPTED_DROP, TARGETS, ExportOptions, export
+from distcalib.session.exporting import ACCEPTED_DROP, TARGETS, ExportOptions, export
 
 EXAMPLE = (
     "distcalib export examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "

@@ -11,7 +11,7 @@ from distcalib.cli.arguments import add_data, add_largest, add_model, add_output
 from distcalib.cli.console import printable, say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
-from distcalib.run.inspection import Inspection, inspect
+from distcalib.session.inspect import Inspection, inspect
 
 _OF_LAYER = re.compile(r"(?P<file>[^:]+): layer '(?P<name>[^']*)' \((?P<type>\w+)\)(?P<rest>.*)", re.DOTALL)
 _MOST_NAMED = 3

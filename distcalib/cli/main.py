@@ -10,12 +10,12 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from distcalib.actors.signals import termination_told
 from distcalib.cli import calibrate, doctor, evaluate, export, inspect, runs, verify
 from distcalib.cli.arguments import example
 from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, interrupted_by
 from distcalib.errors import DistcalibError, OptionError
-from distcalib.measure.interrupts import termination_told
 from distcalib.version import __version__
 
 COMMANDS = (calibrate, evaluate, export, verify, inspect, doctor, runs)

@@ -5,7 +5,7 @@ import argparse
 from distcalib.cli.arguments import a_path, add_actors, add_data, add_output, console_of, example
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.export import add_accept_drop, refuse_shipping, show
-from distcalib.run.exporting import ExportOptions, verify
+from distcalib.session.exporting import ExportOptions, verify
 
 EXAMPLE = (
     "distcalib verify build/ir/model.xml -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18"

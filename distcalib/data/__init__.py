@@ -5,7 +5,7 @@ lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 from distcalib.data.arrays import load_arrays
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
-from distcalib.data.keeping import Room
+from distcalib.data.image_cache import Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects

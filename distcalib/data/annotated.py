@@ -19,7 +19,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
 from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
 from distcalib.data.datum import BadRecord, Mismatch, Pixels, stacked, times
-from distcalib.data.keeping import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
 from distcalib.data.sampling import is_sampled, sampler_faults

@@ -11,7 +11,7 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import BadRecord, Pixels, parse_datum, stacked, times
-from distcalib.data.keeping import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.leveldb_records import LevelDbRecords
 from distcalib.data.lmdb_records import LmdbRecords

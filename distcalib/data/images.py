@@ -14,8 +14,8 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, stacked, times
+from distcalib.data.image_cache import Decoded, KeepingSource, Room
 from distcalib.data.image_list import ImageList, Line
-from distcalib.data.keeping import Decoded, KeepingSource, Room
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.resize import resize, size_wrong
 from distcalib.data.shipped import Shipped, ShippedImages, files_of

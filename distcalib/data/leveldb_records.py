@@ -6,7 +6,7 @@ alone. Only reading, and without a lock: any number of processes may read one da
 
 An index costs a pass over all blocks, since keys stand between the values: 0.7 s for 100,000 records of 3 kB. An
 actor with an index reads the keys of the log, 0.4 s and 35 MB for as many records, which is more than Caffe lets a log
-grow to; then it reads only the blocks of its shards (scripts/bench_data.py)."""
+grow to; then it reads only the blocks of its shards (scripts/bench/bench_data.py)."""
 
 from __future__ import annotations
 

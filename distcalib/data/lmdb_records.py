@@ -1,7 +1,7 @@
 """Records of an LMDB, by number.
 
 100,000 records of 3 kB are indexed in 0.03 s, for their values are on pages of their own, which the pass does not
-touch; with the index a shard is entered in 0.2 ms (scripts/bench_data.py).
+touch; with the index a shard is entered in 0.2 ms (scripts/bench/bench_data.py).
 
 Opened for reading only and without a lock file, so that a database on a read-only file system works and many actors
 of a machine share its pages; nothing may write to it meanwhile."""

@@ -16,8 +16,8 @@ from distcalib.data.datum import times
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
+from distcalib.data.image_cache import Room
 from distcalib.data.images import ImageSource
-from distcalib.data.keeping import Room
 from distcalib.data.limits import too_many
 from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source

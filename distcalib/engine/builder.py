@@ -22,7 +22,7 @@ from distcalib.data import DATA_TYPES, VARIES
 from distcalib.engine.arithmetic import NATIVE, Arithmetic, Integers
 from distcalib.engine.finding import MAKES_REAL, Finding
 from distcalib.engine.in_place import can_follow, sum_in_place
-from distcalib.engine.lending import is_lendable, lent
+from distcalib.engine.shared_memory import is_lendable, lent
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
 from distcalib.layers.batch_norm import stored_blobs

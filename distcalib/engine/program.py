@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.engine.builder import BuiltModel
-from distcalib.engine.lending import ALIGNMENT, lent
+from distcalib.engine.shared_memory import ALIGNMENT, lent
 from distcalib.engine.spec import ElsewhereSpec, NetSpec
 from distcalib.errors import EngineError
 

@@ -4,7 +4,7 @@ Values are integers, in FP32, from layer to layer. Activations go through a Fake
 usual symmetric 255-level form is off by up to 1.3 % of the range on VNNI. Weights are an int8 constant behind Convert
 and a Multiply by 1: without either, OpenVINO runs the layer in FP32 (resnet20: 1,640 images/s a core against 4,900).
 In real units, q/scale, the same kernels run as fast, but OpenVINO merges the scales of a layer into one factor, and of
-the integers of a ResNet-20 up to 3 % come out otherwise (scripts/compare_ways.py).
+the integers of a ResNet-20 up to 3 % come out otherwise (scripts/bench/compare_ways.py).
 """
 
 import numpy as np

@@ -1,6 +1,5 @@
 """Scores of a net: Caffe's accuracy and loss layers, and mAP, as exact partial results that merge.  NumPy only."""
 
-from distcalib.metrics.choice import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
@@ -20,6 +19,7 @@ from distcalib.metrics.host_layers import (
     score_layer,
 )
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
+from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
 from distcalib.metrics.yolo_v3 import YOLO_V3
 

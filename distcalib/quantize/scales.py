@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import OptionError, UnsupportedError
+from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.candidate import Candidate, Space
-from distcalib.quantize.choice import Choice
 from distcalib.quantize.fusion import Fused, find_fused, fold
 from distcalib.quantize.grids import INT8, Grid
 from distcalib.quantize.kept import Kept

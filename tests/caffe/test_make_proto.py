@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distcalib.caffe import caffe_pb2
-from scripts.make_proto import PROTO, ROOT, literal, proto_text, reachable, read_forks, with_forks
+from scripts.tools.make_proto import PROTO, ROOT, literal, proto_text, reachable, read_forks, with_forks
 
 
 @pytest.fixture

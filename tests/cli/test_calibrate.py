@@ -7,7 +7,7 @@ import pytest
 
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.cli.main import main
-from tests.run.tiny import ITERATIONS, Tiny, make_tiny
+from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 

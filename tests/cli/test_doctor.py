@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import distcalib.cli.doctor
+from distcalib.actors.node_survey import Survey
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.cli.main import main
-from distcalib.measure.survey import Survey
-from tests.measure.machines import read_machine
-from tests.run.test_doctor import CASCADE, node
+from tests.actors.machines import read_machine
+from tests.actors.test_diagnosis import CASCADE, node
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from distcalib.cli.evaluate import lines
 from distcalib.cli.exit_codes import OK
 from distcalib.cli.main import main
 from distcalib.report import Evaluation
-from tests.run.tiny import ITERATIONS, Tiny
+from tests.session.tiny import ITERATIONS, Tiny
 
 RESULT = Evaluation(
     model="net.prototxt",

@@ -9,7 +9,7 @@ import pytest
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.cli.main import main
 from distcalib.report import ExportedFile, exported_json, exported_lines
-from tests.run.tiny import ITERATIONS, Tiny
+from tests.session.tiny import ITERATIONS, Tiny
 
 FILE = ExportedFile(
     target="openvino",

@@ -8,7 +8,7 @@ import pytest
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.cli.inspect import grouped
 from distcalib.cli.main import main
-from tests.run.tiny import Tiny, make_tiny
+from tests.session.tiny import Tiny, make_tiny
 
 
 def test_inspect_lists_layers_in_columns(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:

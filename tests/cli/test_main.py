@@ -17,10 +17,10 @@ from distcalib.caffe import caffe_pb2, read_net, read_weights, write_weights
 from distcalib.cli import calibrate, inspect
 from distcalib.cli.exit_codes import ERROR, INTERRUPTED, TERMINATED
 from distcalib.cli.main import main, make_parser
-from scripts.chaos import processes
+from scripts.faults.chaos import processes
 from tests.conftest import ROOT
 from tests.data.databases import noise, raw_datum, write_datums, write_lmdb
-from tests.run.tiny import Tiny
+from tests.session.tiny import Tiny
 
 
 @pytest.fixture

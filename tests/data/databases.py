@@ -30,7 +30,7 @@ Contents = dict[bytes, bytes]
 
 
 def leveldb_contents(name: str) -> Contents:
-    """What scripts/make_leveldbs.py wrote into LEVELDBS / name."""
+    """What scripts/tools/make_leveldbs.py wrote into LEVELDBS / name."""
     keys = (b"%08d_n01440764/a b_%d.JPEG" % (i, i % 7) for i in range(150))
     contents = {key: (name.encode() + b" %d " % i) * (1 + i % 13) for i, key in enumerate(keys)}
     if name == "caffe":

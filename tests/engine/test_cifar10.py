@@ -12,7 +12,7 @@ from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import merged
-from scripts.compare_ways import compare, recorded_files
+from scripts.bench.compare_ways import compare, recorded_files
 from tests.cpu import needs_vnni
 
 N_ITERATIONS = 100

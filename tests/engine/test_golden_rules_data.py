@@ -11,6 +11,7 @@ from distcalib.caffe.graph import build_graph
 from distcalib.caffe.phase import test_net
 from distcalib.data import open_source
 from distcalib.engine.builder import build_model
+from distcalib.engine.net import open_net
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
@@ -18,7 +19,6 @@ from distcalib.layers import FileBlobs
 from distcalib.metrics import absent_classes, detections_of, merged
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, storage
-from distcalib.run.net import open_net
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

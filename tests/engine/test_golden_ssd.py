@@ -8,10 +8,10 @@ import pytest
 from distcalib.caffe import read_weights
 from distcalib.caffe.graph import Blob
 from distcalib.data import open_source
+from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import Detections, make_layer, merged, score_layer
-from distcalib.run.net import Net, open_net
 
 N_ITERATIONS = 8
 

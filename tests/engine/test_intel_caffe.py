@@ -11,13 +11,13 @@ from distcalib.caffe import caffe_pb2, net_text, read_net, read_weights
 from distcalib.engine.caffe_process import find_caffe
 from distcalib.engine.glog import Output
 from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker, Slices
+from distcalib.engine.net import open_net
 from distcalib.engine.spec import NetSpec, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import EngineError
 from distcalib.metrics import Partial, PartialScore
-from distcalib.run.net import open_net
 from tests.every import every
-from tests.run.tiny import BATCH, ITERATIONS, Tiny, make_tiny
+from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 from tests.standin import FATAL, StandIn, make_standin
 
 N_ITERATIONS = ITERATIONS + 2  # the data wraps around

@@ -7,17 +7,17 @@ import pytest
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
+from distcalib.calibration.candidate_net import deliver
 from distcalib.data import DATA_TYPES
-from distcalib.engine.dividing import Most, Pace, divided
+from distcalib.engine.net import Net, open_net
 from distcalib.engine.ranking import RankSpec, distance, grouped, in_chunks, live_values
+from distcalib.engine.ranking_split import Most, Pace, divided
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.quantize.fusion import find_fused, in_run_order
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
-from distcalib.run.deliverable import deliver
-from distcalib.run.net import Net, open_net
-from tests.run.tiny import make_tiny
+from tests.session.tiny import make_tiny
 
 LOGITS = (Blob("fc", 0),)
 ITERATIONS = (0, 3, 4)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from distcalib.engine.net import open_net
 from distcalib.engine.timing import REST, TimingSpec
 from distcalib.engine.worker import NetWorker, Setting
-from distcalib.run.net import open_net
 from tests.every import every
-from tests.run.tiny import make_tiny
+from tests.session.tiny import make_tiny
 
 
 @pytest.fixture(scope="module")

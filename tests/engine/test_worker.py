@@ -1,4 +1,4 @@
-"""What an actor hands out, in this process. (Scores: test_cifar10; ranges: tests/run.)"""
+"""What an actor hands out, in this process. (Scores: test_cifar10; ranges: tests/session.)"""
 
 from pathlib import Path
 from typing import Any

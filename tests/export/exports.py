@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import read_net, read_weights, resolve_sources, shared_params
 from distcalib.data import open_source
 from distcalib.engine.builder import build_model
+from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
@@ -25,7 +26,6 @@ from distcalib.layers import FileBlobs
 from distcalib.metrics import merged
 from distcalib.quantize.ranges import merge_ranges, observe_ends
 from distcalib.quantize.scales import Calibration, Options, Quantizer
-from distcalib.run.net import Net, open_net
 
 Array = NDArray[np.float32]
 HERE = Path(__file__).parent

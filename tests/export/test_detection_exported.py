@@ -8,13 +8,13 @@ from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import build_graph
+from distcalib.engine.net import open_net
 from distcalib.errors import UnsupportedError
 from distcalib.export import Exported, build_export, save_ir
 from distcalib.export.detection import real_rows
 from distcalib.export.folding import folded
 from distcalib.layers import FileBlobs
 from distcalib.metrics import make_layer, merged, score_layer
-from distcalib.run.net import open_net
 from tests.cpu import needs_vnni
 from tests.export.exports import ROOT, Array, batches, exported, placed, quantized, rows, run_both, score
 

@@ -6,13 +6,13 @@ import pytest
 
 from distcalib.caffe import read_weights
 from distcalib.data import open_source
+from distcalib.engine.net import open_net
 from distcalib.engine.spec import ElsewhereSpec
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.errors import OptionError
 from distcalib.export import save_ir
 from distcalib.export.measured import blobs_of, read_file
 from distcalib.metrics import merged
-from distcalib.run.net import open_net
 from tests.export.exports import ROOT, exported, rows, score
 
 DIGITS, SCENES = ROOT / "examples" / "digits", ROOT / "examples" / "digit_scenes"

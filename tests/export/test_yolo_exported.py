@@ -7,6 +7,7 @@ import pytest
 
 from distcalib.caffe import read_weights
 from distcalib.data import open_source
+from distcalib.engine.net import open_net
 from distcalib.engine.spec import ElsewhereSpec
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.export import save_ir
@@ -16,9 +17,8 @@ from distcalib.metrics import LEAST_SCORE, merged
 from distcalib.metrics.boxes import centred_overlaps
 from distcalib.metrics.detection_output import suppressed
 from distcalib.metrics.eval_detection import decoded
-from distcalib.run.net import open_net
 from tests.export.exports import Array, batches, exported, rows, run_both, score
-from tests.run.tiny_yolo import make_tiny_yolo
+from tests.session.tiny_yolo import make_tiny_yolo
 
 pytest.importorskip("onnxruntime")
 

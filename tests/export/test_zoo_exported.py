@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from distcalib.engine.net import open_net
 from distcalib.export import build_export
 from distcalib.layers import ZeroBlobs
-from distcalib.run.inspection import data_shapes
-from distcalib.run.net import open_net
+from distcalib.session.inspect import data_shapes
 
 pytest.importorskip("onnxruntime")
 from distcalib.export.onnx_file import to_onnx

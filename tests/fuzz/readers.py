@@ -27,11 +27,11 @@ from distcalib.data.transform import Transform
 from distcalib.engine.batch import read_batch
 from distcalib.errors import DistcalibError
 from distcalib.journal import FILE_NAME, Journal, Recorded, read_runs
+from distcalib.journal import codec as row_codec
 from distcalib.metrics.detection_evaluate import read_sizes
-from distcalib.run import row_codec
-from distcalib.run.inspection import inspect
+from distcalib.session.inspect import inspect
 from tests.data.databases import LEVELDBS, data_layer, layer, noise, numbered, raw_datum, write_datums
-from tests.run.test_row_codec import ROWS
+from tests.journal.test_codec import ROWS
 
 EXPECTED = (DistcalibError, BadRecord)
 ROOT = Path(__file__).resolve().parents[2]

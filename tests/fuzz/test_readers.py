@@ -1,7 +1,7 @@
 """Mutated files: whatever they hold, a reader succeeds or raises an error of ours.
 
 Hypothesis draws the edits, and makes what it finds small; 100,000 inputs in all, divided by what a reader is worth.
-scripts/fuzz.py does the same a million times without it, each reader in processes of its own."""
+scripts/faults/fuzz.py does the same a million times without it, each reader in processes of its own."""
 
 from pathlib import Path
 

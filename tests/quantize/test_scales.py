@@ -8,7 +8,7 @@ import pytest
 from distcalib.caffe.caffe_pb2 import QuantizationParameter
 from distcalib.caffe.graph import Blob
 from distcalib.errors import OptionError, UnsupportedError
-from distcalib.quantize.choice import Choice
+from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from tests.every import every

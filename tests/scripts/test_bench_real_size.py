@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from distcalib.engine.worker import NetWorker
-from scripts import bench_real_size
-from scripts.bench_real_size import MB, TimedParts, actor_processes, own_bytes
+from scripts.bench import bench_real_size
+from scripts.bench.bench_real_size import MB, TimedParts, actor_processes, own_bytes
 
 
 def test_own_bytes_counts_what_is_written_and_not_what_is_only_reserved() -> None:

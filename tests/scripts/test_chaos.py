@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import chaos
-from scripts.chaos import ACTOR, DRIVER, NODE, ONE_OF_TWO, VICTIMS, Trial, end_session, processes, table
+from scripts.faults import chaos
+from scripts.faults.chaos import ACTOR, DRIVER, NODE, ONE_OF_TWO, VICTIMS, Trial, end_session, processes, table
 
 WELL = Trial(0, DRIVER, killed=True, resumed=True, same=True, told=True, left=False, seconds=3.0, n_again=0)
 

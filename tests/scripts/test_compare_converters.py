@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
-from scripts.compare_converters import OWN, answers, cases, convert, is_right
+from scripts.bench.compare_converters import OWN, answers, cases, convert, is_right
 
 
 def test_is_right_tells_a_right_file_from_a_wrong_one(tmp_path: Path) -> None:

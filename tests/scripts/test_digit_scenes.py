@@ -7,9 +7,9 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, read_net
-from scripts import digit_scenes
-from scripts.digit_scenes import SIDE, VARIANCES, Array, Labels, Priors, Scene
-from scripts.split import split_by_label
+from scripts.examples import digit_scenes
+from scripts.examples.digit_scenes import SIDE, VARIANCES, Array, Labels, Priors, Scene
+from scripts.examples.split import split_by_label
 from tests.every import every
 from tests.layers.harness import run
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from distcalib.run.net import open_net
-from scripts import draw_scenes
-from scripts.digit_scenes import SIDE
-from scripts.draw_scenes import HIT, MISSED, PICTURE, WEIGHTS, WRONG, ZOOM, Judged, judged
+from distcalib.engine.net import open_net
+from scripts.examples import draw_scenes
+from scripts.examples.digit_scenes import SIDE
+from scripts.examples.draw_scenes import HIT, MISSED, PICTURE, WEIGHTS, WRONG, ZOOM, Judged, judged
 
 A, B = [0.1, 0.1, 0.3, 0.3], [0.5, 0.5, 0.9, 0.9]
 TRUTH = np.array([[1, *A], [2, *B]], np.float32)

@@ -11,9 +11,19 @@ from distcalib.caffe.graph import Blob, build_graph
 from distcalib.data import open_source
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
-from scripts import make_real_size
-from scripts.make_real_size import HEIGHT, LOC_STD, LOGIT_STD, OBJECTNESS, WIDTH, assembled, draw_weights, scenes, tame
-from scripts.real_nets import N_CLASSES, RealNet, conv
+from scripts.bench import make_real_size
+from scripts.bench.make_real_size import (
+    HEIGHT,
+    LOC_STD,
+    LOGIT_STD,
+    OBJECTNESS,
+    WIDTH,
+    assembled,
+    draw_weights,
+    scenes,
+    tame,
+)
+from scripts.bench.real_nets import N_CLASSES, RealNet, conv
 from tests.every import every
 
 NAME = "ssd300_mobilenet"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scripts.digit_scenes import Array, Scene, encode
-from scripts.naive_map import average_precision, decode, detections, mean_average_precision
+from scripts.bench.naive_map import average_precision, decode, detections, mean_average_precision
+from scripts.examples.digit_scenes import Array, Scene, encode
 
 A = np.array([0.1, 0.1, 0.3, 0.3], np.float32)
 B = np.array([0.5, 0.5, 0.9, 0.9], np.float32)

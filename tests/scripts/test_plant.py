@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, read_weights
 from distcalib.caffe.graph import Graph
 from distcalib.engine.builder import build_model
+from distcalib.engine.net import open_net
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
 from distcalib.errors import OptionError, WeightsError
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.scales import Options, Quantizer
-from distcalib.run.net import open_net
-from scripts.plant import choose, main, plant, plantable
+from scripts.bench.plant import choose, main, plant, plantable
 from scripts.trial import Trial
 from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu

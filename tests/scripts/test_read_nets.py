@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.read_nets import KINDS, RUNS, Outcome, kind_of, nets_below, outcome, table
+from scripts.tools.read_nets import KINDS, RUNS, Outcome, kind_of, nets_below, outcome, table
 
 LIST = Path(__file__).parent.parent / "data" / "public_nets.txt"
 """A line a net: owner/name@commit, path, and the outcome that `read_nets.py --run` has for it."""

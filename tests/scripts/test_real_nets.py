@@ -9,9 +9,9 @@ from distcalib.engine.builder import layer_shapes
 from distcalib.layers import ZeroBlobs
 from distcalib.layers.blobs import FloatArray, Role
 from distcalib.metrics.eval_detection import decoded
-from scripts.make_real_size import assembled, data_shapes
-from scripts.real_nets import N_CLASSES, NETS, RealNet
-from scripts.simulated_net import ssd_vgg16_work
+from scripts.bench.make_real_size import assembled, data_shapes
+from scripts.bench.real_nets import N_CLASSES, NETS, RealNet
+from scripts.simulate.simulated_net import ssd_vgg16_work
 
 
 class CountingBlobs(ZeroBlobs):

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from distcalib.calibration.search_driver import Switches
 from distcalib.engine.ranking import RankSpec
 from distcalib.errors import EngineError
-from distcalib.run.searching import Switches
-from scripts.scaling_plot import plot
-from scripts.simulate import ACTORS, Simulated, resnet50, simulate, ssd_vgg16
-from scripts.simulated_net import METRIC, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
+from scripts.simulate.scaling_plot import plot
+from scripts.simulate.simulate import ACTORS, Simulated, resnet50, simulate, ssd_vgg16
+from scripts.simulate.simulated_net import METRIC, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
 from tests.every import every
 
 WORK = {f"conv{i}": 1000 * (i + 1) for i in range(8)}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from scripts.real_nets import NETS
-from scripts.simulate import simulate
-from scripts.simulate_real_size import BATCH, MEASURED, N_IMAGES, simulated, work_of
-from scripts.simulated_net import ssd_vgg16_work
+from scripts.bench.real_nets import NETS
+from scripts.simulate.simulate import simulate
+from scripts.simulate.simulate_real_size import BATCH, MEASURED, N_IMAGES, simulated, work_of
+from scripts.simulate.simulated_net import ssd_vgg16_work
 
 
 def test_work_of_is_that_of_the_net_that_was_counted_by_hand() -> None:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from distcalib.caffe import read_weights
+from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.engine.net import open_net
 from distcalib.quantize.scales import Options
-from distcalib.run.calibration import calibrate
-from distcalib.run.net import open_net
-from distcalib.run.options import CalibrationOptions
 from scripts.trial import Trial
-from tests.run.tiny import ITERATIONS, make_tiny
+from tests.session.tiny import ITERATIONS, make_tiny
 
 
 def test_trial_scores_as_calibrate_does(tmp_path: Path, one_ray: None) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from distcalib.caffe import read_weights
+from distcalib.engine.net import open_net
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Options
-from distcalib.run.net import open_net
 from distcalib.search import STRATEGIES
-from scripts.plant import choose, plant
+from scripts.bench.plant import choose, plant
 from scripts.trial import Trial
 from tests.every import every
 from tests.search.test_ranked import is_minimal

@@ -1,0 +1,23 @@
+"""Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets."""
+
+from distcalib.actors.jobs import Blob, Cargo, Enough, Job, JobResult, OnRows, Progress, Worker, WorkerFactory
+from distcalib.actors.pool import ActorPool
+from distcalib.actors.topology import Core, Placement, Topology, place_actors, read_topology
+
+__all__ = [
+    "ActorPool",
+    "Blob",
+    "Cargo",
+    "Core",
+    "Enough",
+    "Job",
+    "JobResult",
+    "OnRows",
+    "Placement",
+    "Progress",
+    "Topology",
+    "Worker",
+    "WorkerFactory",
+    "place_actors",
+    "read_topology",
+]

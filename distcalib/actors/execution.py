@@ -1,0 +1,283 @@
+"""One call of ActorPool.run: the loop between the dispatcher, which decides, and the fleet, which works.
+
+When an actor is late with its shards, others that would idle do them as well: rows are the same whoever makes them, so
+the first answer counts. Nodes may join meanwhile: `look`, asked every few seconds, may lengthen the fleet.
+
+When an actor dies its tasks go to others and a new actor takes its place; the loop waits meanwhile, which costs the
+other actors nothing for as long as their second task lasts.
+
+A call ends when nobody waits for a row any more, not when its last task does: what is in flight for jobs that were
+stopped, failed or are optional is left to its actor, and the next call starts with that actor busy. So nothing is
+killed, and a loaded program that is dropped comes after the task that uses it. Rows that come back later are handed
+out all the same, for a journal; nobody else sees them."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from distcalib.actors.actor import Outcome
+from distcalib.actors.collector import Collector
+from distcalib.actors.dispatcher import Dispatcher, Kind, Task
+from distcalib.actors.feeder import IN_FLIGHT, Feeder
+from distcalib.actors.fleet import Fleet, Left, error_of
+from distcalib.actors.jobs import Enough, Job, JobResult, OnRows, Progress
+from distcalib.actors.ray_cluster import ActorLost, Ref
+from distcalib.actors.stragglers import LOOK_SECONDS, Lateness
+from distcalib.errors import DataError, DistcalibError, MeasureError
+
+NODES_SECONDS = 3.0  # how often `look` is asked
+
+
+@dataclass(frozen=True)
+class _Flying:
+    task: Task | None  # None: left by an earlier call
+    left: Left
+    """What it is to the next call."""
+
+    @property
+    def outcome(self) -> Ref:
+        return self.left.outcome
+
+
+class Call:
+    """Jobs on their way through a fleet. `run` once; if it raises, `drain` before the fleet is used again."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        jobs: Sequence[Job],
+        on_progress: Callable[[Progress], None] | None = None,
+        enough: Enough | None = None,
+        seconds_per_iteration: float | None = None,
+        in_flight: int = IN_FLIGHT,
+        look: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_rows: OnRows | None = None,
+    ) -> None:
+        _check_jobs(jobs)
+        self._fleet = fleet
+        self._jobs = jobs
+        self._on_progress = on_progress
+        self._enough = enough
+        self._on_rows = on_rows
+        self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration, stoppable=enough is not None)
+        self._collectors = [Collector(job) for job in jobs]
+        self._ended_early: dict[int, DistcalibError | None] = {}  # jobs that were stopped (None) or failed
+        self._specs: dict[int, Ref] = {}  # both by job and freed with it: a hundred programs would fill the store
+        self._blobs: dict[int, Ref] = {}
+        self._flying = [deque(_Flying(None, left) for left in fleet.take_left(actor)) for actor in range(len(fleet))]
+        self._feeder = Feeder(self._dispatcher, [len(flying) for flying in self._flying], in_flight)
+        for actor in filter(fleet.is_retired, range(len(fleet))):
+            self._feeder.lost(actor, retired=True)
+        self._lateness = Lateness(self._dispatcher)
+        self._look, self._clock = look, clock
+        self._looked = self._watched = clock()
+        self._n_done = 0
+        self._n_total = sum(job.size for job in jobs if not job.optional)
+
+    @property
+    def seconds_per_iteration(self) -> float | None:
+        """The last measured pace, for the next call."""
+        return self._dispatcher.seconds_per_iteration
+
+    def run(self) -> list[JobResult]:
+        """Until nobody waits for a row any more; results in the order of the jobs. Leaves the rest to the fleet."""
+        while not self._dispatcher.finished:
+            for actor, task in self._feeder.feed():
+                self._flying[actor].append(_Flying(task, Left(self._submit(actor, task), self._keeper(task))))
+                if len(self._flying[actor]) == 1:
+                    self._lateness.begun(actor, task, self._clock())
+            # An actor answers in order, so the oldest task of each is all there is to wait for.
+            oldest = {flying[0].outcome: actor for actor, flying in enumerate(self._flying) if flying}
+            if not oldest:
+                raise MeasureError("the dispatcher has work left and gives none out; this is a fault of distcalib")
+            for ref in self._fleet.cluster.wait(list(oldest), LOOK_SECONDS):
+                self._collect(oldest[ref])
+            self._watch()
+        for actor, flying in enumerate(self._flying):
+            self._fleet.leave(actor, [one.left for one in flying])
+        return [
+            collector.result(partial=job.optional or place in self._ended_early, error=self._ended_early.get(place))
+            for place, (job, collector) in enumerate(zip(self._jobs, self._collectors, strict=True))
+        ]
+
+    def _watch(self) -> None:
+        """From time to time: who is late, and who is new."""
+        now = self._clock()
+        if now - self._watched >= LOOK_SECONDS:
+            self._watched = now
+            for actor in self._lateness.late(now):
+                self._dispatcher.late([one.task for one in self._flying[actor] if one.task is not None])
+                self._feeder.ask_again()
+        if self._look is not None and now - self._looked >= NODES_SECONDS:
+            self._look()
+            self._looked = self._clock()
+            n_actors = len(self._fleet)
+            if n_actors > len(self._flying):
+                self._dispatcher.grow(n_actors)
+                self._feeder.grow(n_actors)
+                self._flying += [deque() for _ in range(n_actors - len(self._flying))]
+
+    def drain(self) -> None:
+        """Wait for what is in flight and hand out its rows; a shard is short, so this takes about a second."""
+        for actor, flying in enumerate(self._flying):
+            try:
+                while flying:
+                    left = flying.popleft().left
+                    self._settle(left, self._fleet.cluster.get(left.outcome))
+            except ActorLost as error:
+                flying.clear()
+                self._fleet.replace(actor, error.for_memory)
+
+    def rescue(self, seconds: float) -> None:
+        """Hand out the rows of the shards that come back within `seconds`; after that the fleet can only be killed."""
+        end = self._clock() + seconds
+        waiting = {flying[0].outcome: flying[0].left for flying in self._flying if flying}
+        while waiting and (rest := end - self._clock()) > 0.0:
+            for ref in self._fleet.cluster.wait(list(waiting), rest):
+                left = waiting.pop(ref)
+                with suppress(ActorLost):
+                    self._settle(left, self._fleet.cluster.get(ref))
+
+    def _settle(self, left: Left, outcome: Outcome) -> None:
+        """Of what comes after the end no error is told: there is one already."""
+        with suppress(DistcalibError):
+            self._fleet.settle_one(left, outcome)
+
+    def _keeper(self, task: Task) -> Callable[[Outcome], None] | None:
+        """What hands out the rows of `task` if they come after the end."""
+        return partial(_keep, self._on_rows, task) if self._on_rows and task.kind is Kind.RUN else None
+
+    def _submit(self, actor: int, task: Task) -> Ref:
+        job = self._jobs[task.job]
+        drops = self._dispatcher.drops(actor)
+        if task.kind is Kind.RUN:
+            return self._fleet.call(actor, "run", job.key, job.label, job.iterations_at(task.positions), drops)
+        if task.kind is Kind.LOAD:
+            return self._fleet.call(actor, "load", job.key, job.label, self._blobs[task.job], drops)
+        if task.job not in self._specs:
+            self._specs[task.job] = self._fleet.cluster.put(job.spec)
+        spec = self._specs[task.job]
+        self._blobs[task.job], outcome = self._fleet.call(
+            actor, "compile", job.key, job.label, spec, drops, n_returns=2
+        )
+        return outcome
+
+    def _collect(self, actor: int) -> None:
+        """Take the oldest result of an actor; if it died, give its tasks back and replace it."""
+        flying = self._flying[actor]
+        task = flying[0].task
+        left = flying[0].left
+        try:
+            outcome = self._fleet.cluster.get(left.outcome)
+            if task is not None and task.kind is Kind.COMPILE and task.job in self._blobs and outcome.error is None:
+                self._blobs[task.job] = self._fleet.cluster.keep(self._blobs[task.job])
+        except ActorLost as error:
+            self._replace(actor, error.for_memory)
+            return
+        except Exception:
+            flying.popleft()
+            raise
+        flying.popleft()
+        self._feeder.freed(actor)
+        self._lateness.begun(actor, flying[0].task if flying else None, self._clock())
+        if task is None:
+            self._fleet.settle_one(left, outcome)
+        elif self._dispatcher.is_answered(task):
+            self._collectors[task.job].add_again(outcome)
+            self._dispatcher.done(task, outcome.seconds)
+        elif outcome.error is not None:
+            self._failed(task.job, error_of(outcome, self._fleet.node_of(actor)))
+        else:
+            self._succeeded(task, outcome)
+
+    def _replace(self, actor: int, for_memory: bool) -> None:
+        flying = self._flying[actor]
+        under_way = flying[0].task
+        tasks = [one.task for one in flying if one.task is not None]
+        flying.clear()
+        self._lateness.begun(actor, None, self._clock())
+        self._fleet.replace(actor, for_memory)
+        error = self._dispatcher.lost(actor, tasks, blame=under_way is not None)
+        self._feeder.lost(actor, retired=self._fleet.is_retired(actor))
+        if error is not None and under_way is not None:
+            self._failed(under_way.job, error)
+
+    def _failed(self, place: int, error: DistcalibError) -> None:
+        """Raise `error`, or set the job aside if it may fail; of a job that nobody waits for it is no news.
+
+        Data that cannot be read is no fault of the program that asked for it: every other would meet it as well.
+        """
+        if self._dispatcher.is_closed(place):
+            return
+        if not self._jobs[place].may_fail or isinstance(error, DataError):
+            raise error
+        self._end(place, error)
+        self._tell(place)
+
+    def _succeeded(self, task: Task, outcome: Outcome) -> None:
+        job, collector = self._jobs[task.job], self._collectors[task.job]
+        collector.add(task, outcome)
+        if task.kind is Kind.RUN and self._on_rows:
+            self._on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
+        was_closed = self._dispatcher.is_closed(task.job)
+        self._dispatcher.done(task, outcome.seconds, outcome.load_seconds if task.kind is Kind.COMPILE else None)
+        if task.kind is Kind.RUN:
+            size = job.size_of(task.positions)
+            self._n_done += size
+            if was_closed or job.optional:
+                self._n_total += size
+            if self._enough and not was_closed and self._enough(task.job, collector.rows):
+                self._end(task.job, None)
+            self._tell(task.job)
+        if self._dispatcher.is_closed(task.job):
+            self._free(task.job)
+
+    def _end(self, place: int, error: DistcalibError | None) -> None:
+        """Ask for nothing more of a job."""
+        job, collector = self._jobs[place], self._collectors[place]
+        self._ended_early[place] = error
+        self._dispatcher.close(place)
+        self._free(place)
+        if not job.optional:
+            self._n_total -= job.size - job.size_of(collector.rows)
+
+    def _free(self, place: int) -> None:
+        """A task of the job may still come back, as a load that found nothing left to help with."""
+        self._specs.pop(place, None)
+        self._blobs.pop(place, None)
+
+    def _tell(self, place: int) -> None:
+        if self._on_progress:
+            self._on_progress(Progress(self._jobs[place].label, self._n_done, self._n_total))
+
+
+def _keep(on_rows: OnRows, task: Task, outcome: Outcome) -> None:
+    on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
+
+
+def _check_jobs(jobs: Sequence[Job]) -> None:
+    keys = [job.key for job in jobs]
+    repeated = sorted({key for key in keys if keys.count(key) > 1})
+    if repeated:
+        raise MeasureError(f"jobs {', '.join(repeated)}: given more than once in a call; give each its own key")
+    empty = sorted(job.label for job in jobs if job.n_iterations < 1)
+    if empty:
+        raise MeasureError(f"{', '.join(empty)}: no iterations to run; a job needs at least one")
+    disordered = [job.label for job in jobs if not _has_order(job)]
+    if disordered:
+        raise MeasureError(f"{', '.join(disordered)}: order must have n_iterations numbers, all different")
+    missized = [job.label for job in jobs if not _has_sizes(job)]
+    if missized:
+        raise MeasureError(f"{', '.join(missized)}: row_sizes must be a number >= 1 for each row")
+
+
+def _has_sizes(job: Job) -> bool:
+    return job.row_sizes is None or (len(job.row_sizes) == job.n_iterations and min(job.row_sizes) >= 1)
+
+
+def _has_order(job: Job) -> bool:
+    return job.order is None or len(job.order) == len(set(job.order)) == job.n_iterations

@@ -1,0 +1,291 @@
+"""Ray behind a small typed face; the only module that imports it.
+
+A local Ray is started as small as Ray allows: on 2 idle cores 2.5 s (Ray 2.60), most of it spent on waiting for its
+node, which is looked for once a second and needs Python interpreters of Ray's own (see also monitors.py). It starts
+`n_cpus` worker processes ahead and an actor then takes 0.03 s instead of 0.9 s; hence n_cpus is the number of actors,
+whatever the machine has.
+
+Ray reads some of its environment when imported and hands all of it to its processes, so the defaults below are set
+before the import; what the user has set wins."""
+
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # a calibration on a closed network should not try to report itself
+    "RAY_enable_metrics_collection": "0",  # saves 1-2 s of the start; nothing here reads them
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would upload the working directory for each actor
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # older Rays warn (FutureWarning) about GPUs that we never use
+    # Ray prints these to stdout, in the middle of a --json; dead actors are logged in fleet.py instead.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|worker processes have been started on node|"
+    "The node with node id",
+    "RAY_worker_niceness": "0",  # Ray adds it to the driver's own; by default 15, and actors starve beside other work
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned call are nobody's business
+}
+for _name, _value in _DEFAULTS.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402  after the environment it reads
+import ray.exceptions  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
+
+from distcalib.actors.actor import ActorProcess  # noqa: E402
+from distcalib.actors.local_ray import PrivateRay  # noqa: E402
+from distcalib.actors.ray_watchdog import Vigil, end_process  # noqa: E402
+from distcalib.actors.signals import interrupt_held, termination_kept  # noqa: E402
+from distcalib.errors import MeasureError  # noqa: E402
+
+_CLUSTER_LOGS = Path("/tmp/ray/session_latest/logs")
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 2.0
+
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
+
+_SHORT_OF_MEMORY = "running low on memory"  # how Ray says so of an actor; of each that was killed it says it might be
+
+Ref = Any  # ray.ObjectRef: its type parameter is lost on the way through an actor's untyped methods
+
+
+class ActorLost(Exception):
+    """An actor's process is gone, or the node that had the call's result is.
+
+    `for_memory`: Ray ended it because its node ran short of memory."""
+
+    def __init__(self, reason: str, for_memory: bool = False) -> None:
+        super().__init__(reason)
+        self.for_memory = for_memory
+
+
+class Actor:
+    """A handle of one actor process; calls return at once with a reference."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def call(self, method: str, *args: object, n_returns: int = 1) -> Any:
+        """Queue a call: one reference, or a list of `n_returns`."""
+        if method == "run":  # by far the most: as one argument of bytes it costs the driver half as much
+            return self._handle.run_packed.remote(pickle.dumps(args))
+        remote = getattr(self._handle, method)
+        return (remote if n_returns == 1 else remote.options(num_returns=n_returns)).remote(*args)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        ray.kill(self._handle, no_restart=True)
+
+
+class Cluster:
+    """A connection to Ray: to the one already used in this process, to `address`, or to a local one started here."""
+
+    def __init__(self, address: str | None, n_cpus: int) -> None:
+        """`address` None means RAY_ADDRESS if set (as `ray job submit` does), else a local Ray of `n_cpus`.
+
+        Raises MeasureError when Ray cannot be reached or started.
+        """
+        self._ours = not ray.is_initialized()
+        self._vigil: Vigil | None = None
+        self._private: PrivateRay | None = None
+        given = address
+        source = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
+        address = address or os.environ.get("RAY_ADDRESS") or "local"
+        try:
+            if not self._ours and given:
+                _refuse_other(given)
+            if self._ours:
+                with interrupt_held(), termination_kept():
+                    if address == "local":
+                        self._private = PrivateRay(n_cpus)
+                    else:
+                        _join(address, source)
+            self._logs = _CLUSTER_LOGS if self._private is None else self._private.logs
+            self.home: str = ray.get_runtime_context().get_node_id()
+            if self._ours:
+                needed = self._needed(with_gcs=self._private is not None)
+                self._vigil = Vigil(needed, partial(end_process, self._logs))
+        except BaseException:  # Ctrl-C that was held back, too
+            self.close()
+            raise
+
+    @staticmethod
+    def joins(address: str | None) -> bool:
+        """Whether a Cluster of `address` joins a Ray that runs, rather than start one on this machine."""
+        return ray.is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+    def put(self, value: object) -> Ref:
+        """Store once for all actors."""
+        return ray.put(value)
+
+    def keep(self, ref: Ref) -> Ref:
+        """The same value on the driver's machine, so that it outlives the node that made it; on one machine itself.
+
+        Raises ActorLost if it is too late.
+        """
+        return ref if len(self.live_nodes()) == 1 else ray.put(self.get(ref))
+
+    def live_nodes(self) -> dict[str, str]:
+        """The nodes that Ray has not given up, by id in hex: what a person calls them."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        return {
+            node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+            for node in nodes
+            if node["Alive"]
+        }
+
+    def store_bytes(self) -> dict[str, int]:
+        """The size of each node's object store, by id in hex."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        return {node["NodeID"]: int(node["Resources"].get("object_store_memory", 0)) for node in nodes}
+
+    def answering_nodes(self) -> dict[str, str]:
+        """Of the live nodes those whose Ray answers now: up to a minute may pass until Ray gives a lost one up."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        ports = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in nodes}
+        live = self.live_nodes()  # one that has come since is not in `ports`, and will be asked the next time
+        return {
+            node: name for node, name in live.items() if node == self.home or (node in ports and _listens(*ports[node]))
+        }
+
+    def start_actor(self, node: str = "") -> Actor:
+        """Start an actor process on `node` ("": this machine). It reserves no CPUs of Ray's: pinning is what keeps
+        actors apart, and a reservation that cannot be met would wait for ever."""
+        there = NodeAffinitySchedulingStrategy(node or self.home, soft=False)
+        return Actor(ray.remote(ActorProcess).options(num_cpus=0, scheduling_strategy=there).remote())
+
+    def get(self, ref: Ref) -> Any:
+        """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""
+        try:
+            return ray.get(ref)
+        except _LOST as error:
+            short = isinstance(error, ray.exceptions.OutOfMemoryError) or _SHORT_OF_MEMORY in str(error)
+            raise ActorLost(str(error), short) from error
+        except ray.exceptions.RayTaskError as error:
+            raise MeasureError(
+                f"an actor cannot take its task: {_last_line(error)}; is the same distcalib installed there?"
+            ) from error
+        except ray.exceptions.RayError as error:
+            raise MeasureError(f"Ray: {_last_line(error)}; look into {self._logs}") from error
+
+    def wait(self, refs: Sequence[Ref], seconds: float) -> list[Ref]:
+        """Wait until one is there, at most `seconds`, then return all that are."""
+        for n, patience in ((len(refs), 0), (1, seconds)):  # under load the first finds some: half the calls
+            ready, _ = ray.wait(list(refs), num_returns=n, timeout=patience, fetch_local=False)
+            if ready:
+                return list(ready)
+        return []
+
+    def close(self) -> None:
+        """Disconnect, and end a local Ray that was started here; one that was found running stays."""
+        if self._vigil is not None:
+            self._vigil.end()
+        if self._ours and ray.is_initialized():
+            with interrupt_held():
+                ray.shutdown()
+        if self._private is not None:
+            self._private.end()
+
+    def _needed(self, with_gcs: bool) -> list[tuple[str, int]]:
+        """Where the raylet of this machine listens, and the GCS: where a cluster has it, it may come back."""
+        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        raylet = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in nodes if n["NodeID"] == self.home]
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        return [*raylet, (host.strip("[]"), int(port))] if with_gcs else raylet
+
+
+def _refuse_other(address: str) -> None:
+    """Raise MeasureError where this process uses another Ray than the one at `address`; "auto" may be any."""
+    used: str = ray.get_runtime_context().gcs_address
+    if address != "auto" and _resolved(address) != _resolved(used):
+        raise MeasureError(
+            f"--address {address}: this process is connected to the Ray at {used} already; leave the address out, or "
+            "call ray.shutdown() first"
+        )
+
+
+def _resolved(address: str) -> tuple[str, str]:
+    """Address and port of HOST:PORT, whatever the host is called."""
+    host, _, port = address.rpartition(":")
+    with suppress(OSError):
+        return socket.gethostbyname(host.strip("[]")), port
+    return host, port
+
+
+def _join(address: str, source: str) -> None:
+    """Join the Ray at `address`, which was given as `source`; MeasureError if that fails."""
+    if not os.environ.get("RAY_TMPDIR", "unset"):  # Ray takes an empty one for a folder, and waits half a minute for it
+        del os.environ["RAY_TMPDIR"]
+    try:
+        found = _started_here(source) if address == "auto" else address
+        _check_listening(found, source)
+        with _few_trials():
+            ray.init(address=found, logging_level=logging.ERROR, log_to_driver=False)
+    except MeasureError:
+        raise
+    except Exception as error:
+        if any("InvalidAuthToken" in str(each) for each in (error, error.__cause__)):
+            raise MeasureError(
+                f"{source}: Ray wants a token there that this machine does not show; copy ~/.ray/auth_token from its "
+                "head node and set RAY_AUTH_MODE=token"
+            ) from error
+        at = "" if found == address else f" ({found})"
+        raise MeasureError(
+            f"{source}{at}: {type(error).__name__}: {_last_line(error)}; is Ray running there?"
+        ) from error
+
+
+def _started_here(source: str) -> str:
+    """Where the cluster is that was started on this machine, by `ray start`. Ray itself would look through the command
+    lines of all processes, too, and join what another program has started for itself, be it another user's."""
+    folders = [Path(folder) for folder in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp") if folder]
+    files = [folder / "ray" / "ray_current_cluster" for folder in folders]  # as Ray chooses among them
+    for file in files:
+        with suppress(OSError, ValueError):
+            if found := file.read_text().strip():
+                return found
+    raise MeasureError(
+        f"{source}: no Ray cluster was started on this machine, for {files[0]} is not there; start one (`ray start "
+        "--head`), or give the HOST:PORT of one"
+    )
+
+
+@contextmanager
+def _few_trials() -> Iterator[None]:
+    """Let Ray (2.60) try to join 3 times, once a second; by default it tries 20 times before it tells of a wrong token,
+    and writes each to stderr. A local Ray needs them, while it starts."""
+    name = "RAY_gcs_server_port_wait_time_s"
+    found = os.environ.get(name)
+    os.environ.setdefault(name, "3")
+    try:
+        yield
+    finally:
+        if found is None:
+            del os.environ[name]
+
+
+def _check_listening(address: str, source: str) -> None:
+    """Raise OSError or MeasureError unless something answers at HOST:PORT; Ray itself would go on trying for ten
+    minutes (2.60, measured) and write all of it to stderr."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or "/" in host or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise MeasureError(f"{source}: is neither auto nor HOST:PORT, such as 10.0.0.1:6379")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS):
+        pass
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_PROBE_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

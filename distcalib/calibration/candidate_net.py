@@ -1,0 +1,128 @@
+"""A candidate as files: the prototxt to be written, and what its caffemodel has other than the one given.
+
+What is measured is made from the same object as what is written, so that the two cannot differ.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import text_format
+from numpy.typing import NDArray
+
+from distcalib.caffe import Weights, caffe_pb2, net_text, write_net_weights
+from distcalib.caffe.forks import plain_type
+from distcalib.engine.net import Net
+from distcalib.engine.spec import NetSpec, Outputs
+from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.force_u8 import force_u8
+from distcalib.quantize.fusion import QUANTIZABLE
+from distcalib.quantize.mending import mending_engines
+from distcalib.quantize.scales import Calibration
+
+
+@dataclass(frozen=True)
+class Deliverable:
+    """A net, and the blobs of the layers whose weights are not those of the caffemodel given, by layer."""
+
+    net: Net
+    changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict)
+
+    def spec(self, outputs: Outputs | None = None) -> NetSpec:
+        """It as a program to be compiled."""
+        return self.net.spec(changed=self.changed, outputs=outputs)
+
+    def write_weights(self, path: Path, given: Weights) -> None:
+        """Write its caffemodel: the blobs `given`, of the layers that the net has, with those changed."""
+        write_net_weights(path, self.net.test, {**given, **self.changed})
+
+    def text(self) -> str:
+        """The prototxt; it was read back and is the net that `spec` is made from."""
+        text = net_text(self.net.full)
+        if text_format.Parse(text, caffe_pb2.NetParameter()) != self.net.full:
+            raise AssertionError("the text to be written is not the net that was measured")
+        return text
+
+
+def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
+    """The files of `candidate`; with -fu its first convolution reads u8, unless it fell back to FP32."""
+    quantizer = calibration.quantizer
+    plain = deliver_plain(base, calibration, candidate)
+    first = quantizer.first
+    if not quantizer.options.first_conv_force_u8 or first is None or first not in candidate.int8:
+        return plain
+    group = quantizer.groups[first]
+    param = next(layer.quantization_param for layer in plain.net.test.layer if layer.name == first)
+    forced = force_u8(quantizer.graph, group, param, calibration.weights, quantizer.options.clx)
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(plain.net.full)
+    data = quantizer.graph.producer[group.input]
+    for layer, before in zip(full.layer, base.full.layer, strict=True):  # one of the same name may serve another phase
+        if before == data.layer:
+            layer.CopyFrom(forced.data)
+        elif before == group.node.layer:
+            layer.CopyFrom(forced.convolution)
+    return Deliverable(mended(base.remade(full)), {first: forced.blobs})
+
+
+def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
+    """The files of `candidate` as `deliver` makes them without -fu; its INT8 layers have their corrected biases."""
+    corrected = {name: calibration.corrected[name] for name in candidate.int8_layers if name in calibration.corrected}
+    net = mended(with_params(base, calibration.params(candidate)))
+    return Deliverable(with_bias(net, corrected) if corrected else net, {**calibration.equalized, **corrected})
+
+
+def mended(net: Net) -> Net:
+    """The net with the `engine` of each layer that Intel Caffe would else abort at, or compute nonsense with.
+
+    Raises UnsupportedError for what no engine mends.
+    """
+    engines = mending_engines(net.test.layer, net.name)
+    if not engines:
+        return net
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(net.full)
+    for layer in full.layer:
+        if layer.name in engines:
+            layer.engine = engines[layer.name]
+    return net.remade(full)
+
+
+def engines_written(before: Net, after: Net) -> str:
+    """The engines that `after` names and `before` does not, by layer, for the user."""
+    layers = zip(before.full.layer, after.full.layer, strict=True)
+    return ", ".join(f"\"{new.engine}\" on '{new.name}'" for old, new in layers if old.engine != new.engine)
+
+
+def mended_base(base: Net, note: Callable[[str], None]) -> Net:
+    """The FP32 net as Intel Caffe can run it, which is what is measured and quantized; `note` tells the user."""
+    found = mended(base)
+    engines = engines_written(base, found)
+    if engines:
+        note(
+            f"{base.name}: as it is, Intel Caffe cannot run it rightly in FP32 (`distcalib inspect` says why); it is "
+            f"measured and written with engine {engines}"
+        )
+    return found
+
+
+def with_bias(base: Net, names: Collection[str]) -> Net:
+    """The net with a bias in each of the layers `names`."""
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(base.full)
+    for layer in full.layer:
+        if layer.name in names and plain_type(layer.type) in QUANTIZABLE:
+            inner = layer.type == "InnerProduct"
+            (layer.inner_product_param if inner else layer.convolution_param).bias_term = True
+    return base.remade(full)
+
+
+def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:
+    """The net with these quantization_params, by layer name: what is compiled, and what is written."""
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(base.full)
+    for layer in full.layer:
+        if layer.name in params and plain_type(layer.type) in QUANTIZABLE:
+            layer.quantization_param.CopyFrom(params[layer.name])
+    return base.remade(full)

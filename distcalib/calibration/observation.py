@@ -1,0 +1,179 @@
+"""What a calibration measures before it quantizes anything: ranges and the FP32 net."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from distcalib.actors import JobResult
+from distcalib.caffe.graph import Blob
+from distcalib.calibration.algorithms import choose, score_inputs
+from distcalib.calibration.candidate_net import with_params
+from distcalib.calibration.measuring import Measuring
+from distcalib.engine.net import Net
+from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
+from distcalib.errors import EngineError
+from distcalib.quantize.bias_correction import correctable, corrected
+from distcalib.quantize.blob_algorithms import Choice
+from distcalib.quantize.equalization import Equalized, equalize
+from distcalib.quantize.ranges import Range, merge_ranges
+from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.thresholds import AUTO, NEED_VALUES
+from distcalib.session.checks import in_place_warnings
+from distcalib.session.intel_caffe import flat
+from distcalib.session.lengths import length_warnings
+from distcalib.session.meaning import Rests
+from distcalib.session.session import Session, rows
+
+# Rows of ranges that the driver holds at the most: its memory does not grow with -s.
+MAX_ROWS = 64
+# Values that one program hands out for an algorithm that looks at all of them: more are observed in several passes.
+MAX_TAP_BYTES = 512 * 2**20
+# Iterations on which the equalized net is compared with the one given, and by what it may differ.
+MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
+
+
+def rests_of(session: Session, measuring: Measuring) -> Rests:
+    """What the FP32 score rests on."""
+    return Rests(session.net, measuring.metric, measuring.fp32_values, session.data_shapes, session.indexes)
+
+
+def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
+    """What makes a verdict worth less than it seems; nothing of a net that was not measured."""
+    if measuring.fp32_score is None:
+        return ()
+    options = measuring.options
+    found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
+    # The flag lets such a net pass; its score is still not that of the file in Caffe.
+    overwritten = in_place_warnings(session.net) if options.root is None else []
+    return (*overwritten, *found, *length_warnings(session.lengths, options.iterations, session.net.name))
+
+
+@dataclass
+class Observing:
+    """Observes the net `base` on the actors of its session; what it finds of scores goes to `measuring`."""
+
+    measuring: Measuring
+    session: Session
+    base: Net
+
+    def observe(self, quantizer: Quantizer) -> Calibration:
+        """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
+        taps, options, weights = quantizer.observed, self.measuring.options, self.session.weights
+        if not taps:
+            self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
+        equalized = equalize(quantizer.graph, quantizer.groups, weights) if options.equalize else None
+        versions = [{}] if equalized is None else [{}, equalized.blobs]
+        samplings = self._samplings(taps)
+        work = [(self.base.spec(part, blobs), part.n_rows) for blobs in versions for part in samplings]
+        n_parts = len(work)
+        if not options.quantize_model:
+            kept = Kept(score_inputs(self.base, self.measuring.metric), self.measuring.ranked)
+            work.append((self.base.spec(kept=kept), options.iterations))
+        results = self.measure("ranges" if options.quantize_model else "FP32 and ranges", work) if work else []
+        found: list[dict[Blob, Range]] = [{} for _ in versions]
+        for place, result in enumerate(results[:n_parts]):
+            observed = samplings[place % len(samplings)].taps
+            ends = merge_ranges(observed, [row.ranges for row in rows(result)])
+            found[place // len(samplings)].update(ends)
+        if not options.quantize_model:
+            self.measuring.take_fp32(results[-1], self.base.name)
+            rests_of(self.session, self.measuring).refuse_nothing()
+        calibration = self._choose(Calibration(quantizer, found[0], weights))
+        if equalized is not None:
+            self.measuring.without["--equalize"] = calibration
+            self._check_equalized(equalized)
+            weights = {**weights, **equalized.blobs}
+            calibration = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
+        if options.bias_correction:
+            self.measuring.without["--bias-correction"] = calibration
+            calibration = self._correct(calibration)
+        return calibration
+
+    def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
+        """Run each program for so many rows, and count what it costs."""
+        results = self.measuring.timed(phase, self.session.jobs(phase, work))
+        return [replace(result, rows=flat(result)) for result in results]
+
+    def _check_equalized(self, equalized: Equalized) -> None:
+        """Raise EngineError if the equalized net is not the one given, in FP32 on the sampled iterations."""
+        self.measuring.pairs = equalized.pairs
+        self.session.reporter.note(f"equalization: {len(equalized.pairs)} pairs of layers")
+        if not equalized.pairs:
+            return
+        outputs = Outputs(score_inputs(self.base, self.measuring.metric), self._sampled.start)
+        n = min(len(self._sampled), MAX_CHECKED)
+        specs = [self.base.spec(changed=blobs, outputs=outputs) for blobs in ({}, equalized.blobs)]
+        before, after = (rows(result) for result in self.measure("equalized in FP32", [(spec, n) for spec in specs]))
+        for blob in outputs.blobs:
+            size = max(float(np.abs(row.values[blob]).max()) for row in before)
+            off = max(float(np.abs(a.values[blob] - b.values[blob]).max()) for a, b in zip(before, after, strict=True))
+            if not off <= MAX_RELATIVE_ERROR * size:
+                raise EngineError(
+                    f"{self.base.name}: --equalize: blob '{blob.name}' of the FP32 net would change by {off:.3g} (of "
+                    f"{size:.3g}); leave out --equalize"
+                )
+
+    def _correct(self, calibration: Calibration) -> Calibration:
+        """`calibration` with the biases that take out the mean error of each INT8 layer on the sampled iterations.
+
+        A layer's error is that of the all-INT8 net's parameters, whatever other layers fall back later.
+        """
+        quantizer, start = calibration.quantizer, calibration.quantizer.space.all_int8
+        groups = {name: quantizer.groups[name] for name in start.int8_layers}
+        names = correctable(quantizer.graph, groups)
+        if not names:
+            return calibration
+        taps = tuple(groups[name].node.tops[0] for name in names)
+        sampled = self._sampled
+        sampling = Sampling(taps, True, sampled.start, sampled.stop, self._block, errors=True)
+        net = with_params(self.base, calibration.params(start))
+        [result] = self.measure("mean errors", [(net.spec(sampling, calibration.equalized), sampling.n_rows)])
+        batch = self.session.batch
+        # In iterations; one that records were left out of counts as the part of one that it is.
+        sizes = [n - row.n_missing / batch for row, n in zip(rows(result), sampling.row_sizes, strict=True)]
+        found = list(zip(rows(result), sizes, strict=True))
+        errors = {
+            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in found)) / sum(sizes)
+            for name, tap in zip(names, taps, strict=True)
+        }
+        wrong = [name for name in names if not np.isfinite(errors[name]).all()]
+        if wrong:
+            raise EngineError(
+                f"{self.base.name}: layer '{wrong[0]}': its INT8 error is not finite on the sampled iterations; leave "
+                "out --bias-correction"
+            )
+        biases = {name: corrected(groups[name], calibration.weights, errors[name]) for name in names}
+        self.session.reporter.note(f"bias correction: {len(names)} layers")
+        return replace(calibration, corrected=biases)
+
+    def _choose(self, calibration: Calibration) -> Calibration:
+        """`calibration` with the algorithm that was asked for, or with `-a auto` with those of least error."""
+        measuring = self.measuring
+        if measuring.options.calibration_algos != AUTO:
+            return replace(calibration, choice=Choice(measuring.options.calibration_algos))
+        chosen = choose(self.base, calibration, measuring.metric, self._sampled, self.measure)
+        measuring.chosen = chosen
+        self.session.reporter.note(str(chosen))
+        return replace(calibration, choice=chosen.choice)
+
+    @property
+    def _sampled(self) -> range:
+        """The iterations that ranges are taken from."""
+        return self.measuring.options.sampled
+
+    @property
+    def _block(self) -> int:
+        """Iterations a row."""
+        return -(-len(self._sampled) // MAX_ROWS)
+
+    def _samplings(self, taps: Sequence[Blob]) -> list[Sampling]:
+        """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
+        sampled = self._sampled
+        first, end, block = sampled.start, sampled.stop, self._block
+        options = self.measuring.options
+        sound = options.quantize_model or options.root is not None  # no FP32 pass of the embedded engine looks
+        if options.calibration_algos not in NEED_VALUES:
+            return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []
+        parts = self.session.in_parts(taps, MAX_TAP_BYTES)
+        return [Sampling(part, True, first, end, block, sound=sound and not i) for i, part in enumerate(parts)]

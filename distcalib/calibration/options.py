@@ -1,0 +1,132 @@
+"""What a calibration is asked for, checked before anything is opened."""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from distcalib.data import FLAG
+from distcalib.errors import OptionError
+from distcalib.metrics import DEFAULT_AP
+from distcalib.quantize.scales import Options
+from distcalib.quantize.thresholds import ALGORITHMS, AUTO
+from distcalib.search import make_strategy
+from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
+from distcalib.session.exporting import ExportOptions
+from distcalib.session.option_types import convert_options
+from distcalib.session.shipping import check_ship_data
+
+_DECIDE_NOTHING = frozenset({"ship_data"})
+"""Switches that say how a run is done, and change no byte of what it finds."""
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(Options):
+    """What the flags of the same names say; see `distcalib calibrate --help`.  Raises OptionError."""
+
+    iterations: int = 10
+    blob_name: str | None = None
+    accuracy_loss: float = 0.01
+    detection: bool = False
+    ap_version: str = DEFAULT_AP
+    sampling_iterations: int = 10
+    sampling_single: bool = False
+    calibration_algos: str = "DIRECT"
+    bias_correction: bool = False
+    equalize: bool = False
+    quantize_model: bool = False
+    performance_model: bool = False
+    strategy: str = "ranked"
+    confidence: float | None = None
+    max_candidates: int | None = None
+    max_time: float | None = None
+    by_time: bool = False
+    pareto: bool = False
+    skip_bad_records: bool = False
+    allow_overwritten: bool = False
+    isa: str = "native"
+    data: Path | None = None
+    root: Path | None = None
+    out: Path | None = None
+    n_actors: int | None = None
+    cores_per_actor: int | None = None
+    address: str | None = None
+    ship_data: bool = False
+    export: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The switches that are on, by name, and `root` if a build of Caffe measures."""
+        on = tuple(f.name for f in fields(self) if getattr(self, f.name) is True and f.name not in _DECIDE_NOTHING)
+        return on if self.root is None else (*on, "root")
+
+    @property
+    def sampled(self) -> range:
+        """The iterations that ranges are taken from."""
+        end = self.sampling_iterations
+        return range(end - 1 if self.sampling_single else 0, end)
+
+    @property
+    def iterations_read(self) -> Collection[int]:
+        """All that a run looks at."""
+        return {*self.sampled, *(() if self.quantize_model else range(self.iterations))}
+
+    def __post_init__(self) -> None:
+        convert_options(self)
+        super().__post_init__()
+        if self.n_actors is not None and self.n_actors < 1:
+            raise OptionError(f"--actors {self.n_actors}: must be at least 1; leave it out to use every core")
+        if self.cores_per_actor is not None and self.cores_per_actor < 1:
+            raise OptionError(f"--cores-per-actor {self.cores_per_actor}: must be at least 1; or leave it out")
+        check_iterations(self.iterations)
+        check_iterations(self.sampling_iterations, "-s")
+        check_ap_version(self.ap_version, self.root)
+        check_skipping(self.skip_bad_records, self.root)
+        check_ship_data(self.ship_data, self.root)
+        if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
+            raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
+        if self.calibration_algos not in (*ALGORITHMS, AUTO):
+            named = f"{', '.join(ALGORITHMS)} are, and {AUTO} chooses among them"
+            raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {named}")
+        if self.quantize_model and self.performance_model:
+            raise OptionError("-p and -q: one writes scales of 1.0 and one the measured ones; give one of them")
+        if self.clx and not self.first_conv_force_u8:
+            raise OptionError(
+                "-clx: says for which CPU -fu scales weights, and -fu is not given; add it or leave it out"
+            )
+        if self.first_conv_force_u8 and self.performance_model:
+            raise OptionError("-fu: needs scales, and -p writes none; leave out one of them")
+        new_weights = " and ".join(
+            flag for flag, on in (("--equalize", self.equalize), ("--bias-correction", self.bias_correction)) if on
+        )
+        if new_weights and self.performance_model:
+            raise OptionError(f"{new_weights}: is for measured scales, and -p writes none; leave out one of them")
+        if new_weights and self.first_conv_force_u8:
+            raise OptionError(
+                f"{new_weights}: and -fu each write a caffemodel of their own; give one of them (-1st goes with it)"
+            )
+        if self.pareto and (self.quantize_model or self.performance_model):
+            raise OptionError("--pareto: measures, and -q and -p write what was not measured; leave out one of them")
+        if self.export:
+            self._check_export()
+        make_strategy(self.strategy, self.accuracy_loss)
+        if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
+            raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")
+        if self.max_candidates is not None and self.max_candidates < 1:
+            raise OptionError(f"--max-candidates {self.max_candidates}: is less than 1, the all-INT8 net; give more")
+        if self.max_time is not None and not 0.0 < self.max_time < math.inf:
+            raise OptionError(f"--max-time {self.max_time:g}: is no time; give seconds")
+
+    def _check_export(self) -> None:
+        """Raise OptionError now for what would keep the files from being made after hours."""
+        ExportOptions(self.export)
+        others = {
+            "-p": self.performance_model,
+            "-r": self.root is not None,
+            "--isa": self.isa != "native",
+            FLAG: self.skip_bad_records,
+            "--ship-data": self.ship_data,
+        }
+        for flag, is_on in others.items():
+            if is_on:
+                raise OptionError(f"--export: cannot go with {flag}; leave one out, or use distcalib export afterwards")

@@ -1,1 +1,0 @@
-"""The runs that the commands and the API start: evaluate, calibrate, inspect."""

@@ -1,0 +1,168 @@
+"""--skip-bad-records: what the rows of a run say of records that could not be read.
+
+Which these are is known after the FP32 pass and the ranges, which look at all iterations that anything else looks at;
+so the list is the same on any number of actors.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from distcalib.actors import Job, JobResult
+from distcalib.caffe.caffe_pb2 import LayerParameter
+from distcalib.caffe.graph import Blob, Node
+from distcalib.data import FLAG, VARIES, Index, LeftOut, find_missing
+from distcalib.engine.builder import layer_shapes
+from distcalib.engine.net import Net
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.worker import data_nodes
+from distcalib.errors import DataError, OptionError, UnsupportedError
+from distcalib.layers import ZeroBlobs
+from distcalib.metrics import HOST_TYPES
+from distcalib.quantize.fusion import uses_global_stats
+from distcalib.report import BadRecords, bad_records
+from distcalib.session.progress import Reporter
+
+_LOOK_SECONDS = 5.0  # as often as a log has a line of a phase
+_SKIPPING = frozenset({"AnnotatedData", "Data", "ImageData"})
+"""The data layers whose records are left out if they are bad."""
+
+_AXES: Mapping[str, Callable[[LayerParameter], int]] = {
+    "Accuracy": lambda layer: layer.accuracy_param.axis,
+    "ArgMax": lambda layer: layer.argmax_param.axis if layer.argmax_param.HasField("axis") else 1,
+    "Concat": lambda layer: _either(layer.concat_param.axis, layer.concat_param.concat_dim),
+    "InnerProduct": lambda layer: layer.inner_product_param.axis,
+    "Reduction": lambda layer: layer.reduction_param.axis,
+    "Slice": lambda layer: _either(layer.slice_param.axis, layer.slice_param.slice_dim),
+    "Softmax": lambda layer: layer.softmax_param.axis,
+    "SoftmaxWithLoss": lambda layer: layer.softmax_param.axis,
+}
+"""The axis that layers of a type work along: records are taken together where it is the first."""
+
+
+@dataclass
+class LeftOutRecords:
+    """Those of one run."""
+
+    by_iteration: dict[int, tuple[LeftOut, ...]] = field(default_factory=dict)
+    found: set[LeftOut] = field(default_factory=set)
+
+    def take(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
+        """Note what rows say.  Raises DataError where an iteration was scored with other records than before."""
+        for job, result in zip(jobs, results, strict=True):
+            scores = isinstance(job.spec, NetSpec) and job.spec.scores
+            for number, row in zip(result.iterations, result.rows, strict=True):
+                if isinstance(row, Row):
+                    self.found.update(row.left_out)
+                    if scores:
+                        self._compare(number, row.left_out)
+
+    def report(
+        self, net: Net, indexes: Mapping[str, Index | None], batch: int, iterations: Iterable[int]
+    ) -> BadRecords:
+        """The bad records among all that `iterations` read."""
+        read = set(iterations)
+        sizes = [i.n_records for n in data_nodes(net.graph) if n.type in _SKIPPING and (i := indexes[n.name])]
+        n_records = sum(_n_read(read, batch, size) for size in sizes)
+        return bad_records(self.found, n_records)
+
+    def _compare(self, iteration: int, left_out: tuple[LeftOut, ...]) -> None:
+        known = self.by_iteration.setdefault(iteration, left_out)
+        if known != left_out:
+            one = min(set(known) ^ set(left_out))
+            raise DataError(
+                f"layer '{one.layer}': {one.key} {one.reason} for one actor, and another read it; every machine must "
+                f"see the same data, and nothing may write to it during a run with {FLAG}"
+            )
+
+
+def _n_read(iterations: set[int], batch: int, n_records: int) -> int:
+    """How many of the records are read by any of `iterations`."""
+    if len(iterations) * batch >= n_records and iterations == set(range(len(iterations))):
+        return n_records
+    return len({(i * batch + row) % n_records for i in iterations for row in range(batch)})
+
+
+def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], batch: int) -> None:
+    """Raise OptionError or UnsupportedError where it is not known which part of a score is of which record."""
+    odd = [
+        f"'{node.name}' ({data_shapes[top][0]})"
+        for node in data_nodes(net.graph)
+        if node.type in _SKIPPING
+        for top in node.layer.top[:1]
+        if data_shapes[top][0] != batch
+    ]
+    if odd:
+        raise OptionError(
+            f"{net.name}: {FLAG}: the data layers have different batch sizes: {batch}, and of {', '.join(odd)}; give "
+            "them one, or take bad records out of the data"
+        )
+    made, _ = layer_shapes(net.graph, ZeroBlobs(), data_shapes, net.name)
+    shapes = {**{Blob(name, 0): shape for name, shape in data_shapes.items()}, **made}
+    wrong = [blob for blob in _scored(net) if blob in shapes and not _has_row_a_record(shapes[blob], batch)]
+    if wrong:
+        told = ", ".join(f"'{blob.name}' ({' x '.join(map(str, shapes[blob]))})" for blob in dict.fromkeys(wrong))
+        raise UnsupportedError(
+            f"{net.name}: {FLAG}: blob {told} has no row for each of the {batch} records of an iteration, so none can "
+            "be left out of it; take bad records out of the data"
+        )
+    mixing = [] if batch == 1 else [f"'{node.name}' ({node.type})" for node in net.graph if _mixes(node, shapes, batch)]
+    if mixing:
+        raise UnsupportedError(
+            f"{net.name}: {FLAG}: layer {', '.join(mixing)} makes something of several records together, so the place "
+            "of a bad one would change others; take bad records out of the data"
+        )
+
+
+def look_for_images(
+    layers: Iterable[LayerParameter],
+    net: Net,
+    indexes: Mapping[str, Index | None],
+    n_iterations: int,
+    reporter: Reporter,
+) -> Mapping[str, Mapping[int, str]]:
+    """What actors take for missing, as find_missing has it; a look that takes long, as on a network drive, is shown."""
+    begun = told = time.monotonic()
+
+    def looked(n_done: int, n_total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _LOOK_SECONDS:
+            told = now
+            reporter.note(f"looking for the images: {n_done:,} of {n_total:,} in {now - begun:.0f} s")
+
+    return find_missing(layers, net.path, indexes, n_iterations, looked)
+
+
+def _either(axis: int, legacy: int) -> int:
+    """The axis of two fields that are both 1 where the prototxt does not say, and not both given."""
+    return axis if legacy == 1 else legacy
+
+
+def _scored(net: Net) -> list[Blob]:
+    """What scores are made of: what layers on the host read, priors aside, and all that the net hands out."""
+    found: list[Blob] = []
+    for node in net.graph:
+        if node.type in HOST_TYPES:
+            found += node.bottoms[:2] if node.type == "DetectionOutput" else node.bottoms
+    ends = [blob for blob in net.graph.outputs if net.graph.producer[blob].type not in HOST_TYPES]
+    return found + ends
+
+
+def _mixes(node: Node, shapes: Mapping[Blob, tuple[int, ...]], batch: int) -> bool:
+    """Whether a row of the layer's tops may be of other records than the same row of its bottoms."""
+    layer, rank = node.layer, len(shapes.get(node.bottoms[0], ())) if node.bottoms else 0
+    if node.type == "BatchNorm":
+        return not uses_global_stats(layer)
+    if node.type == "Permute":
+        return bool(layer.permute_param.order) and layer.permute_param.order[0] != 0
+    if node.type in _AXES:
+        return _AXES[node.type](layer) in (0, -rank)
+    if node.type in ("Flatten", "Reshape", "Tile"):
+        return shapes[node.bottoms[0]][:1] == (batch,) and any(shapes[top][:1] != (batch,) for top in node.tops)
+    return False
+
+
+def _has_row_a_record(shape: tuple[int, ...], batch: int) -> bool:
+    return VARIES in shape or (shape[:1] == (batch,) and prod(shape) > 0)

@@ -1,0 +1,68 @@
+"""Whether a run still measures what it began with: asked before rows are kept, and before anything is written.
+
+Rows are stored only while every file is what it was, so that those of other data never get under the key of the run's.
+The images of a list are too many to be looked at each time: they are compared at the end, and if one is other the rows
+of the run are taken out of the journal again.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from distcalib.data import Index, Watched, data_identity, watch
+from distcalib.engine.intel_caffe import WEIGHTS
+from distcalib.engine.net import Net
+from distcalib.errors import DataError
+from distcalib.journal.resume import Resuming
+
+
+class Guard:
+    """Of the files that `net` and its `weights` are measured with, and the arrays of `data`."""
+
+    def __init__(self, net: Net, weights: Path, data: Path | None) -> None:
+        """Look at them, before anything is opened."""
+        self._layers = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
+        self._path = net.path
+        self._others = {WEIGHTS: weights} | ({} if data is None else {"the arrays": data})
+        self._indexes: Mapping[str, Index | None] = {}
+        self._watched = watch(self._layers, net.path, {}, self._others)
+        self._identity: list[object] | None = None
+        self._rests = False
+
+    def opened(self, indexes: Mapping[str, Index | None]) -> Watched:
+        """What actors are to find; raises DataError if something changed while the driver opened the data."""
+        before, self._indexes = self._watched, indexes
+        self._watched = watch(self._layers, self._path, indexes, self._others)
+        before.check_all()
+        return self._watched
+
+    def identity(self) -> list[object]:
+        """What the key of rows is made from; every image of a list is looked at."""
+        self._identity = [*data_identity(self._layers, self._path, self._indexes)]
+        self._watched.check_all(ends=True)
+        return self._identity
+
+    def rest(self) -> None:
+        """All is read once and sent to the actors: what becomes of the files is of no more concern."""
+        self._watched, self._rests = Watched({}, ""), True
+
+    def glance(self) -> None:
+        """Raise DataError if a file is not what it was."""
+        self._watched.check_all()
+
+    def finish(self, resuming: Resuming | None) -> None:
+        """Raise DataError if a file, or an image of a list, is not what it was; the journal may lose rows then."""
+        self._watched.check_all(ends=True)
+        if self._identity is None or self._rests:
+            return
+        now: list[object] = [*data_identity(self._layers, self._path, self._indexes)]
+        if now == self._identity:
+            return
+        if resuming is not None:
+            resuming.forget()
+        changed = [
+            str(new[0]) for new, old in zip(now, self._identity, strict=False) if isinstance(new, tuple) and new != old
+        ]
+        raise DataError(
+            f"{changed[0] if changed else self._path}: was changed since the run began; nothing may change its data "
+            "meanwhile, so put it back and give the command again"
+        )

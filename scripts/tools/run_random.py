@@ -1,0 +1,73 @@
+"""One iteration of a net on random weights and inputs, in this process, without its data.
+
+What `distcalib evaluate` does with a caffemodel and a test set, as far as the net itself goes: each layer is converted,
+compiled and run, and every score is taken."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from distcalib.caffe.graph import Blob
+from distcalib.data import VARIES
+from distcalib.engine.builder import build_model
+from distcalib.engine.net import Net, make_net, open_net
+from distcalib.errors import UnsupportedError
+from distcalib.layers import RandomBlobs, ZeroBlobs
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES, score_layer
+from distcalib.session.checks import unopened
+from distcalib.session.inspect import data_shapes
+
+ASSUMED = (3, 224, 224)
+"""Channels, height and width of data that are absent and of which the prototxt tells nothing."""
+CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+#: The scores that are taken: those of a detection need boxes.
+SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
+
+
+def run_once(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
+    """The outputs of the net by blob, of random inputs; raises UnsupportedError where an output is no number."""
+    net = open_net(path)
+    shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
+    own = {top: _assumed(net, Blob(top, 0), shapes[top]) for node in unopened(net) for top in node.layer.top}
+    if own:  # as --data would feed them
+        net = make_net(net.path, net.full, own)
+        shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
+    rng = np.random.default_rng(0)
+    built = build_model(net.graph, RandomBlobs(0), shapes, net.name)
+    compiled = ov.Core().compile_model(built.model, "CPU", CONFIG)
+    made = {top: _made(rng, top, shape) for top, shape in shapes.items() if VARIES not in shape}
+    results = compiled([made[name] for name in built.inputs])
+    values = {Blob(name, 0): value for name, value in made.items()}
+    values.update((blob, np.array(results[i])) for i, blob in enumerate(built.outputs))
+    for node in net.graph:
+        if node.type in SCORED and all(blob in values for blob in node.bottoms):
+            with contextlib.suppress(*([UnsupportedError] if own else [])):  # labels of a shape that was only assumed
+                score_layer(node.layer, [values[blob] for blob in node.bottoms], [0])
+    outputs = {str(blob): values[blob] for blob in built.outputs}
+    wrong = [name for name, value in outputs.items() if not np.isfinite(value).all()]
+    if wrong and not any(node.type in HOST_TYPES for node in net.graph):
+        raise UnsupportedError(f"{net.name}: {', '.join(wrong)} are no numbers")
+    return outputs
+
+
+def _assumed(net: Net, blob: Blob, guess: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a top of a layer that makes data in a way of its own, by what reads it."""
+    for reader in net.graph.consumers.get(blob, ()):
+        if reader.type in ("ROIPooling", "PSROIPooling") and reader.bottoms[1:2] == (blob,):
+            return (1, 5)
+        if reader.type in ("Convolution", "DepthwiseConvolution"):
+            return (guess[0], *ASSUMED)
+    return guess
+
+
+def _made(rng: np.random.Generator, top: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Labels of class 0 where the name says so, else small numbers."""
+    if "label" in top or len(shape) < 2:
+        return np.zeros(shape, np.float32)
+    return rng.standard_normal(shape).astype(np.float32)

@@ -1,0 +1,432 @@
+"""What the dispatcher hands out, and when: single decisions, then whole calls behind a simulated clock."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from distcalib.actors.dispatcher import (
+    FEW,
+    LEAST_SECONDS,
+    MAX_COPIES,
+    MAX_DEATHS,
+    SHORT_SECONDS,
+    TARGET_SECONDS,
+    Dispatcher,
+    Kind,
+    Task,
+    describe,
+    n_useful,
+)
+from distcalib.actors.jobs import Job
+from distcalib.errors import MeasureError
+from tests.actors.simulation import HANG_SECONDS, SECONDS, Simulation, jobs
+
+
+@pytest.mark.parametrize("n_actors", [1, 2, 7, 64])
+@pytest.mark.parametrize("sizes", [(1,), (100,), (3, 50, 1), (10,) * 20], ids=str)
+def test_dispatcher_gives_out_every_iteration_once(sizes: tuple[int, ...], n_actors: int) -> None:
+    simulation = Simulation(jobs(*sizes), n_actors).run()
+    for job, n in enumerate(sizes):
+        assert simulation.iterations(job) == list(range(n))
+    assert simulation.count(Kind.COMPILE) == len(sizes)
+
+
+@pytest.mark.parametrize(("n_actors", "efficiency"), [(1, 0.99), (2, 0.97), (8, 0.90)])
+def test_dispatcher_keeps_actors_busy_with_one_job(n_actors: int, efficiency: float) -> None:
+    simulation = Simulation(jobs(2000), n_actors).run()
+    ideal = SECONDS[Kind.COMPILE] + 2000 * 0.02 / n_actors
+    assert simulation.clock <= ideal / efficiency
+
+
+def test_dispatcher_balances_a_slow_actor() -> None:
+    simulation = Simulation(jobs(2000), 2, slow={1: 4.0}).run()
+    assert simulation.clock <= (0.5 + 2000 * 0.02 / 1.25) * 1.05
+
+
+def test_dispatcher_runs_many_jobs_side_by_side() -> None:
+    simulation = Simulation(jobs(*[50] * 16), 4).run()
+    assert simulation.clock <= 1.1 * 4 * (0.5 + 50 * 0.02)
+    assert simulation.count(Kind.LOAD) <= 4, "jobs of equal size need help at the end only"
+
+
+def test_dispatcher_starts_with_single_iterations_and_grows_to_the_target() -> None:
+    sizes = [len(task.positions) for _, task in Simulation(jobs(2000), 1).run().done if task.kind is Kind.RUN]
+    assert sizes[0] == 1
+    assert max(sizes) == TARGET_SECONDS / 0.02
+
+
+@pytest.mark.parametrize("n_actors", [1, 8])
+def test_dispatcher_hands_out_in_order_where_beginnings_count(n_actors: int) -> None:
+    [job] = jobs(500)
+    simulation = Simulation([replace(job, in_order=True)], n_actors).run()
+    starts = [task.positions.start for _, _, task in simulation.given if task.kind is Kind.RUN]
+    assert starts == sorted(starts)
+    assert simulation.iterations(0) == list(range(500))
+
+
+def test_dispatcher_sends_no_help_that_would_load_longer_than_the_rest_takes() -> None:
+    dispatcher = Dispatcher(jobs(10), 2, seconds_per_iteration=0.1)
+    compiling = dispatcher.next_task(0)
+    assert compiling == Task(Kind.COMPILE, 0)
+    dispatcher.done(compiling, 6.0, load_seconds=5.0)
+    assert dispatcher.next_task(1) is None
+    dispatcher.done(compiling, 6.0, load_seconds=0.1)
+    assert dispatcher.next_task(1) == Task(Kind.LOAD, 0)
+
+
+def test_dispatcher_knows_the_pace_of_an_earlier_call() -> None:
+    dispatcher = Dispatcher(jobs(2000), 1, seconds_per_iteration=0.1)
+    dispatcher.next_task(0)
+    assert dispatcher.next_task(0) == Task(Kind.RUN, 0, range(5))
+
+
+def test_dispatcher_does_not_give_all_away_on_a_wrong_guess() -> None:
+    dispatcher = Dispatcher(jobs(40), 2, seconds_per_iteration=1e-6)
+    dispatcher.next_task(0)
+    assert dispatcher.next_task(0) == Task(Kind.RUN, 0, range(5))
+
+
+def test_dispatcher_gives_an_actor_the_same_stretch_in_every_job() -> None:
+    simulation = Simulation(jobs(100), 2)
+    simulation.run()
+    again = Simulation(jobs(100), 2)
+    again.run()
+    assert simulation.done == again.done
+    mine = [i for actor, task in simulation.done if actor == 0 for i in task.positions]
+    assert sum(i < 50 for i in mine) / len(mine) > 0.9
+
+
+def test_dispatcher_does_not_load_for_less_work_than_loading_costs() -> None:
+    dispatcher = Dispatcher(jobs(4), 2, seconds_per_iteration=0.01)
+    compiling = dispatcher.next_task(0)
+    assert compiling is not None
+    assert dispatcher.next_task(1) is None, "nothing to load while it compiles"
+    dispatcher.done(compiling, 0.5)
+    helping = dispatcher.next_task(1)
+    assert helping == Task(Kind.LOAD, 0)
+    dispatcher.done(helping, 1.0)
+    dispatcher.lost(1, [])
+    assert dispatcher.next_task(1) is None, "0.04 s of work, 1 s to load"
+
+
+def test_dispatcher_drops_a_finished_job_where_it_is_held() -> None:
+    simulation = Simulation(jobs(40, 400), 2).run()
+    for actor in range(2):
+        left = simulation.programs[actor] - set(simulation.dispatcher.drops(actor))
+        assert left == set()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_actors", [1, 2, 3])
+def test_dispatcher_does_the_tasks_of_a_dead_actor_again(n_actors: int, nth: int) -> None:
+    simulation = Simulation(jobs(60, 30), n_actors, dies=lambda actor, n, task: n == nth).run()
+    assert simulation.iterations(0) == list(range(60))
+    assert simulation.iterations(1) == list(range(30))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(Kind.COMPILE, "job 1: compiling its program"), (Kind.RUN, "job 1, iteration")],
+    ids=["compiling", "running"],
+)
+def test_dispatcher_stops_at_the_third_death_on_one_task(kind: Kind, said: str) -> None:
+    culprit: list[Task] = []
+
+    def dies(actor: int, n: int, task: Task) -> bool:
+        if not culprit and task.kind is kind and task.job == 1:
+            culprit.append(task)
+        return task in culprit
+
+    with pytest.raises(MeasureError, match=f"^{said}.*{MAX_DEATHS} actors died on it"):
+        Simulation(jobs(20, 20), 2, dies=dies).run()
+
+
+def test_dispatcher_blames_only_the_task_under_way() -> None:
+    dispatcher = Dispatcher(jobs(10), 1)
+    for _ in range(MAX_DEATHS - 1):
+        first, second = dispatcher.next_task(0), dispatcher.next_task(0)
+        assert first is not None
+        assert second is not None
+        dispatcher.lost(0, [first, second])
+    compiling, running = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert running is not None
+    dispatcher.done(compiling, 0.1)
+    dispatcher.lost(0, [running])
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (Task(Kind.LOAD, 0), "job 0: loading its program"),
+        (Task(Kind.RUN, 0, range(3, 4)), "job 0, iteration 3"),
+        (Task(Kind.RUN, 0, range(3, 8)), "job 0, iterations 3-7"),
+    ],
+    ids=["load", "one", "many"],
+)
+def test_describe_names_job_and_iterations(task: Task, said: str) -> None:
+    assert describe(jobs(9)[0], task) == said
+
+
+def test_describe_names_iterations_in_the_order_of_the_job() -> None:
+    job = replace(jobs(4)[0], order=(70, 3, 4, 9))
+    assert describe(job, Task(Kind.RUN, 0, range(1, 3))) == "job 0, iterations 3-4"
+    assert describe(job, Task(Kind.RUN, 0, range(0, 4))) == "job 0, iterations 70, 3, 4, 9"
+
+
+def test_dispatcher_knows_the_pace_of_rows_of_several_iterations() -> None:
+    of_blocks = [replace(jobs(20)[0], row_sizes=(10,) * 20)]
+    dispatcher = Dispatcher(of_blocks, 1, seconds_per_iteration=0.025)
+    dispatcher.next_task(0)
+    shard = dispatcher.next_task(0)
+    assert shard == Task(Kind.RUN, 0, range(2)), "0.25 s a row"
+    dispatcher.done(shard, 1.0)
+    assert dispatcher.seconds_per_iteration == 0.05
+
+
+@pytest.mark.parametrize("optional", [False, True], ids=["stoppable", "optional"])
+def test_dispatcher_makes_shards_short_that_nobody_may_want(optional: bool) -> None:
+    long, other = jobs(2000, 1)
+    call = [replace(long, optional=True), other] if optional else [long]
+    slow = {0: 100.0} if optional else {}  # what the call waits for takes long
+    simulation = Simulation(
+        call, 2, seconds=0.005, slow=slow, enough=None if optional else lambda job, done: False
+    ).run()
+    longest = max(len(task.positions) for _, task in simulation.done if task.job == 0)
+    assert LEAST_SECONDS <= longest * 0.005 <= SHORT_SECONDS
+
+
+def test_dispatcher_spares_the_driver_of_many_actors() -> None:
+    dispatcher = Dispatcher(jobs(4_000_000), 2000, seconds_per_iteration=0.001)
+    dispatcher.next_task(0)
+    first = dispatcher.next_task(0)
+    assert first == Task(Kind.RUN, 0, range(707)), "a quarter of its stretch; the driver could stand 2 s"
+
+
+def test_dispatcher_sends_no_more_helpers_than_there_is_work() -> None:
+    simulation = Simulation(jobs(100), 1000, seconds=0.5).run()
+    assert simulation.count(Kind.LOAD) <= 100
+
+
+def test_dispatcher_sends_no_more_helpers_than_the_driver_can_feed() -> None:
+    simulation = Simulation(jobs(1250), 1000, seconds=0.03, pace=0.03).run()
+    assert 100 <= simulation.count(Kind.LOAD) <= n_useful(1250 * 0.03, 1000) < 200
+    assert simulation.count(Kind.RUN) < 1000
+
+
+@pytest.mark.parametrize(
+    ("work", "n_actors", "expected"), [(1e-6, 8, 8), (1e-6, 100, FEW), (1e6, 100, 100), (5.0, 99, 50)]
+)
+def test_n_useful_is_all_of_few_actors_and_those_with_enough_to_do_of_many(
+    work: float, n_actors: int, expected: int
+) -> None:
+    assert n_useful(work, n_actors) == expected
+
+
+def test_dispatcher_finds_an_actor_for_a_job_whose_actors_all_died() -> None:
+    dispatcher = Dispatcher(jobs(4, 1), 2, seconds_per_iteration=0.01)
+    compiling = dispatcher.next_task(0)
+    assert compiling is not None
+    dispatcher.done(compiling, 0.5)
+    assert dispatcher.next_task(1) == Task(Kind.COMPILE, 1)
+    dispatcher.done(Task(Kind.LOAD, 0), 100.0)
+    dispatcher.lost(0, [])
+    assert dispatcher.next_task(0) == Task(Kind.LOAD, 0), "loading costs more than the work, and yet"
+
+
+def test_dispatcher_closes_a_job_at_once() -> None:
+    dispatcher = Dispatcher(jobs(100, 7), 1)
+    compiling, shard = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert shard is not None
+    dispatcher.done(compiling, 0.5)
+    dispatcher.close(0)
+    dispatcher.close(0)
+    assert dispatcher.drops(0) == ("key0",)
+    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1)
+    assert dispatcher.lost(0, [shard, Task(Kind.COMPILE, 1)]) is None
+    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1), "the shard is not done again"
+    dispatcher.close(1)
+    assert dispatcher.finished
+
+
+def test_dispatcher_gives_optional_work_to_idle_actors_only() -> None:
+    wanted, speculative = jobs(8, 8)
+    dispatcher = Dispatcher([replace(speculative, optional=True), wanted], 2)
+    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1), "wanted first, wherever it stands"
+    assert dispatcher.next_task(1, idle=False) is None
+    assert dispatcher.next_task(1) == Task(Kind.COMPILE, 0)
+    dispatcher.done(Task(Kind.COMPILE, 0), 0.5)
+    dispatcher.done(Task(Kind.COMPILE, 1), 0.5)
+    assert dispatcher.next_task(1, idle=False) == Task(Kind.LOAD, 1), "helping comes before the optional job it holds"
+
+
+def test_dispatcher_of_optional_jobs_alone_has_nothing_to_wait_for() -> None:
+    assert Dispatcher([replace(jobs(8)[0], optional=True)], 2).finished
+
+
+def test_dispatcher_does_optional_work_beside_a_call_without_delaying_it() -> None:
+    alone = Simulation(jobs(400), 4).run()
+    beside = Simulation([*jobs(400), *(replace(job, key=job.label, optional=True) for job in jobs(400, 400))], 4).run()
+    assert beside.clock <= alone.clock + SECONDS[Kind.COMPILE] + SHORT_SECONDS
+    assert beside.iterations(0) == list(range(400))
+    two = Simulation([*jobs(1, 1), *(replace(job, key=job.label, optional=True) for job in jobs(0, 9)[1:])], 3)
+    assert two.run().clock < SECONDS[Kind.COMPILE] + 0.03
+
+
+@pytest.mark.parametrize("first_seed", range(0, 400, 50))
+def test_dispatcher_keeps_its_promises_whatever_happens(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 50):
+        check_promises(seed)
+
+
+def check_promises(seed: int) -> None:
+    """A random call with slow actors, late and lost ones, new ones, deaths, failures and stops. That it ends
+    without idle actors that have work left and that nothing counts twice is asserted on the way, in the simulation."""
+    rng = random.Random(seed)
+    n_actors = rng.choice([1, 2, 3, 8, 33])
+    call = [random_job(rng, place) for place in range(rng.randint(1, 8))]
+    stops = {place: rng.randint(1, job.n_iterations) for place, job in enumerate(call) if rng.random() < 0.3}
+    failing = {place for place, job in enumerate(call) if job.may_fail and rng.random() < 0.5}
+    deadly = {place for place, job in enumerate(call) if job.may_fail and rng.random() < 0.2}
+    deaths = {(rng.randrange(n_actors), rng.randint(1, 12)) for _ in range(rng.randint(0, 2))}
+    hangs = {(rng.randrange(n_actors), rng.randint(1, 12)) for _ in range(2 - len(deaths))}
+    simulation = Simulation(
+        call,
+        n_actors,
+        seconds=rng.choice([1e-4, 0.02, 0.7]),
+        slow={actor: rng.choice([1.0, 1.3, 5.0]) for actor in range(n_actors)},
+        dies=lambda actor, n, task: (actor, n) in deaths or (task.job in deadly and 0 in task.positions),
+        fails=lambda task: task.job in failing and call[task.job].n_iterations - 1 in task.positions,
+        enough=lambda place, done: len(done) >= stops.get(place, 10**9),
+        hangs=lambda actor, n: (actor, n) in hangs,
+        joins=[rng.uniform(0.0, 5.0) for _ in range(rng.choice([0, 0, 1, 5]))],
+    ).run()
+    for place, job in enumerate(call):
+        ended = place in simulation.stopped or place in simulation.failed
+        assert ended or job.optional or simulation.iterations(place) == list(range(job.n_iterations)), seed
+    handed_out = Counter((t.job, i) for _, _, t in simulation.given for i in t.positions)
+    lost = Counter((task.job, i) for task in simulation.lost for i in task.positions)
+    late = Counter((task.job, i) for task in simulation.n_late.elements() for i in task.positions)
+    for one, n in handed_out.items():
+        assert n <= 1 + lost[one] + late[one], seed
+    for clock, _, task in simulation.given:
+        ended_at = {**simulation.stopped, **simulation.failed}.get(task.job, clock)
+        assert clock <= ended_at, "handed out after its job was ended"
+
+
+@pytest.mark.parametrize("slowness", [20.0, 1e6], ids=["slow", "as good as lost"])
+def test_dispatcher_waits_for_no_late_actor(slowness: float) -> None:
+    simulation = Simulation(jobs(400), 4, slow={2: slowness}, dies=lambda actor, n, task: False)
+    simulation.dispatcher._pace = 0.02
+    simulation.run()
+    assert simulation.iterations(0) == list(range(400))
+    assert simulation.clock < SECONDS[Kind.COMPILE] + 400 * 0.02 / 3 + 3.5, "it would be 10 s, or for ever"
+
+
+def test_dispatcher_goes_on_without_a_machine_that_is_cut_off() -> None:
+    simulation = Simulation(jobs(400, 400), 6, hangs=lambda actor, n: actor >= 3 and n == 4).run()
+    assert [simulation.iterations(job) for job in (0, 1)] == [list(range(400))] * 2
+    assert simulation.clock < HANG_SECONDS / 4
+
+
+def test_dispatcher_does_nothing_twice_where_nobody_is_late() -> None:
+    simulation = Simulation(jobs(500, 20), 8, slow={i: 1.0 + i / 8 for i in range(8)}).run()
+    assert not simulation.n_late
+    assert sum(len(task.positions) for _, _, task in simulation.given) == 520
+
+
+def test_dispatcher_lets_a_late_shard_be_done_by_another_as_it_is() -> None:
+    dispatcher = Dispatcher(jobs(1), 3, seconds_per_iteration=0.1)
+    compiling, shard = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert shard is not None
+    dispatcher.done(compiling, 0.5, 0.1)
+    assert dispatcher.next_task(1) is None
+    dispatcher.late([shard])
+    assert dispatcher.next_task(1, idle=False) is None, "busy itself"
+    assert dispatcher.next_task(1) == Task(Kind.LOAD, 0)
+    assert dispatcher.next_task(2) is None, "one helper a shard"
+    dispatcher.done(Task(Kind.LOAD, 0), 0.1)
+    assert dispatcher.next_task(1) == shard
+    assert dispatcher.next_task(1) is None
+    assert dispatcher.lost(0, [shard]) is None
+    assert dispatcher.next_task(0) is None, "it is under way at the other one"
+    assert dispatcher.lost(1, [shard]) is None
+    dispatcher.next_task(2)
+    assert dispatcher.next_task(2) == shard, "nobody has it any more"
+    dispatcher.done(shard, 0.1)
+    assert dispatcher.finished
+    assert dispatcher.is_answered(shard) == (dispatcher._copies != {})
+
+
+def test_dispatcher_has_at_most_so_many_do_a_late_shard() -> None:
+    dispatcher = Dispatcher(jobs(1), 9, seconds_per_iteration=0.1)
+    compiling, shard = dispatcher.next_task(0), dispatcher.next_task(0)
+    assert compiling is not None
+    assert shard is not None
+    dispatcher.done(compiling, 0.5, 0.1)
+    found = [shard]
+    for actor in range(1, 9):
+        dispatcher.late([shard])
+        if dispatcher.next_task(actor) is not None:
+            dispatcher.done(Task(Kind.LOAD, 0), 0.1)
+            task = dispatcher.next_task(actor)
+            assert task == shard
+            found.append(task)
+    assert len(found) == MAX_COPIES
+    dispatcher.done(shard, 9.0)
+    assert dispatcher.finished
+    assert dispatcher.is_answered(shard)
+    dispatcher.done(shard, 9.0)
+    assert dispatcher.lost(2, [shard]) is None
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_dispatcher_gives_work_to_actors_that_join(in_order: bool) -> None:
+    [job] = jobs(2000)
+    simulation = Simulation([replace(job, in_order=in_order)], 1, joins=[4.0] * 3).run()
+    assert simulation.iterations(0) == list(range(2000))
+    assert {actor for actor, _ in simulation.done} == {0, 1, 2, 3}
+    assert simulation.clock <= 4.25 + (2000 * 0.02 - 3.5) / 4 * 1.1
+
+
+def random_job(rng: random.Random, place: int) -> Job:
+    [job] = jobs(rng.choice([1, 2, 7, 40, 150]))
+    kind = {"optional": rng.random() < 0.25, "may_fail": rng.random() < 0.4}
+    return replace(job, key=f"key{place}", label=f"job {place}", optional=kind["optional"], may_fail=kind["may_fail"])
+
+
+def test_dispatcher_sets_aside_a_job_that_kills_its_actors() -> None:
+    call = jobs(60, 60)
+    call[1] = replace(call[1], may_fail=True)
+    simulation = Simulation(call, 2, dies=lambda actor, n, task: task.job == 1 and 30 in task.positions).run()
+    assert simulation.iterations(0) == list(range(60))
+    assert simulation.failed.keys() == {1}
+    under_way = Counter(task for task in simulation.lost if 30 in task.positions)
+    assert max(under_way.values()) == MAX_DEATHS
+
+
+def test_dispatcher_stays_fast_with_thousands_of_actors() -> None:
+    """Counted, not timed: how often actors were asked for each task that was handed out. (With 53 jobs this takes
+    2.5 s; asking all actors whenever one is done, and each for the longest of all stretches, took many minutes.)"""
+    asked = 0
+
+    class Counting(Simulation):
+        def __init__(self) -> None:
+            super().__init__(jobs(*[1000] * 13), 4096, seconds=0.58)
+            next_task = self.dispatcher.next_task
+
+            def counted(actor: int, idle: bool = True) -> Task | None:
+                nonlocal asked
+                asked += 1
+                return next_task(actor, idle)
+
+            self.dispatcher.next_task = counted  # type: ignore[method-assign]
+
+    simulation = Counting().run()
+    assert sum(len(positions) for positions in simulation.positions) == 13_000
+    assert asked <= 3 * len(simulation.given) + 2 * 4096
+    assert simulation.clock <= 1.5 * (SECONDS[Kind.COMPILE] + SECONDS[Kind.LOAD] + 13_000 * 0.58 / 4096)

@@ -1,0 +1,74 @@
+"""What a local Ray needs, from made-up limits and trees."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from distcalib.actors.surroundings import address_lacks, free_threads, ray_folder, start_lacks, thread_lacks
+
+GB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("n_actors", "free", "refused"),
+    [(2, 117, True), (2, 167, True), (2, 168, False), (2, 205, False), (8, 251, True)],
+)
+def test_thread_lacks_refuses_what_cannot_start(n_actors: int, free: int, refused: bool) -> None:
+    [lack] = thread_lacks(n_actors, 400, free)
+    assert lack.refused is refused
+    assert lack.sentence.startswith(f"{free} of the 400 processes and threads allowed here (pids.max, ulimit -u) are ")
+
+
+def test_thread_lacks_says_nothing_where_there_is_room() -> None:
+    assert [list(thread_lacks(n, 10_000, 160 + 23 * n)) for n in (1, 2, 100)] == [[], [], []]
+
+
+def test_address_lacks_counts_the_object_store() -> None:
+    assert list(address_lacks(10 * GB, 8 * GB)) == []
+    [lack] = address_lacks(9 * GB, 8 * GB)
+    assert lack.refused
+    assert "9.0 GB of address space here (ulimit -v), and those of Ray want 9.5 GB" in lack.what
+
+
+CGROUPS = {
+    "version 2": ("0::/a/b", {"sys/fs/cgroup/a/pids.max": "100", "sys/fs/cgroup/a/pids.current": "20"}, (100, 80)),
+    "version 1": (
+        "8:pids:/x\n4:memory:/y",
+        {"sys/fs/cgroup/pids/x/pids.max": "120", "sys/fs/cgroup/pids/x/pids.current": "7"},
+        (120, 113),
+    ),
+    "tightest of two": (
+        "0::/a",
+        {
+            "sys/fs/cgroup/a/pids.max": "100", "sys/fs/cgroup/a/pids.current": "1",
+            "sys/fs/cgroup/pids.max": "1000", "sys/fs/cgroup/pids.current": "990",
+        },
+        (1000, 10),
+    ),
+    "none": ("0::/", {"sys/fs/cgroup/pids.max": "max", "sys/fs/cgroup/pids.current": "7"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cgroup", "files", "expected"), CGROUPS.values(), ids=list(CGROUPS))
+def test_free_threads_heeds_the_cgroups(
+    cgroup: str, files: dict[str, str], expected: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    for name, text in {"proc/self/cgroup": cgroup, **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert free_threads(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("x" * 60, "is too long a path for the sockets"), ("absent", "no folder can be made there (No such file")],
+)
+def test_start_lacks_looks_at_the_folder(folder: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{folder}")
+    assert [lack.what for lack in start_lacks(1) if f"/tmp/{folder}: {said}" in lack.what] != []
+
+
+def test_ray_folder_takes_an_empty_variable_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", "")
+    assert os.fspath(ray_folder()) == os.path.abspath(ray_folder())

@@ -1,0 +1,249 @@
+"""The driver between strategies and actors: what is measured, when it stops, and what the report says of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distcalib.actors.ray_cluster import Cluster, Ref
+from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.candidate_net import deliver
+from distcalib.calibration.measuring import ranked_iterations
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.calibration.search_driver import Searching, Switches, n_ahead
+from distcalib.errors import OptionError
+from distcalib.metrics import Partial
+from distcalib.quantize.candidate import Candidate, Space
+from distcalib.report import CalibrationReport
+from distcalib.search import Decide, Measure
+from tests.calibration.test_calibrate import without_times
+from tests.every import every
+from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2)
+
+
+@pytest.fixture(scope="module")
+def ranked(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> CalibrationReport:
+    """A run of the default strategy on one actor."""
+    out = tmp_path_factory.mktemp("ranked")
+    return calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=out, n_actors=1))
+
+
+def test_ranked_finds_the_layer_and_proves_that_it_is_needed(ranked: CalibrationReport) -> None:
+    assert ranked.met
+    assert ranked.minimal
+    assert ranked.fp32_layers == ("conv3",)
+    assert ranked.strategy == "ranked"
+    first, *_, last = ranked.candidates
+    assert (first.fp32_layers, first.meets) == ((), False)
+    assert (last.fp32_layers, last.meets, last.score) == (("conv3",), True, ranked.score)
+
+
+@pytest.mark.parametrize(
+    ("n_actors", "switches"),
+    [
+        pytest.param(2, Switches(), id="two_actors"),
+        pytest.param(3, Switches(), id="oversubscribed"),
+        pytest.param(1, Switches(share_prefixes=False), id="no_shared_prefixes"),
+        pytest.param(2, Switches(stop_early=False), id="no_early_stop"),
+        pytest.param(2, Switches(look_ahead=False), id="no_look_ahead"),
+    ],
+)
+def test_ranked_gives_the_same_bytes_whatever_helps_it(
+    ranked: CalibrationReport,
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_actors: int,
+    switches: Switches,
+) -> None:
+    monkeypatch.setattr("distcalib.calibration.calibrate.Searching", lambda m, c: Searching(m, c, switches))
+    other = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, n_actors=n_actors))
+    expected = {**without_times(Path(ranked.output).parent / "report.json"), "output": other.output}
+    assert without_times(tmp_path / "report.json") == expected
+    assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
+
+
+@pytest.mark.parametrize("confidence", [None, pytest.param(0.9, marks=pytest.mark.slow)], ids=["exact", "confidence"])
+def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confidence: float | None
+) -> None:
+    """Of the answers that are there, now one is taken and now all, last first or in any order."""
+    random, wait = Random(5), Cluster.wait
+
+    def shuffled(self: Cluster, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> list[Ref]:
+        ready = wait(self, random.sample(refs, len(refs)), *args, **kwargs)
+        return random.sample(ready, random.randint(min(1, len(ready)), len(ready)))
+
+    options = replace(OPTIONS, iterations=5 * ITERATIONS, confidence=confidence)
+    made = []
+    for n in (1, 8):
+        report = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / str(n), n_actors=n))
+        found = without_times(tmp_path / str(n) / "report.json")
+        made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
+        monkeypatch.setattr(Cluster, "wait", shuffled)
+    assert made[0] == made[1]
+
+
+CANDIDATE = Space(("conv2", "conv3")).all_int8
+
+
+@pytest.mark.parametrize(
+    ("n_lost", "request_of", "stops"),
+    [
+        pytest.param(0, Decide, False, id="nothing known"),
+        pytest.param(1, Decide, True, id="lost"),
+        pytest.param(1, Measure, False, id="its score is wanted"),
+    ],
+)
+def test_searching_stops_a_candidate_that_is_decided(
+    n_lost: int, request_of: Callable[[Candidate], Decide | Measure], stops: bool
+) -> None:
+    """One iteration of ten with all images wrong is more than a loss of 0.05, whatever the others are."""
+    measuring: Any = SimpleNamespace(options=replace(OPTIONS, accuracy_loss=0.05), lower_is_better=False)
+    measuring.fp32_values = [Partial(8, 8)] * 10
+    programs: Any = None  # nothing is compiled
+    values = dict.fromkeys(range(n_lost), Partial(0, 8))
+    asked = request_of(CANDIDATE)
+    assert Searching(measuring, programs)._suffices(asked, values) is stops
+    assert not Searching(measuring, programs, Switches(stop_early=False))._suffices(asked, values)
+
+
+def test_keep_int8_is_kept_at_the_price_of_the_tolerance(tiny: Tiny, tmp_path: Path) -> None:
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, keep_int8=("conv3",)))
+    assert report.met is False
+    assert "conv3" in report.int8_layers
+    assert every("conv3" not in record.fp32_layers for record in report.candidates)
+
+
+def test_keep_fp32_is_never_quantized(tiny: Tiny, tmp_path: Path) -> None:
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, keep_fp32=("*3",)))
+    assert report.met
+    assert report.refused_layers["conv3"] == "--keep-fp32 names it"
+    assert report.int8_layers == ("conv2", "conv4")
+    assert len(report.candidates) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(replace(OPTIONS, keep_int8=("conv9",)), "--keep-int8 conv9: no convolution", id="int8_unknown"),
+        pytest.param(replace(OPTIONS, keep_fp32=("x*", "conv2")), r"--keep-fp32 x\*: no conv", id="fp32_unknown"),
+        pytest.param(replace(OPTIONS, keep_int8=("conv1",)), "'conv1' cannot be INT8: first conv", id="first"),
+        pytest.param(
+            replace(OPTIONS, keep_int8=("conv2",), keep_fp32=("conv2",)), "'conv2' cannot be INT8: --keep", id="both"
+        ),
+    ],
+)
+def test_keep_refuses_what_cannot_be(tiny: Tiny, tmp_path: Path, options: CalibrationOptions, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_max_candidates_delivers_the_best_so_far_and_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, max_candidates=1))
+    assert report.met is False
+    assert report.stopped_by == "--max-candidates 1"
+    assert report.int8_layers == QUANTIZABLE
+    assert "--max-candidates 1" in report.verdict
+
+
+def test_max_time_delivers_the_best_so_far(tiny: Tiny, tmp_path: Path) -> None:
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, max_time=1e-9))
+    assert report.stopped_by == "--max-time 1e-09"
+    assert len(report.candidates) == 1
+
+
+def test_a_candidate_that_cannot_be_run_is_set_aside(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All-INT8 has a net that no actor can read: the search goes on with the others."""
+
+    def broken(base, calibration, candidate):  # type: ignore[no-untyped-def]
+        made = deliver(base, calibration, candidate)
+        if candidate.fp32_layers == ("conv3",):
+            made.net.test.layer[3].convolution_param.kernel_size[:] = [99]
+        return made
+
+    monkeypatch.setattr("distcalib.calibration.programs.deliver", broken)
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    assert report.met
+    assert len(report.fp32_layers) == 2
+    [failed] = [record for record in report.candidates if record.failed]
+    assert failed.fp32_layers == ("conv3",)
+    assert not failed.meets
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"confidence": 1.0}, "--confidence 1: is outside"),
+        ({"confidence": float("nan")}, "--confidence nan: is outside"),
+        ({"max_candidates": 0}, "--max-candidates 0: is less than 1"),
+        ({"max_time": 0.0}, "--max-time 0: is no time"),
+        ({"max_time": float("inf")}, "--max-time inf: is no time"),
+    ],
+)
+def test_options_of_the_search_are_checked(changes: dict[str, float], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        replace(OPTIONS, **changes)  # type: ignore[arg-type]
+
+
+def test_confidence_delivers_what_was_measured_on_all_iterations(tmp_path: Path) -> None:
+    net = make_tiny(tmp_path)
+    report = calibrate(net.prototxt, net.weights, replace(OPTIONS, iterations=5 * ITERATIONS, confidence=0.99))
+    assert report.met
+    assert report.confidence == 0.99
+    assert report.fp32_layers == ("conv3",)
+    assert report.candidates[-1].score == report.score
+    assert report.all_int8_score is None, "it loses far too much: a part of the data shows it"
+    assert report.minimal
+
+
+@pytest.mark.parametrize(
+    ("n_iterations", "batch", "expected"),
+    [
+        pytest.param(100, 100, (0, 50), id="resnet20"),
+        pytest.param(18, 50, (0, 4, 9, 13), id="digits"),
+        pytest.param(1, 10, (0,), id="one"),
+        pytest.param(10, 1000, (0, 5), id="large_batches"),
+    ],
+)
+def test_ranked_iterations_are_spread_over_the_data(n_iterations: int, batch: int, expected: tuple[int, ...]) -> None:
+    assert ranked_iterations(n_iterations, batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "image_bytes", "n"),
+    [
+        pytest.param(8, 4000, 25, id="logits"),
+        pytest.param(8, 873_240, 10, id="ssd300"),
+        pytest.param(32, 873_240, 3, id="ssd300_large_batch"),
+        pytest.param(8, 2**30, 2, id="huge"),
+    ],
+)
+def test_ranked_iterations_are_fewer_where_the_compared_values_are_large(batch: int, image_bytes: int, n: int) -> None:
+    assert len(ranked_iterations(1000, batch, image_bytes)) == n
+
+
+def test_n_ahead_is_nothing_where_actors_have_enough_to_do() -> None:
+    assert n_ahead(1, 1, 100, 0.03, 0.25) == 0
+    assert n_ahead(1, 2, 1000, 0.5, 1.0) == 0
+    assert n_ahead(20, 64, 100, 0.03, 0.25) <= 2
+
+
+def test_n_ahead_grows_with_idle_actors() -> None:
+    assert n_ahead(1, 64, 100, 0.03, 0.25) >= 4
+    assert n_ahead(1, 1024, 1000, 0.5, 1.0) >= 4
+
+
+def test_n_ahead_counts_what_the_driver_does_for_each() -> None:
+    assert 1 <= n_ahead(1, 4096, 1000, 0.5, 1.0) < n_ahead(1, 1024, 1000, 0.5, 1.0)

@@ -1,0 +1,90 @@
+"""evaluate(): scores, which do not depend on who measured them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distcalib.caffe import read_net
+from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.engine.net import make_net, open_net
+from distcalib.errors import OptionError
+from distcalib.session.evaluate import evaluate, loss_weights
+from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
+
+pytestmark = pytest.mark.usefixtures("one_ray")
+
+
+def test_evaluate_gives_every_output_and_the_loss_on_any_number_of_actors(tiny: Tiny) -> None:
+    found = [evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=n) for n in (1, 2)]
+    assert [result.n_actors for result in found] == [1, 2]
+    assert found[0].scores == found[1].scores
+    result = found[0]
+    assert list(result.scores) == ["accuracy-top1", "accuracy-top2", "loss"]
+    assert result.scores["accuracy-top1"] == 41 / 48, "every 7th label is wrong on purpose"
+    assert result.loss == result.scores["loss"]
+    assert result.loss_weights == {"loss": 1.0}
+    assert (result.batch, result.n_iterations, result.int8_layers) == (BATCH, ITERATIONS, ())
+    assert result.images_per_second > 0.0
+
+
+def test_evaluate_wraps_around_at_the_end_of_the_data(tiny: Tiny) -> None:
+    once, twice = (evaluate(tiny.prototxt, tiny.weights, n * ITERATIONS, n_actors=1) for n in (1, 2))
+    assert once.scores["accuracy-top1"] == twice.scores["accuracy-top1"]
+
+
+def test_evaluate_refuses_no_iterations(tiny: Tiny) -> None:
+    with pytest.raises(OptionError, match="-i 0: is no number of iterations; give at least 1"):
+        evaluate(tiny.prototxt, tiny.weights, 0)
+
+
+@pytest.mark.parametrize(
+    ("added", "weights"),
+    [
+        pytest.param("", {"loss": 1.0}, id="default"),
+        pytest.param("loss_weight: 0.25", {"loss": 0.25}, id="given"),
+        pytest.param("loss_weight: 0", {}, id="no_loss"),
+    ],
+)
+def test_loss_weights_are_caffes(tmp_path: Path, added: str, weights: dict[str, float]) -> None:
+    net = make_tiny(tmp_path, edit=lambda text: text.replace('top: "loss"', f'top: "loss" {added}'))
+    assert loss_weights(open_net(net.prototxt)) == weights
+
+
+def test_a_loss_without_a_top_gets_one(tmp_path: Path) -> None:
+    net = make_tiny(tmp_path, edit=lambda text: text.replace(' top: "loss"', ""))
+    full = read_net(net.prototxt)
+    assert loss_weights(make_net(net.prototxt, full)) == {"loss": 1.0}
+    assert not full.layer[-1].top, "the file is written as it was"
+
+
+def added(*layers: str) -> Callable[[str], str]:
+    """An edit that puts layers in front of the classifier."""
+    return lambda text: text.replace('layer { name: "fc"', "\n".join((*layers, 'layer { name: "fc"')))
+
+
+def test_evaluate_warns_of_what_caffe_computes_otherwise_or_ends_at(tmp_path: Path) -> None:
+    """A ReLU in place behind another reader of its blob."""
+    edit = added(
+        'layer { name: "p" type: "Power" bottom: "conv4" top: "p" }',
+        'layer { name: "q" type: "Power" bottom: "p" top: "q" }',
+        'layer { name: "n" type: "ReLU" bottom: "p" top: "p" }',
+    )
+    net = make_tiny(tmp_path, edit=edit)
+    warnings = evaluate(net.prototxt, net.weights, 1, n_actors=1).warnings
+    assert "layer 'n' (ReLU): works in place on 'p'" in warnings[0]
+    assert "Intel Caffe cannot run the net" in warnings[1]
+
+
+def test_calibrate_warns_of_what_allow_overwritten_lets_pass(tmp_path: Path) -> None:
+    edit = added(
+        'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }',
+        'layer { name: "n" type: "TanH" bottom: "f" top: "f" }',
+    )
+    net = make_tiny(tmp_path, edit=edit)
+    options = CalibrationOptions(
+        iterations=1, strategy="none", allow_overwritten=True, n_actors=1, out=tmp_path / "out"
+    )
+    report = calibrate(net.prototxt, net.weights, options)
+    assert "layer 'n' (TanH): works in place" in report.warnings[0]

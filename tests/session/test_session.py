@@ -1,0 +1,46 @@
+"""What is the same in all runs. (The actors: test_calibration, test_evaluation.)"""
+
+import pytest
+
+import distcalib.actors.nodes
+from distcalib.actors.isa import isa_here
+from distcalib.engine.net import open_net
+from distcalib.errors import MeasureError, OptionError
+from distcalib.session.progress import Silent
+from distcalib.session.session import Session, agree, agree_on_caffe, versions
+from tests.actors.test_compatibility import CASCADE, node
+from tests.session.tiny import Tiny
+
+
+def test_versions_name_what_a_score_depends_on() -> None:
+    assert versions().keys() == {"distcalib", "openvino", "ray", "numpy", "opencv", "python"}
+
+
+def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions() -> None:
+    limited = {"DISTCALIB_ARITHMETIC": "halved", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+    assert agree("native", [node("host0", CASCADE), node("host1")]) == limited
+    assert agree_on_caffe({"OMP_NUM_THREADS": "1"}, [node("host0", CASCADE)]) == {"OMP_NUM_THREADS": "1"}
+    with pytest.raises(OptionError, match="-r: works on one machine, and the cluster has 2 nodes; leave out --address"):
+        agree_on_caffe({}, [node("host0", CASCADE), node("host1")])
+    mixed = [node("host0"), node("host1", openvino="2025.4")]
+    with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
+        agree("native", mixed)
+    with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
+        agree_on_caffe({}, mixed)
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_session_takes_wider_actors_where_memory_is_short(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", said.append)
+    net = open_net(tiny.prototxt)
+    with Session(net, tiny.weights, reporter) as session:
+        assert session.cores_per_actor == 1
+        n_actors = session.n_actors
+    assert not any("memory is short" in line for line in said)
+    monkeypatch.setattr(distcalib.actors.nodes, "memory", lambda root: (2**28, 2**28))  # less than one actor needs
+    with Session(net, tiny.weights, reporter) as session:
+        assert (session.n_actors, session.cores_per_actor) == (1, n_actors)
+        assert session.isa == isa_here()
+    assert any("memory is short: 1 actors, of up to" in line for line in said) == (n_actors > 1)
