@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.lint import TOKEN, Finding, Token, tokens
 from distcalib.caffe.needed import needed
-from distcalib.caffe.phase import in_test
+from distcalib.caffe.phase import PLAIN, State, in_test
 
 _SIGNED = ("number", "name")
 _SOURCES = frozenset({"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"})
@@ -45,7 +45,9 @@ def with_joined_signs(text: str) -> str:
     return "".join(parts)
 
 
-def without_unneeded(text: str, findings: Sequence[Finding]) -> tuple[caffe_pb2.NetParameter | None, list[Finding]]:
+def without_unneeded(
+    text: str, findings: Sequence[Finding], given: State = PLAIN
+) -> tuple[caffe_pb2.NetParameter | None, list[Finding]]:
     """The net without its unknown fields, if all `findings` are such and stand in layers that a test does without.
 
     Else None, with the findings that stand elsewhere (all, if the text cannot be read at all).
@@ -58,7 +60,7 @@ def without_unneeded(text: str, findings: Sequence[Finding]) -> tuple[caffe_pb2.
     spans = _spans(text)
     if len(spans) != len(net.layer):
         return None, list(findings)
-    wanted = _wanted(net)
+    wanted = _wanted(net, given)
     idle = [span for i, span in enumerate(spans) if i not in wanted]
     serious = [f for f in findings if not any(first <= f.line <= last for first, last in idle)]
     fields = all(_is_of_a_field(finding.text) for finding in findings)
@@ -70,13 +72,13 @@ def _is_of_a_field(text: str) -> bool:
     return text.startswith("unknown field") or "stands twice in one" in text
 
 
-def _wanted(net: caffe_pb2.NetParameter) -> set[int]:
+def _wanted(net: caffe_pb2.NetParameter, given: State) -> set[int]:
     """The layers, by their place, whose fields matter: needed in TEST, and no makers of data in a way of their own."""
     numbered = caffe_pb2.NetParameter()
     numbered.CopyFrom(net)
     for i, layer in enumerate(numbered.layer):
         layer.name = str(i)
-    kept, _ = needed(in_test(numbered))
+    kept, _ = needed(in_test(numbered, given))
     own_data = {layer.name for layer in kept if layer.type and layer.top and not layer.bottom}
     return {int(layer.name) for layer in kept if layer.name not in own_data or layer.type in _SOURCES}
 

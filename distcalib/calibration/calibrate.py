@@ -13,6 +13,7 @@ from pathlib import Path
 from distcalib.actors.isa import Isa, isa_here, known_isa
 from distcalib.actors.signals import ended_by
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
+from distcalib.caffe.phase import State
 from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.candidate_net import (
     Deliverable,
@@ -123,7 +124,7 @@ class _Run:
         begin = time.perf_counter()
         options = self.options
         data = None if options.data is None else Path(options.data)
-        base = _for_folder(open_net(self.model, data), self.target.folder)
+        base = _for_folder(open_net(self.model, data, State(options.stages, options.level)), self.target.folder)
         _refuse_quantized(base)
         metric = _checked(base, options)
         base = mended_base(base, self.reporter.note)

@@ -4,7 +4,17 @@ import argparse
 
 from rich.console import Console
 
-from distcalib.cli.arguments import a_path, add_actors, add_data, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import (
+    a_path,
+    add_actors,
+    add_data,
+    add_model,
+    add_output,
+    add_state,
+    console_of,
+    example,
+    model_of,
+)
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.errors import OptionError
@@ -54,6 +64,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_accept_drop(parser)
     add_data(parser)
+    add_state(parser)
     add_actors(parser)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -91,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         accept_drop=args.accept_drop,
         preprocess=args.preprocess,
         data=args.data,
+        stages=tuple(args.stages),
+        level=args.level,
         n_actors=args.actors,
         cores_per_actor=args.cores_per_actor,
         address=args.address,

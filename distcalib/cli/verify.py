@@ -2,7 +2,7 @@
 
 import argparse
 
-from distcalib.cli.arguments import a_path, add_actors, add_data, add_output, console_of, example
+from distcalib.cli.arguments import a_path, add_actors, add_data, add_output, add_state, console_of, example
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.export import add_accept_drop, refuse_shipping, show
 from distcalib.session.exporting import ExportOptions, verify
@@ -27,6 +27,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("-i", "--iterations", type=int, default=10, help="iterations that measure it (default: 10)")
     add_accept_drop(parser)
     add_data(parser)
+    add_state(parser)
     add_actors(parser)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -38,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         iterations=args.iterations,
         accept_drop=args.accept_drop,
         data=args.data,
+        stages=tuple(args.stages),
+        level=args.level,
         n_actors=args.actors,
         cores_per_actor=args.cores_per_actor,
         address=args.address,

@@ -2,6 +2,7 @@
 
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
+from distcalib.data.absent import ABSENT, absent_reason, add_absent
 from distcalib.data.arrays import load_arrays
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
@@ -18,6 +19,7 @@ from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
 __all__ = [
+    "ABSENT",
     "DATA_TYPES",
     "FLAG",
     "REFUSED_DATA",
@@ -32,6 +34,8 @@ __all__ = [
     "Shipped",
     "Source",
     "Watched",
+    "absent_reason",
+    "add_absent",
     "array_shapes",
     "data_identity",
     "feed",

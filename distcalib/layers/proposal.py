@@ -1,4 +1,5 @@
-"""Region proposals: `rpn.proposal_layer.ProposalLayer`, the Python layer in Intel Caffe's Faster R-CNN and R-FCN.
+"""Region proposals: `rpn.proposal_layer.ProposalLayer`, the Python layer in Intel Caffe's Faster R-CNN and R-FCN, and
+Proposal, the same in C++.
 
 Any other Python layer is refused: its code is not in the prototxt.  This one's is public, and half of two families of
 nets stands behind it.  The number of boxes depends on the image; a compiled net has fixed shapes, so there are always
@@ -10,7 +11,7 @@ some ratios and thresholds, and with fewer places than rows it reads beyond its 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
@@ -55,15 +56,55 @@ def python(layer: Layer, *inputs: Output) -> Sequence[Output]:
     """
     layer.require(len(inputs) == 3, f"{len(inputs)} bottoms are given; scores, deltas and im_info are needed")
     layer.require(len(layer.tops) in (1, 2), f"{len(layer.tops)} tops are given; rois, and scores if wanted, are made")
-    settings = _settings(layer, layer.param("python_param").param_str)
+    return _proposed(layer, inputs, _settings(layer, layer.param("python_param").param_str), drops=True)
+
+
+@converts("Proposal", bottoms=(3, 3), tops=(1, 2))
+def proposal(layer: Layer, *inputs: Output) -> Sequence[Output]:
+    """The same in C++, of PVANET (sanghoon/caffe, proposal_layer.cpp): rois (R, 5) and, if asked for, scores (R,).
+
+    ratio and scale are given, and an anchor's sides are rounded halves up.  im_info may be (1, 4), with one scale for
+    the height and one for the width.  A box that is too small stays, with a score of 0.
+    """
+    p = layer.param("proposal_param")
+    layer.require(
+        len(p.ratio) > 0 and len(p.scale) > 0,
+        f"proposal_param has {len(p.ratio)} ratio and {len(p.scale)} scale; both are needed, as in PVANET's Proposal",
+    )
+    layer.require(
+        min(*p.ratio, *p.scale, p.feat_stride, p.base_size, p.pre_nms_topn, p.post_nms_topn) > 0,
+        "ratio, scale, feat_stride, base_size, pre_nms_topn and post_nms_topn must be above zero",
+    )
+    settings = Proposing(
+        p.feat_stride,
+        tuple(p.scale),
+        tuple(p.ratio),
+        p.base_size,
+        p.min_size,
+        p.pre_nms_topn,
+        p.post_nms_topn,
+        p.nms_thresh,
+    )
+    tops = _proposed(layer, inputs, settings, drops=False)
+    return [tops[0], *(reshape(scores, (settings.post_nms_topn,)) for scores in tops[1:])]
+
+
+def _proposed(layer: Layer, inputs: Sequence[Output], settings: Proposing, drops: bool) -> list[Output]:
+    """Rois (R, 5) and scores (R, 1); boxes that are too small are dropped, or have a score of 0."""
     scores, deltas, info = inputs
     n_anchors = len(settings.ratios) * len(settings.scales)
-    places = _checked_places(layer, n_anchors, *map(shape_of, inputs))
+    places = _checked_places(layer, n_anchors, *map(shape_of, inputs), sizes=(3,) if drops else (3, 4))
     own = ops.slice(scores, integers([n_anchors]), integers([2 * n_anchors]), integers([1]), integers([1])).output(0)
-    boxes, is_large = _boxes(deltas, info, _anchors(settings, places), settings.min_size)
+    boxes, is_large = _boxes(
+        deltas, info, _anchors(settings, places, np.rint if drops else _half_up), settings.min_size
+    )
     likely = _by_place(own, 1)
+    counts = is_large
+    if not drops:
+        likely = ops.select(is_large, likely, constant(0.0)).output(0)
+        counts = ops.constant(np.ones((shape_of(boxes)[0], 1), np.bool_)).output(0)
     chosen, is_box = suppressed(
-        boxes, likely, is_large, settings.pre_nms_topn, settings.post_nms_topn, settings.nms_thresh
+        boxes, likely, counts, settings.pre_nms_topn, settings.post_nms_topn, settings.nms_thresh
     )
     image = ops.concat(
         [constant(np.zeros((settings.post_nms_topn, 1), np.float32)), ops.gather(boxes, chosen, _ROWS)], 1
@@ -108,7 +149,12 @@ def _is_positive(value: object) -> bool:
 
 
 def _checked_places(
-    layer: Layer, n_anchors: int, scores: tuple[int, ...], deltas: tuple[int, ...], info: tuple[int, ...]
+    layer: Layer,
+    n_anchors: int,
+    scores: tuple[int, ...],
+    deltas: tuple[int, ...],
+    info: tuple[int, ...],
+    sizes: tuple[int, ...],
 ) -> tuple[int, int]:
     """Height and width of the maps."""
     layer.require(len(scores) == 4 and scores[0] == 1, f"its scores have shape {scores}; one image at a time is known")
@@ -117,15 +163,21 @@ def _checked_places(
         (scores, deltas) == wanted,
         f"its scores have shape {scores} and its deltas {deltas}; {n_anchors} anchors need {wanted[0]} and {wanted[1]}",
     )
-    layer.require(prod(info) == 3, f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
+    layer.require(prod(info) in sizes, f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
     return scores[2], scores[3]
 
 
-def _anchors(settings: Proposing, places: tuple[int, int]) -> NDArray[np.float32]:
+def _half_up(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.floor(x + 0.5)
+
+
+def _anchors(
+    settings: Proposing, places: tuple[int, int], rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float32]:
     """Boxes (H·W·A, 4) before they are moved: at each place one of each ratio and scale, scales running fastest."""
     middle = (settings.base_size - 1) / 2
-    widths = np.rint(np.sqrt(settings.base_size**2 / np.array(settings.ratios)))
-    sides = np.stack([widths, np.rint(widths * settings.ratios)], axis=1)  # (ratios, 2)
+    widths = rounded(np.sqrt(settings.base_size**2 / np.array(settings.ratios)))
+    sides = np.stack([widths, rounded(widths * settings.ratios)], axis=1)  # (ratios, 2)
     half = ((sides[:, None] * np.array(settings.scales)[None, :, None] - 1) / 2).reshape(-1, 2)
     anchors = np.concatenate([middle - half, middle + half], axis=1)
     y, x = np.indices(places).reshape(2, -1, 1) * settings.feat_stride
@@ -147,13 +199,14 @@ def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size:
     moves, grows = ops.split(_by_place(deltas, 4), ops.constant(np.int64(1)), 2).outputs()
     middle = ops.add(ops.multiply(moves, constant(size)), constant(center))
     half = ops.multiply(ops.multiply(ops.exp(grows), constant(size)), constant(0.5))
-    height_width_scale = reshape(info, (1, 3))
+    n_values = prod(shape_of(info))
+    height_width_scale = reshape(info, (1, n_values))
     last = ops.subtract(ops.gather(height_width_scale, integers([1, 0]), integers([1])), constant(1.0))
     low, high = (
         ops.maximum(ops.minimum(corner, last), constant(0.0))
         for corner in (ops.subtract(middle, half), ops.add(middle, half))
     )
-    scale = ops.gather(height_width_scale, integers([2]), integers([1]))
+    scale = ops.gather(height_width_scale, integers([2] if n_values == 3 else [3, 2]), integers([1]))  # x first
     sides = ops.add(ops.subtract(high, low), constant(1.0))
     is_large = ops.reduce_logical_and(
         ops.greater_equal(sides, ops.multiply(scale, constant(float(min_size)))), integers([1]), keep_dims=True

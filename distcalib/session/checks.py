@@ -96,7 +96,7 @@ def net_notes(net: Net) -> list[str]:
     """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
     found = [
         f"{net.name}: layer '{one.layer.name}' ({one.layer.type}) is left out: {one.reason}"
-        for one in left_out(net.full)
+        for one in left_out(net.full, net.state)
     ]
     found += [f"{net.name}: {said}" for said in net.renamed]
     found += [
@@ -106,7 +106,7 @@ def net_notes(net: Net) -> list[str]:
     found += [
         f"{net.name}: layer '{layer.name}' ({layer.type}): its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, "
         "is not evaluated"
-        for layer in in_test(net.full)
+        for layer in in_test(net.full, net.state)
         if layer.type in SECOND_TOPS and len(layer.top) == 2
     ]
     for layer in net.test.layer:
@@ -305,7 +305,7 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
 
 def fork_warnings(net: Net) -> list[str]:
     """The sentence for a net that Intel Caffe cannot read, because of what other forks have alone."""
-    names = of_other_forks(in_test(net.full))
+    names = of_other_forks(in_test(net.full, net.state))
     if not names:
         return []
     return [

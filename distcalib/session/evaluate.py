@@ -4,11 +4,12 @@ tool.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distcalib.actors import JobResult
 from distcalib.caffe.graph import Graph
+from distcalib.caffe.phase import State
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import Row
 from distcalib.errors import OptionError
@@ -53,6 +54,8 @@ def evaluate(
     cores_per_actor: int | None = None,
     isa: str = "native",
     data: str | Path | None = None,
+    stages: Iterable[str] = (),
+    level: int = 0,
     detection: bool = False,
     ap_version: str = DEFAULT_AP,
     root: str | Path | None = None,
@@ -76,7 +79,7 @@ def evaluate(
     check_skipping(skip_bad_records, root)
     check_ship_data(ship_data, root)
     build = open_build(root, isa)
-    net = open_net(Path(model), None if data is None else Path(data))
+    net = open_net(Path(model), None if data is None else Path(data), State(tuple(stages), level))
     if detection:
         _refuse_without_map(net)
     reporter = reporter or Silent()

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from distcalib.actors import Job
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.graph import Blob
+from distcalib.caffe.phase import State
 from distcalib.data import DATA_TYPES, open_source
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import ElsewhereSpec, Row
@@ -60,6 +61,8 @@ class ExportOptions:
     n_actors: int | None = None
     cores_per_actor: int | None = None
     address: str | None = None
+    stages: tuple[str, ...] = ()
+    level: int = 0
 
     def __post_init__(self) -> None:
         """Raise OptionError for what cannot be."""
@@ -90,7 +93,7 @@ def export(
     then has written nothing.
     """
     said = reporter or Silent()
-    net, weights = open_net(Path(model), options.data), Path(weights)
+    net, weights = open_net(Path(model), options.data, State(options.stages, options.level)), Path(weights)
     problems = net_problems(net, fed=True)
     if problems:
         raise UnsupportedError("; ".join(problems))
@@ -318,7 +321,11 @@ def verify(
     reporter: Reporter | None = None,
 ) -> ExportedFile:
     """Measure the exported `file` beside the prototxt `model`, here.  Raises the errors of distcalib.errors."""
-    said, path, net = reporter or Silent(), Path(file), open_net(Path(model), options.data)
+    said, path, net = (
+        reporter or Silent(),
+        Path(file),
+        open_net(Path(model), options.data, State(options.stages, options.level)),
+    )
     runtime = open_model(path)
     if runtime.info.get("preprocess"):
         raise OptionError(

@@ -40,7 +40,10 @@ KINDS = (
     ("a file of sizes that is not there", r"no such file"),
     ("a pooling kernel over the input", r"is larger than the input"),
     ("a loss of training", r"is a training loss|exists for training only"),
-    ("a known type that is not converted", r"is not converted yet|is recurrent|is of other forks|has no fixed shape"),
+    (
+        "a known type that is not converted",
+        r"is not converted yet|is a recurrent layer|is of other forks|has no fixed shape",
+    ),
 )
 #: What is no fault of the net: it waits for data.
 WAITS = re.compile(r"has no data; give its arrays")

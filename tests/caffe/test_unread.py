@@ -83,7 +83,9 @@ def test_a_sound_text_has_nothing_unread(tmp_path: Path) -> None:
     assert left_unread(write(tmp_path, INPUT)) == []
 
 
-TWICE = "layer {{ name: 'd' type: 'Data' top: 'd' {} transform_param {{ resize_param {{ prob: 1 }} resize_param {{ }} }} }}"
+TWICE = (
+    "layer {{ name: 'd' type: 'Data' top: 'd' {} transform_param {{ resize_param {{ prob: 1 }} resize_param {{ }} }} }}"
+)
 
 
 def test_a_field_may_stand_twice_in_a_layer_of_training(tmp_path: Path) -> None:

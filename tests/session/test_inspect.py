@@ -55,13 +55,13 @@ def test_inspect_says_what_is_left_out_and_what_weights_are_no_numbers(tmp_path:
 
 def test_inspect_names_everything_at_once(tmp_path: Path) -> None:
     def spoil(text: str) -> str:
-        text = text.replace('type: "Accuracy"', 'type: "LSTM"', 1).replace('"InnerProduct"', '"Frobnicate"')
+        text = text.replace('type: "Accuracy"', 'type: "Recurrent"', 1).replace('"InnerProduct"', '"Frobnicate"')
         return text.replace("num_output: 6 kernel_size: 3", "num_output: 7 kernel_size: 3")
 
     net = make_tiny(tmp_path, edit=spoil)
     said = "\n".join(inspect(net.prototxt, net.weights).problems)
     assert "layer 'fc' (Frobnicate)" in said
-    assert "layer 'top1' (LSTM)" in said
+    assert "layer 'top1' (Recurrent)" in said
     assert "layer 'conv2': blob 0 has shape (6, 4, 3, 3) but the prototxt needs (7, 4, 3, 3)" in said
 
 
