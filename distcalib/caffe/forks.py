@@ -92,6 +92,7 @@ FORK_TYPES = _DEPTHWISE | {
     "Clip",
     "DecodeBBox",
     "DenseImageData",
+    "FrcnnOutput",
     "HardSwish",
     "Interp",
     "Mul",
@@ -104,6 +105,7 @@ FORK_TYPES = _DEPTHWISE | {
     "ShuffleChannel",
     "Squeeze",
     "Upsample",
+    "YoloDetectionOutput",
     "Yolov3DetectionOutput",
 }
 """Layer types that are converted and that Intel Caffe 1.1.6 does not have."""

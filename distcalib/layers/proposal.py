@@ -93,11 +93,15 @@ def _proposed(layer: Layer, inputs: Sequence[Output], settings: Proposing, drops
     """Rois (R, 5) and scores (R, 1); boxes that are too small are dropped, or have a score of 0."""
     scores, deltas, info = inputs
     n_anchors = len(settings.ratios) * len(settings.scales)
-    places = _checked_places(layer, n_anchors, *map(shape_of, inputs), sizes=(3,) if drops else (3, 4))
-    own = ops.slice(scores, integers([n_anchors]), integers([2 * n_anchors]), integers([1]), integers([1])).output(0)
-    boxes, is_large = _boxes(
-        deltas, info, _anchors(settings, places, np.rint if drops else _half_up), settings.min_size
+    places = _checked_places(
+        layer,
+        n_anchors,
+        *map(shape_of, inputs),
     )
+    own = ops.slice(scores, integers([n_anchors]), integers([2 * n_anchors]), integers([1]), integers([1])).output(0)
+    anchors = _anchors(settings, places, np.rint if drops else _half_up)
+    scales = [2] if drops or prod(shape_of(info)) == 3 else [3, 2]  # x first
+    boxes, is_large = _boxes(deltas, info, anchors, settings.min_size, scales)
     likely = _by_place(own, 1)
     counts = is_large
     if not drops:
@@ -154,7 +158,6 @@ def _checked_places(
     scores: tuple[int, ...],
     deltas: tuple[int, ...],
     info: tuple[int, ...],
-    sizes: tuple[int, ...],
 ) -> tuple[int, int]:
     """Height and width of the maps."""
     layer.require(len(scores) == 4 and scores[0] == 1, f"its scores have shape {scores}; one image at a time is known")
@@ -163,7 +166,7 @@ def _checked_places(
         (scores, deltas) == wanted,
         f"its scores have shape {scores} and its deltas {deltas}; {n_anchors} anchors need {wanted[0]} and {wanted[1]}",
     )
-    layer.require(prod(info) in sizes, f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
+    layer.require(prod(info) in (3, 4, 6), f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
     return scores[2], scores[3]
 
 
@@ -189,9 +192,12 @@ def _by_place(maps: Output, n_values: int) -> Output:
     return reshape(ops.transpose(maps, integers([0, 2, 3, 1])).output(0), (prod(shape_of(maps)) // n_values, n_values))
 
 
-def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size: int) -> tuple[Output, Output]:
+def _boxes(
+    deltas: Output, info: Output, anchors: NDArray[np.float32], min_size: int, scales: Sequence[int]
+) -> tuple[Output, Output]:
     """Corners (n, 4) of the anchors moved, scaled and clipped to the image, and which of them are large enough (n, 1).
 
+    `scales` are the places in im_info of by what the image was resized, along x and y where they are two.
     A delta is by what part of its size a center moves, and the logarithm of by what the size grows.
     """
     size = anchors[:, 2:] - anchors[:, :2] + np.float32(1.0)
@@ -199,14 +205,13 @@ def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size:
     moves, grows = ops.split(_by_place(deltas, 4), ops.constant(np.int64(1)), 2).outputs()
     middle = ops.add(ops.multiply(moves, constant(size)), constant(center))
     half = ops.multiply(ops.multiply(ops.exp(grows), constant(size)), constant(0.5))
-    n_values = prod(shape_of(info))
-    height_width_scale = reshape(info, (1, n_values))
+    height_width_scale = reshape(info, (1, prod(shape_of(info))))
     last = ops.subtract(ops.gather(height_width_scale, integers([1, 0]), integers([1])), constant(1.0))
     low, high = (
         ops.maximum(ops.minimum(corner, last), constant(0.0))
         for corner in (ops.subtract(middle, half), ops.add(middle, half))
     )
-    scale = ops.gather(height_width_scale, integers([2] if n_values == 3 else [3, 2]), integers([1]))  # x first
+    scale = ops.gather(height_width_scale, integers(scales), integers([1]))
     sides = ops.add(ops.subtract(high, low), constant(1.0))
     is_large = ops.reduce_logical_and(
         ops.greater_equal(sides, ops.multiply(scale, constant(float(min_size)))), integers([1]), keep_dims=True

@@ -84,6 +84,8 @@ def test_types_of_forks_are_converted() -> None:
         "ConvolutionDepthwise",
         "SegAccuracy",
         "Proposal",
+        "FrcnnOutput",
+        "YoloDetectionOutput",
         "Yolov3DetectionOutput",
     }
     assert FORK_TYPES - elsewhere - CONVERTED == set()

@@ -145,7 +145,7 @@ SHAPES = ((1, 18, 4, 4), (1, 36, 4, 4), (1, 3))
         pytest.param("'feat_stride': 0", SHAPES, "sets feat_stride to 0; a positive int", id="zero"),
         pytest.param("", ((2, 18, 4, 4), *SHAPES[1:]), "one image at a time is known", id="batch"),
         pytest.param("", ((1, 6, 4, 4), *SHAPES[1:]), "9 anchors need (1, 18, 4, 4) and (1, 36, 4, 4)", id="anchors"),
-        pytest.param("", (*SHAPES[:2], (1, 4)), "im_info has shape (1, 4); (1, 3), height, width and", id="info"),
+        pytest.param("", (*SHAPES[:2], (1, 5)), "im_info has shape (1, 5); (1, 3), height, width and", id="info"),
         pytest.param("", SHAPES[:2], "2 bottoms are given; scores, deltas and im_info are needed", id="bottoms"),
     ],
 )

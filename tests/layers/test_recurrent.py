@@ -22,11 +22,11 @@ def sigmoid(x: Array) -> Array:
 
 def of_inputs(blobs: list[Array], step: int, item: int, static: bool) -> Array:
     total = blobs[0] @ X[step, item].ravel() + blobs[1]
-    return total + blobs[2] @ STATIC[item] if static else total
+    return np.asarray(total + blobs[2] @ STATIC[item] if static else total)
 
 
 def lstm(blobs: list[Array], static: bool, states: list[Array]) -> list[Array]:
-    made, last_h, last_c = np.zeros((T, N, M)), np.zeros((1, N, M)), np.zeros((1, N, M))
+    made, last_h, last_c = (np.zeros((n, N, M), np.float32) for n in (T, 1, 1))
     for item in range(N):
         h, c = states[0][0, item], states[1][0, item]
         for step in range(T):
@@ -39,7 +39,7 @@ def lstm(blobs: list[Array], static: bool, states: list[Array]) -> list[Array]:
 
 
 def rnn(blobs: list[Array], static: bool, states: list[Array]) -> list[Array]:
-    made, last = np.zeros((T, N, M)), np.zeros((1, N, M))
+    made, last = (np.zeros((n, N, M), np.float32) for n in (T, 1))
     w_h, w_o, b_o = blobs[-3:]
     for item in range(N):
         h = states[0][0, item]
