@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from distcalib.calibration.options import CalibrationOptions
     from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
     from distcalib.session.evaluate import evaluate
+    from distcalib.session.options import EvaluationOptions
 
 __all__ = [
     "CalibrationOptions",
     "CalibrationReport",
     "CandidateRecord",
     "Evaluation",
+    "EvaluationOptions",
     "__version__",
     "calibrate",
     "evaluate",
@@ -40,6 +42,7 @@ _WHERE = {
     "CalibrationReport": "distcalib.report",
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
+    "EvaluationOptions": "distcalib.session.options",
     "calibrate": "distcalib.calibration.calibrate",
     "evaluate": "distcalib.session.evaluate",
 }

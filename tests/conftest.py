@@ -9,12 +9,14 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import distcalib  # noqa: F401  before any test imports openvino, whose telemetry it turns off
+from distcalib.errors import flags_named
 
 if TYPE_CHECKING:  # what the fixtures import costs seconds, which most tests need not wait for
     from tests.session.tiny import Tiny
@@ -23,13 +25,16 @@ if TYPE_CHECKING:  # what the fixtures import costs seconds, which most tests ne
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Take SIGINT even where whoever started the tests ignores it (nohup, a job in a script's background).
 
     The programs that tests start inherit that, and those that are interrupted would wait for ever.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    stack = ExitStack()
+    stack.enter_context(flags_named())  # messages as they are written; what Python's users read of them: test_errors.py
+    config.add_cleanup(stack.close)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,12 @@
-"""Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets."""
+"""Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets.
+
+Ray is loaded with pool.py alone: the names below are for whoever makes jobs or reads their results.
+"""
 
 from distcalib.actors.jobs import Blob, Cargo, Enough, Job, JobResult, OnRows, Progress, Worker, WorkerFactory
-from distcalib.actors.pool import ActorPool
 from distcalib.actors.topology import Core, Placement, Topology, place_actors, read_topology
 
 __all__ = [
-    "ActorPool",
     "Blob",
     "Cargo",
     "Core",

@@ -19,6 +19,7 @@ import numpy as np
 
 from distcalib.actors.affinity import pin_process, take_parents_priority
 from distcalib.actors.jobs import Blob, Worker, WorkerFactory, describe_iterations
+from distcalib.actors.lost_pages import die_at_once
 from distcalib.actors.machine import oom_kills
 from distcalib.actors.topology import Placement
 from distcalib.errors import DistcalibError, MeasureError
@@ -59,6 +60,7 @@ class ActorProcess:
         The module's docstring says why this is separate.
         """
         self._placement = placement
+        die_at_once()
         os.environ.update(env)
         take_parents_priority()
         return _guarded(f"actor {placement.actor}", lambda: self._pin(placement))

@@ -43,7 +43,10 @@ class Fleet:
         shared: object,
         env: Mapping[str, str],
         pieces: Sequence[Ref] = (),
+        still: Callable[[], None] = lambda: None,
     ) -> None:
+        """`still` is asked whenever an actor has died, and raises DataError if that may be the fault of a file."""
+        self._still = still
         self.cluster = cluster
         self._placements = list(placements)
         self._moved: dict[int, None] = {}  # actors whose node was lost, and that share the cores of others since
@@ -100,7 +103,9 @@ class Fleet:
         """Put a new process in the place of a dead one, pinned alike, or, if its node is lost, to the cores of another.
         Where one died `for_memory`, or the kernel has killed a process of its node for that meanwhile, there is one
         actor less from now on; the last one of all is replaced whatever it died of.
-        Raises MeasureError if the new one dies too."""
+        Raises MeasureError if the new one dies too, and DataError if a file of the run is not what it was: an actor
+        that reads a file which is cut while it is mapped is killed (SIGBUS)."""
+        self._still()
         node = self._placements[number].node
         known = self._oom_kills.get(node)
         can_spare = len(self) - self.n_retired > 1
@@ -210,6 +215,7 @@ class Fleet:
                 self._oom_kills[self._placements[number].node] = prepared.oom_kills
                 return
             except ActorLost as error:
+                self._still()
                 if trial + 1 == MAX_DEATHS:
                     cpus = ",".join(map(str, self._placements[number].cpus))
                     raise MeasureError(
@@ -266,6 +272,6 @@ def error_of(outcome: Outcome, node: str = "") -> DistcalibError:
     error = outcome.error
     assert error is not None, "it did not fail"
     if node and isinstance(error, DataError):
-        error = DataError(f"on {node}: {error}")
+        error = type(error)(f"on {node}: {error}")
     error.__cause__ = RemoteTraceback(outcome.trace)
     return error

@@ -30,7 +30,7 @@ def refuse_large_blobs(
             sizes = " x ".join(map(str, shape))
             raise UnsupportedError(
                 f"{where}: blob '{name}' of {sizes} takes {size / 2**30:,.0f} GB, and this machine has "
-                f" {most / 2**30:,.0f} GB of memory; lower batch_size or the size of the images"
+                f"{most / 2**30:,.0f} GB of memory; lower batch_size or the size of the images"
             )
 
 

@@ -39,6 +39,7 @@ class ActorPool:
     `shared` is stored once for all actors; arrays in it arrive as read-only views. `cargo` is what is too large for
     that: its pieces are stored one after the other, once `env` has agreed to the nodes, and live as long as the pool.
     `in_flight`: tasks that an actor is given at a time, see feeding.py.
+    `still`: asked when an actor has died, see Fleet.
     `address`: of a Ray cluster, on all nodes of which actors run; None: the Ray already used in this process, else
     RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used within seconds.
     Raises OptionError for counts that cannot be met, MeasureError when actors do not start, and what the factory
@@ -58,6 +59,7 @@ class ActorPool:
         shared: object = None,
         cargo: Cargo | None = None,
         in_flight: int = IN_FLIGHT,
+        still: Callable[[], None] = lambda: None,
     ) -> None:
         self._in_flight = in_flight
         self._place = partial(
@@ -81,7 +83,7 @@ class ActorPool:
             self._agree = env if callable(env) else None
             self._env = self._agree(self.nodes) if self._agree else dict(env or {})  # type: ignore[arg-type]
             pieces = [] if cargo is None else [self._cluster.put(piece) for piece in cargo.pieces(self.nodes)]
-            self._fleet = Fleet(self._cluster, placements, factory, shared, self._env, pieces)
+            self._fleet = Fleet(self._cluster, placements, factory, shared, self._env, pieces, still)
         except BaseException:
             self.close()
             raise

@@ -38,6 +38,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noq
 
 from distcalib.actors.actor import ActorProcess  # noqa: E402
 from distcalib.actors.local_ray import PrivateRay  # noqa: E402
+from distcalib.actors.lost_pages import crashes_told  # noqa: E402
 from distcalib.actors.ray_watchdog import Vigil, end_process  # noqa: E402
 from distcalib.actors.signals import interrupt_held, termination_kept  # noqa: E402
 from distcalib.errors import MeasureError  # noqa: E402
@@ -104,6 +105,7 @@ class Cluster:
                         self._private = PrivateRay(n_cpus)
                     else:
                         _join(address, source)
+            crashes_told()
             self._logs = _CLUSTER_LOGS if self._private is None else self._private.logs
             self.home: str = ray.get_runtime_context().get_node_id()
             if self._ours:

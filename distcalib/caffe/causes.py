@@ -15,6 +15,7 @@ _SOLVER = re.compile(r"(?m)^\s*(base_lr|lr_policy|max_iter|solver_mode|solver_ty
 _ITS_NET = re.compile(r"""(?m)^\s*(?:net|train_net|test_net)\s*:\s*["']([^"'\n]+)""")
 _ITEM = re.compile(r"(?m)^\s*item\s*\{")
 _NESTED = re.compile(r"unknown field 'layers?' in ")
+_STRAY = re.compile(r"'([{}<>])' where the name of a field is expected")
 _QUOTES = "“”„‟‘’‚‛«»＂"
 
 
@@ -31,6 +32,9 @@ def one_cause(text: str, findings: Sequence[Finding]) -> str | None:
     nested = [finding.line for finding in findings if _NESTED.match(finding.text)]
     if nested and min(finding.line for finding in findings) == nested[0]:
         return f"line {nested[0]}: a layer begins inside another message; a '}}' is missing before it"
+    first = min(findings, key=lambda finding: finding.line, default=None)
+    if first is not None and findings[1:] and (stray := _STRAY.match(first.text)):
+        return f"line {first.line}: '{stray[1]}' is one too many, or one is missing before it; make the braces match"
     quoted = _quoted(text)
     if quoted:
         more = f" (and {len(quoted) - 1} more lines)" if quoted[1:] else ""

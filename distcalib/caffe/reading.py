@@ -26,7 +26,7 @@ from distcalib.caffe.paths import special
 from distcalib.caffe.phase import PLAIN, State
 from distcalib.caffe.unread import as_utf8, with_joined_signs, without_unneeded
 from distcalib.caffe.upgrade import upgrade_net
-from distcalib.errors import FormatError, told
+from distcalib.errors import FindingsError, FormatError, told
 
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -112,6 +112,15 @@ def cannot_read(where: str, error: OSError | ValueError) -> str:
     return f"{where}: cannot be read ({error.strerror or error}); check the path and its permissions"
 
 
+def in_utf16(content: bytes) -> bool:
+    """Whether the bytes are text in UTF-16, as some editors save it: with a mark before it, or each second byte 0."""
+    head = content[:64]
+    halves = (head[0::2], head[1::2])
+    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or (
+        len(head) >= 8 and any(not any(a) and all(b) for a, b in (halves, halves[::-1]))
+    )
+
+
 def is_text(content: bytes | memoryview) -> bool:
     """Whether the first 64 KiB look like text in an encoding that ASCII is part of."""
     head = bytes(content[:65536])
@@ -151,7 +160,7 @@ def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str, given: State
         if loose is None:
             cause = one_cause(text, found)
             listed = [str(finding) for finding in serious] or [_own_message(error)]
-            raise FormatError(f"{where}: {cause or _listed(listed)}") from None
+            raise (FormatError(f"{where}: {cause}") if cause else _all_of(where, listed)) from None
         net.CopyFrom(loose)
         _check_required(net, where)
 
@@ -174,20 +183,20 @@ def _own_message(error: Exception) -> str:
     return f"line {match[1]}: {match[2].rstrip('.')}; correct it" if match else f"{reason.rstrip('.')}; correct it"
 
 
-def _listed(findings: list[str]) -> str:
-    """One finding as it is, several below each other, at most MAX_SHOWN of them."""
+def _all_of(where: str, findings: list[str]) -> FormatError:
+    """The error of one finding, or of several below each other, at most MAX_SHOWN of them."""
     if len(findings) == 1:
-        return findings[0]
+        return FormatError(f"{where}: {findings[0]}")
     shown = findings[:MAX_SHOWN]
     if len(findings) > MAX_SHOWN:
         shown.append(f"and {len(findings) - MAX_SHOWN} more")
-    return f"{len(findings)} things cannot be read:\n  " + "\n  ".join(shown)
+    return FindingsError.of(f"{where}: {len(findings)} things cannot be read:", shown)
 
 
 def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> None:
     if content.startswith(HDF5_MAGIC):
         raise FormatError(f"{where}: is an HDF5 file; give the prototxt of the net")
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if in_utf16(content):
         raise FormatError(f"{where}: is text in UTF-16; save the file as UTF-8")
     try:
         net.ParseFromString(content)
@@ -197,7 +206,7 @@ def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> No
         ) from None
     unknown = [_in_layer(net, place) for place in _unknown(net, ())]
     if unknown:
-        raise FormatError(f"{where}: {_listed(unknown)}")
+        raise _all_of(where, unknown)
     _check_required(net, where)
 
 

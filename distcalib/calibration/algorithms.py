@@ -23,7 +23,7 @@ from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.blob_algorithms import Choice, search_choices
 from distcalib.quantize.scales import Calibration
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
-from distcalib.session.session import rows
+from distcalib.session.backend import rows
 
 # Values that the driver holds at a time, of as many programs as that are, until it has taken the errors from them.
 MAX_HELD_BYTES = 256 * 2**20

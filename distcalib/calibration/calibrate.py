@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from distcalib.actors.isa import Isa, isa_here, known_isa
+from distcalib.actors.isa import Isa, isa_here
 from distcalib.actors.signals import ended_by
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
 from distcalib.caffe.phase import State
@@ -35,6 +35,7 @@ from distcalib.calibration.programs import NetPrograms
 from distcalib.calibration.run_record import Interrupted, RunRecord, note_lost_journal, signal_name
 from distcalib.calibration.savings import Saved, count_saved
 from distcalib.calibration.search_driver import Searching
+from distcalib.data import advising
 from distcalib.engine.net import Net, open_net
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
@@ -53,10 +54,11 @@ from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.search import Measurement, Verdict
+from distcalib.session.backend import open_backend
 from distcalib.session.checks import net_problems, refuse_in_place
-from distcalib.session.intel_caffe import CaffeBuild, open_build
 from distcalib.session.progress import Reporter, Silent
-from distcalib.session.session import Session, versions
+from distcalib.session.session import Session
+from distcalib.session.versions import versions
 
 
 def calibrate(
@@ -116,7 +118,7 @@ class _Run:
     options: CalibrationOptions
     target: Target
     reporter: Reporter
-    build: CaffeBuild | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
     written: CalibrationReport | None = None
     """Once all files are there."""
 
@@ -129,12 +131,14 @@ class _Run:
         metric = _checked(base, options)
         base = mended_base(base, self.reporter.note)
         quantizer = Quantizer(base.graph, options)
+        backend = open_backend(options.root, options.isa)
+        self.versions = {**versions(), **backend.versions}
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
-            if said := frame_note(base, quantizer, self.weights, options.skip_bad_records):
-                self.reporter.note(said)
-        self.build = open_build(options.root, options.isa)
-        known_isa(options.isa)
+            with advising(backend.may_skip):
+                found = frame_note(base, quantizer, self.weights, options.skip_bad_records)
+            if found:
+                self.reporter.note(found)
         self.target.check()
         if options.performance_model:
             return self._write_dummy(base, quantizer, metric)
@@ -143,27 +147,22 @@ class _Run:
                 base,
                 self.weights,
                 self.reporter,
-                n_actors=options.n_actors,
-                cores_per_actor=options.cores_per_actor,
-                isa=options.isa,
-                data=options.data,
-                build=self.build,
-                address=options.address,
-                n_iterations=max(options.iterations_read) + 1,
-                ship_data=options.ship_data,
+                options.session,
+                backend=backend,
                 open_journal=lambda: Journal(self.target.folder),
-                skip_bad=options.skip_bad_records,
             ) as session,
-            RunRecord(session, f"calibrate {self.model}", options, self.build) as record,
+            RunRecord(session, f"calibrate {self.model}", options) as record,
         ):
             measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
-            measuring.image_bytes = session.image_bytes(score_inputs(base, metric))
-            found = replace(self._find(base, metric, quantizer, session, measuring), pairs=measuring.pairs)
-            report = self._report(found.made.text(), base, metric, quantizer, found.winner, measuring, session.isa)
+            measuring.image_bytes = session.inputs.image_bytes(score_inputs(base, metric))
+            delivered = replace(self._find(base, metric, quantizer, session, measuring), pairs=measuring.pairs)
+            report = self._report(
+                delivered.made.text(), base, metric, quantizer, delivered.winner, measuring, session.isa
+            )
             report = replace(
                 report,
-                all_int8_score_given=found.saved.all_int8_score,
-                layers_saved=found.saved.layers,
+                all_int8_score_given=delivered.saved.all_int8_score,
+                layers_saved=delivered.saved.layers,
                 batch=session.batch,
                 bad_records=session.bad_records(options.iterations_read),
                 n_actors=session.n_actors,
@@ -177,12 +176,12 @@ class _Run:
                 self.reporter.note(f"{report.n_rows_from_journal} rows of results were in {session.journal_name}")
             session.check_files()
             note_lost_journal(session)
-            report = self.written = self._write(base, session.weights, found, report)
+            report = self.written = self._write(base, session.inputs.weights, delivered, report)
             record.verdict = report.verdict
-            engines = engines_written(base, found.made.net)
+            engines = engines_written(base, delivered.made.net)
             if engines:
                 self.reporter.note(f"written with engine {engines}: else Intel Caffe could not run the file rightly")
-            if found.interrupted:
+            if delivered.interrupted:
                 raise Interrupted(report)
         return report
 
@@ -338,7 +337,7 @@ class _Run:
             isa=isa.target,
             way=isa.way,
             kernels=isa.kernels,
-            versions=versions(self.build),
+            versions=self.versions,
             n_actors=0,
             cores_per_actor=options.cores_per_actor or 1,
             seconds=0.0,

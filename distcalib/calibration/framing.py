@@ -19,7 +19,7 @@ from distcalib.quantize.force_u8 import move_pad
 from distcalib.quantize.scales import Quantizer
 
 
-def frame_note(net: Net, quantizer: Quantizer, weights: Path, skip_bad: bool | None) -> str | None:
+def frame_note(net: Net, quantizer: Quantizer, weights: Path, skip_bad: bool) -> str | None:
     """What -fu will do to the padding of the first convolution of `net`; None where that does not pad.
 
     Raises UnsupportedError where the net cannot run without the padding, DataError where the data cannot be read.
@@ -58,7 +58,7 @@ def frame_note(net: Net, quantizer: Quantizer, weights: Path, skip_bad: bool | N
     )
 
 
-def _plain_size(layer: caffe_pb2.LayerParameter, prototxt: Path, skip_bad: bool | None) -> tuple[int, ...]:
+def _plain_size(layer: caffe_pb2.LayerParameter, prototxt: Path, skip_bad: bool) -> tuple[int, ...]:
     """Height and width of what the data layer gives without a frame."""
     source = open_source(layer, prototxt, skip_bad=skip_bad)
     try:

@@ -19,9 +19,9 @@ from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import CurvePoint, score_name
 from distcalib.search import Measurement, Verdict
+from distcalib.session.backend import rows
 from distcalib.session.evaluate import rate
 from distcalib.session.protocol import Actors
-from distcalib.session.session import rows
 
 # Images that a ranking looks at, in at least two iterations: 200 of 10,000 rank resnet20 as 1,000 do.
 RANKED_IMAGES = 200

@@ -19,11 +19,11 @@ from distcalib.quantize.equalization import Equalized, equalize
 from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, NEED_VALUES
+from distcalib.session.backend import rows
 from distcalib.session.checks import in_place_warnings
-from distcalib.session.intel_caffe import flat
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
-from distcalib.session.session import Session, rows
+from distcalib.session.session import Session
 
 # Rows of ranges that the driver holds at the most: its memory does not grow with -s.
 MAX_ROWS = 64
@@ -35,7 +35,7 @@ MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
 
 def rests_of(session: Session, measuring: Measuring) -> Rests:
     """What the FP32 score rests on."""
-    return Rests(session.net, measuring.metric, measuring.fp32_values, session.data_shapes, session.indexes)
+    return Rests(session.net, measuring.metric, measuring.fp32_values, session.inputs.shapes, session.inputs.indexes)
 
 
 def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
     found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
     # The flag lets such a net pass; its score is still not that of the file in Caffe.
     overwritten = in_place_warnings(session.net) if options.root is None else []
-    return (*overwritten, *found, *length_warnings(session.lengths, options.iterations, session.net.name))
+    return (*overwritten, *found, *length_warnings(session.inputs.lengths, options.iterations, session.net.name))
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Observing:
 
     def observe(self, quantizer: Quantizer) -> Calibration:
         """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
-        taps, options, weights = quantizer.observed, self.measuring.options, self.session.weights
+        taps, options, weights = quantizer.observed, self.measuring.options, self.session.inputs.weights
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
         equalized = equalize(quantizer.graph, quantizer.groups, weights) if options.equalize else None
@@ -92,8 +92,7 @@ class Observing:
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many rows, and count what it costs."""
-        results = self.measuring.timed(phase, self.session.jobs(phase, work))
-        return [replace(result, rows=flat(result)) for result in results]
+        return self.measuring.timed(phase, self.session.jobs(phase, work))
 
     def _check_equalized(self, equalized: Equalized) -> None:
         """Raise EngineError if the equalized net is not the one given, in FP32 on the sampled iterations."""
@@ -175,5 +174,5 @@ class Observing:
         sound = options.quantize_model or options.root is not None  # no FP32 pass of the embedded engine looks
         if options.calibration_algos not in NEED_VALUES:
             return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []
-        parts = self.session.in_parts(taps, MAX_TAP_BYTES)
+        parts = self.session.inputs.in_parts(taps, MAX_TAP_BYTES)
         return [Sampling(part, True, first, end, block, sound=sound and not i) for i, part in enumerate(parts)]

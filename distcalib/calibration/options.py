@@ -14,6 +14,7 @@ from distcalib.search import make_strategy
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
 from distcalib.session.exporting import ExportOptions
 from distcalib.session.option_types import convert_options
+from distcalib.session.options import SessionOptions, check_actors
 from distcalib.session.shipping import check_ship_data
 
 _DECIDE_NOTHING = frozenset({"ship_data"})
@@ -73,13 +74,25 @@ class CalibrationOptions(Options):
         """All that a run looks at."""
         return {*self.sampled, *(() if self.quantize_model else range(self.iterations))}
 
+    @property
+    def session(self) -> SessionOptions:
+        """What they say of measuring."""
+        return SessionOptions(
+            iterations=max(self.iterations_read) + 1,
+            data=self.data,
+            skip_bad_records=self.skip_bad_records,
+            ship_data=self.ship_data,
+            isa=self.isa,
+            root=self.root,
+            n_actors=self.n_actors,
+            cores_per_actor=self.cores_per_actor,
+            address=self.address,
+        )
+
     def __post_init__(self) -> None:
         convert_options(self)
         super().__post_init__()
-        if self.n_actors is not None and self.n_actors < 1:
-            raise OptionError(f"--actors {self.n_actors}: must be at least 1; leave it out to use every core")
-        if self.cores_per_actor is not None and self.cores_per_actor < 1:
-            raise OptionError(f"--cores-per-actor {self.cores_per_actor}: must be at least 1; or leave it out")
+        check_actors(self.n_actors, self.cores_per_actor)
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)

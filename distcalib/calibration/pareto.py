@@ -17,7 +17,7 @@ from distcalib.engine.timing import REST, TimingSpec
 from distcalib.quantize.candidate import Candidate
 from distcalib.report import CurvePoint
 from distcalib.search import Measurement, Rank, curve
-from distcalib.session.session import rows
+from distcalib.session.backend import rows
 
 PHASE = "times of layers"
 

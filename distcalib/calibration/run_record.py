@@ -11,8 +11,7 @@ from typing import Any
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.errors import DistcalibError, OutputError
 from distcalib.report import CalibrationReport
-from distcalib.session.intel_caffe import CaffeBuild
-from distcalib.session.session import Session, versions
+from distcalib.session.session import Session
 
 CONTINUES = "no result was written; the same command continues from the journal"
 
@@ -33,12 +32,10 @@ class Interrupted(KeyboardInterrupt):
 class RunRecord:
     """A context manager around the work of a session that has a journal.  `verdict` is set before it ends well."""
 
-    def __init__(
-        self, session: Session, command: str, options: CalibrationOptions, build: CaffeBuild | None = None
-    ) -> None:
+    def __init__(self, session: Session, command: str, options: CalibrationOptions) -> None:
         self.verdict: str | None = None
         self._session = session
-        self._begun = (command, described(options), versions(build))
+        self._begun = (command, described(options), session.versions)
         self._number = 0
 
     def __enter__(self) -> "RunRecord":

@@ -27,7 +27,7 @@ from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, Verdict, make_strategy
-from distcalib.session.session import rows
+from distcalib.session.backend import rows
 
 # A candidate that meets the tolerance is not stopped in the last tenth of the data.
 NEARLY_ALL = 0.9

@@ -32,9 +32,9 @@ from distcalib.cli.arguments import (
     memory_line,
     model_of,
 )
-from distcalib.cli.console import ConsoleReporter, printable, say
+from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
-from distcalib.errors import OptionError
+from distcalib.errors import OptionError, printable
 from distcalib.report import CalibrationReport, exported_lines
 from distcalib.search import STRATEGIES
 from distcalib.session.exporting import TARGETS

@@ -6,17 +6,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from distcalib.errors import printable
+
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
 PLAIN_SECONDS = 5.0
-
-
-def printable(text: str) -> str:
-    r"""`text` with what is no letter, sign or blank written as in Python's strings: \x1b, \n, \u202e.
-
-    Names of layers and files come from anybody, and a terminal obeys what it is sent: colours, its title, a line that
-    nobody printed. Half of a name that is no UTF-8 (\udcff) would be an error besides.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(console: Console, line: str) -> None:

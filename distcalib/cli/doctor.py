@@ -11,8 +11,8 @@ from distcalib.actors.diagnosis import GB, Diagnosis, Finding, diagnose, targets
 from distcalib.actors.node_survey import survey
 from distcalib.actors.nodes import NodeInfo
 from distcalib.cli.arguments import add_address, add_isa, add_output, console_of, example
-from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, OK
+from distcalib.errors import printable
 
 EXAMPLES = ("distcalib doctor", "distcalib doctor --address auto")
 

@@ -24,6 +24,7 @@ from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
 from distcalib.session.evaluate import evaluate
+from distcalib.session.options import EvaluationOptions
 
 EXAMPLE = "distcalib evaluate examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18"
 
@@ -61,19 +62,21 @@ def run(args: argparse.Namespace) -> int:
         result = evaluate(
             model_of(args),
             args.weights,
-            args.iterations,
-            n_actors=args.actors,
-            cores_per_actor=args.cores_per_actor,
-            isa=args.isa,
-            data=args.data,
-            stages=args.stages,
-            level=args.level,
-            detection=detection,
-            ap_version=args.ap_version,
-            root=args.root,
-            address=args.address,
-            skip_bad_records=args.skip_bad_records,
-            ship_data=args.ship_data,
+            EvaluationOptions(
+                iterations=args.iterations,
+                n_actors=args.actors,
+                cores_per_actor=args.cores_per_actor,
+                isa=args.isa,
+                data=args.data,
+                stages=tuple(args.stages),
+                level=args.level,
+                detection=detection,
+                ap_version=args.ap_version,
+                root=args.root,
+                address=args.address,
+                skip_bad_records=args.skip_bad_records,
+                ship_data=args.ship_data,
+            ),
             reporter=reporter,
         )
     if args.json:

@@ -17,9 +17,10 @@ from distcalib.cli.arguments import (
     example,
     model_of,
 )
-from distcalib.cli.console import printable, say
+from distcalib.cli.console import say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
+from distcalib.errors import printable
 from distcalib.session.inspect import Inspection, inspect
 
 _OF_LAYER = re.compile(r"(?P<file>[^:]+): layer '(?P<name>[^']*)' \((?P<type>\w+)\)(?P<rest>.*)", re.DOTALL)

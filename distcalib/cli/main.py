@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import json
 import logging
 import os
 import sys
@@ -10,12 +11,12 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from distcalib.actors.lost_pages import lost_pages_told
 from distcalib.actors.signals import termination_told
 from distcalib.cli import calibrate, doctor, evaluate, export, inspect, runs, verify
 from distcalib.cli.arguments import example
-from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, interrupted_by
-from distcalib.errors import DistcalibError, OptionError
+from distcalib.errors import DistcalibError, FindingsError, OptionError, flags_named, printable
 from distcalib.version import __version__
 
 COMMANDS = (calibrate, evaluate, export, verify, inspect, doctor, runs)
@@ -53,10 +54,15 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0 done and met, 1 error, 2 tolerance not met, 130 Ctrl-C, 143
     SIGTERM, 129 SIGHUP."""
-    verbose = "--verbose" in (sys.argv[1:] if argv is None else argv)
+    with flags_named():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
+    verbose = "--verbose" in argv
     _open_standard_streams()
     try:
-        with termination_told():
+        with termination_told(), lost_pages_told():
             args, unknown = make_parser().parse_known_args(argv)
             if unknown:
                 raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
@@ -68,7 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verbose:
             for line in traceback.format_exc().splitlines():
                 print(printable(line), file=sys.stderr)
-        _tell(str(error))
+        message = str(error)
+        if "--json" in argv:
+            print(json.dumps({"error": {"code": error.code, "message": message}}, indent=2, ensure_ascii=False))
+        _tell(*(message.split("\n  ") if isinstance(error, FindingsError) else [message]))
         return ERROR
     except MemoryError:
         _tell("memory ran out; free some, or use fewer actors (--actors) or a smaller batch")
@@ -107,9 +116,9 @@ def _open_standard_streams() -> None:
     logging.getLogger("distcalib").handlers[:] = [_Stderr()]
 
 
-def _tell(message: str) -> None:
-    """The last line of a command that failed."""
-    print(f"distcalib: {printable(message)}", file=sys.stderr)
+def _tell(message: str, *findings: str) -> None:
+    """The last line of a command that failed, or, of several findings, the last lines."""
+    print("\n  ".join(map(printable, (f"distcalib: {message}", *findings))), file=sys.stderr)
 
 
 def _stdout_is_full() -> bool:

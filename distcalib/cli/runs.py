@@ -10,9 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from distcalib.cli.arguments import a_path, add_output, console_of, example
-from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import OK
-from distcalib.errors import OptionError
+from distcalib.errors import OptionError, printable
 from distcalib.journal import Run, read_runs
 
 EXAMPLES = ("distcalib runs --out build/demo", "distcalib runs show 1 --out build/demo")

@@ -7,7 +7,7 @@ from distcalib.data.arrays import load_arrays
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
 from distcalib.data.image_cache import Room
-from distcalib.data.left_out import FLAG, Bad, LeftOut
+from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
@@ -32,10 +32,12 @@ __all__ = [
     "Room",
     "Shipment",
     "Shipped",
+    "SkippableError",
     "Source",
     "Watched",
     "absent_reason",
     "add_absent",
+    "advising",
     "array_shapes",
     "data_identity",
     "feed",

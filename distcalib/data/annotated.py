@@ -45,7 +45,7 @@ class AnnotatedSource(KeepingSource):
         layer: caffe_pb2.LayerParameter,
         prototxt: Path,
         index: Index | None = None,
-        skip_bad: bool | None = False,
+        skip_bad: bool = False,
         shipped: Shipped | None = None,
         room: Room | None = None,
     ) -> None:

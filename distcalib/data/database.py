@@ -38,7 +38,7 @@ class DatabaseSource(KeepingSource):
         layer: caffe_pb2.LayerParameter,
         prototxt: Path,
         index: Index | None = None,
-        skip_bad: bool | None = False,
+        skip_bad: bool = False,
         shipped: Shipped | None = None,
         room: Room | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class DatabaseSource(KeepingSource):
 
 
 def database_reading(
-    layer: str, records: Records, skip_bad: bool | None, decode: Callable[[Record, int], _V]
+    layer: str, records: Records, skip_bad: bool, decode: Callable[[Record, int], _V]
 ) -> Reading[Record, _V]:
     """How the data layer `layer` reads `records`: they are known by their keys."""
     return Reading(
@@ -104,7 +104,7 @@ def database_reading(
     )
 
 
-def first_records(records: Records, batch_size: int, skip_bad: bool | None) -> Iterable[Record]:
+def first_records(records: Records, batch_size: int, skip_bad: bool) -> Iterable[Record]:
     """Those that may decide the shape: the first, or the first good one of an iteration."""
     return records.read(0, min(batch_size, records.n_records)) if skip_bad else (records.first(),)
 

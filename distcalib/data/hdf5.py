@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
+from distcalib.caffe.reading import HDF5_MAGIC, in_utf16
 from distcalib.data.datum import times
 from distcalib.data.left_out import Bad
 from distcalib.data.limits import over_limit
@@ -26,7 +27,7 @@ from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA
 from distcalib.data.source import FloatArray, Index, RowIndex
 from distcalib.data.walking import walk
-from distcalib.errors import DataError
+from distcalib.errors import AbsentError, DataError
 
 Shape = tuple[int, ...]
 _WALKED_BYTES = 2**24
@@ -120,6 +121,7 @@ class Hdf5Source:
         """The rows of all files, once they are seen to be of one layout."""
         files: list[tuple[str, int]] = []
         faults: list[str] = []
+        n_absent = 0
         known: tuple[str, dict[str, Shape]] | None = None
         for name in _listed(self._source):
             path = resolve_path(name, prototxt)
@@ -128,6 +130,7 @@ class Hdf5Source:
                     shapes, bad = _layout(file, self.tops)
             except DataError as error:
                 faults.append(str(error))
+                n_absent += isinstance(error, AbsentError)
                 continue
             if not bad and known is None:
                 known = str(path), shapes
@@ -140,7 +143,8 @@ class Hdf5Source:
             faults += [f"{path}: {fault}; write it again or leave it out" for fault in bad]
             files.append((str(path.absolute()), next(iter(shapes.values()), (0,))[0]))
         if faults:
-            raise DataError(f"{self._source}: " + "; ".join(faults))
+            kind = AbsentError if n_absent == len(faults) else DataError
+            raise kind(f"{self._source}: " + "; ".join(faults))
         return RowIndex(sum(n for _, n in files), tuple(files))
 
 
@@ -181,13 +185,16 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
 def _listed(source: Path) -> list[str]:
     """The names in a list, as Caffe splits them: at blanks, too. Raises DataError."""
     try:
-        names = source.read_text("utf-8", "surrogateescape").removeprefix("\ufeff").split()
+        content = source.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(absent(source)) from error
+        raise absent(source) from error
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}; give a list of HDF5 files") from error
-    if names and names[0].startswith("\udc89HDF"):
+    if content.startswith(HDF5_MAGIC):
         raise DataError(f"{source}: is an HDF5 file; give a text file that lists its name")
+    if in_utf16(content):
+        raise DataError(f"{source}: is text in UTF-16; save the list as UTF-8")
+    names = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff").split()
     if not names:
         raise DataError(f"{source}: the list is empty; give the name of an HDF5 file a line")
     return names
@@ -198,7 +205,7 @@ def _opened(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
-        raise DataError(absent(path, "name")) from error
+        raise absent(path, "name") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read as an HDF5 file ({_reason(error)}); write it again") from error
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from distcalib.caffe.paths import resolve_path, special
+from distcalib.caffe.reading import in_utf16
 from distcalib.data.datum import BadRecord, MachineFault
 from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA, Records
@@ -112,7 +113,7 @@ class ImageList:
         try:
             return self.path.open("rb")
         except FileNotFoundError as error:
-            raise DataError(absent(self.path)) from error
+            raise absent(self.path) from error
         except OSError as error:
             raise DataError(
                 f"{self.path}: cannot be read: {error.strerror}; give a text file of paths and labels"
@@ -131,7 +132,10 @@ class ImageList:
     def _scan(self, file: BinaryIO, prototxt: Path) -> LineIndex:
         offsets, bad, at, trailing = [], [], 0, 0
         names: list[bytes] = []
-        if file.read(len(BOM)) == BOM:
+        head = file.read(64)
+        if in_utf16(head):
+            raise DataError(f"{self.path}: is text in UTF-16; save the list as UTF-8")
+        if head.startswith(BOM):
             at = len(BOM)
         file.seek(at)
         for number, line in enumerate(file, 1):

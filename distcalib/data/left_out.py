@@ -5,7 +5,8 @@ which rows are no records, and leaves out what the net makes of them; whoever as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -13,6 +14,24 @@ from distcalib.data.datum import BadRecord, MachineFault, Mismatch
 from distcalib.errors import DataError
 
 FLAG = "--skip-bad-records"
+
+
+class SkippableError(DataError):
+    """A record cannot be used, and a run that leaves bad records out would go on without it."""
+
+    code = "data.record"
+
+
+@contextmanager
+def advising(may_skip: bool) -> Iterator[None]:
+    """Add the advice to leave bad records out to errors raised inside, where the command `may_skip` them."""
+    try:
+        yield
+    except SkippableError as error:
+        if not may_skip:
+            raise
+        raise DataError(f"{error}, or give {FLAG}") from error
+
 
 _R = TypeVar("_R")
 _V = TypeVar("_V")
@@ -44,7 +63,7 @@ class Reading(Generic[_R, _V]):
 
     layer: str
     where: str
-    skip_bad: bool | None
+    skip_bad: bool
     n_records: Callable[[], int]
     decode: Callable[[_R, int], _V]
     told: Callable[[_R], str]
@@ -88,9 +107,8 @@ class Reading(Generic[_R, _V]):
         """Enter a bad record into `bad`.  Raises DataError where that cannot be."""
         if bad is None or isinstance(error, MachineFault):
             is_layers = isinstance(error, Mismatch) and not self.deciding  # the layer's fault, not the record's
-            advised = not (isinstance(error, MachineFault) or is_layers or self.skip_bad is None)
-            remedy = f", or give {FLAG}" if advised else ""
-            raise DataError(f"{self.where}: {self.told(record)} {error}{remedy}") from error
+            kind = DataError if isinstance(error, MachineFault) or is_layers else SkippableError
+            raise kind(f"{self.where}: {self.told(record)} {error}") from error
         what = str(error).partition("; ")[0]
         # A file's name may be no text, and the report is UTF-8.
         key = self.key(record).encode("utf-8", "backslashreplace").decode()

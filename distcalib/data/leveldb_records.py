@@ -191,7 +191,7 @@ def _check_folder(path: Path) -> None:
     try:
         names = set(os.listdir(path))
     except FileNotFoundError as error:
-        raise DataError(absent(path)) from error
+        raise absent(path) from error
     except NotADirectoryError as error:
         raise DataError(f"{path}: is a file; give the folder of a LevelDB, or write backend: LMDB") from error
     except OSError as error:

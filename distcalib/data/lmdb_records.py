@@ -78,8 +78,10 @@ def _open(path: Path, is_known: bool) -> lmdb.Environment:
     if environment is not None:
         return environment
     try:
-        with file.open("rb"):
-            pass
+        with file.open("rb") as opened:
+            is_empty = not os.fstat(opened.fileno()).st_size
+        if is_empty:
+            raise DataError(f"{path}: {file.name} is an empty file; write the database again, or copy it again")
         if not is_known:
             walk(_walked(path, file), "write it again, or copy it again")
         environment = _environment(file)
@@ -158,7 +160,7 @@ def data_file(path: Path) -> Path:
             raise DataError(f"{path}: is a folder without data.mdb; give the folder of an LMDB")
         path.stat()
     except FileNotFoundError as error:
-        raise DataError(absent(path)) from error
+        raise absent(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions and owner") from error
     return path

@@ -40,7 +40,7 @@ def open_source(
     prototxt: Path,
     index: Index | None = None,
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
-    skip_bad: bool | None = False,
+    skip_bad: bool = False,
     shipped: Shipped | None = None,
     room: Room | None = None,
     missing: Mapping[int, str] | None = None,
@@ -50,7 +50,7 @@ def open_source(
 
     index: `source.index` of the same layer from another process; with it nothing is ever scanned.
     arrays: by top name, what Input layers feed; others ignore it.
-    skip_bad: the first good record decides the shape, not the first. None: there is no flag for that, to be advised.
+    skip_bad: the first good record decides the shape, not the first.
     shipped: what was sent of the data, which are not opened then; needs `index`.
     room: for images that are kept once they are decoded, for whoever wants an iteration again; None: there is none.
     missing: by record, why the file of an image list was not there for the driver: it counts as bad without a look, and
@@ -82,7 +82,7 @@ def _opened(
     prototxt: Path,
     index: Index | None,
     arrays: Mapping[str, npt.NDArray[np.generic]] | None,
-    skip_bad: bool | None,
+    skip_bad: bool,
     shipped: Shipped | None,
     room: Room | None,
     missing: Mapping[int, str] | None,

@@ -45,7 +45,7 @@ from distcalib.data.datum import (
 )
 from distcalib.data.resize import resize, resize_short_side, resized_size, size_wrong
 from distcalib.data.source import FloatArray
-from distcalib.errors import DataError
+from distcalib.errors import AbsentError, DataError
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,8 @@ def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray
     try:
         blob = caffe_pb2.BlobProto.FromString(files[str(path)] if str(path) in files else path.read_bytes())
     except OSError as error:
-        raise DataError(
+        kind = AbsentError if isinstance(error, FileNotFoundError) else DataError
+        raise kind(
             f"{where}: mean_file {path} cannot be read ({error.strerror}); a relative path is looked up from the "
             "working directory, then from the folder of the prototxt"
         ) from error

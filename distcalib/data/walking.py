@@ -71,7 +71,7 @@ def _walk_here(steps: Iterator[str], write_end: int) -> NoReturn:
     """In the child: paths, each with a null byte behind it; at last the reason, if there is one."""
     code = 1
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS):
             signal.signal(number, signal.SIG_DFL)
         faulthandler.disable()  # of tests, and of whoever imports this
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

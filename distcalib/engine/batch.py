@@ -67,7 +67,7 @@ def records_an_iteration(sources: Sequence[Source]) -> int:
     return next((source.batch_size for source in (*boxes, *sets, *sources)), 0)
 
 
-def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool | None) -> Batch:
+def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Batch:
     """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left."""
     found: list[Bad] = [{} for _ in sources]
     with told(DataError, f"iteration {iteration}: its data cannot be read", "write the data again, or copy it again"):

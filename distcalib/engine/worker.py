@@ -44,8 +44,8 @@ class Setting:
     indexes: Mapping[str, Index | None]
     arrays: Mapping[str, NDArray[np.generic]] | None = None
     """What feeds Input layers, by top."""
-    skip_bad: bool | None = False
-    """Whether records that cannot be read are left out; None: they cannot be, see open_source."""
+    skip_bad: bool = False
+    """Whether records that cannot be read are left out."""
     shipped: Shipped | None = None
     """What was sent of the data; None: actors open it themselves."""
     missing: Mapping[str, Mapping[int, str]] = field(default_factory=dict)

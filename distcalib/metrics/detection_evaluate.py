@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import DetectionEvaluateParameter, LayerParameter, ResizeParameter
 from distcalib.caffe.paths import special
+from distcalib.caffe.reading import in_utf16
 from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.boxes import clipped, column_overlaps, scaled
 from distcalib.metrics.detection_output import ranks
@@ -103,10 +104,15 @@ def read_sizes(path: str, content: bytes | None = None) -> tuple[Size, ...]:
     if content is None and (kind := special(path)):
         raise DataError(f"{path}: the name_size_file is {kind}, not a file; correct its path")
     try:
-        words = (Path(path).read_bytes() if content is None else content).decode("utf-8", "surrogateescape").split()
+        read = Path(path).read_bytes() if content is None else content
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: the name_size_file cannot be read ({reason}); correct its path") from None
+    if in_utf16(read):
+        raise DataError(f"{path}: the name_size_file is text in UTF-16; save it as UTF-8")
+    words = read.decode("utf-8", "surrogateescape").split()
+    try:
         found = tuple((int(h), int(w)) for h, w in zip(words[1::3], words[2::3], strict=True))
-    except OSError as error:
-        raise DataError(f"{path}: the name_size_file cannot be read ({error.strerror}); correct its path") from None
     except ValueError:
         found = ()
     if not found or len(words) % 3 or min(min(size) for size in found) < 1:

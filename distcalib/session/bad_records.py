@@ -13,12 +13,10 @@ from distcalib.actors import Job, JobResult
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import Blob, Node
 from distcalib.data import FLAG, VARIES, Index, LeftOut, find_missing
-from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
-from distcalib.layers import ZeroBlobs
 from distcalib.metrics import HOST_TYPES
 from distcalib.quantize.fusion import uses_global_stats
 from distcalib.report import BadRecords, bad_records
@@ -84,8 +82,13 @@ def _n_read(iterations: set[int], batch: int, n_records: int) -> int:
     return len({(i * batch + row) % n_records for i in iterations for row in range(batch)})
 
 
-def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], batch: int) -> None:
-    """Raise OptionError or UnsupportedError where it is not known which part of a score is of which record."""
+def refuse_unskippable(
+    net: Net, data_shapes: Mapping[str, tuple[int, ...]], shapes: Mapping[Blob, tuple[int, ...]], batch: int
+) -> None:
+    """Raise OptionError or UnsupportedError where it is not known which part of a score is of which record.
+
+    `data_shapes`: of the tops of the data layers; `shapes`: of every value.
+    """
     odd = [
         f"'{node.name}' ({data_shapes[top][0]})"
         for node in data_nodes(net.graph)
@@ -98,8 +101,6 @@ def refuse_unskippable(net: Net, data_shapes: Mapping[str, tuple[int, ...]], bat
             f"{net.name}: {FLAG}: the data layers have different batch sizes: {batch}, and of {', '.join(odd)}; give "
             "them one, or take bad records out of the data"
         )
-    made, _ = layer_shapes(net.graph, ZeroBlobs(), data_shapes, net.name)
-    shapes = {**{Blob(name, 0): shape for name, shape in data_shapes.items()}, **made}
     wrong = [blob for blob in _scored(net) if blob in shapes and not _has_row_a_record(shapes[blob], batch)]
     if wrong:
         told = ", ".join(f"'{blob.name}' ({' x '.join(map(str, shapes[blob]))})" for blob in dict.fromkeys(wrong))

@@ -4,7 +4,7 @@ tool.
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distcalib.actors import JobResult
@@ -29,74 +29,39 @@ from distcalib.metrics import (
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
-from distcalib.session.checks import (
-    check_ap_version,
-    check_iterations,
-    check_skipping,
-    in_place_warnings,
-    load_warnings,
-)
-from distcalib.session.intel_caffe import CaffeBuild, open_build
+from distcalib.session.backend import open_backend, rows
+from distcalib.session.checks import in_place_warnings, load_warnings
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
+from distcalib.session.options import EvaluationOptions
 from distcalib.session.progress import Reporter, Silent
 from distcalib.session.protocol import Actors
-from distcalib.session.session import Session, rows, versions
-from distcalib.session.shipping import check_ship_data
+from distcalib.session.session import Session
 
 
 def evaluate(
     model: str | Path,
     weights: str | Path,
-    iterations: int = 10,
+    options: EvaluationOptions | None = None,
     *,
-    n_actors: int | None = None,
-    cores_per_actor: int | None = None,
-    isa: str = "native",
-    data: str | Path | None = None,
-    stages: Iterable[str] = (),
-    level: int = 0,
-    detection: bool = False,
-    ap_version: str = DEFAULT_AP,
-    root: str | Path | None = None,
-    address: str | None = None,
-    skip_bad_records: bool = False,
-    ship_data: bool = False,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Mean over `iterations` batches of every output blob of the TEST net in `model`, run with `weights`.
+    """Mean over the iterations of every output blob of the TEST net in `model`, run with `weights`.
 
-    Layers with a quantization_param run INT8.  `n_actors` None: one for each `cores_per_actor` physical cores, which
-    None sets by the memory.  `root`: a build folder of Intel Caffe, which measures in place of the embedded engine.
-    `detection`: the net must have a layer that is scored by mAP.  `ap_version`: how detections become an AP.
-    `address`: of a Ray cluster, all nodes of which measure.
-    `skip_bad_records`: a record that cannot be read is left out.  `ship_data`: actors are sent the data and open none.
-    Raises the errors of distcalib.errors.
+    Layers with a quantization_param run INT8.  Raises the errors of distcalib.errors.
+
+        distcalib.evaluate("net.prototxt", "net.caffemodel", distcalib.EvaluationOptions(iterations=100))
     """
     begin = time.perf_counter()
-    check_iterations(iterations)
-    check_ap_version(ap_version, root)
-    check_skipping(skip_bad_records, root)
-    check_ship_data(ship_data, root)
-    build = open_build(root, isa)
-    net = open_net(Path(model), None if data is None else Path(data), State(tuple(stages), level))
-    if detection:
+    options = EvaluationOptions() if options is None else options
+    if not isinstance(options, EvaluationOptions):
+        raise OptionError(f"options={options!r}: must be EvaluationOptions, such as EvaluationOptions(iterations=100)")
+    backend = open_backend(options.root, options.isa)
+    net = open_net(Path(model), options.data, State(options.stages, options.level))
+    if options.detection:
         _refuse_without_map(net)
-    reporter = reporter or Silent()
-    with Session(
-        net,
-        Path(weights),
-        reporter,
-        n_actors=n_actors,
-        cores_per_actor=cores_per_actor,
-        isa=isa,
-        data=None if data is None else Path(data),
-        build=build,
-        address=address,
-        skip_bad=skip_bad_records,
-        n_iterations=iterations,
-        ship_data=ship_data,
-    ) as session:
+    iterations, ap_version = options.iterations, options.ap_version
+    with Session(net, Path(weights), reporter or Silent(), options, backend=backend) as session:
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
@@ -121,13 +86,13 @@ def evaluate(
             isa=session.isa.target,
             way=session.isa.way,
             kernels=session.isa.kernels,
-            versions=versions(build),
+            versions=session.versions,
             n_actors=session.n_actors,
             bad_records=session.bad_records(range(iterations)),
             n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
-            warnings=(*_elsewhere(net, build), *_warnings(session, found, means)),
+            warnings=(*_elsewhere(net, options), *_warnings(session, found, means)),
             segmentations=segmentations(found),
         )
 
@@ -139,9 +104,9 @@ def _refuse_without_map(net: Net) -> None:
         raise OptionError(f"{net.name}: {error}") from None
 
 
-def _elsewhere(net: Net, build: CaffeBuild | None) -> list[str]:
+def _elsewhere(net: Net, options: EvaluationOptions) -> list[str]:
     """What Caffe computes otherwise or ends at; nothing where it is Caffe that measured."""
-    return [] if build is not None else [*in_place_warnings(net), *load_warnings(net)]
+    return [] if options.root is not None else [*in_place_warnings(net), *load_warnings(net)]
 
 
 def _warnings(session: Session, found: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
@@ -149,12 +114,12 @@ def _warnings(session: Session, found: Sequence[Row], means: Mapping[str, float]
     scored = [node.tops[0].name for node in session.net.graph if node.type in SCORE_TYPES and node.tops]
     for name in scored:
         values = [row.scores[name] for row in found]
-        rests = Rests(session.net, name, values, session.data_shapes, session.indexes)
+        rests = Rests(session.net, name, values, session.inputs.shapes, session.inputs.indexes)
         if rests.n_counted == 0:
             yield rests.nothing
         else:
             yield from rests.warnings(means[name])
-    yield from length_warnings(session.lengths, len(found), session.net.name)
+    yield from length_warnings(session.inputs.lengths, len(found), session.net.name)
 
 
 def _whole(found: Sequence[Row]) -> Row:

@@ -31,11 +31,13 @@ from distcalib.layers import FileBlobs
 from distcalib.metrics import LOSS_TYPES, SCORE_TYPES
 from distcalib.quantize.storage import params_of
 from distcalib.report import ExportedFile
+from distcalib.session.backend import rows
 from distcalib.session.checks import check_iterations, net_problems
 from distcalib.session.evaluate import running_int8, scores
 from distcalib.session.inspect import data_shapes
+from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Reporter, Silent
-from distcalib.session.session import Session, rows
+from distcalib.session.session import Session
 from distcalib.version import __version__
 
 TARGETS = ("openvino", "onnx")
@@ -234,16 +236,14 @@ def _cannot_be_measured(net: Net, blobs: Mapping[str, Blob], options: ExportOpti
 
 
 def _session(net: Net, weights: Path, options: ExportOptions, reporter: Reporter) -> Session:
-    return Session(
-        net,
-        weights,
-        reporter,
+    asked = SessionOptions(
+        iterations=options.iterations,
+        data=options.data,
         n_actors=options.n_actors,
         cores_per_actor=options.cores_per_actor,
-        data=options.data,
         address=options.address,
-        n_iterations=options.iterations,
     )
+    return Session(net, weights, reporter, asked)
 
 
 def _scores_of_net(session: Session, iterations: int) -> Mapping[str, float]:

@@ -25,7 +25,7 @@ class Guard:
         self._others = {WEIGHTS: weights} | ({} if data is None else {"the arrays": data})
         self._indexes: Mapping[str, Index | None] = {}
         self._watched = watch(self._layers, net.path, {}, self._others)
-        self._identity: list[object] | None = None
+        self._identity: list[object] = []
         self._rests = False
 
     def opened(self, indexes: Mapping[str, Index | None]) -> Watched:
@@ -33,28 +33,32 @@ class Guard:
         before, self._indexes = self._watched, indexes
         self._watched = watch(self._layers, self._path, indexes, self._others)
         before.check_all()
+        self._identity = self._looked_at()
         return self._watched
 
     def identity(self) -> list[object]:
-        """What the key of rows is made from; every image of a list is looked at."""
-        self._identity = [*data_identity(self._layers, self._path, self._indexes)]
+        """What the key of rows is made from: the files as they were when they were opened."""
         self._watched.check_all(ends=True)
         return self._identity
 
     def rest(self) -> None:
-        """All is read once and sent to the actors: what becomes of the files is of no more concern."""
+        """All is read once and was sent to the actors: what becomes of the files is of no more concern, if they are now
+        what they were."""
+        self.finish(None)
         self._watched, self._rests = Watched({}, ""), True
 
     def glance(self) -> None:
         """Raise DataError if a file is not what it was."""
         self._watched.check_all()
 
+    def look(self) -> None:
+        """The same for certain, however many files there are."""
+        self._watched.check_all(ends=True)
+
     def finish(self, resuming: Resuming | None) -> None:
         """Raise DataError if a file, or an image of a list, is not what it was; the journal may lose rows then."""
         self._watched.check_all(ends=True)
-        if self._identity is None or self._rests:
-            return
-        now: list[object] = [*data_identity(self._layers, self._path, self._indexes)]
+        now = self._identity if self._rests else self._looked_at()
         if now == self._identity:
             return
         if resuming is not None:
@@ -66,3 +70,7 @@ class Guard:
             f"{changed[0] if changed else self._path}: was changed since the run began; nothing may change its data "
             "meanwhile, so put it back and give the command again"
         )
+
+    def _looked_at(self) -> list[object]:
+        """The files, and every image of a list."""
+        return [*data_identity(self._layers, self._path, self._indexes)]

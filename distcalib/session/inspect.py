@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from distcalib.actors.memory import refuse_large_blobs
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
@@ -13,7 +14,7 @@ from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.worker import data_nodes
-from distcalib.errors import DataError, DistcalibError, FormatError, UnsupportedError
+from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
@@ -156,7 +157,7 @@ def _int8_text(
 
 def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Mapping[Blob, tuple[int, ...]]:
     """The shape of every value, as far as the data and the layers allow."""
-    tops = data_shapes(net, blobs, notes)
+    tops = data_shapes(net, blobs, notes, problems=problems)
     if not tops:
         return {}
     known = {blob: tops[blob.name] for n in net.graph if n.type in DATA_TYPES for blob in n.tops}
@@ -165,25 +166,38 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
     except FormatError:  # scales that are none; among the problems already
         return known
     problems.extend(str(error) for error in errors if str(error) not in problems)
+    try:
+        refuse_large_blobs(net.name, tops, found)
+    except UnsupportedError as error:
+        problems.append(str(error))
     return {**known, **found}
 
 
 def data_shapes(
-    net: Net, blobs: Blobs, notes: list[str], otherwise: tuple[int, int, int] | None = None
+    net: Net,
+    blobs: Blobs,
+    notes: list[str],
+    otherwise: tuple[int, int, int] | None = None,
+    problems: list[str] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of what data layers make; guessed, with a note, where the data are absent.
 
     `otherwise`: channels, height and width where the prototxt tells nothing; None: then no shape is known.
+    `problems` takes what is wrong with data that are there; None: it is among the notes.
     """
     tops: dict[str, tuple[int, ...]] = {}
     sources = [*data_nodes(net.graph), *unopened(net)]
     for node in sorted(sources, key=lambda one: one.index):
         try:
-            source = open_source(node.layer, net.path, skip_bad=None)
+            source = open_source(node.layer, net.path)
         except (DataError, UnsupportedError) as error:
             guess = _guess(node.layer, _channels_read(net.graph, node, blobs), otherwise)
-            if isinstance(error, DataError):
-                notes.append(str(error) + (f"; shapes below assume {guess}" if guess else "; shapes are not known"))
+            said = f"shapes below assume {guess}" if guess else "shapes are not known"
+            if isinstance(error, AbsentError) or (problems is None and isinstance(error, DataError)):
+                notes.append(f"{error}; {said}")
+            elif problems is not None and isinstance(error, DataError):
+                problems.append(str(error))
+                notes.append(f"{net.name}: {said}")
             if guess is None:
                 return {}
             labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)

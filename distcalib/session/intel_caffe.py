@@ -5,28 +5,25 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from distcalib.actors import Job, JobResult
-from distcalib.actors.isa import CPUINFO, NATIVE_ISA, Isa, arithmetic_environment, choose_isa
+from distcalib.actors import Job, Placement
+from distcalib.actors.isa import CPUINFO, NATIVE_ISA, Isa, arithmetic_environment, arithmetic_of, choose_isa
 from distcalib.actors.machine import read_text, usable_isas
+from distcalib.actors.nodes import NodeInfo
 from distcalib.caffe.forks import of_other_forks
-from distcalib.caffe.graph import Blob
 from distcalib.caffe.phase import in_test
 from distcalib.data.slices import slice_bytes, unsliceable
-from distcalib.engine.builder import layer_shapes
 from distcalib.engine.caffe_process import caffe_version, check_caffe, find_caffe
-from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, Slices
+from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker, Slices
 from distcalib.engine.net import Net
-from distcalib.engine.spec import NetSpec
+from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import Setting, data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
-from distcalib.layers import ZeroBlobs
 from distcalib.metrics import DETECTION, YOLO_DETECTION
-
-Shapes = Mapping[str, tuple[int, ...]]
+from distcalib.session.inputs import Inputs
 
 # A killed child may still write for a moment.
 _REMOVALS, _BETWEEN_SECONDS = 50, 0.1
@@ -95,36 +92,93 @@ def refuse_for_caffe(net: Net) -> None:
         raise UnsupportedError(f"{net.name}: -r: " + "; ".join(found))
 
 
-class CaffeRun:
-    """The scratch folder of a run, and the jobs that Caffe does; `close` removes the folder."""
+def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:
+    """The pool's factory for -r."""
+    return CaffeWorker(setting, placement.n_threads, arithmetic_of(os.environ))
 
-    def __init__(self, build: CaffeBuild, net: Net, setting: Setting, weights: Path, shapes: Shapes) -> None:
-        """`shapes`: of the data layers' tops."""
-        self._net = net
-        self._indexes = setting.indexes
+
+class IntelCaffe:
+    """`caffe test` of a build measures, an actor a slice of the iterations; a Backend.
+
+    Ranges are observed by the embedded engine, since Caffe prints outputs only.
+    """
+
+    may_skip = False
+    in_flight = 1
+    factory = staticmethod(make_caffe_worker)
+
+    def __init__(self, build: CaffeBuild) -> None:
+        self._build = build
         self._checked: set[Slices] = set()
-        n_labels = {} if _detects(net) else _n_labels(net, shapes)
-        self._is_whole = _detects(net)  # slices of an mAP do not merge, and it is all that the log has
-        self._scratch = Path(tempfile.mkdtemp(prefix="distcalib-")).resolve()
-        self.setting = CaffeSetting(setting, build.executable, weights.resolve(), self._scratch, n_labels)
+        self._scratch: Path | None = None
 
-    def job(self, key: str, spec: NetSpec, n_iterations: int, label: str, n_actors: int) -> Job:
-        """A job that scores `spec`, a slice an actor.  Raises DataError if there is no room for the slices."""
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of the build: see caffe_version."""
+        return {"intel_caffe": self._build.version}
+
+    def refuse(self, net: Net) -> None:
+        """Raise UnsupportedError for what `caffe test` cannot read or score."""
+        refuse_for_caffe(net)
+
+    def open(self, inputs: Inputs, setting: Setting, weights: Path) -> CaffeSetting:
+        """What all workers share; makes the scratch folder of the run, which `close` removes."""
+        self._net, self._indexes = inputs.net, inputs.indexes
+        self._is_whole = _detects(inputs.net)  # slices of an mAP do not merge, and it is all that the log has
+        n_labels = {} if self._is_whole else _n_labels(inputs)
+        self._scratch = Path(tempfile.mkdtemp(prefix="distcalib-")).resolve()
+        return CaffeSetting(setting, self._build.executable, weights.resolve(), self._scratch, n_labels)
+
+    def environment(self, nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
+        """That of the build, whose kernels are its own.  Raises OptionError for more than one machine."""
+        if len(nodes) > 1:
+            raise OptionError(f"-r: works on one machine, and the cluster has {len(nodes)} nodes; leave out --address")
+        return self._build.environment
+
+    def isa(self, nodes: Sequence[NodeInfo]) -> Isa:
+        """That of the build on this machine."""
+        return self._build.isa
+
+    def note(self, isa: Isa, nodes: Sequence[NodeInfo]) -> str | None:
+        """Nothing: the arithmetic is the real one."""
+        return None
+
+    def scoring(
+        self, key: str, spec: NetSpec, n_iterations: int, wanted: Sequence[int] | None, phase: str, n_actors: int
+    ) -> Job:
+        """A job of all slices that have one of the iterations `wanted`, None: all; of the slices by `n_iterations`.
+
+        Raises DataError if there is no room for the slices."""
         slices = Slices(n_iterations, 1 if self._is_whole else min(n_iterations, n_actors))
         if slices not in self._checked:
             self._check_space(slices.parts)
             self._checked.add(slices)
-        return Job(key, CaffeSpec(spec, slices), slices.n_slices, label, tuple(map(len, slices.parts)))
+        job = Job(key, CaffeSpec(spec, slices), slices.n_slices, phase, tuple(map(len, slices.parts)))
+        if wanted is None:
+            return job
+        missing = set(wanted)
+        order = tuple(i for i, part in enumerate(slices.parts) if not missing.isdisjoint(part))
+        sizes = tuple(len(slices.parts[i]) for i in order)
+        return replace(job, n_iterations=len(order), order=order, row_sizes=sizes)
+
+    def by_iteration(self, job: Job, found: Mapping[int, object]) -> dict[int, Row]:
+        """The rows of a scoring job by iteration, from those by the numbers of their slices."""
+        assert isinstance(job.spec, CaffeSpec), "a scoring job of Caffe is made of slices"
+        parts = job.spec.slices.parts
+        pairs = [(parts[i], unit) for i, unit in found.items() if isinstance(unit, tuple)]
+        return {i: row for part, unit in pairs for i, row in zip(part, unit, strict=True)}
 
     def close(self) -> None:
         """Remove the scratch folder; twice does no harm."""
-        for _ in range(_REMOVALS):
+        for _ in range(_REMOVALS if self._scratch is not None else 0):
+            assert self._scratch is not None, "else there is nothing to remove"
             shutil.rmtree(self._scratch, ignore_errors=True)
             if not self._scratch.exists():
                 return
             time.sleep(_BETWEEN_SECONDS)
 
     def _check_space(self, parts: Sequence[range]) -> None:
+        assert self._scratch is not None, "jobs are made once the data is open"
         needed = sum(
             slice_bytes(node.layer, self._net.path, self._indexes.get(node.name), parts)
             for node in data_nodes(self._net.graph)
@@ -141,17 +195,10 @@ def _detects(net: Net) -> bool:
     return any(node.type == DETECTION for node in net.graph)
 
 
-def flat(result: JobResult) -> tuple[object, ...]:
-    """The rows of a job with those of its slices in their place."""
-    return tuple(row for unit in result.rows for row in (unit if isinstance(unit, tuple) else (unit,)))
-
-
-def _n_labels(net: Net, data_shapes: Shapes) -> dict[str, int]:
+def _n_labels(inputs: Inputs) -> dict[str, int]:
     """How many labels the accuracy of an iteration is of, by top; without those that ignore some."""
-    made, _ = layer_shapes(net.graph, ZeroBlobs(), data_shapes, net.name)
-    shapes = {**{Blob(name, 0): shape for name, shape in data_shapes.items()}, **made}
     return {
-        node.tops[0].name: prod(shapes[node.bottoms[1]])
-        for node in net.graph
+        node.tops[0].name: prod(inputs.shapes[node.bottoms[1]])
+        for node in inputs.net.graph
         if node.type == "Accuracy" and not node.layer.accuracy_param.HasField("ignore_label")
     }

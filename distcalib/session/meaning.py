@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from math import prod
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Node
+from distcalib.caffe.graph import Blob, Node
 from distcalib.data import Index, look_at_objects
-from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError
-from distcalib.layers import ZeroBlobs
 from distcalib.metrics import LOSS_TYPES, MAP_TYPES, SEGMENTATION, Confusion, Partial, PartialScore, detections_of
 
 LARGE_TOLERANCE = 0.5
@@ -28,13 +26,13 @@ LARGE_TOLERANCE = 0.5
 class Rests:
     """What a score of `net`, the blob `metric`, rests on: `values` by iteration, of FP32.
 
-    `data_shapes`: of the tops of its data layers; `indexes`: of their sources, by layer.
+    `shapes`: of every value; `indexes`: of the sources of its data layers, by layer.
     """
 
     net: Net
     metric: str
     values: Sequence[PartialScore]
-    data_shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[Blob, tuple[int, ...]]
     indexes: Mapping[str, Index | None]
 
     @property
@@ -139,8 +137,7 @@ class Rests:
 
     def _n_classes(self, axis: int) -> int:
         """The size of the first bottom of the score along `axis`; 0 where that is not known."""
-        shapes, _ = layer_shapes(self.net.graph, ZeroBlobs(), self.data_shapes, self.net.name)
-        shape = shapes.get(self._node.bottoms[0], ())
+        shape = self.shapes.get(self._node.bottoms[0], ())
         if self._node.type != "Accuracy" and prod(shape) == 0:
             return 0
         return shape[axis] if -len(shape) <= axis < len(shape) else 0

@@ -1,52 +1,34 @@
-"""What every run does first: open the net, its weights and its data, then start the actors.
-
-What can be wrong with the input is found here, before any actor starts: a wrong path costs a second, not an hour. Blobs
-that do not fit and records that cannot be decoded are met by the actors.
-"""
+"""What every run does first: open the net, its weights and its data, then start the actors."""
 
 import os
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from distcalib.actors import ActorPool, Enough, Job, JobResult, OnRows, Placement, Progress
-from distcalib.actors.compatibility import agreed_environment, agreed_isa, emulation_note, refuse_mixed
-from distcalib.actors.isa import Isa, arithmetic_of
-from distcalib.actors.memory import actor_bytes, refuse_large_blobs
+from distcalib.actors import Enough, Job, JobResult, OnRows, Progress
+from distcalib.actors.compatibility import refuse_mixed
+from distcalib.actors.isa import Isa
 from distcalib.actors.nodes import NodeInfo
-from distcalib.caffe import Weights
-from distcalib.caffe.graph import Blob
-from distcalib.data import Chunk, Index, Shipment, Shipped, Source, load_arrays, open_source
+from distcalib.actors.pool import ActorPool
+from distcalib.data import Shipment, Shipped, Watched, advising
 from distcalib.data.limits import VARIABLE
-from distcalib.engine.batch import records_an_iteration
-from distcalib.engine.builder import multiply_adds
-from distcalib.engine.checking import checked_shapes
-from distcalib.engine.intel_caffe import CaffeSetting, CaffeSpec, CaffeWorker
 from distcalib.engine.net import Net
 from distcalib.engine.spec import NetSpec, Row
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.errors import OptionError
+from distcalib.engine.worker import Setting
 from distcalib.journal import Journal
 from distcalib.journal.keys import Keys
 from distcalib.journal.resume import Resuming
-from distcalib.quantize.fusion import find_fused
 from distcalib.report import BadRecords
-from distcalib.session.bad_records import LeftOutRecords, look_for_images, refuse_unskippable
-from distcalib.session.checks import fork_warnings, net_notes, refuse_no_numbers, refuse_other_images, refuse_unrunnable
+from distcalib.session.backend import Backend, open_backend
+from distcalib.session.bad_records import LeftOutRecords, look_for_images
+from distcalib.session.checks import fork_warnings, net_notes, refuse_unrunnable
 from distcalib.session.guard import Guard
-from distcalib.session.intel_caffe import CaffeBuild, CaffeRun, flat, refuse_for_caffe
-from distcalib.session.lengths import Length, lengths_of, refuse_unequal
+from distcalib.session.inputs import open_inputs
+from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Reporter
 from distcalib.session.shipping import cargo_of, refuse_too_large, refuse_unshippable
-from distcalib.version import __version__
+from distcalib.session.versions import versions
 
 
 class Session:
@@ -57,103 +39,119 @@ class Session:
         net: Net,
         weights: Path,
         reporter: Reporter,
+        options: SessionOptions | None = None,
         *,
-        n_actors: int | None = None,
-        cores_per_actor: int | None = None,
-        isa: str = "native",
-        data: Path | None = None,
-        build: CaffeBuild | None = None,
-        address: str | None = None,
-        n_iterations: int = 1,
-        ship_data: bool = False,
+        backend: Backend | None = None,
         open_journal: Callable[[], Journal] | None = None,
-        skip_bad: bool = False,
     ) -> None:
-        """`build`: what scores in place of the embedded engine. `cores_per_actor` None: as memory allows.
-        `ship_data`: send the records of the first `n_iterations` to the actors, which open no data then.
-        `open_journal`: opens that of the run, once the inputs were found to be readable; the session closes it.
-        `skip_bad`: leave out records that cannot be read, of as many iterations.
+        """`backend`: what measures, None: what `options` name.  `open_journal`: opens that of the run, once the inputs
+        were found to be readable; the session closes it.
 
         Raises what reading the inputs and starting the actors raise.
         """
-        refuse_unrunnable(net, fed=data is not None)
-        if build is not None:
-            refuse_for_caffe(net)
-        if ship_data:
-            refuse_unshippable(net)
-        for said in (*net_notes(net), *fork_warnings(net)):
-            reporter.note(said)
-        self.net = net
-        self.reporter = reporter
-        self._guard = Guard(net, weights, data)  # before anything is opened
-        self.weights: Weights = net.weights(weights)
-        refuse_no_numbers(self.weights, weights, net)
-        layers = [node.layer for node in data_nodes(net.graph)]
-        arrays = None if data is None else load_arrays(data, layers, net.path)
-        skips = None if build is not None else skip_bad
-        self.batch, indexes, self._data_shapes, self.lengths = _open_data(net, arrays, skips)
-        refuse_unequal(self.lengths, n_iterations, net.name)
-        self._shapes = checked_shapes(net.graph, self._data_shapes, net.name)
-        refuse_large_blobs(net.name, self._data_shapes, self._shapes)
-        refuse_other_images(net, self._data_shapes, self._shapes, self.weights)
-        if skip_bad:
-            refuse_unskippable(net, self._data_shapes, self.batch)
-        self._indexes, self._skips, self._left_out = indexes, skip_bad, LeftOutRecords()
-        watched = self._guard.opened(indexes)
-        if ship_data:
-            self._guard.rest()
-        read = [node.layer for node in net.graph]  # scores read files, too: the sizes of images
-        shipment = Shipment(read, net.path, indexes, n_iterations) if ship_data else None
-        shipped = None if shipment is None else Shipped(shipment.files())
-        missing = look_for_images(layers, net, indexes, n_iterations, reporter) if skips and not ship_data else {}
-        setting = Setting(net.path.resolve(), self.weights, weights.name, indexes, arrays, skips, shipped, missing)
-        setting = replace(setting, watched=watched)
-        reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
-        self._resuming: Resuming | None = None
-        start = partial(
-            ActorPool,
-            n_actors=n_actors,
-            cores_per_actor=cores_per_actor,
-            actor_bytes=self._actor_bytes(),
-            shared_bytes=0 if shipment is None else shipment.n_bytes,
-            address=address,
-        )
-        self.journal = None if open_journal is None else open_journal()
-        self._caffe = None
+        options = options or SessionOptions()
+        self.net, self.reporter, self._options = net, reporter, options
+        self.backend = backend or open_backend(options.root, options.isa)
+        self._refuse_or_note()
+        self._guard = Guard(net, weights, options.data)  # before anything is opened
+        self._left_out, self._resuming, self.journal = LeftOutRecords(), None, None
+        with advising(self.backend.may_skip):
+            self.inputs = open_inputs(
+                net, weights, data=options.data, n_iterations=options.iterations, skips=options.skip_bad_records
+            )
+            shipment, setting = self._setting()
+            reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
+            try:
+                if open_journal is not None:
+                    self.journal = open_journal()
+                self._pool = self._started(shipment, setting, weights)
+            except BaseException:
+                self._let_go()
+                raise
         try:
-            self._caffe = None if build is None else CaffeRun(build, net, setting, weights, self._data_shapes)
-            if build is None or self._caffe is None:
-                cargo = None if shipment is None else cargo_of(shipment, self.batch, reporter)
-                env = partial(agree, isa, shipment=shipment, weight_bytes=self._weight_bytes, still=watched.check_all)
-                self._pool = start(make_worker, env=env, shared=setting, cargo=cargo)
-            else:
-                env = partial(agree_on_caffe, build.environment)
-                self._pool = start(make_caffe_worker, env=env, shared=self._caffe.setting, in_flight=1)
-        except BaseException:
-            self._let_go()
-            raise
-        try:
-            self.isa: Isa = agreed_isa(isa, self._pool.nodes) if build is None else build.isa
-            if self.journal is not None:
-                identity = [indexes, self._guard.identity(), arrays]
-                keys = Keys(self.weights, identity, self.isa, versions(build))
-                self._resuming = Resuming(self.journal, keys, skip_bad, self._guard.glance)
+            self.isa: Isa = self.backend.isa(self._pool.nodes)
+            self._resuming = self._resumed()
         except BaseException:
             self.close()
             raise
-        self._tell_of_nodes()
+        self._note_nodes()
+
+    def _refuse_or_note(self) -> None:
+        """What a look at the net tells."""
+        refuse_unrunnable(self.net, fed=self._options.data is not None)
+        self.backend.refuse(self.net)
+        if self._options.ship_data:
+            refuse_unshippable(self.net)
+        for note in (*net_notes(self.net), *fork_warnings(self.net)):
+            self.reporter.note(note)
+
+    def _setting(self) -> tuple[Shipment | None, Setting]:
+        """What is sent of the data, if they are, and what every worker shares."""
+        inputs, ships = self.inputs, self._options.ship_data
+        watched = self._guard.opened(inputs.indexes)
+        shipment = inputs.shipment() if ships else None
+        looks = inputs.skips and not ships
+        layers, n_iterations = inputs.data_layers, inputs.n_iterations
+        return shipment, Setting(
+            self.net.path.resolve(),
+            inputs.weights,
+            inputs.weights_name,
+            inputs.indexes,
+            inputs.arrays,
+            inputs.skips,
+            None if shipment is None else Shipped(shipment.files()),
+            look_for_images(layers, self.net, inputs.indexes, n_iterations, self.reporter) if looks else {},
+            watched,
+        )
+
+    def _started(self, shipment: Shipment | None, setting: Setting, weights: Path) -> ActorPool:
+        options, watched = self._options, setting.watched
+
+        def agree(nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
+            return agreed(self.backend, nodes, shipment, self.inputs.weight_bytes, watched)
+
+        return ActorPool(
+            self.backend.factory,
+            n_actors=options.n_actors,
+            cores_per_actor=options.cores_per_actor,
+            actor_bytes=self.inputs.actor_bytes,
+            shared_bytes=0 if shipment is None else shipment.n_bytes,
+            env=agree,
+            address=options.address,
+            shared=self.backend.open(self.inputs, setting, weights),
+            cargo=None if shipment is None else cargo_of(shipment, self.batch, self.reporter, self._guard.rest),
+            in_flight=self.backend.in_flight,
+            still=self._guard.look,
+        )
+
+    def _resumed(self) -> Resuming | None:
+        if self.journal is None:
+            return None
+        inputs = self.inputs
+        identity = [inputs.indexes, self._guard.identity(), inputs.arrays]
+        keys = Keys(inputs.weights, identity, self.isa, self.versions)
+        return Resuming(self.journal, keys, inputs.skips, self._guard.glance)
+
+    def _note_nodes(self) -> None:
+        nodes, note = self._pool.nodes, self.reporter.note
+        if len(nodes) > 1:
+            note(f"{len(nodes)} nodes, {self.n_actors} actors, {self.isa} ({self.isa.kernels} kernels)")
+        if (found := self.backend.note(self.isa, nodes)) is not None:
+            note(found)
+        if (cores := self.cores_per_actor) > 1 and self._pool.narrowed:
+            note(f"memory is short: {self.n_actors} actors, of up to {cores} cores each")
         if self._pool.oversubscribed:
-            reporter.note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
+            note(f"{self.n_actors} actors share fewer cores: results hold, times do not")
 
     @property
-    def data_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of the tops of the data layers."""
-        return self._data_shapes
+    def versions(self) -> dict[str, str]:
+        """What a score depends on beside its inputs."""
+        return {**versions(), **self.backend.versions}
 
     @property
-    def indexes(self) -> Mapping[str, Index | None]:
-        """Of the sources of the data layers, by layer."""
-        return self._indexes
+    def batch(self) -> int:
+        """Images per iteration."""
+        return self.inputs.batch
 
     @property
     def n_actors(self) -> int:
@@ -170,73 +168,30 @@ class Session:
         """Physical cores of the widest actor."""
         return max(placement.n_threads for placement in self._pool.placements)
 
-    def _tell_of_nodes(self) -> None:
-        nodes = self._pool.nodes
-        if len(nodes) > 1:
-            self.reporter.note(f"{len(nodes)} nodes, {self.n_actors} actors, {self.isa} ({self.isa.kernels} kernels)")
-        if self._caffe is None and (said := emulation_note(self.isa, nodes)) is not None:
-            self.reporter.note(said)
-        if (cores := self.cores_per_actor) > 1 and self._pool.narrowed:
-            self.reporter.note(f"memory is short: {self.n_actors} actors, of up to {cores} cores each")
-
-    @property
-    def _weight_bytes(self) -> int:
-        return sum(blob.nbytes for blobs in self.weights.values() for blob in blobs)
-
-    def _actor_bytes(self) -> int:
-        """What an actor is likely to need."""
-        return actor_bytes(self._weight_bytes, (4 * prod(shape) for shape in self._shapes.values()))
-
-    def image_bytes(self, blobs: Sequence[Blob]) -> int:
-        """What `blobs` take of an image."""
-        return sum(4 * prod(self._shapes[blob]) for blob in blobs) // self.batch
-
-    def in_parts(self, blobs: Sequence[Blob], n_bytes: int) -> list[tuple[Blob, ...]]:
-        """`blobs` in their order, in groups whose values take `n_bytes` a batch at the most, or are alone."""
-        parts: list[list[Blob]] = []
-        left = 0
-        for blob in blobs:
-            size = 4 * prod(self._shapes[blob])
-            if not parts or size > left:
-                parts.append([])
-                left = n_bytes
-            parts[-1].append(blob)
-            left -= size
-        return [tuple(part) for part in parts]
-
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many rows (those that score: iterations); results in the order of `work`."""
-        return [replace(result, rows=flat(result)) for result in self.run(phase, self.jobs(phase, work))]
+        return self.run(phase, self.jobs(phase, work))
 
     def jobs(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[Job]:
         """A job for each program, of so many rows."""
         return [self._job(f"{phase}/{i}", spec, n, phase) for i, (spec, n) in enumerate(work)]
+
+    def _job(self, key: str, spec: NetSpec, n_rows: int, phase: str) -> Job:
+        if spec.scores:
+            return self.backend.scoring(key, spec, n_rows, None, phase, self.n_actors)
+        return Job(key, spec, n_rows, phase, spec.sampling.row_sizes if spec.sampling else None)
 
     def scoring(self, key: str, spec: NetSpec, n_iterations: int, wanted: Sequence[int], phase: str) -> Job:
         """A job that scores the iterations `wanted` of `n_iterations`, in that order; it may fail by itself.
 
         An engine that works slice by slice scores all slices that have one of them.
         """
-        if self._caffe is None:
-            return Job(key, spec, len(wanted), phase, order=tuple(wanted), may_fail=True)
-        job = self._caffe.job(key, spec, n_iterations, phase, self.n_actors)
-        parts, missing = self._slices(job), set(wanted)
-        order = tuple(i for i, part in enumerate(parts) if not missing.isdisjoint(part))
-        sizes = tuple(len(parts[i]) for i in order)
-        return replace(job, n_iterations=len(order), order=order, row_sizes=sizes, may_fail=True)
+        job = self.backend.scoring(key, spec, n_iterations, wanted, phase, self.n_actors)
+        return replace(job, may_fail=True)
 
     def by_iteration(self, job: Job, found: Mapping[int, object]) -> dict[int, Row]:
         """The rows of a scoring job by iteration, from those by the numbers that stand in its `order`."""
-        if self._caffe is None:
-            return {i: row for i, row in found.items() if isinstance(row, Row)}
-        parts = self._slices(job)
-        pairs = [(parts[i], unit) for i, unit in found.items() if isinstance(unit, tuple)]
-        return {i: row for part, unit in pairs for i, row in zip(part, unit, strict=True)}
-
-    @staticmethod
-    def _slices(job: Job) -> Sequence[range]:
-        assert isinstance(job.spec, CaffeSpec), "a scoring job of Caffe is made of slices"
-        return job.spec.slices.parts
+        return self.backend.by_iteration(job, found)
 
     def run(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
         """Run jobs, showing how far they are; results in their order.  What the journal has is not run again."""
@@ -251,13 +206,19 @@ class Session:
 
             return self._pool.run(missing, advance, enough, on_rows)
 
-        results = run_missing(jobs, enough) if self._resuming is None else self._resuming.run(run_missing, jobs, enough)
+        with advising(self.backend.may_skip):
+            if self._resuming is None:
+                results = run_missing(jobs, enough)
+            else:
+                results = self._resuming.run(run_missing, jobs, enough)
         self._left_out.take(jobs, results)
         return results
 
     def bad_records(self, iterations: Iterable[int]) -> BadRecords | None:
         """Which records of `iterations`, all that were asked for, were left out; None if none could be."""
-        return self._left_out.report(self.net, self._indexes, self.batch, iterations) if self._skips else None
+        if not self.inputs.skips:
+            return None
+        return self._left_out.report(self.net, self.inputs.indexes, self.batch, iterations)
 
     def recorded(self, job: Job) -> JobResult | None:
         """What the journal has of a job; None without a journal."""
@@ -288,8 +249,7 @@ class Session:
 
     def work(self, layers: Sequence[str]) -> dict[str, int]:
         """The multiply-adds of one image in each of `layers`."""
-        groups = find_fused(self.net.graph)
-        return {name: multiply_adds(groups[name].node, self._shapes) for name in layers}
+        return self.inputs.work(layers)
 
     def close(self) -> None:
         """Stop the actors and remove what only they needed."""
@@ -298,14 +258,8 @@ class Session:
         finally:
             self._let_go()
 
-    def _job(self, key: str, spec: NetSpec, n_rows: int, phase: str) -> Job:
-        if self._caffe is not None and spec.scores:
-            return self._caffe.job(key, spec, n_rows, phase, self.n_actors)
-        return Job(key, spec, n_rows, phase, spec.sampling.row_sizes if spec.sampling else None)
-
     def _let_go(self) -> None:
-        if self._caffe is not None:
-            self._caffe.close()
+        self.backend.close()
         if self.journal is not None:
             self.journal.close()
 
@@ -318,77 +272,20 @@ class Session:
         self.close()
 
 
-def agree(
-    isa: str,
+def agreed(
+    backend: Backend,
     nodes: Sequence[NodeInfo],
     shipment: Shipment | None = None,
     weight_bytes: int = 0,
-    still: Callable[[], None] = lambda: None,
+    watched: Watched | None = None,
 ) -> Mapping[str, str]:
     """The environment in which all nodes compute alike; refuses nodes that cannot, or that cannot hold the records.
 
-    `still` is called before anything is sent to them."""
+    The files that are `watched` are compared before anything of them is sent."""
     refuse_mixed(nodes)
-    still()
+    if watched is not None:
+        watched.check_all()
     if shipment is not None:
         refuse_too_large(shipment, nodes, weight_bytes)
     limit = {VARIABLE: os.environ[VARIABLE]} if VARIABLE in os.environ else {}
-    return {**agreed_environment(isa, nodes), **limit}
-
-
-def agree_on_caffe(environment: Mapping[str, str], nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
-    """The same for Intel Caffe, whose kernels are its own; its files are on one machine.  Raises OptionError too."""
-    refuse_mixed(nodes)
-    if len(nodes) > 1:
-        raise OptionError(f"-r: works on one machine, and the cluster has {len(nodes)} nodes; leave out --address")
-    return environment
-
-
-def make_worker(setting: Setting, placement: Placement, chunks: Sequence[Chunk] = ()) -> NetWorker:
-    """The pool's factory; `chunks`: what was sent of the data, if they were sent."""
-    if setting.shipped is not None:
-        setting = replace(setting, shipped=replace(setting.shipped, chunks=chunks))
-    return NetWorker(setting, placement.n_threads, placement.spare_bytes, arithmetic_of(os.environ))
-
-
-def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:
-    """The pool's factory for -r."""
-    return CaffeWorker(setting, placement.n_threads, arithmetic_of(os.environ))
-
-
-def rows(result: JobResult) -> list[Row]:
-    """The rows of a job that ran a net."""
-    return [row for row in result.rows if isinstance(row, Row)]
-
-
-def _open_data(
-    net: Net, arrays: Mapping[str, NDArray[np.generic]] | None, skip_bad: bool | None
-) -> tuple[int, Mapping[str, Index | None], Mapping[str, tuple[int, ...]], tuple[Length, ...]]:
-    """Batch size, index of each data layer, shapes of their tops and their lengths; everything wrong with the data that
-    can be seen at once is raised here.
-    """
-    indexes: dict[str, Index | None] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    sources: list[Source] = []
-    for node in data_nodes(net.graph):
-        source = open_source(node.layer, net.path, arrays=arrays, skip_bad=skip_bad)
-        sources.append(source)
-        indexes[node.name] = source.index
-        shapes.update(source.shapes)
-        source.close()
-    named = [(node.name, source) for node, source in zip(data_nodes(net.graph), sources, strict=True)]
-    return records_an_iteration(sources), indexes, shapes, lengths_of(named, arrays)
-
-
-def versions(build: CaffeBuild | None = None) -> dict[str, str]:
-    """What a score depends on beside its inputs; `intel_caffe`: see caffe_version."""
-    caffe = {} if build is None else {"intel_caffe": build.version}
-    return {
-        "distcalib": __version__,
-        "openvino": version("openvino"),
-        "ray": version("ray"),
-        "numpy": version("numpy"),
-        "opencv": version("opencv-python-headless"),
-        "python": platform.python_version(),
-        **caffe,
-    }
+    return {**backend.environment(nodes), **limit}

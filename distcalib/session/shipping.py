@@ -5,7 +5,7 @@ have Ray move records to disk and back without an end.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -56,9 +56,9 @@ def refuse_too_large(shipment: Shipment, nodes: Sequence[NodeInfo], weight_bytes
         )
 
 
-def cargo_of(shipment: Shipment, batch: int, reporter: Reporter) -> Cargo:
-    """The chunks of `shipment` for the pool; the `reporter` is told of each."""
-    return Cargo(partial(_sent, shipment, batch, reporter))
+def cargo_of(shipment: Shipment, batch: int, reporter: Reporter, all_read: Callable[[], None]) -> Cargo:
+    """The chunks of `shipment` for the pool; the `reporter` is told of each. `all_read` is called once that is so."""
+    return Cargo(partial(_sent, shipment, batch, reporter, all_read))
 
 
 def megabytes(n_bytes: int) -> str:
@@ -66,7 +66,9 @@ def megabytes(n_bytes: int) -> str:
     return f"{max(n_bytes / 1e6, 0.1):,.1f} MB"
 
 
-def _sent(shipment: Shipment, batch: int, reporter: Reporter, nodes: Sequence[NodeInfo]) -> Iterator[Chunk]:
+def _sent(
+    shipment: Shipment, batch: int, reporter: Reporter, all_read: Callable[[], None], nodes: Sequence[NodeInfo]
+) -> Iterator[Chunk]:
     to = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
     longest = max((index.n_records for index in shipment.indexes.values() if index is not None), default=0)
     total, n_iterations = shipment.n_bytes, min(shipment.n_iterations, -(-longest // batch))
@@ -77,4 +79,5 @@ def _sent(shipment: Shipment, batch: int, reporter: Reporter, nodes: Sequence[No
         sent += chunk.content.nbytes
         if sent < total:  # a file may have grown since
             reporter.advance(n_iterations * sent // total, n_iterations)
+    all_read()
     reporter.advance(n_iterations, n_iterations)

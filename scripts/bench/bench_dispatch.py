@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from distcalib.actors import ActorPool, Blob, Job, Placement, dispatcher
+from distcalib.actors import Blob, Job, Placement, dispatcher
+from distcalib.actors.pool import ActorPool
 
 
 class SleepWorker:

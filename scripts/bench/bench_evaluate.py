@@ -31,6 +31,7 @@ from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import Program
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.session.evaluate import rate
+from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Silent
 from distcalib.session.session import Session
 
@@ -102,7 +103,7 @@ def compare(nets: Mapping[str, Net], weights: Path, n_iterations: int, n_rounds:
     for _ in range(n_rounds):
         # The bare loop runs beside an idle actor on the same core, right before the actor does the same work.
         for n_actors in (1, 2):
-            with Session(nets["FP32"], weights, Silent(), n_actors=n_actors) as session:
+            with Session(nets["FP32"], weights, Silent(), SessionOptions(n_actors=n_actors)) as session:
                 for turn, (name, net) in enumerate(nets.items()):
                     if n_actors == 1:
                         os.sched_setaffinity(0, {min(allowed)})

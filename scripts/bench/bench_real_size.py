@@ -38,6 +38,7 @@ from distcalib.data import open_source
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import Program
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Silent
 from distcalib.session.session import Session
 from scripts.bench.bench_evaluate import evaluated
@@ -195,7 +196,9 @@ def speed(prepared: Prepared, seconds: float, rounds: int) -> Iterator[str]:
             program = compiled(net, prepared.weights, Path(scratch))
             n_program = program.stat().st_size / MB
             for n_cores in range(1, len(cores) + 1):
-                with Session(net, prepared.weights, Silent(), n_actors=n_cores, cores_per_actor=1) as session:
+                with Session(
+                    net, prepared.weights, Silent(), SessionOptions(n_actors=n_cores, cores_per_actor=1)
+                ) as session:
                     with watched() as peaks:
                         [peak] = session.measure("peak", [(net.spec(), 2 * n_cores)])
                     bare = Bare(program, cores[:n_cores])
@@ -208,7 +211,7 @@ def speed(prepared: Prepared, seconds: float, rounds: int) -> Iterator[str]:
                         # Before and after it: what slows the machine down for a while slows both.
                         rates.append(((batches + bare.rate(seconds)) / 2 * session.batch, first, later))
                     bare.close()
-                    weights = sum(blob.nbytes for blobs in session.weights.values() for blob in blobs) / MB
+                    weights = sum(blob.nbytes for blobs in session.inputs.weights.values() for blob in blobs) / MB
                     alone, *passes = zip(*rates, strict=True)
                     found = " | ".join(f"{statistics.median(one):.2f} | {spread(one, alone)}" for one in passes)
                     row = len(pickle.dumps(peak.rows[0])) / 1024
@@ -293,7 +296,9 @@ def memory(prepared: Prepared) -> Iterator[str]:
     """A line for each kind and 1, 2 and 4 actors, two batches run by each."""
     for kind, net in prepared.nets.items():
         for n_actors in (1, 2, 4):
-            with Session(net, prepared.weights, Silent(), n_actors=n_actors, cores_per_actor=1) as session:
+            with Session(
+                net, prepared.weights, Silent(), SessionOptions(n_actors=n_actors, cores_per_actor=1)
+            ) as session:
                 idle = max(map(own_bytes, actor_processes()))
                 with watched() as peaks:
                     session.measure("memory", [(net.spec(), 2 * n_actors)])

@@ -51,6 +51,7 @@ def measure_here(n_actors: int | None) -> None:
     from distcalib.actors import fleet
     from distcalib.actors import ray_cluster as cluster
     from distcalib.session.evaluate import evaluate
+    from distcalib.session.options import EvaluationOptions
 
     mark("imports")
     marked(cluster.Cluster, "__init__", "read net, weights, data", "start Ray")
@@ -65,7 +66,7 @@ def measure_here(n_actors: int | None) -> None:
             mark("first shard")
 
     setattr(call.Call, "_succeeded", first_rows)  # noqa: B010  mypy objects to assigning it
-    evaluate(NET, WEIGHTS, 18, n_actors=n_actors)
+    evaluate(NET, WEIGHTS, EvaluationOptions(iterations=18, n_actors=n_actors))
     mark("rest of the pass, end of actors and Ray")
     spans = {name: at - marks[place][1] for place, (name, at) in enumerate(marks[1:])}
     print(json.dumps(spans))

@@ -222,3 +222,20 @@ def test_fleet_keeps_its_last_actor_whatever_it_died_of() -> None:
     fleet.replace(1, for_memory=True)
     assert [fleet.is_retired(number) for number in range(2)] == [True, False]
     assert cluster.started == ["a", "a", "a"]
+
+
+def test_fleet_asks_for_the_files_of_the_run_before_a_dead_actor_is_replaced() -> None:
+    cluster = Listening()
+
+    def still() -> None:
+        raise DataError("data.mdb changed from 9 to 1 bytes")
+
+    placements = [Placement(i, (i,)) for i in range(2)]
+    fleet = Fleet(cast(Cluster, cluster), placements, cast(Any, None), None, {}, still=still)
+    assert cluster.n_actors == 2, "nothing is asked while all are alive"
+    with pytest.raises(DataError, match="changed from 9 to 1 bytes"):
+        fleet.replace(1)
+    assert cluster.n_actors == 2
+    break_starts(cluster, "a", ActorLost("SIGBUS"))
+    with pytest.raises(DataError, match="changed from 9 to 1 bytes"):
+        Fleet(cast(Cluster, cluster), [Placement(0, (0,), "a")], cast(Any, None), None, {}, still=still)

@@ -16,8 +16,9 @@ import pytest
 import ray
 import ray.cloudpickle
 
-from distcalib.actors import ActorPool, Blob, Cargo, Job, Placement, Progress
+from distcalib.actors import Blob, Cargo, Job, Placement, Progress
 from distcalib.actors.affinity import stray_threads
+from distcalib.actors.pool import ActorPool
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from tests.every import every
 
@@ -79,11 +80,18 @@ class EchoWorker:
             "owner": self.shared["weights"].flags.owndata,
             "sum": float(self.shared["weights"].sum()),
             "held": sorted(self.programs),
+            "caught": [name for name in ("SIGBUS", "SIGSEGV", "SIGABRT") if is_caught(signal.Signals[name])],
         }
 
     def drop(self, key: str) -> None:
         note(self.shared, f"drop {key}")
         del self.programs[key]
+
+
+def is_caught(number: signal.Signals) -> bool:
+    """Whether this process has a handler for a signal, whoever has set it."""
+    [mask] = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "SigCgt" in line]
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def note(shared: dict[str, Any], line: str) -> int:
@@ -304,6 +312,11 @@ def test_pool_replaces_an_actor_that_is_killed_and_pins_the_new_one(pool: ActorP
     after = pids(pool)
     assert len(after) == 2
     assert after & before == {max(before)}
+
+
+def test_actors_die_at_once_of_a_fault_of_memory(pool: ActorPool) -> None:
+    [result] = pool.run([job("a", 4, row="inside")])
+    assert [row["caught"] for row in result.rows if isinstance(row, dict)] == [[]] * 4
 
 
 def pids(pool: ActorPool) -> set[int]:

@@ -34,7 +34,8 @@ class Worker:
 
 DRIVER = """
 import os
-from distcalib.actors import ActorPool, Job
+from distcalib.actors.pool import ActorPool
+from distcalib.actors import Job
 from worker_that_reads_env import Worker
 
 print(os.getpid(), flush=True)

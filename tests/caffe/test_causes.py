@@ -41,6 +41,14 @@ CAUSES = {
         'layer { name: "a" lrn_param {\n }\nlayer { name: "b" }\nlayer { name: "c" }\n',
         "line 3: a layer begins inside another message; a '}' is missing before it",
     ),
+    "a brace behind a value": (
+        'layer { name: "a"\n convolution_param { pad: 1 { } }\n stride: 2 } }\nlayer { name: "b" type: "ReLU" }\n',
+        "line 2: '{' is one too many, or one is missing before it; make the braces match",
+    ),
+    "a brace too many": (
+        'layer { name: "a" } }\nlayer { name: "b" typ: "ReLU" }\n',
+        "line 1: '}' is one too many, or one is missing before it; make the braces match",
+    ),
     "new types in layers": (
         LAYERS.format(word="layers", kind='"ReLU"'),
         "line 1 and 4 more: `layers` with types of the new format, in quotes; write `layer` in place of `layers`",

@@ -11,7 +11,7 @@ from distcalib.caffe import read_net, read_weights, write_weights
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.report import TIMING_KEYS
-from distcalib.session.evaluate import evaluate
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import distcalib
 from distcalib.caffe import read_net
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.output_files import Target
 from distcalib.errors import EngineError, OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.report import TIMING_KEYS, CalibrationReport
+from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -83,7 +83,7 @@ def test_calibrate_delivers_the_file_that_it_measured(greedy: CalibrationReport,
     assert greedy.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     params = {layer.name for layer in read_net(file).layer if layer.HasField("quantization_param")}
     assert params == set(greedy.int8_layers)
-    found = distcalib.evaluate(file, tiny.weights, ITERATIONS, n_actors=1)
+    found = evaluate(file, tiny.weights, ITERATIONS, n_actors=1)
     assert found.scores[greedy.metric] == greedy.score
     assert found.int8_layers == greedy.int8_layers
 
@@ -234,7 +234,7 @@ def test_calibrate_writes_a_file_that_evaluates_from_any_folder(
     monkeypatch.chdir(tmp_path / "model" if is_here else tmp_path)
     report = calibrate(net.prototxt, net.weights, replace(OPTIONS, out=tmp_path / "new" / "out", quantize_model=True))
     monkeypatch.chdir(elsewhere)
-    assert distcalib.evaluate(report.output, net.weights, 1, n_actors=1).int8_layers == QUANTIZABLE
+    assert evaluate(report.output, net.weights, 1, n_actors=1).int8_layers == QUANTIZABLE
 
 
 def test_calibrate_keeps_a_relative_path_in_the_models_own_folder(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.errors import UnsupportedError
 from distcalib.report import TIMING_KEYS, CalibrationReport
-from distcalib.session.evaluate import evaluate
 from tests.calibration.test_calibrate import Notes
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

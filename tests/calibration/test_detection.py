@@ -19,11 +19,12 @@ from distcalib.errors import EngineError, OptionError, UnsupportedError
 from distcalib.metrics import Detections, merged
 from distcalib.report import CalibrationReport
 from distcalib.session.checks import net_notes, net_problems
-from distcalib.session.evaluate import class_scores, evaluate
+from distcalib.session.evaluate import class_scores
 from distcalib.session.inspect import inspect
 from tests.calibration.reports import lasting
 from tests.calibration.test_calibrate import Notes
 from tests.every import every
+from tests.session.evaluated import evaluate
 from tests.session.tiny_ssd import ITERATIONS, QUANTIZABLE, TinySsd, make_tiny_ssd, worker_of
 from tests.standin import make_standin
 

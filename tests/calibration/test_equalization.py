@@ -16,8 +16,8 @@ from distcalib.engine.net import open_net
 from distcalib.errors import EngineError
 from distcalib.quantize.equalization import Equalized, equalize
 from distcalib.quantize.fusion import Fused
-from distcalib.session.evaluate import evaluate
 from scripts.bench.plant import plant, write_planted
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

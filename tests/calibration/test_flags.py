@@ -12,10 +12,10 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.data import open_source
 from distcalib.errors import UnsupportedError
-from distcalib.session.evaluate import evaluate
 from distcalib.session.progress import Silent
 from tests.cpu import ISAS
 from tests.every import every
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

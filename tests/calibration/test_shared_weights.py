@@ -11,9 +11,9 @@ from distcalib.caffe import caffe_pb2, read_net, write_weights
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.errors import WeightsError
-from distcalib.session.evaluate import evaluate
 from distcalib.session.inspect import inspect
 from tests.data.databases import raw_datum, write_datums
+from tests.session.evaluated import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 

@@ -25,11 +25,11 @@ from distcalib.engine.net import open_net
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.journal import FILE_NAME
 from distcalib.report import CalibrationReport
-from distcalib.session.evaluate import evaluate
 from distcalib.session.progress import Silent
 from tests.calibration.reports import lasting
 from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
 from tests.session import tiny_ssd as ssd
+from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, _forward, _make_blobs, make_tiny
 from tests.session.tiny_ssd import TinySsd
 from tests.standin import make_standin

@@ -19,13 +19,13 @@ from distcalib.errors import UnsupportedError
 from distcalib.journal.codec import decode, encode
 from distcalib.metrics import Detections, merged
 from distcalib.report import CalibrationReport
-from distcalib.session.evaluate import evaluate
 from distcalib.session.inspect import inspect
 from tests.calibration.reports import lasting
 from tests.calibration.test_calibrate import Notes
 from tests.data.databases import noise, raw_datum, write_lmdb
 from tests.every import every
 from tests.metrics.test_eval_detection import stated, stated_map
+from tests.session.evaluated import evaluate
 from tests.session.tiny_ssd import ITERATIONS, TinySsd, entries_of, worker_of
 from tests.session.tiny_yolo import N_CLASSES, QUANTIZABLE, SIDE, make_tiny_yolo
 from tests.standin import make_standin

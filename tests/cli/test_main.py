@@ -20,6 +20,7 @@ from distcalib.cli.main import main, make_parser
 from scripts.faults.chaos import processes
 from tests.conftest import ROOT
 from tests.data.databases import noise, raw_datum, write_datums, write_lmdb
+from tests.every import every
 from tests.session.tiny import Tiny
 
 
@@ -241,6 +242,17 @@ def test_misuse_that_actors_meet_is_told_alike(
 def test_main_refuses_a_command_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert refusal(capsys, "frob").startswith("argument COMMAND: invalid choice: 'frob'")
     assert "required: COMMAND; see distcalib --help" in refusal(capsys)
+
+
+def test_main_shows_each_finding_in_a_line_and_escapes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("layer { nam: 'a' }\nlayer { name: a\u202e }\n")
+    assert main(["inspect", str(path)]) == ERROR
+    first, *findings = capsys.readouterr().err.splitlines()
+    assert first.endswith("things cannot be read:")
+    assert findings[0] == "  line 1: unknown field 'nam' in LayerParameter; 'name' is meant?"
+    assert every(line.startswith("  line 2: ") for line in findings[1:])
+    assert "\\u202e" in findings[-1]
 
 
 def test_main_verbose_shows_where_it_happened(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,8 +227,9 @@ def test_all_unusable_files_are_named_at_once(tmp_path: Path) -> None:
         (None, "does not exist; a relative source is looked up from the working directory, then from"),
         (b" \n", "the list is empty; give the name of an HDF5 file a line"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file; give a text file that lists its name"),
+        ("data/a.h5\n".encode("utf-16-le"), "is text in UTF-16; save the list as UTF-8"),
     ],
-    ids=["missing", "empty", "HDF5"],
+    ids=["missing", "empty", "HDF5", "UTF-16"],
 )
 def test_unusable_list_is_one_sentence(tmp_path: Path, content: bytes | None, sentence: str) -> None:
     if content is not None:

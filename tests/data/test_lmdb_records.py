@@ -85,7 +85,7 @@ def _cut(folder: Path) -> None:
         (_no_file, "is a folder without data.mdb; give the folder of an LMDB"),
         (_leveldb, "is a LevelDB; write backend: LEVELDB, or give the folder of an LMDB"),
         (_empty, "the database is empty; write at least one record"),
-        (_no_bytes, "is not an LMDB that can be read"),
+        (_no_bytes, "data.mdb is an empty file; write the database again, or copy it again"),
         (_text, "is not an LMDB that can be read (File is not an LMDB file); give"),
         (_cut, "is cut short: 8292 bytes of "),
     ],

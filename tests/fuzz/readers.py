@@ -127,11 +127,11 @@ def _read_lmdb(data: bytes, folder: Path) -> None:
 
 
 def _read_source(proto: caffe_pb2.LayerParameter, folder: Path) -> None:
-    source = open_source(proto, folder / "net.prototxt", skip_bad=None)
+    source = open_source(proto, folder / "net.prototxt")
     try:
         assert source.index is None or source.index.n_records > 0
         for iteration in range(2):
-            read_batch([source], iteration, None)
+            read_batch([source], iteration, False)
         data_identity([proto], folder / "net.prototxt", {proto.name: source.index})
     finally:
         source.close()

@@ -205,3 +205,9 @@ def test_read_sizes_refuses_another_file(tmp_path: Path, text: str) -> None:
         read_sizes(str(path))
     with pytest.raises(DataError, match=r"cannot be read \(No such file or directory\)"):
         read_sizes(str(tmp_path / "none"))
+    with pytest.raises(DataError, match=r"cannot be read \(embedded null byte\)"):
+        read_sizes(f"{tmp_path}/a\0b")
+    path.write_bytes("a 3 4\n".encode("utf-16"))
+    read_sizes.cache_clear()
+    with pytest.raises(DataError, match="the name_size_file is text in UTF-16; save it as UTF-8"):
+        read_sizes(str(path))

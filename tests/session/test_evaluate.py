@@ -10,7 +10,8 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import make_net, open_net
 from distcalib.errors import OptionError
-from distcalib.session.evaluate import evaluate, loss_weights
+from distcalib.session.evaluate import loss_weights
+from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

@@ -14,9 +14,9 @@ from distcalib.errors import OptionError, OutputError, UnsupportedError, Weights
 from distcalib.export import runtimes
 from distcalib.report import exported_lines
 from distcalib.session import exporting
-from distcalib.session.evaluate import evaluate
 from distcalib.session.exporting import ExportOptions, drops, export, verify
 from distcalib.session.progress import Silent
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny
 
 pytest.importorskip("onnxruntime")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import pytest
 
 from distcalib.caffe import read_weights
@@ -15,10 +16,10 @@ from distcalib.data.image_list import ImageList
 from distcalib.engine.net import open_net
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import DataError
-from distcalib.session.evaluate import evaluate
 from distcalib.session.guard import Guard
 from tests.calibration.test_calibrate import Notes
 from tests.data.databases import noise, raw_datum, write_datums
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, n_actors=1)
@@ -112,3 +113,28 @@ def test_finish_compares_the_images_of_a_list(tmp_path: Path) -> None:
     guard.glance()
     with pytest.raises(DataError, match=r"1\.raw: was changed since the run began"):
         guard.finish(None)
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_evaluate_tells_no_score_where_an_image_of_the_list_was_replaced(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path)
+    for number in range(8):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), noise(8, 8, 3, seed=number))
+    (tmp_path / "list.txt").write_text("".join(f"{number}.png {number % 5}\n" for number in range(8)))
+    text = tiny.prototxt.read_text()
+    begin, end = text.index("data_param"), text.index("}", text.index("data_param")) + 1
+    listed = text[:begin] + 'image_data_param { source: "list.txt" batch_size: 8 }' + text[end:]
+    tiny.prototxt.write_text(listed.replace('type: "Data"', 'type: "ImageData"'))
+    reporter = Acting("net.prototxt: ", lambda: cv2.imwrite(str(tmp_path / "7.png"), noise(8, 8, 3, seed=99)))
+    with pytest.raises(DataError, match=r"7\.png: was changed since the run began"):
+        evaluate(tiny.prototxt, tiny.weights, 1, n_actors=1, reporter=reporter)
+
+
+def test_rest_asks_for_the_files_that_were_sent(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path)
+    net = open_net(tiny.prototxt)
+    guard = Guard(net, tiny.weights, None)
+    guard.opened({"data": None})
+    replace_database(tiny)
+    with pytest.raises(DataError, match=r"data\.mdb .* since the run began"):
+        guard.rest()

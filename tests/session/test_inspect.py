@@ -135,8 +135,40 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
 def test_inspect_does_not_advise_a_flag_that_it_has_not(tiny: Tiny, tmp_path: Path) -> None:
     database = write_lmdb(tmp_path / "db", [(b"0", b"\xff\xff")])
     (tmp_path / "net.prototxt").write_text(tiny.prototxt.read_text().replace(str(tiny.database), str(database)))
-    [note] = inspect(tmp_path / "net.prototxt").notes
-    assert "record '0' is no Datum (2 bytes); write it again or leave it out; shapes " in note
+    found = inspect(tmp_path / "net.prototxt")
+    [problem] = found.problems
+    assert problem.endswith("record '0' is no Datum (2 bytes); write it again or leave it out")
+    assert found.notes == ("net.prototxt: shapes are not known",)
+
+
+def _image(width: int) -> str:
+    return f"""layer {{ name: "d" type: "ImageData" top: "x" top: "y"
+      image_data_param {{ source: "nowhere.txt" batch_size: 1 new_height: 60000 new_width: {width} }} }}"""
+
+
+REFUSED = {
+    "batch 0": ('data_param { source: "nowhere" backend: LMDB }', "data_param has no batch_size"),
+    "too large a batch": (
+        'data_param { source: "nowhere" backend: LMDB batch_size: 999999999 } transform_param { crop_size: 1 }',
+        "its top is ",
+    ),
+    "no source": ("data_param { batch_size: 2 }", "data_param has no source"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), REFUSED.values(), ids=list(REFUSED))
+def test_inspect_says_that_what_calibrate_refuses_cannot_be_run(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "net.prototxt"
+    reader = 'layer { name: "p" type: "Tile" bottom: "x" top: "p" tile_param { tiles: 9 } }'
+    path.write_text(f'layer {{ name: "d" type: "Data" top: "x" top: "y" {text} }} {reader}')
+    [problem] = inspect(path).problems
+    assert says in problem
+
+
+def test_inspect_says_that_images_over_the_limit_cannot_be_run(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(_image(70000) + 'layer { name: "p" type: "ReLU" bottom: "x" top: "p" }')
+    assert "are the limit (--largest-mb)" in inspect(path).problems[0]
 
 
 DEPLOY = """

@@ -22,12 +22,14 @@ from distcalib.calibration.options import CalibrationOptions
 from distcalib.cli.exit_codes import INTERRUPTED
 from distcalib.engine.caffe_process import caffe_version
 from distcalib.engine.net import make_net
+from distcalib.engine.spec import Row
 from distcalib.errors import DataError, EngineError, OptionError, UnsupportedError
-from distcalib.session.evaluate import evaluate
-from distcalib.session.intel_caffe import flat, open_build, refuse_for_caffe
+from distcalib.session.backend import rows
+from distcalib.session.intel_caffe import open_build, refuse_for_caffe
 from tests.calibration.test_calibrate import Notes
 from tests.conftest import ROOT
 from tests.data.databases import layer
+from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 from tests.standin import FATAL, StandIn, make_standin
 
@@ -213,5 +215,7 @@ def test_refuse_for_caffe_names_all_layers_that_cannot_be_sliced() -> None:
     assert "; layer 'noise' (DummyData) draws msra values" in str(error.value)
 
 
-def test_flat_puts_the_rows_of_slices_in_their_place() -> None:
-    assert flat(JobResult("a", ((1, 2), (3,), 4), 4, (0, 1, 2), True, 0.0, 0.0, 0.0)) == (1, 2, 3, 4)
+def test_rows_puts_those_of_slices_in_their_place() -> None:
+    made = [Row({}, (), None, n_missing=i) for i in range(4)]
+    result = JobResult("a", (tuple(made[:2]), (made[2],), made[3]), 4, (0, 1, 2), True, 0.0, 0.0, 0.0)
+    assert [row.n_missing for row in rows(result)] == [0, 1, 2, 3]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from distcalib.engine.checking import checked_shapes
 from distcalib.engine.net import open_net
 from distcalib.errors import DataError
 from distcalib.metrics import Detections, Partial, PartialScore
@@ -23,7 +24,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 def rests(tiny: Tiny, values: Sequence[PartialScore], metric: str = "accuracy-top1") -> Rests:
-    return Rests(open_net(tiny.prototxt), metric, values, SHAPES, {})
+    net = open_net(tiny.prototxt)
+    return Rests(net, metric, values, checked_shapes(net.graph, SHAPES, net.name), {})
 
 
 @pytest.mark.parametrize(

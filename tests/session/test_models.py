@@ -12,8 +12,8 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.data import open_source
 from distcalib.errors import UnsupportedError
-from distcalib.session.evaluate import evaluate
 from tests.every import every
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")

@@ -1,13 +1,18 @@
 """What is the same in all runs. (The actors: test_calibration, test_evaluation.)"""
 
+from pathlib import Path
+
 import pytest
 
 import distcalib.actors.nodes
 from distcalib.actors.isa import isa_here
 from distcalib.engine.net import open_net
 from distcalib.errors import MeasureError, OptionError
+from distcalib.session.backend import Embedded
+from distcalib.session.intel_caffe import CaffeBuild, IntelCaffe
 from distcalib.session.progress import Silent
-from distcalib.session.session import Session, agree, agree_on_caffe, versions
+from distcalib.session.session import Session, agreed
+from distcalib.session.versions import versions
 from tests.actors.test_compatibility import CASCADE, node
 from tests.session.tiny import Tiny
 
@@ -18,15 +23,17 @@ def test_versions_name_what_a_score_depends_on() -> None:
 
 def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions() -> None:
     limited = {"DISTCALIB_ARITHMETIC": "halved", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
-    assert agree("native", [node("host0", CASCADE), node("host1")]) == limited
-    assert agree_on_caffe({"OMP_NUM_THREADS": "1"}, [node("host0", CASCADE)]) == {"OMP_NUM_THREADS": "1"}
+    embedded = Embedded("native")
+    assert agreed(embedded, [node("host0", CASCADE), node("host1")]) == limited
+    caffe = IntelCaffe(CaffeBuild(Path("caffe"), "1"))
+    assert agreed(caffe, [node("host0", CASCADE)]).keys() >= {"DISTCALIB_ARITHMETIC"}
     with pytest.raises(OptionError, match="-r: works on one machine, and the cluster has 2 nodes; leave out --address"):
-        agree_on_caffe({}, [node("host0", CASCADE), node("host1")])
+        agreed(caffe, [node("host0", CASCADE), node("host1")])
     mixed = [node("host0"), node("host1", openvino="2025.4")]
     with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
-        agree("native", mixed)
+        agreed(embedded, mixed)
     with pytest.raises(MeasureError, match=r"openvino is 2025\.4 on host1"):
-        agree_on_caffe({}, mixed)
+        agreed(caffe, mixed)
 
 
 @pytest.mark.usefixtures("one_ray")

@@ -17,13 +17,14 @@ from distcalib.data import Shipment, open_source
 from distcalib.engine.net import open_net
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
-from distcalib.session.evaluate import evaluate
+from distcalib.session.backend import Embedded
 from distcalib.session.progress import Silent
-from distcalib.session.session import agree
+from distcalib.session.session import agreed
 from distcalib.session.shipping import megabytes, refuse_too_large
 from tests.actors.test_compatibility import node
 from tests.calibration.reports import lasting
 from tests.data.test_images import write_list
+from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 from tests.session.tiny_ssd import TinySsd, make_tiny_ssd
 
@@ -166,10 +167,11 @@ def test_records_must_fit_into_the_store_of_every_node(tiny: Tiny) -> None:
     fits = -(-shipment.n_bytes * 5 // 4)
     large, exact = with_store("host1", 2 * fits), with_store("host2", fits)
     refuse_too_large(shipment, [large, exact])
-    assert agree("native", [large, exact], shipment) == agree("native", [large, exact])
+    embedded = Embedded("native")
+    assert agreed(embedded, [large, exact], shipment) == agreed(embedded, [large, exact])
     small = [with_store("host3", fits - 1), with_store("host4", 0)]
     with pytest.raises(OptionError) as refused:
-        agree("native", [large, *small], shipment)
+        agreed(embedded, [large, *small], shipment)
     assert str(refused.value) == (
         "--ship-data: 0.1 MB of records do not fit into 80% of Ray's object store, which has 0.1 MB on host3 "
         "(10.0.0.3), 0.1 MB on host4 (10.0.0.4); start Ray there with --object-store-memory=1000000 and give its "

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.cli.console import printable
 from distcalib.cli.exit_codes import ERROR, HUNG_UP, OK
+from distcalib.errors import printable
 from tests.session.tiny import Tiny
 
 ROOT = Path(__file__).resolve().parents[2]
