@@ -62,8 +62,10 @@ def run_once(path: Path, state: State = PLAIN) -> Mapping[str, npt.NDArray[np.fl
 def _assumed(net: Net, blob: Blob, guess: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a top of a layer that makes data in a way of its own, by what reads it."""
     for reader in net.graph.consumers.get(blob, ()):
-        if reader.type in ("ROIPooling", "PSROIPooling") and reader.bottoms[1:2] == (blob,):
+        if reader.type in ("ROIPooling", "PSROIPooling", "ROIAlign") and reader.bottoms[1:2] == (blob,):
             return (1, 5)
+        if reader.type == "FrcnnOutput" and reader.bottoms[3:] == (blob,):
+            return (1, 2)
         if reader.type in ("Convolution", "DepthwiseConvolution"):
             return (guess[0], *ASSUMED)
     return guess
