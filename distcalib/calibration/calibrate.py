@@ -35,6 +35,7 @@ from distcalib.calibration.programs import NetPrograms
 from distcalib.calibration.run_record import Interrupted, RunRecord, note_lost_journal, signal_name
 from distcalib.calibration.savings import Saved, count_saved
 from distcalib.calibration.search_driver import Searching
+from distcalib.calibration.search_price import better_calibration, price_warnings
 from distcalib.data import advising
 from distcalib.engine.net import Net, open_net
 from distcalib.errors import OptionError, UnsupportedError
@@ -194,6 +195,10 @@ class _Run:
             return _Found(calibration, winner, deliver(base, calibration, winner))
         programs = NetPrograms(base, calibration, metric)
         searching = Searching(measuring, programs)
+        better = better_calibration(searching, calibration)
+        if better is not calibration:
+            calibration = better
+            searching = Searching(measuring, programs.of(calibration))
         best: Candidate | None = None
         try:
             times = None
@@ -202,6 +207,7 @@ class _Run:
             if times is not None and options.by_time:
                 searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
             winner = best = searching.run()
+            measuring.price = price_warnings(searching, winner)
             if times is not None and options.pareto:
                 measuring.curve = measure_curve(searching, winner, times)
             found = _Found(calibration, winner, deliver(base, calibration, winner))
