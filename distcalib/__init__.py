@@ -22,9 +22,12 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # 
 if TYPE_CHECKING:
     from distcalib.calibration.calibrate import calibrate
     from distcalib.calibration.options import CalibrationOptions
-    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation
+    from distcalib.report import CalibrationReport, CandidateRecord, Evaluation, ExportedFile
     from distcalib.session.evaluate import evaluate
+    from distcalib.session.export import export
+    from distcalib.session.export_options import ExportOptions
     from distcalib.session.options import EvaluationOptions
+    from distcalib.session.verify import verify
 
 __all__ = [
     "CalibrationOptions",
@@ -32,9 +35,13 @@ __all__ = [
     "CandidateRecord",
     "Evaluation",
     "EvaluationOptions",
+    "ExportOptions",
+    "ExportedFile",
     "__version__",
     "calibrate",
     "evaluate",
+    "export",
+    "verify",
 ]
 
 _WHERE = {
@@ -43,8 +50,12 @@ _WHERE = {
     "CandidateRecord": "distcalib.report",
     "Evaluation": "distcalib.report",
     "EvaluationOptions": "distcalib.session.options",
+    "ExportOptions": "distcalib.session.export_options",
+    "ExportedFile": "distcalib.report",
     "calibrate": "distcalib.calibration.calibrate",
     "evaluate": "distcalib.session.evaluate",
+    "export": "distcalib.session.export",
+    "verify": "distcalib.session.verify",
 }
 
 

@@ -4,9 +4,10 @@ lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.absent import ABSENT, absent_reason, add_absent
 from distcalib.data.arrays import load_arrays
+from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
-from distcalib.data.image_cache import Room
+from distcalib.data.image_cache import KeepingSource, Room
 from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
@@ -28,7 +29,9 @@ __all__ = [
     "Bad",
     "Chunk",
     "Index",
+    "KeepingSource",
     "LeftOut",
+    "Pixels",
     "Room",
     "Shipment",
     "Shipped",

@@ -49,8 +49,8 @@ class AnnotatedSource(KeepingSource):
         shipped: Shipped | None = None,
         room: Room | None = None,
     ) -> None:
-        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        super().__init__(where, room)
         faults = database_faults(layer)
         if layer.transform_param.HasField("random_resize_param"):
             faults.append("random_resize_param does not move the boxes; use resize_param")
@@ -92,8 +92,18 @@ class AnnotatedSource(KeepingSource):
         """Close the database."""
         self._records.close()
 
+    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+        first = iteration * self.batch_size
+        reading = self._reading.making(lambda record, item: self._read(record, item)[0].image)
+        return reading.rows(first, self._records.read(first, self.batch_size), bad)
+
     def _decoded(self, record: Record, item: int) -> tuple[Pixels, FloatArray]:
         """One record's pixels (C, H, W), untransformed, and its rows of labels. Raises BadRecord."""
+        _, pixels, labels = self._read(record, item)
+        return pixels, labels
+
+    def _read(self, record: Record, item: int) -> tuple[Whole, Pixels, FloatArray]:
+        """One record before and after it is cropped, and its rows of labels. Raises BadRecord."""
         annotated = _parsed(record)
         if not self._image_shape:
             self._has_boxes = annotated.HasField("type") or self._param.HasField("anno_type")
@@ -105,7 +115,7 @@ class AnnotatedSource(KeepingSource):
                 f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
                 "set resize_param to make sizes equal, force_color for channels"
             )
-        return pixels, self._labels(annotated, item, whole, sampled)
+        return whole, pixels, self._labels(annotated, item, whole, sampled)
 
     def _whole(self, datum: caffe_pb2.Datum, sampled: bool, item: int) -> Whole:
         """The image before it is cropped, encoded again where Caffe does that. Raises BadRecord."""

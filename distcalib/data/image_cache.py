@@ -11,10 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from distcalib.data.datum import Pixels
 from distcalib.data.left_out import Bad
 from distcalib.data.source import FloatArray
 from distcalib.data.transform import Transform
+from distcalib.errors import DataError
 
 
 class Room:
@@ -47,7 +50,9 @@ class KeepingSource(ABC):
     batch_size: int
     _transform: Transform
 
-    def __init__(self, room: Room | None) -> None:
+    def __init__(self, where: str, room: Room | None) -> None:
+        """`where` begins errors: "net.prototxt: layer 'data' (Data)"."""
+        self._where = where
         self._room = Room() if room is None else room
         self._kept: dict[tuple[int, bool], Decoded] = {}
 
@@ -63,6 +68,18 @@ class KeepingSource(ABC):
             bad.update(decoded.bad)
         return dict(zip(self.tops, (self._transform.finish(decoded.images), decoded.labels.copy()), strict=False))
 
+    def images(self, iteration: int, bad: Bad | None = None) -> list[Pixels]:
+        """The images of an iteration as they are before resizing and cropping: (C, H, W) u8, each of its own size.
+
+        They are decoded again. `bad` as in `batch`.  Raises DataError, also for records that hold floats.
+        """
+        found = self._images(iteration, bad)
+        if any(image.dtype != np.uint8 for image in found):
+            raise DataError(
+                f"{self._where}: has records of floats, which are no images; leave --preprocess out, or write bytes"
+            )
+        return found
+
     def _shapes(self, image: Sequence[int], labels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Of the tops, from the shape of an image and that of the other top."""
         shapes = (self.batch_size, *image), labels
@@ -71,3 +88,7 @@ class KeepingSource(ABC):
     @abstractmethod
     def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
         """Read an iteration; bad records are entered into `bad`, or raise DataError where it is None."""
+
+    @abstractmethod
+    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+        """As `images`, of whatever values the records hold."""

@@ -35,6 +35,7 @@ def advising(may_skip: bool) -> Iterator[None]:
 
 _R = TypeVar("_R")
 _V = TypeVar("_V")
+_W = TypeVar("_W")
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +71,12 @@ class Reading(Generic[_R, _V]):
     key: Callable[[_R], str]
     deciding: list[str] = field(default_factory=list)
     """The key of the record that `first` found, whose shape all must have."""
+
+    def making(self, decode: Callable[[_R, int], _W]) -> Reading[_R, _W]:
+        """The same, but for what is made of a record."""
+        return Reading(
+            self.layer, self.where, self.skip_bad, self.n_records, decode, self.told, self.key, self.deciding
+        )
 
     def first(self, records: Iterable[_R]) -> _V:
         """The first record, decoded; with `skip_bad` the first good one.  Raises DataError."""

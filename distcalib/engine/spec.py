@@ -1,6 +1,6 @@
 """What the driver asks of a worker, and what it gets back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
-from distcalib.data import LeftOut
+from distcalib.data import LeftOut, Pixels
 from distcalib.metrics import PartialScore
 from distcalib.quantize.ranges import Range
 
@@ -99,8 +99,8 @@ class NetSpec:
         return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
 
 
-Model = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[Blob, NDArray[np.float32]]]
-"""A model in whatever runtime: what the data layers give, by top, to its outputs."""
+Model = Callable[[Mapping[str, NDArray[np.float32]], Sequence[Pixels]], Mapping[Blob, NDArray[np.float32]]]
+"""A model in whatever runtime: what the data layers give, by top, and the images if it takes these, to its outputs."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,13 @@ class ElsewhereSpec:
     net: NetSpec
     makes: tuple[Blob, ...]
     open_model: Callable[[int], Model]
+    takes_images: bool = False
+    """Whether it does itself what the data layer does to its images."""
+
+    @property
+    def scores(self) -> bool:
+        """It does nothing else."""
+        return True
 
 
 @dataclass(frozen=True)

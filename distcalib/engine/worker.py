@@ -124,7 +124,7 @@ class NetWorker:
         if key in self._local:
             return self._run_local(self._local[key], iterations)
         loaded = self._loaded[key]
-        batch = self._batches(loaded.graph)
+        batch = self._batches(loaded.graph, loaded.takes_images)
         spec = loaded.program.header.spec
         sampling, outputs = spec.sampling, spec.outputs
         if outputs is not None:
@@ -162,10 +162,10 @@ class NetWorker:
         """The shapes of the data layers' tops."""
         return {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
 
-    def _batches(self, graph: Graph) -> Callable[[int], Batch]:
+    def _batches(self, graph: Graph, with_images: bool = False) -> Callable[[int], Batch]:
         """What the data layers give, by iteration."""
         sources = [self._source(node) for node in data_nodes(graph)]
-        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad)
+        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad, with_images)
 
     def _first_batch(self, graph: Graph) -> Mapping[str, Array]:
         """The tops in iteration 0, from sources that keep nothing: the actor may never be asked for it again."""
@@ -207,6 +207,11 @@ class _Loaded:
     graph: Graph
     on_host: Sequence[Node]
     files: Mapping[str, bytes]
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the program begins with images, not with what the data layers make of them."""
+        return isinstance(self.program, ElsewhereProgram) and self.program.takes_images
 
     def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
@@ -258,9 +263,14 @@ class _Loaded:
 
     def _values(self, batch: Batch) -> dict[Blob, Array]:
         """What the data layers and the program make of the records of one iteration."""
-        outputs, _ = self.program.run(batch.tops)
+        if isinstance(self.program, ElsewhereProgram):
+            outputs, _ = self.program.run(batch.tops, batch.images)
+        else:
+            outputs, _ = self.program.run(batch.tops)
         tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
-        return {**tops, **{blob: batch.kept(array) for blob, array in outputs.items()}}
+        rows = {blob for blob in outputs if self.graph.producer[blob].type == "DetectionOutput"}
+        made = {b: batch.kept_boxes(array) if b in rows else batch.kept(array) for b, array in outputs.items()}
+        return {**tops, **made}
 
     def observe(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The merged ranges of the taps over a block of iterations."""

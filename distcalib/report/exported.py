@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
+from distcalib.report.bad_records import BadRecords
+
 
 @dataclass(frozen=True)
 class ExportedFile:
@@ -31,6 +33,10 @@ class ExportedFile:
     """Where the net has INT8 layers: the same of the FP32 net in the same runtime."""
     n_iterations: int = 0
     isa: str = ""
+    earlier: str = ""
+    """Where it is refused: a file of the same name that an earlier export left, and that is not this one."""
+    bad_records: BadRecords | None = None
+    """Where records that cannot be read are left out: which."""
 
     @property
     def refused(self) -> bool:
@@ -60,6 +66,8 @@ def exported_lines(one: ExportedFile) -> list[str]:
         shown.append(f"    verified over {one.n_iterations} iterations")
     elif one.refused:
         shown.append(f"    REFUSED: {one.reason}; the file is kept for a look, do not deploy it")
+        if one.earlier:
+            shown.append(f"    {one.earlier} is still there, but of an earlier export")
     else:
         shown.append(f"    not measured: {one.reason}")
     return shown

@@ -14,7 +14,7 @@ from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import Blob, Node
 from distcalib.data import FLAG, VARIES, Index, LeftOut, find_missing
 from distcalib.engine.net import Net
-from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.spec import ElsewhereSpec, NetSpec, Row
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.metrics import HOST_TYPES
@@ -49,7 +49,7 @@ class LeftOutRecords:
     def take(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
         """Note what rows say.  Raises DataError where an iteration was scored with other records than before."""
         for job, result in zip(jobs, results, strict=True):
-            scores = isinstance(job.spec, NetSpec) and job.spec.scores
+            scores = isinstance(job.spec, (NetSpec, ElsewhereSpec)) and job.spec.scores
             for number, row in zip(result.iterations, result.rows, strict=True):
                 if isinstance(row, Row):
                     self.found.update(row.left_out)

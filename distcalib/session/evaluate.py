@@ -9,7 +9,6 @@ from pathlib import Path
 
 from distcalib.actors import JobResult
 from distcalib.caffe.graph import Graph
-from distcalib.caffe.phase import State
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import Row
 from distcalib.errors import OptionError
@@ -57,7 +56,7 @@ def evaluate(
     if not isinstance(options, EvaluationOptions):
         raise OptionError(f"options={options!r}: must be EvaluationOptions, such as EvaluationOptions(iterations=100)")
     backend = open_backend(options.root, options.isa)
-    net = open_net(Path(model), options.data, State(options.stages, options.level))
+    net = open_net(Path(model), options.data, options.state)
     if options.detection:
         _refuse_without_map(net)
     iterations, ap_version = options.iterations, options.ap_version

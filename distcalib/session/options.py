@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from distcalib.caffe.phase import State
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
@@ -33,6 +34,11 @@ class SessionOptions:
     n_actors: int | None = None
     cores_per_actor: int | None = None
     address: str | None = None
+
+    @property
+    def state(self) -> State:
+        """Which layers of the TEST phase take part."""
+        return State(self.stages, self.level)
 
     def __post_init__(self) -> None:
         convert_options(self)

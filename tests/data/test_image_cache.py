@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distcalib.data import Bad, Room, Source, open_source
+from distcalib.data import Bad, KeepingSource, Pixels, Room, Source, open_source
 from distcalib.errors import DataError
 from tests.data import test_annotated, test_images
 from tests.data.databases import PROTOTXT, data_layer, encoded_datum, layer, noise, raw_datum, write_datums, write_lmdb
@@ -119,3 +119,60 @@ def test_bad_records_are_told_of_each_time(tmp_path: Path, monkeypatch: pytest.M
     again.clear()
     source.batch(1, again)
     assert again == first
+
+
+def in_iteration(source: Source, iteration: int, bad: Bad | None = None) -> list[Pixels]:
+    assert isinstance(source, KeepingSource)
+    return source.images(iteration, bad)
+
+
+def test_images_are_those_before_resizing_and_cropping(tmp_path: Path) -> None:
+    sizes = [(9, 12), (20, 7), (9, 12), (31, 31), (6, 8)]
+    records = [encoded_datum(noise(*size, 3, seed=i), label=i) for i, size in enumerate(sizes)]
+    made = data_layer(write_datums(tmp_path / "db", records), BATCH, "resize_param { height: 7 width: 8 }")
+    source = open_source(made, PROTOTXT)
+    for iteration in range(N_ITERATIONS):
+        numbers = [(iteration * BATCH + row) % len(sizes) for row in range(BATCH)]
+        for image, number in zip(in_iteration(source, iteration), numbers, strict=True):
+            assert np.array_equal(image, noise(*sizes[number], 3, seed=number).transpose(2, 0, 1))
+
+
+def test_images_of_a_list_are_those_before_new_height(tmp_path: Path) -> None:
+    files = {"a.png": test_images.smooth(8, 8, 0), "b.png": test_images.smooth(11, 5, 1)}
+    listed = test_images.write_list(tmp_path, files)
+    text = f'top: "data" top: "label" image_data_param {{ source: "{listed}" root_folder: "{tmp_path}/" batch_size: 2 '
+    source = open_source(layer(text + "new_height: 4 new_width: 4 }", "ImageData"), PROTOTXT)
+    assert source.batch(0)["data"].shape == (2, 3, 4, 4)
+    found = in_iteration(source, 0)
+    for image, original in zip(found, files.values(), strict=True):
+        assert np.array_equal(image, original.transpose(2, 0, 1))
+
+
+def test_images_of_boxes_are_encoded_again_where_caffe_does(tmp_path: Path) -> None:
+    records = [test_annotated.annotated(encoded_datum(noise(8, 9, 3, seed=i)), 1, 1) for i in range(2)]
+    database = write_lmdb(tmp_path / "db", test_annotated.entries(records))
+    plain = open_source(test_annotated.layer(database, BATCH), PROTOTXT)
+    made = test_annotated.layer(database, BATCH)
+    made.annotated_data_param.batch_sampler.add()
+    sampled = open_source(made, PROTOTXT)
+    assert np.array_equal(in_iteration(plain, 0)[1], noise(8, 9, 3, seed=1).transpose(2, 0, 1))
+    assert not np.array_equal(in_iteration(sampled, 0)[1], in_iteration(plain, 0)[1])
+
+
+def test_images_fill_the_rows_of_bad_records_as_batches_do(tmp_path: Path) -> None:
+    records = [encoded_datum(noise(6, 6, 3, seed=i), label=i) for i in range(4)]
+    records[1].data = b"no image"
+    source = open_source(data_layer(write_datums(tmp_path / "db", records), 4), PROTOTXT, skip_bad=True)
+    bad: Bad = {}
+    expected: Bad = {}
+    found = in_iteration(source, 0, bad)
+    source.batch(0, expected)
+    assert bad == expected
+    assert list(bad) == [1]
+    assert np.array_equal(found[1], found[0])
+    assert not np.array_equal(found[2], found[0])
+
+
+def test_images_refuse_floats(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"net.prototxt: layer 'data' .*has records of floats, which are no images"):
+        in_iteration(floats(tmp_path, None), 0)

@@ -6,9 +6,9 @@ from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import build_graph
-from distcalib.export import Exported, build_export
+from distcalib.exporters import Exported, build_export
 from distcalib.layers import FileBlobs
-from tests.export.exports import Array, run_both
+from tests.exporters.exports import Array, run_both
 from tests.layers.harness import random
 
 pytest.importorskip("onnxruntime")

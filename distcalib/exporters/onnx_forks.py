@@ -6,8 +6,8 @@ of a division by the map's size is the same place."""
 import numpy as np
 from openvino import Node
 
-from distcalib.export.folding import folded
-from distcalib.export.onnx_writer import Writer, onnx_type
+from distcalib.exporters.folding import folded
+from distcalib.exporters.onnx_writer import Writer, onnx_type
 
 
 def masked_pool(writer: Writer, node: Node, pads: list[int], kernel: list[int], strides: list[int]) -> None:

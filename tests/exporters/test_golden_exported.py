@@ -8,16 +8,16 @@ import pytest
 
 from distcalib.caffe import read_net, read_weights, test_net
 from distcalib.caffe.graph import Blob, Graph, build_graph
-from distcalib.export import build_export
+from distcalib.exporters import build_export
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import Grid, params_of, runs_int8, storage
 from tests.cpu import needs_vnni
 from tests.engine.test_golden import NAMES
-from tests.export.exports import Array, run_both
+from tests.exporters.exports import Array, run_both
 
 pytest.importorskip("onnxruntime")
-from distcalib.export.runtimes import INTEGER_OPS
+from distcalib.exporters.runtimes import INTEGER_OPS
 
 LEAST_IR, LEAST_ONNX = 0.999, 0.999
 

@@ -10,14 +10,14 @@ from distcalib.data import open_source
 from distcalib.engine.net import open_net
 from distcalib.engine.spec import ElsewhereSpec
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.export import save_ir
-from distcalib.export.measured import blobs_of, read_file
-from distcalib.export.runtimes import open_model
+from distcalib.exporters import save_ir
+from distcalib.exporters.measured import blobs_of, read_file
+from distcalib.exporters.runtimes import open_model
 from distcalib.metrics import LEAST_SCORE, merged
 from distcalib.metrics.boxes import centred_overlaps
 from distcalib.metrics.detection_output import suppressed
 from distcalib.metrics.eval_detection import decoded
-from tests.export.exports import Array, batches, exported, rows, run_both, score
+from tests.exporters.exports import Array, batches, exported, rows, run_both, score
 from tests.session.tiny_yolo import make_tiny_yolo
 
 pytest.importorskip("onnxruntime")

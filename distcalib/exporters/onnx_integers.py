@@ -7,7 +7,8 @@ Runtime fuses DequantizeLinear -> Conv -> QuantizeLinear to QLinearConv. Where F
 before the one rounding, the same sums are written as MatMulInteger, of windows laid side by side: a QuantizeLinear
 before the sum would round twice. Grouped convolutions are ConvInteger there.
 
-Signed values are u8 with a zero point of 128: ConvInteger of ONNX Runtime's CPU provider takes no s8.
+Signed values are u8 with a zero point of 128: ConvInteger of ONNX Runtime's CPU provider takes no s8. Its weights are
+u8, too, since ONNX Runtime 1.23 and older take no s8 for them either.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from openvino import Node, Output
 
-from distcalib.export.folding import folded
-from distcalib.export.onnx_writer import Stored, Writer
+from distcalib.exporters.folding import folded
+from distcalib.exporters.onnx_writer import Stored, Writer
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _INT32 = 2**31 - 1
@@ -81,8 +82,9 @@ def write_integer_layer(writer: Writer, layer: Integer, attributes: dict[str, An
     elif attributes["group"] == 1:
         sums = _as_product(writer, layer, x, zero, attributes)
     else:
-        weight = writer.constant(layer.weight, f"{name}/weight")
-        sums = writer.one("ConvInteger", [x.name, weight, zero], f"{name}/sums", **attributes)
+        weight = writer.constant(np.uint8(128) + layer.weight.view(np.uint8), f"{name}/weight")
+        middle = writer.constant(np.uint8(128), "zero_point")
+        sums = writer.one("ConvInteger", [x.name, weight, zero, middle], f"{name}/sums", **attributes)
     writer.put(node.output(0), writer.one("Cast", [sums], name, to=TensorProto.FLOAT))
     return True
 
@@ -125,9 +127,33 @@ def write_quantized(writer: Writer, node: Node, attributes: Any) -> None:
     source = node.input_value(0)
     if source.get_node().get_type_name() == "Round":
         source = source.get_node().input_value(0)
-    name = node.get_friendly_name()
+    name, already = node.get_friendly_name(), writer.stored(source)
+    if already is not None and already.zero_point == zero_point:  # two pairs in a row: ONNX Runtime 1.20 fails at them
+        writer.put_stored(node.output(0), already)
+        return
     whole = _convolution_before(writer, source, zero_point, attributes)
-    writer.put_stored(node.output(0), writer.quantized(whole or writer.value(source), zero_point, name))
+    made = whole or _unclamped(writer, source, low, high) or writer.value(source)
+    writer.put_stored(node.output(0), writer.quantized(made, zero_point, name))
+
+
+def _unclamped(writer: Writer, scaled: Output, low: float, high: float) -> str | None:
+    """A scaled value without the Clamp before its scale, if QuantizeLinear saturates nearer; None where there is none.
+
+    ONNX Runtime up to 1.23 fails at a Clip that it finds needless itself, where the net begins with it.
+    """
+    node = scaled.get_node()
+    if node.get_type_name() != "Multiply" or node.input_value(0).get_node().get_type_name() != "Clamp":
+        return None
+    clamp, factor = node.input_value(0).get_node(), folded(node.input_value(1))
+    if factor is None or factor.size != 1 or factor.item() <= 0.0:
+        return None
+    ends, step = clamp.get_attributes(), float(factor.item())
+    if ends["min"] * step > low - 0.75 or ends["max"] * step < high + 0.75:
+        return None
+    x = writer.value(clamp.input_value(0))
+    if step == 1.0:
+        return x
+    return writer.one("Mul", [x, writer.value(node.input_value(1))], node.get_friendly_name())
 
 
 def _convolution_before(writer: Writer, scaled: Output, zero_point: int, attributes: Any) -> str | None:

@@ -18,8 +18,8 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.engine.builder import BuiltModel, build_model
 from distcalib.errors import DistcalibError, OptionError, UnsupportedError
-from distcalib.export.detection import detection_node, refuse_detection
-from distcalib.export.yolo import SUFFIX, yolo_boxes
+from distcalib.exporters.detection import detection_node, refuse_detection
+from distcalib.exporters.yolo import SUFFIX, yolo_boxes
 from distcalib.layers import Blobs
 from distcalib.metrics import SCORE_TYPES, YOLO_DETECTION
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from openvino import Output
 
-from distcalib.export.folding import folded
+from distcalib.exporters.folding import folded
 
 OPSET = 17
 """Of the default domain; ONNX Runtime has it since 1.12."""
@@ -70,6 +70,14 @@ class Writer:
     def put_stored(self, output: Output, stored: Stored) -> None:
         """`output` is on a grid."""
         self._stored[key_of(output)] = stored
+
+    def same(self, output: Output, source: Output) -> None:
+        """`output` is what `source` is, in both forms."""
+        stored = self.stored(source)
+        if stored is None:
+            self.put(output, self.value(source))
+        else:
+            self.put_stored(output, stored)
 
     def emit(self, kind: str, inputs: Sequence[str], name: str, n_outputs: int = 1, **attributes: Any) -> list[str]:
         """Add a node; its outputs' names, which begin with `name`."""

@@ -12,11 +12,11 @@ from onnx import TensorProto
 from openvino import Node, Output
 
 from distcalib.errors import UnsupportedError
-from distcalib.export.folding import folded
-from distcalib.export.onnx_detection import detection_output, non_max_suppression
-from distcalib.export.onnx_forks import masked_pool, mvn, scatter
-from distcalib.export.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
-from distcalib.export.onnx_writer import Stored, Writer, onnx_type
+from distcalib.exporters.folding import folded
+from distcalib.exporters.onnx_detection import detection_output, non_max_suppression
+from distcalib.exporters.onnx_forks import masked_pool, mvn, scatter
+from distcalib.exporters.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
+from distcalib.exporters.onnx_writer import Stored, Writer, onnx_type
 
 Translate = Callable[[Writer, Node], None]
 
@@ -122,6 +122,9 @@ def _matmul(writer: Writer, node: Node) -> None:
 def _multiply(writer: Writer, node: Node) -> None:
     """Integers times a number are a DequantizeLinear with a scale of its own."""
     stored, factor = writer.stored(node.input_value(0)), folded(node.input_value(1))
+    if factor is not None and factor.size == 1 and factor.item() == 1.0 and factor.ndim <= 1:
+        writer.same(node.output(0), node.input_value(0))
+        return
     rounds_again = [t.get_node().get_type_name() for t in node.output(0).get_target_inputs()] == ["Round"]
     # Two pairs of scales in a row are taken for one by ONNX Runtime, which rounds once then: that stays a product.
     if stored is not None and factor is not None and factor.size == 1 and factor.item() > 0.0 and not rounds_again:
@@ -159,7 +162,10 @@ def _prelu(writer: Writer, node: Node) -> None:
 
 
 def _clamp(writer: Writer, node: Node) -> None:
-    a = node.get_attributes()
+    a, stored = node.get_attributes(), writer.stored(node.input_value(0))
+    if stored is not None and a["min"] <= -stored.zero_point and a["max"] >= 255 - stored.zero_point:
+        writer.same(node.output(0), node.input_value(0))
+        return
     ends = [writer.constant(np.float32(a[key]), key) for key in ("min", "max")]
     inputs = [writer.value(node.input_value(0)), *ends]
     writer.put(node.output(0), writer.one("Clip", inputs, node.get_friendly_name()))

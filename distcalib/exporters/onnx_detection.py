@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from openvino import Node
 
-from distcalib.export.folding import folded
-from distcalib.export.onnx_writer import Writer
+from distcalib.exporters.folding import folded
+from distcalib.exporters.onnx_writer import Writer
 
 _NONE = np.float32(-3e38)  # a score that none has
 _SOME = np.float32(-1e37)  # less than any

@@ -11,7 +11,7 @@ from pathlib import Path
 import openvino as ov
 
 from distcalib.errors import OutputError
-from distcalib.export.building import Exported
+from distcalib.exporters.building import Exported
 
 SECTION = "distcalib"
 """The key of rt_info under which a file tells where it comes from."""

@@ -9,16 +9,16 @@ from google.protobuf import text_format
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import build_graph
 from distcalib.engine.builder import build_model
-from distcalib.export import build_export
+from distcalib.exporters import build_export
 from distcalib.layers import FileBlobs
 from distcalib.quantize.ranges import merge_ranges, observe_ends
 from distcalib.quantize.scales import Calibration, Options, Quantizer
 from tests.cpu import needs_vnni
 from tests.engine.test_architectures import FAMILIES, SHAPE, program, weights_of
-from tests.export.exports import Array, run_both
+from tests.exporters.exports import Array, run_both
 
 pytest.importorskip("onnxruntime")
-from distcalib.export.runtimes import INTEGER_OPS
+from distcalib.exporters.runtimes import INTEGER_OPS
 
 IMAGES = np.abs(np.random.default_rng(1).normal(size=SHAPE)).astype(np.float32)
 BY_NAME = {family.__name__: family for family in FAMILIES}

@@ -10,17 +10,17 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import build_graph
 from distcalib.engine.net import open_net
 from distcalib.errors import UnsupportedError
-from distcalib.export import Exported, build_export, save_ir
-from distcalib.export.detection import real_rows
-from distcalib.export.folding import folded
+from distcalib.exporters import Exported, build_export, save_ir
+from distcalib.exporters.detection import real_rows
+from distcalib.exporters.folding import folded
 from distcalib.layers import FileBlobs
 from distcalib.metrics import make_layer, merged, score_layer
 from tests.cpu import needs_vnni
-from tests.export.exports import ROOT, Array, batches, exported, placed, quantized, rows, run_both, score
+from tests.exporters.exports import ROOT, Array, batches, exported, placed, quantized, rows, run_both, score
 
 pytest.importorskip("onnxruntime")
-from distcalib.export.onnx_file import save_onnx
-from distcalib.export.runtimes import open_model
+from distcalib.exporters.onnx_file import save_onnx
+from distcalib.exporters.runtimes import open_model
 
 SCENES = ROOT / "examples" / "digit_scenes"
 N_PRIORS, N_CLASSES = 60, 4

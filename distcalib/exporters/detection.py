@@ -17,7 +17,7 @@ from openvino import Output
 from distcalib.caffe.caffe_pb2 import LayerParameter, PriorBoxParameter
 from distcalib.caffe.graph import Blob, Graph
 from distcalib.errors import UnsupportedError
-from distcalib.export.folding import folded
+from distcalib.exporters.folding import folded
 from distcalib.layers.shapes import reshape, shape_of
 from distcalib.metrics import FRCNN, YOLO_V2, YOLO_V3
 

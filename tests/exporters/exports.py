@@ -20,8 +20,8 @@ from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import Row
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
-from distcalib.export import Exported, build_export, save_ir
-from distcalib.export.runtimes import open_model, optimized_ops
+from distcalib.exporters import Exported, build_export, save_ir
+from distcalib.exporters.runtimes import open_model, optimized_ops
 from distcalib.layers import FileBlobs
 from distcalib.metrics import merged
 from distcalib.quantize.ranges import merge_ranges, observe_ends
@@ -120,7 +120,7 @@ def run_both(
     made: Exported, feeds: Mapping[str, NDArray[Any]], kernels: Counter[str] | None = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The answers of plain OpenVINO and of ONNX Runtime to one model; `kernels` takes the operators of this one."""
-    from distcalib.export.onnx_file import save_onnx
+    from distcalib.exporters.onnx_file import save_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         ir, path = Path(folder) / "model.xml", Path(folder) / "model.onnx"

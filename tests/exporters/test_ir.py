@@ -7,9 +7,9 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from distcalib.export import save_ir
+from distcalib.exporters import save_ir
 from tests.cpu import needs_vnni
-from tests.export.exports import ROOT, batches, exported, in_plain_openvino, placed, quantized, rows, score
+from tests.exporters.exports import ROOT, batches, exported, in_plain_openvino, placed, quantized, rows, score
 
 DIGITS = ROOT / "examples" / "digits"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 
 from distcalib.errors import EngineError, OutputError, UnsupportedError
-from distcalib.export.building import Exported
-from distcalib.export.onnx_operators import TABLE, translate
-from distcalib.export.onnx_writer import Writer
+from distcalib.exporters.building import Exported
+from distcalib.exporters.onnx_operators import TABLE, translate
+from distcalib.exporters.onnx_writer import Writer
 from distcalib.version import __version__
 
 _LARGEST = 2**31 - 2**20

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from distcalib.engine.net import open_net
-from distcalib.export import build_export
+from distcalib.exporters import build_export
 from distcalib.layers import ZeroBlobs
 from distcalib.session.inspect import data_shapes
 
 pytest.importorskip("onnxruntime")
-from distcalib.export.onnx_file import to_onnx
+from distcalib.exporters.onnx_file import to_onnx
 
 # file -> its output, and the least number of convolutions that are QLinearConv or MatMulInteger
 NETS = {

@@ -7,13 +7,13 @@ from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import build_graph
-from distcalib.export import Exported, build_export
+from distcalib.exporters import Exported, build_export
 from distcalib.layers import FileBlobs
-from tests.export.exports import Array, run_both
+from tests.exporters.exports import Array, run_both
 from tests.layers.harness import random
 
 pytest.importorskip("onnxruntime")
-from distcalib.export.onnx_operators import TABLE
+from distcalib.exporters.onnx_operators import TABLE
 from tests.cpu import not_held_to_avx2
 
 SHAPE = (2, 8, 7, 9)
@@ -182,7 +182,7 @@ def test_table_holds_nothing_that_is_not_tested() -> None:
 
 def test_translate_refuses_what_onnx_lacks() -> None:
     from distcalib.errors import UnsupportedError
-    from distcalib.export.onnx_file import to_onnx
+    from distcalib.exporters.onnx_file import to_onnx
 
     param = "psroi_pooling_param { output_dim: 2 group_size: 2 spatial_scale: 1 }"
     made = net("PSROIPooling", param, (), (1, 5))
