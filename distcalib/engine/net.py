@@ -22,6 +22,7 @@ from distcalib.caffe import (
 from distcalib.caffe.graph import Graph, build_graph
 from distcalib.caffe.names import name_apart
 from distcalib.caffe.phase import PLAIN, State, in_test
+from distcalib.caffe.several import split_several
 from distcalib.data import add_absent, array_shapes, feed
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import DataError, FormatError, UnsupportedError
@@ -37,7 +38,7 @@ class Net:
     test: caffe_pb2.NetParameter
     graph: Graph
     renamed: tuple[str, ...] = ()
-    """A sentence for each layer that has another name here than in the file."""
+    """A sentence for each layer that has another name here than in the file, or is several."""
     fed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of the arrays that take the place of what data layers read, by top."""
     state: State = PLAIN
@@ -92,6 +93,7 @@ def open_net(path: Path, data: Path | None = None, state: State = PLAIN) -> Net:
     if any(layer.blobs for layer in full.layer):
         raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
     renamed = name_apart(in_test(full, state), {layer.name for layer in full.layer})
+    renamed += split_several(full, state)
     return replace(make_net(path, full, array_shapes(data) if data else {}, state), renamed=tuple(renamed))
 
 

@@ -335,10 +335,15 @@ def fork_warnings(net: Net) -> list[str]:
 
 
 def data_warnings(net: Net) -> list[str]:
-    """A sentence for everything in the data layers that Intel Caffe does otherwise than one would expect."""
+    """A sentence for everything in data and recurrent layers that Intel Caffe does otherwise than one would expect."""
     found = fork_warnings(net)
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
+        if layer.type in ("LSTM", "RNN") and not layer.recurrent_param.expose_hidden:
+            found.append(
+                f"{where}: Caffe begins an iteration with the state at the end of the one before, and here it is zeros; "
+                "that is the same where `cont` is 0 at the first step"
+            )
         transform = layer.transform_param
         if layer.type in TRANSFORMING and transform.pad:
             found.append(

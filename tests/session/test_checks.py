@@ -275,3 +275,14 @@ def test_checked_shapes_names_the_layer(old: str, new: str, said: str, tmp_path:
     net = open_net(make_tiny(tmp_path, edit=spoil).prototxt)
     with pytest.raises((UnsupportedError, WeightsError), match=said):
         checked_shapes(net.graph, {"data": (8, 3, 8, 8), "label": (8,)}, net.name)
+
+
+def test_data_warnings_tell_of_a_state_that_caffe_keeps(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        """layer { name: "in" type: "Input" top: "x" top: "cont"
+          input_param { shape { dim: 2 dim: 1 dim: 3 } shape { dim: 2 dim: 1 } } }
+        layer { name: "l" type: "LSTM" bottom: "x" bottom: "cont" top: "h" recurrent_param { num_output: 2 } }"""
+    )
+    [told] = data_warnings(open_net(path))
+    assert "layer 'l' (LSTM): Caffe begins an iteration with the state at the end of the one before" in told

@@ -127,8 +127,9 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
         layer { name: "r" type: "ReLU" bottom: "p" top: "r" }"""
     )
     found = inspect(prototxt)
-    assert [layer.name for layer in found.layers] == ["x", "c", "p", "r"]
-    assert len(found.problems) == 2
+    assert [layer.name for layer in found.layers] == ["x", "c", "c_2", "p", "r"]
+    assert len(found.problems) == 1
+    assert any("it is 'c', 'c_2' here, which share their weights" in note for note in found.notes)
     assert every(problem.startswith("net.prototxt: layer '") for problem in found.problems)
 
 
