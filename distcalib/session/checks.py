@@ -341,8 +341,8 @@ def data_warnings(net: Net) -> list[str]:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
         if layer.type in ("LSTM", "RNN") and not layer.recurrent_param.expose_hidden:
             found.append(
-                f"{where}: Caffe begins an iteration with the state at the end of the one before, and here it is zeros; "
-                "that is the same where `cont` is 0 at the first step"
+                f"{where}: Caffe begins an iteration with the state at the end of the one before, here it is zeros, "
+                "which is the same where `cont` is 0 at the first step"
             )
         transform = layer.transform_param
         if layer.type in TRANSFORMING and transform.pad:
