@@ -26,6 +26,7 @@ from distcalib.cli.arguments import (
     add_plugins,
     add_root,
     add_skipping,
+    add_state,
     console_of,
     detection_of,
     example,
@@ -154,6 +155,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_data(parser)
     add_plugins(parser)
+    add_state(parser)
     add(
         "--allow-overwritten",
         action="store_true",

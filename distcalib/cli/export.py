@@ -15,6 +15,7 @@ from distcalib.cli.arguments import (
     add_output,
     add_plugins,
     add_skipping,
+    add_state,
     console_of,
     example,
     model_of,
@@ -83,6 +84,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     add_ap_version(parser)
     add_data(parser)
     add_plugins(parser)
+    add_state(parser)
     add_skipping(parser)
     add_largest(parser)
     add_actors(parser)

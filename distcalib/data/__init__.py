@@ -2,6 +2,7 @@
 
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
+from distcalib.data.absent import ABSENT, absent_reason, add_absent
 from distcalib.data.arrays import load_arrays
 from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
@@ -19,6 +20,7 @@ from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
 __all__ = [
+    "ABSENT",
     "DATA_TYPES",
     "FLAG",
     "REFUSED_DATA",
@@ -38,6 +40,8 @@ __all__ = [
     "SkippableError",
     "Source",
     "Watched",
+    "absent_reason",
+    "add_absent",
     "advising",
     "array_shapes",
     "data_identity",

@@ -5,6 +5,7 @@ from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
 from distcalib.metrics.eval_detection import LEAST_SCORE, N_ANCHORS
+from distcalib.metrics.frcnn_output import FRCNN
 from distcalib.metrics.host_layers import (
     DETECTION,
     HOST_TYPES,
@@ -24,7 +25,7 @@ from distcalib.metrics.image_order import ImageOrder, hard_first
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
-from distcalib.metrics.yolo_v3 import YOLO_V3
+from distcalib.metrics.yolo_v3 import YOLO_V2, YOLO_V3
 
 __all__ = [
     "AP_VERSIONS",
@@ -34,6 +35,7 @@ __all__ = [
     "Confusion",
     "SEGMENTATION",
     "confusions_of",
+    "FRCNN",
     "HOST_TYPES",
     "LEAST_SCORE",
     "LOSS_TYPES",
@@ -42,6 +44,7 @@ __all__ = [
     "SCORE_TYPES",
     "SECOND_TOPS",
     "YOLO_DETECTION",
+    "YOLO_V2",
     "YOLO_V3",
     "Decider",
     "Detections",

@@ -42,8 +42,8 @@ def test_refusal_tells_an_unknown_type_from_a_refused_one() -> None:
     assert refusal("innerproduct") == "is not a layer type of Caffe or Intel Caffe; InnerProduct is meant?"
     assert 'write type: "Convolution"' in str(refusal("DepthwiseConvolution"))
     assert 'write type: "Convolution"' in str(refusal("ConvolutionDepthwise"))
-    with pytest.raises(UnsupportedError, match=r"^layer type LSTM: is recurrent"):
-        converter("LSTM")
+    with pytest.raises(UnsupportedError, match=r"^layer type Recurrent: is a recurrent layer"):
+        converter("Recurrent")
 
 
 def test_converts_takes_a_type_once() -> None:
