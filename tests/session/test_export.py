@@ -300,6 +300,6 @@ def test_place_never_leaves_a_file_with_what_another_one_reads(tmp_path: Path, m
 def test_export_refuses_data_that_are_there_and_cannot_be_read(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, encoded=True)
     spoil(tiny.database, 0)
-    with pytest.raises(DataError, match="is no image that can be decoded .*, or give --skip-bad-records"):
+    with pytest.raises(DataError, match=r"is no image that can be decoded .*, or give --skip-bad-records"):
         export(tiny.prototxt, tiny.weights, ExportOptions(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
