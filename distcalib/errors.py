@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 FLAGS = {
+    "--stage": "stages",
     "-1st": "enable_1st_conv",
     "-a": "calibration_algos",
     "-c": "weights_channel",

@@ -46,7 +46,12 @@ def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
     found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
     # The flag lets such a net pass; its score is still not that of the file in Caffe.
     overwritten = in_place_warnings(session.net) if options.root is None else []
-    return (*overwritten, *found, *length_warnings(session.inputs.lengths, options.iterations, session.net.name))
+    return (
+        *overwritten,
+        *found,
+        *measuring.price,
+        *length_warnings(session.inputs.lengths, options.iterations, session.net.name),
+    )
 
 
 @dataclass
@@ -69,7 +74,8 @@ class Observing:
         n_parts = len(work)
         if not options.quantize_model:
             kept = Kept(score_inputs(self.base, self.measuring.metric), self.measuring.ranked)
-            work.append((self.base.spec(kept=kept), options.iterations))
+            by_image = "" if self.measuring.natural else self.measuring.metric
+            work.append((self.base.spec(kept=kept, by_image=by_image), options.iterations))
         results = self.measure("ranges" if options.quantize_model else "FP32 and ranges", work) if work else []
         found: list[dict[Blob, Range]] = [{} for _ in versions]
         for place, result in enumerate(results[:n_parts]):

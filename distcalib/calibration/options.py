@@ -46,6 +46,8 @@ class CalibrationOptions(Options):
     allow_overwritten: bool = False
     isa: str = "native"
     data: Path | None = None
+    stages: tuple[str, ...] = ()
+    level: int = 0
     root: Path | None = None
     out: Path | None = None
     n_actors: int | None = None

@@ -25,6 +25,7 @@ from distcalib.cli.arguments import (
     add_output,
     add_root,
     add_skipping,
+    add_state,
     console_of,
     detection_of,
     example,
@@ -152,6 +153,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
     )
     add_data(parser)
+    add_state(parser)
     add(
         "--allow-overwritten",
         action="store_true",

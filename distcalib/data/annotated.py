@@ -19,7 +19,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
 from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
 from distcalib.data.datum import BadRecord, Mismatch, Pixels, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
 from distcalib.data.sampling import is_sampled, sampler_faults
@@ -47,7 +47,7 @@ class AnnotatedSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         super().__init__(where, room)
@@ -80,8 +80,9 @@ class AnnotatedSource(KeepingSource):
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
-        """A bad record has no boxes."""
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
+        """A bad record has no boxes.  Rows depend on their places: `rows` are not asked for."""
+        assert rows is None, "what is drawn of an image depends on its place in the batch"
         first = iteration * self.batch_size
         found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
         without = (bad or {}) if self._has_boxes else {}

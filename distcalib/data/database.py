@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import BadRecord, Pixels, parse_datum, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.leveldb_records import LevelDbRecords
 from distcalib.data.lmdb_records import LmdbRecords
@@ -40,7 +40,7 @@ class DatabaseSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
         super().__init__(where, room)
@@ -67,9 +67,9 @@ class DatabaseSource(KeepingSource):
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
-        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
+        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
         labels = np.array([label for _, label in found], np.float32)
         return Decoded(stacked([pixels for pixels, _ in found]), labels, bad or {})
 

@@ -6,7 +6,7 @@ are refused: Intel Caffe sizes the blob by them and then, built with OpenMP, rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import COLOR, GRAY, BadRecord, Bytes, Pixels, decode, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.image_list import ImageList, Line
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.resize import resize, size_wrong
@@ -40,7 +40,7 @@ class ImageSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
         missing: Mapping[int, str] | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
@@ -74,11 +74,11 @@ class ImageSource(KeepingSource):
         """Where lines of the list begin, and the folder that relative names start from."""
         return self._list.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
         lines = self._list.read(first, self.batch_size)
-        images = stacked(self._reading.rows(first, lines, bad))
-        labels = np.array([line.label for line in lines], np.float32)
+        images = stacked(self._reading.rows(first, lines, bad, rows))
+        labels = np.array([lines[row].label for row in (range(len(lines)) if rows is None else rows)], np.float32)
         return Decoded(images, labels, bad or {})
 
     def close(self) -> None:

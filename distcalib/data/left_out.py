@@ -91,14 +91,15 @@ class Reading(Generic[_R, _V]):
                 return made
         raise DataError(self._nothing(0, bad))
 
-    def rows(self, first: int, records: Sequence[_R], bad: Bad | None) -> list[_V]:
+    def rows(self, first: int, records: Sequence[_R], bad: Bad | None, wanted: Sequence[int] | None = None) -> list[_V]:
         """Each record, decoded; for a bad one the first good one, and `bad` is told.  `first`: the number of the first.
+        `wanted`: the rows that are, in that order, and no other; there is no `bad` then.
 
         Raises DataError for a bad record where there is no `bad`, and where all are.
         """
         made: list[_V] = []
         own: Bad = {}
-        for row, record in enumerate(records):
+        for row, record in enumerate(records) if wanted is None else ((row, records[row]) for row in wanted):
             try:
                 made.append(self.decode(record, row))
             except BadRecord as error:
@@ -107,6 +108,8 @@ class Reading(Generic[_R, _V]):
             raise DataError(self._nothing(first, own))
         if bad is not None:
             bad.update(own)
+        if wanted is not None:
+            return made
         good, filler = iter(made), made[0]
         return [filler if row in own else next(good) for row in range(len(records))]
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.data import FLAG, VARIES, Bad, KeepingSource, LeftOut, Pixels, Source
+from distcalib.data import FLAG, VARIES, Bad, KeepingSource, LeftOut, PickingSource, Pixels, Source
 from distcalib.errors import DataError, told
 
 Array = NDArray[np.float32]
@@ -29,6 +29,8 @@ class Batch:
     left_out: tuple[LeftOut, ...]
     images: Sequence[Pixels] = ()
     """By row, where they are asked for: (C, H, W) u8 before the data layer resizes and crops, each of its own size."""
+    numbers: Sequence[int] | None = None
+    """Of the records, by row, where they do not follow one another."""
 
     @cached_property
     def good(self) -> list[int]:
@@ -38,7 +40,7 @@ class Batch:
     @property
     def records(self) -> Sequence[int]:
         """The number in the data of each good record."""
-        return [self.first + row for row in self.good]
+        return [self.first + row if self.numbers is None else self.numbers[row] for row in self.good]
 
     def kept(self, values: Array, name: str = "") -> Array:
         """What is left of `values` (N, ...), or of the top `name`; as it is where it has no row a record."""
@@ -68,6 +70,18 @@ def records_an_iteration(sources: Sequence[Source]) -> int:
     boxes = [source for source in sources if any(VARIES in shape for shape in source.shapes.values())]
     sets = [source for source in sources if source.index is not None]
     return next((source.batch_size for source in (*boxes, *sets, *sources)), 0)
+
+
+def read_images(sources: Sequence[Source], numbers: Sequence[int], place: int) -> Batch:
+    """The records `numbers` as batch `place` of their order; the rest of it, -1, are rows that are no records."""
+    n = sum(number >= 0 for number in numbers)
+    filled = [number if number >= 0 else numbers[0] for number in numbers]
+    tops: dict[str, Array] = {}
+    with told(DataError, f"batch {place} of images: its data cannot be read", "write the data again, or copy it again"):
+        for source in sources:
+            assert isinstance(source, PickingSource), "the driver looked at the types of the data layers"
+            tops.update(source.pick(filled))
+    return Batch(tops, frozenset(), 0, len(numbers), frozenset(range(n, len(numbers))), (), numbers=filled)
 
 
 def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool, with_images: bool = False) -> Batch:

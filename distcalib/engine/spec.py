@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.data import LeftOut, Pixels
-from distcalib.metrics import PartialScore
+from distcalib.metrics import ByImage, PartialScore
 from distcalib.quantize.ranges import Range
 
 
@@ -79,6 +79,9 @@ class NetSpec:
 
     `changed` are blobs that replace those of the run's caffemodel, by layer: of layers whose weights depend on the
     candidate.
+
+    `by_image`: the score, an Accuracy's, of which each row tells what it is made of, image by image.  `images`
+    (n, batch) i32: iterations are batches of these images, and not as the data lie; see ImageOrder.
     """
 
     net: bytes
@@ -87,6 +90,8 @@ class NetSpec:
     changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict, compare=False)
     outputs: Outputs | None = None
     kept: Kept | None = None
+    by_image: str = ""
+    images: NDArray[np.int32] | None = field(default=None, compare=False)
 
     @property
     def scores(self) -> bool:
@@ -139,5 +144,7 @@ class Row:
     """Of a net that is timed, in place of all else: by layer the time of the iteration."""
     left_out: tuple[LeftOut, ...] = ()
     """The records of the iteration, or the block, that could not be read: all else is of the others."""
+    by_image: ByImage | None = None
+    """What the score that was asked for so says of each image."""
     n_missing: int = 0
     """Of mean errors: the rows of the block that they are in, fewer where two data layers lack one in the same."""

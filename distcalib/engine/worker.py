@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, Watched, files_of, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
-from distcalib.engine.batch import Batch, read_batch
+from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import ElsewhereProgram, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
@@ -26,7 +26,16 @@ from distcalib.engine.spec import ElsewhereSpec, NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES, Partial, PartialScore, make_layer, score_layer
+from distcalib.metrics import (
+    HOST_TYPES,
+    SCORE_TYPES,
+    ByImage,
+    Partial,
+    PartialScore,
+    by_image,
+    make_layer,
+    score_layer,
+)
 from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
@@ -74,7 +83,7 @@ class NetWorker:
         self._setting = setting
         self._n_threads = n_threads
         self._arithmetic = arithmetic
-        self._room = Room(kept_bytes)
+        self._room = MemoryBudget(kept_bytes)
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
@@ -124,8 +133,11 @@ class NetWorker:
         if key in self._local:
             return self._run_local(self._local[key], iterations)
         loaded = self._loaded[key]
-        batch = self._batches(loaded.graph, loaded.takes_images)
         spec = loaded.program.header.spec
+        if spec.images is None:
+            batch = self._batches(loaded.graph, loaded.takes_images)
+        else:
+            batch = self._picked(loaded.graph, spec.images)
         sampling, outputs = spec.sampling, spec.outputs
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
@@ -167,6 +179,11 @@ class NetWorker:
         sources = [self._source(node) for node in data_nodes(graph)]
         return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad, with_images)
 
+    def _picked(self, graph: Graph, images: NDArray[np.int32]) -> Callable[[int], Batch]:
+        """The same where an iteration is a row of `images`."""
+        sources = [self._source(node) for node in data_nodes(graph)]
+        return lambda iteration: read_images(sources, images[iteration].tolist(), iteration)
+
     def _first_batch(self, graph: Graph) -> Mapping[str, Array]:
         """The tops in iteration 0, from sources that keep nothing: the actor may never be asked for it again."""
         sources = [self._opened(node, None) for node in data_nodes(graph)]
@@ -183,7 +200,7 @@ class NetWorker:
             self._sources[identity] = self._opened(node, self._room)
         return self._sources[identity]
 
-    def _opened(self, node: Node, room: Room | None) -> Source:
+    def _opened(self, node: Node, room: MemoryBudget | None) -> Source:
         setting = self._setting
         setting.check_files(node.name)  # before and after: it may be replaced in between
         source = open_source(
@@ -218,10 +235,13 @@ class _Loaded:
         values = self._values(batch)
         self._refuse_unsound(values, batch)
         scores: dict[str, PartialScore] = {}
+        told: ByImage | None = None
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
                 scores[node.tops[0].name] = self._scored(node, bottoms, batch)
+                if node.tops[0].name == self.program.header.spec.by_image:
+                    told = by_image(node.layer, bottoms, batch.good)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
@@ -229,7 +249,7 @@ class _Loaded:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out)
+        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=told)
 
     def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
         """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""

@@ -21,10 +21,20 @@ from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
+from distcalib.metrics.frcnn_output import FRCNN, check_frcnn_output, check_frcnn_shapes, frcnn_output
 from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
 from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
-from distcalib.metrics.yolo_v3 import YOLO_V3, check_maps, check_yolo_v3_output, yolo_v3_output
+from distcalib.metrics.yolo_v3 import (
+    YOLO_V2,
+    YOLO_V3,
+    check_maps,
+    check_v2_maps,
+    check_yolo_v2_output,
+    check_yolo_v3_output,
+    yolo_v2_output,
+    yolo_v3_output,
+)
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +65,8 @@ def score_layer(
         check_layer(layer)
         if layer.type == YOLO_DETECTION:
             return eval_detection(layer, bottoms[0], bottoms[1])
-        return detection_evaluate(layer, bottoms[0], bottoms[1], records, files)
+        image_sizes = bottoms[2] if len(bottoms) == 3 else None
+        return detection_evaluate(layer, bottoms[0], bottoms[1], records, files, image_sizes)
     made = replace(evaluate_layer(layer, bottoms), n_records=max(1, len(records)))
     if batch_size is None or len(records) == batch_size or not _is_sum(layer):
         return made
@@ -77,7 +88,7 @@ def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
 
 def make_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
     """The top of `layer`, one of HOST_TYPES without a score.  Raises UnsupportedError."""
-    return yolo_v3_output(layer, bottoms) if layer.type == YOLO_V3 else detection_output(layer, list(bottoms))
+    return _MAKERS[layer.type][0](layer, bottoms)
 
 
 def check_layer(layer: LayerParameter) -> None:
@@ -88,12 +99,10 @@ def check_layer(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
     if layer.type in SCORE_TYPES - MAP_TYPES and layer.bottom:
         _require_bottoms(layer, len(layer.bottom))
-    if layer.type == YOLO_V3:
-        check_yolo_v3_output(layer)
-    elif layer.type not in SCORE_TYPES:
-        check_detection_output(layer)
+    if layer.type in _MAKERS:
+        _MAKERS[layer.type][1](layer)
     if layer.type == DETECTION:
-        if len(layer.bottom) != 2:
+        if len(layer.bottom) not in (2, 3):
             raise UnsupportedError(f"{_where(layer)}: has {len(layer.bottom)} bottoms; it takes detections and labels")
         check_detection_evaluate(layer)
     if layer.type == YOLO_DETECTION:
@@ -117,8 +126,8 @@ def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]
     None: not known, and then none of them is looked at.
     """
     count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
-    if layer.type == YOLO_V3:
-        count, check = len(layer.bottom), check_maps
+    if layer.type in (YOLO_V2, YOLO_V3):
+        count, check = len(layer.bottom), check_v2_maps if layer.type == YOLO_V2 else check_maps
     known = [shape for shape in shapes[:count] if shape is not None]
     if check is not None and len(known) == count:
         check(layer, *known)
@@ -130,6 +139,14 @@ def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
     Caffe sorts (score, class) pairs in descending order, so that of equal scores the larger class stands first. A NaN
     is above everything and never a hit: where Caffe's sort is undefined, a broken net must not score.
     """
+    _, labels, hits = score_rows(layer, scores, labels)
+    return Partial(int(np.count_nonzero(hits)), len(labels))
+
+
+def score_rows(
+    layer: LayerParameter, scores: Array, labels: Array
+) -> tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Of an Accuracy layer the class scores (n, C) of each label that counts, the labels (n,), and which are hits."""
     p = layer.accuracy_param
     rows, labels = _rows(layer, scores, labels, p.axis)
     n_classes = rows.shape[1]
@@ -138,7 +155,7 @@ def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
     rows, labels = _without_ignored(layer, rows, labels, p)
     own = rows[np.arange(len(labels)), labels][:, None]
     before = ~(rows <= own) | ((rows == own) & (np.arange(n_classes) > labels[:, None]))
-    return Partial(int(np.count_nonzero(before.sum(axis=1) < p.top_k)), len(labels))
+    return rows, labels, np.asarray(before.sum(axis=1) < p.top_k)
 
 
 def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
@@ -247,12 +264,22 @@ MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
 SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES | {SEGMENTATION}
 """The layer types that evaluate_layer takes: ends of a net."""
 
-HOST_TYPES = SCORE_TYPES | {"DetectionOutput", YOLO_V3}
+Check = Callable[[LayerParameter], None]
+_MAKERS: Mapping[str, tuple[Callable[[LayerParameter, Sequence[Array]], Array], Check]] = {
+    "DetectionOutput": (lambda layer, bottoms: detection_output(layer, list(bottoms)), check_detection_output),
+    YOLO_V3: (yolo_v3_output, check_yolo_v3_output),
+    YOLO_V2: (yolo_v2_output, check_yolo_v2_output),
+    FRCNN: (frcnn_output, check_frcnn_output),
+}
+"""By type what makes detections, and what it refuses."""
+
+HOST_TYPES = SCORE_TYPES | frozenset(_MAKERS)
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
     YOLO_DETECTION: (1, check_map),
     "DetectionOutput": (3, check_sizes),
+    FRCNN: (4, check_frcnn_shapes),
     DETECTION: (2, check_rows),
 }
 """By type how many bottoms are looked at, and by what."""

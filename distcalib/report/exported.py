@@ -1,11 +1,10 @@
 """What an exported file is worth, as data."""
 
-import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from distcalib.report.bad_records import BadRecords
+from distcalib.report.form import json_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class ExportedFile:
 def exported_json(files: Iterable[ExportedFile]) -> str:
     """For machines: a list, in the order of --to; NaN and infinity are null."""
     found = [asdict(one) for one in files]
-    return json.dumps(_finite(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(found)
 
 
 def exported_lines(one: ExportedFile) -> list[str]:
@@ -71,11 +70,3 @@ def exported_lines(one: ExportedFile) -> list[str]:
     else:
         shown.append(f"    not measured: {one.reason}")
     return shown
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,6 +1,6 @@
 """`distcalib inspect`: what a net is made of, what of it can run INT8 or does, and all that cannot be run, at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from distcalib.actors.memory import refuse_large_blobs
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.caffe.phase import State
 from distcalib.caffe.steps import runs_on_caffe
 from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
 from distcalib.engine.builder import layer_shapes
@@ -62,13 +63,20 @@ class Inspection:
         return asdict(self)
 
 
-def inspect(model: str | Path, weights: str | Path | None = None, data: str | Path | None = None) -> Inspection:
+def inspect(
+    model: str | Path,
+    weights: str | Path | None = None,
+    data: str | Path | None = None,
+    *,
+    stages: Iterable[str] = (),
+    level: int = 0,
+) -> Inspection:
     """Look at `model` without running it; with `weights` the blobs' shapes are checked too, with `data` the arrays.
 
-    A net that only waits for arrays is sound: that is among the notes.
+    A net that only waits for arrays is sound: that is among the notes.  `stages` and `level` are those of `caffe test`.
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
-    net = open_net(Path(model), None if data is None else Path(data))
+    net = open_net(Path(model), None if data is None else Path(data), State(tuple(stages), level))
     waiting = unfed(net, fed=data is not None)
     waiting += [said for said in size_faults(net) if "No such file" in said]
     problems = [said for said in net_problems(net, fed=data is not None) if said not in waiting]

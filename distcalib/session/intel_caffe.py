@@ -85,7 +85,7 @@ def refuse_for_caffe(net: Net) -> None:
         found += [f"`caffe test -detection` takes {quoted} for detections, too; let a Silence layer read it"] * bool(
             others
         )
-    names = of_other_forks(in_test(net.full))
+    names = of_other_forks(in_test(net.full, net.state))
     if names:
         found.append(f"Intel Caffe cannot read {', '.join(names)}, which are of other forks; leave out -r")
     if found:

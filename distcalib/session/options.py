@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from distcalib.caffe.phase import State
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
@@ -15,6 +16,7 @@ class SessionOptions:
     """On what, by what and on how many actors a net is measured.  Raises OptionError.
 
     `iterations`: batches of the data that are read.  `data`: an .npz, .npy or .h5 file of arrays for Input layers.
+    `stages`, `level`: the state of the TEST phase, as the flags of `caffe test` set it.
     `skip_bad_records`: leave out records that cannot be read.  `ship_data`: send the records to the actors, which open
     no data then.  `isa`: the CPU whose INT8 arithmetic is computed.  `root`: a build folder of Intel Caffe, which
     measures in place of the embedded engine.  `n_actors` None: as many as there are cores for.  `cores_per_actor`:
@@ -23,6 +25,8 @@ class SessionOptions:
 
     iterations: int = 10
     data: Path | None = None
+    stages: tuple[str, ...] = ()
+    level: int = 0
     skip_bad_records: bool = False
     ship_data: bool = False
     isa: str = "native"
@@ -30,6 +34,11 @@ class SessionOptions:
     n_actors: int | None = None
     cores_per_actor: int | None = None
     address: str | None = None
+
+    @property
+    def state(self) -> State:
+        """Which layers of the TEST phase take part."""
+        return State(self.stages, self.level)
 
     def __post_init__(self) -> None:
         convert_options(self)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distcalib.data import Bad, KeepingSource, Pixels, Room, Source, open_source
+from distcalib.data import Bad, KeepingSource, MemoryBudget, PickingSource, Pixels, Source, open_source
 from distcalib.errors import DataError
 from tests.data import test_annotated, test_images
 from tests.data.databases import PROTOTXT, data_layer, encoded_datum, layer, noise, raw_datum, write_datums, write_lmdb
@@ -17,36 +17,36 @@ BATCH, N_ITERATIONS = 2, 3  # of 5 records: the last iteration wraps around
 TRANSFORM = "mean_value: 100 scale: 0.017 crop_size: 6"
 
 
-def raw(folder: Path, room: Room | None) -> Source:
+def raw(folder: Path, room: MemoryBudget | None) -> Source:
     records = [raw_datum(noise(3, 8, 8, seed=i), label=i) for i in range(5)]
     return open_source(data_layer(write_datums(folder / "db", records), BATCH, TRANSFORM), PROTOTXT, room=room)
 
 
-def floats(folder: Path, room: Room | None) -> Source:
+def floats(folder: Path, room: MemoryBudget | None) -> Source:
     records = [raw_datum(noise(3, 8, 8, seed=i) / np.float32(3), label=i) for i in range(5)]
     return open_source(data_layer(write_datums(folder / "db", records), BATCH, TRANSFORM), PROTOTXT, room=room)
 
 
-def encoded(folder: Path, room: Room | None) -> Source:
+def encoded(folder: Path, room: MemoryBudget | None) -> Source:
     records = [encoded_datum(noise(9, 12, 3, seed=i), label=i) for i in range(5)]
     made = data_layer(write_datums(folder / "db", records), BATCH, f"{TRANSFORM} resize_param {{ height: 7 width: 8 }}")
     return open_source(made, PROTOTXT, room=room)
 
 
-def annotated(folder: Path, room: Room | None) -> Source:
+def annotated(folder: Path, room: MemoryBudget | None) -> Source:
     records = [test_annotated.annotated(raw_datum(noise(3, 8, 8, seed=i)), i % 3, i + 1) for i in range(5)]
     made = test_annotated.layer(write_lmdb(folder / "db", test_annotated.entries(records)), BATCH)
     return open_source(made, PROTOTXT, room=room)
 
 
-def images(folder: Path, room: Room | None) -> Source:
+def images(folder: Path, room: MemoryBudget | None) -> Source:
     source = test_images.write_list(folder, {f"{i}.png": test_images.smooth(8, 8, i) for i in range(5)})
     text = f'top: "data" top: "label" image_data_param {{ source: "{source}" root_folder: "{folder}/" batch_size: 2 }}'
     return open_source(layer(text, "ImageData"), PROTOTXT, room=room)
 
 
 KINDS = [raw, floats, encoded, annotated, images]
-Opened = Callable[[Path, Room | None], Source]
+Opened = Callable[[Path, MemoryBudget | None], Source]
 
 
 def forget(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_kept_batches_are_those_that_would_be_read(
     folders = [tmp_path / name for name in ("plain", "keeping")]
     for folder in folders:
         folder.mkdir()
-    plain, keeping = opened(folders[0], None), opened(folders[1], Room(1 << 20))
+    plain, keeping = opened(folders[0], None), opened(folders[1], MemoryBudget(1 << 20))
     expected = [plain.batch(i) for i in range(N_ITERATIONS)]
     for i in range(N_ITERATIONS):
         for values in keeping.batch(i).values():
@@ -85,11 +85,54 @@ def test_kept_batches_are_those_that_would_be_read(
         plain.batch(0)
 
 
+@pytest.mark.parametrize("n_kept", [0, 1, N_ITERATIONS])
+@pytest.mark.parametrize("room", [0, 300, 1 << 20])
+@pytest.mark.parametrize("opened", [raw, floats, encoded, images])
+def test_images_by_number_are_those_of_their_batches(opened: Opened, room: int, n_kept: int, tmp_path: Path) -> None:
+    """Whatever is kept, twice and in any order, and beyond the end of the data."""
+    folders = [tmp_path / name for name in ("plain", "by_number")]
+    for folder in folders:
+        folder.mkdir()
+    source, fresh = opened(folders[0], None), opened(folders[1], MemoryBudget(room))
+    batches = [source.batch(i) for i in range(N_ITERATIONS)]
+    assert isinstance(fresh, PickingSource)
+    for i in range(n_kept):
+        fresh.batch(i)
+    whole = {top: np.concatenate([batch[top] for batch in batches]) for top in source.tops}
+    for numbers in ([5, 0, 3, 4, 1], [2, 2, 5], [0]):
+        for values, top in zip(fresh.pick(numbers).values(), fresh.tops, strict=True):
+            np.testing.assert_array_equal(values, whole[top][numbers])
+            assert values.dtype == np.float32
+            values.fill(-7.0)
+
+
+def test_images_that_have_room_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = raw(tmp_path, MemoryBudget(1 << 20))
+    assert isinstance(source, PickingSource)
+    expected = source.pick([4, 1])["data"]
+    forget(source, monkeypatch)
+    np.testing.assert_array_equal(source.pick([1, 4])["data"], expected[::-1])
+    with pytest.raises(DataError, match="was read again"):
+        source.pick([0])
+
+
+def test_a_bad_record_is_no_image_though_its_batch_is_kept(tmp_path: Path) -> None:
+    values = [raw_datum(noise(3, 4, 4, seed=i), label=i).SerializeToString() for i in range(4)]
+    values[2] = b"\xff"
+    made = data_layer(write_lmdb(tmp_path / "db", ((b"k%d" % i, value) for i, value in enumerate(values))), 2)
+    source = open_source(made, PROTOTXT, skip_bad=True, room=MemoryBudget(1 << 20))
+    assert isinstance(source, PickingSource)
+    source.batch(1, {})
+    np.testing.assert_array_equal(source.pick([3, 0])["label"], [3, 0])
+    with pytest.raises(DataError, match="'k2'"):
+        source.pick([2])
+
+
 def test_what_was_kept_first_stays_when_there_is_no_room_for_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = BATCH * (3 * 6 * 6 + 4)  # bytes of the pixels, a float32 label each
-    room = Room(2 * one + one // 2)
+    room = MemoryBudget(2 * one + one // 2)
     source = raw(tmp_path, room)
     for i in range(N_ITERATIONS):
         source.batch(i)
@@ -106,7 +149,7 @@ def test_bad_records_are_told_of_each_time(tmp_path: Path, monkeypatch: pytest.M
     values = [raw_datum(noise(3, 4, 4, seed=i), label=i).SerializeToString() for i in range(4)]
     values[2] = b"\xff"
     made = data_layer(write_lmdb(tmp_path / "db", ((b"k%d" % i, value) for i, value in enumerate(values))), 2)
-    source = open_source(made, PROTOTXT, skip_bad=True, room=Room(1 << 20))
+    source = open_source(made, PROTOTXT, skip_bad=True, room=MemoryBudget(1 << 20))
     first: Bad = {}
     again: Bad = {}
     expected = source.batch(1, first)
