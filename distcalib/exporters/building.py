@@ -201,8 +201,8 @@ def _open(built: BuiltModel, build: Callable[[int], BuiltModel], size: int) -> s
     except DistcalibError:
         return f"a layer fits its batch of {size} alone"
     ours, theirs = built.model.get_ordered_ops(), other.model.get_ordered_ops()
-    if fixed := [op.get_friendly_name() for op in ours if op.get_type_name() in _OF_FIXED_SHAPE]:
-        return f"OpenVINO runs '{fixed[0]}' with shapes that are known alone"
+    if fixed := [kind for kind in (op.get_type_name() for op in ours) if kind in _OF_FIXED_SHAPE]:
+        return f"OpenVINO runs {fixed[0]} with a fixed batch only"
     if [op.get_type_name() for op in ours] != [op.get_type_name() for op in theirs]:
         return "its layers are others with another batch"
     remaining: list[tuple[ov.Node, int]] = []

@@ -196,4 +196,4 @@ def test_translate_refuses_what_onnx_lacks(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_operator_of_fixed_shape_keeps_the_batch() -> None:
     _, param, other = JOINED["psroi"]
     made = net("PSROIPooling", param, (), other)
-    assert (made.batch, made.reason) == (2, "OpenVINO runs 'it' with shapes that are known alone")
+    assert (made.batch, made.reason) == (2, "OpenVINO runs PSROIPooling with a fixed batch only")
