@@ -12,12 +12,12 @@ import pytest
 from distcalib.data import open_source
 from distcalib.engine.net import open_net
 from distcalib.engine.worker import data_nodes
-from distcalib.export import save_ir
-from distcalib.export.preprocess import preprocessed, steps_of
-from tests.export.exports import ROOT, exported
+from distcalib.exporters import save_ir
+from distcalib.exporters.preprocess import preprocessed, steps_of
+from tests.exporters.exports import ROOT, exported
 
 pytest.importorskip("onnxruntime")
-from distcalib.export.onnx_file import save_onnx
+from distcalib.exporters.onnx_file import save_onnx
 
 TEXT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 SCENES = ROOT / "examples" / "digit_scenes"

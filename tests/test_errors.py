@@ -14,7 +14,7 @@ import distcalib.data.left_out
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.cli.main import make_parser
 from distcalib.errors import FLAGS, DistcalibError, OptionError, flags_named, options_named
-from distcalib.session.exporting import ExportOptions
+from distcalib.session.export_options import ExportOptions
 from distcalib.session.options import EvaluationOptions
 from tests.every import every
 from tests.session.tiny import Tiny

@@ -56,6 +56,7 @@ class Call:
         look: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_rows: OnRows | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         _check_jobs(jobs)
         self._fleet = fleet
@@ -63,6 +64,7 @@ class Call:
         self._on_progress = on_progress
         self._enough = enough
         self._on_rows = on_rows
+        self._check = check
         self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration, stoppable=enough is not None)
         self._collectors = [Collector(job) for job in jobs]
         self._ended_early: dict[int, DistcalibError | None] = {}  # jobs that were stopped (None) or failed
@@ -86,6 +88,8 @@ class Call:
     def run(self) -> list[JobResult]:
         """Until nobody waits for a row any more; results in the order of the jobs. Leaves the rest to the fleet."""
         while not self._dispatcher.finished:
+            if self._check is not None:
+                self._check()
             for actor, task in self._feeder.feed():
                 self._flying[actor].append(_Flying(task, Left(self._submit(actor, task), self._keeper(task))))
                 if len(self._flying[actor]) == 1:
@@ -273,6 +277,9 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     missized = [job.label for job in jobs if not _has_sizes(job)]
     if missized:
         raise MeasureError(f"{', '.join(missized)}: row_sizes must be a number >= 1 for each row")
+    astray = [job.label for job in jobs if job.homes is not None and sum(job.homes) != job.n_iterations]
+    if astray:
+        raise MeasureError(f"{', '.join(astray)}: homes must have a place for each of n_iterations positions")
 
 
 def _has_sizes(job: Job) -> bool:

@@ -8,14 +8,14 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
-import ray._private.ray_constants as ray_constants
 
 from distcalib.actors.private_ray import PrivateFolder, cause_in, kill_children, stderr_to, watched
+from distcalib.actors.ray_module import load_ray
 from distcalib.actors.ray_monitors import no_monitors
 from distcalib.actors.surroundings import start_lacks
 from distcalib.errors import MeasureError
@@ -78,11 +78,11 @@ class PrivateRay:
             stack.enter_context(watched(START_SECONDS, _ABORTED.format(folder.path)))
             known = {child.pid for child in psutil.Process().children(recursive=True)}
             stack.enter_context(_apart())
-            stack.enter_context(no_monitors(Path(ray.__file__).parent))
+            stack.enter_context(no_monitors(Path(load_ray().__file__).parent))
             stack.enter_context(_on_loopback())
             stack.enter_context(stderr_to(folder.path / "driver.err"))
             try:
-                ray.init(
+                load_ray().init(
                     address="local",
                     num_cpus=n_cpus,
                     include_dashboard=False,
@@ -92,7 +92,7 @@ class PrivateRay:
                 )
             except BaseException:
                 with suppress(Exception):
-                    ray.shutdown()
+                    load_ray().shutdown()
                 kill_children(known)
                 raise
 
@@ -132,6 +132,7 @@ def _sentence(folder: Path, n_cpus: int, error: Exception) -> str:
 @contextmanager
 def _on_loopback() -> Iterator[None]:
     """The address of this node is 127.0.0.1."""
+    ray_constants = load_ray()._private.ray_constants
     before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
@@ -149,6 +150,7 @@ def _apart() -> Iterator[None]:
     batch system) ends the driver alone: without its raylet it could not even write what it has. Ray leaves such hooks
     in force, for it runs code between fork and exec itself."""
     global _is_starting
+    _hooked()
     _is_starting = True
     try:
         yield
@@ -161,4 +163,7 @@ def _leave_group() -> None:
         os.setpgid(0, 0)
 
 
-os.register_at_fork(after_in_child=_leave_group)
+@cache
+def _hooked() -> None:
+    """Have `_leave_group` called in each child, once and for all: Python has no way to take that back."""
+    os.register_at_fork(after_in_child=_leave_group)

@@ -6,12 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distcalib.actors.nodes import NodeInfo, describe_this_node
-from distcalib.actors.ray_cluster import Cluster  # before ray, whose environment it sets
+from distcalib.actors.ray_cluster import Cluster
+from distcalib.actors.ray_module import load_ray
 from distcalib.actors.surroundings import Lack, start_lacks
-
-import ray  # isort: skip
-import ray.exceptions  # isort: skip
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
 LOST = "was lost while it was asked; see whether Ray still runs there and the network is well"
 _SECONDS = 30.0  # a busy node that has to start its first process takes 5; one that is cut off never answers
@@ -36,7 +33,7 @@ def survey(address: str | None = None) -> Survey:
     `address` None: the Ray already used in this process, else RAY_ADDRESS. MeasureError when there is none at it.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    if address in (None, "local") and not ray.is_initialized():
+    if address in (None, "local") and not load_ray().is_initialized():
         node = describe_this_node()
         return Survey((node,), {}, lacks=start_lacks(node.topology.n_usable))
     cluster = Cluster(address, n_cpus=0)
@@ -48,27 +45,27 @@ def survey(address: str | None = None) -> Survey:
 
 def ask_nodes(known: Collection[str] = ()) -> Survey:
     """What each node is of the cluster that this process has joined, but those whose ids are `known`."""
-    describe: Any = ray.remote(describe_this_node)
+    describe: Any = load_ray().remote(describe_this_node)
     asked: list[tuple[str, Any]] = []
-    nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes: Any = load_ray().nodes()
     for node in nodes:
         if node["Alive"] and node["NodeID"] not in known:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            there = load_ray().util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             ip = node["NodeManagerAddress"]
             ref = describe.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(node["NodeID"], ip)
             asked.append((f"{node['NodeManagerHostname']} ({ip})", ref))
     found: list[NodeInfo] = []
     silent: dict[str, str] = {}
     if asked:
-        ray.wait([ref for _, ref in asked], num_returns=len(asked), timeout=_SECONDS)
+        load_ray().wait([ref for _, ref in asked], num_returns=len(asked), timeout=_SECONDS)
     for label, ref in asked:
         try:
-            found.append(ray.get(ref, timeout=0))
-        except ray.exceptions.GetTimeoutError:
+            found.append(load_ray().get(ref, timeout=0))
+        except load_ray().exceptions.GetTimeoutError:
             silent[label] = f"does not answer within {_SECONDS:.0f} s; see whether the machine is well, or take it out"
-        except ray.exceptions.RayTaskError as error:
+        except load_ray().exceptions.RayTaskError as error:
             silent[label] = f"cannot tell what it is: {_reason(error)}; install distcalib there as on the others"
-        except ray.exceptions.RayError:
+        except load_ray().exceptions.RayError:
             silent[label] = LOST
     return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent)
 

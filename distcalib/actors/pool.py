@@ -122,10 +122,12 @@ class ActorPool:
         on_progress: Callable[[Progress], None] | None = None,
         enough: Enough | None = None,
         on_rows: OnRows | None = None,
+        check: Callable[[], None] | None = None,
     ) -> list[JobResult]:
         """Run all jobs, results in the order of `jobs`; the same rows for any number of actors.
 
-        `on_rows`, `enough` and `on_progress` are called in this thread whenever a shard is finished, in this order.
+        `on_rows`, `enough` and `on_progress` are called in this thread whenever a shard is finished, in this order;
+        `check`, which may raise, some times a second.
         When `enough` says so, no more of that job is handed out. The call ends when every job that is not optional is
         complete, stopped or set aside; it does not wait for tasks of any other, and the rows of those that came in
         time are kept. So which rows such a job has depends on timing and on the number of actors: `enough` must be
@@ -140,7 +142,9 @@ class ActorPool:
         if self._spread:
             self._welcome(self._fleet)
         look = partial(self._welcome, self._fleet, meanwhile=True) if self._spread else None
-        call = Call(self._fleet, jobs, on_progress, enough, self._pace, self._in_flight, look, on_rows=on_rows)
+        call = Call(
+            self._fleet, jobs, on_progress, enough, self._pace, self._in_flight, look, on_rows=on_rows, check=check
+        )
         try:
             results = self._run(self._fleet, call)
         except Exception:

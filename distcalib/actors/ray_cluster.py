@@ -1,12 +1,10 @@
-"""Ray behind a small typed face; the only module that imports it.
+"""Ray behind a small typed face.
 
 A local Ray is started as small as Ray allows: on 2 idle cores 2.5 s (Ray 2.60), most of it spent on waiting for its
-node, which is looked for once a second and needs Python interpreters of Ray's own (see also monitors.py). It starts
+node, which is looked for once a second and needs Python interpreters of Ray's own (see also ray_monitors.py). It starts
 `n_cpus` worker processes ahead and an actor then takes 0.03 s instead of 0.9 s; hence n_cpus is the number of actors,
 whatever the machine has.
-
-Ray reads some of its environment when imported and hands all of it to its processes, so the defaults below are set
-before the import; what the user has set wins."""
+"""
 
 import logging
 import os
@@ -18,36 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # a calibration on a closed network should not try to report itself
-    "RAY_enable_metrics_collection": "0",  # saves 1-2 s of the start; nothing here reads them
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run`, Ray would upload the working directory for each actor
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # older Rays warn (FutureWarning) about GPUs that we never use
-    # Ray prints these to stdout, in the middle of a --json; dead actors are logged in fleet.py instead.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|worker processes have been started on node|"
-    "The node with node id",
-    "RAY_worker_niceness": "0",  # Ray adds it to the driver's own; by default 15, and actors starve beside other work
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # results of an abandoned call are nobody's business
-}
-for _name, _value in _DEFAULTS.items():
-    os.environ.setdefault(_name, _value)
-
-import ray  # noqa: E402  after the environment it reads
-import ray.exceptions  # noqa: E402
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
-
-from distcalib.actors.actor import ActorProcess  # noqa: E402
-from distcalib.actors.local_ray import PrivateRay  # noqa: E402
-from distcalib.actors.lost_pages import crashes_told  # noqa: E402
-from distcalib.actors.ray_watchdog import Vigil, end_process  # noqa: E402
-from distcalib.actors.signals import interrupt_held, termination_kept  # noqa: E402
-from distcalib.errors import MeasureError  # noqa: E402
+from distcalib.actors.actor import ActorProcess
+from distcalib.actors.local_ray import PrivateRay
+from distcalib.actors.lost_pages import crashes_told
+from distcalib.actors.ray_module import load_ray
+from distcalib.actors.ray_watchdog import Vigil, end_process
+from distcalib.actors.signals import interrupt_held, termination_kept
+from distcalib.errors import MeasureError
 
 _CLUSTER_LOGS = Path("/tmp/ray/session_latest/logs")
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 2.0
-
-_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.ObjectLostError)
 
 _SHORT_OF_MEMORY = "running low on memory"  # how Ray says so of an actor; of each that was killed it says it might be
 
@@ -79,7 +58,7 @@ class Actor:
 
     def kill(self) -> None:
         """End the process at once."""
-        ray.kill(self._handle, no_restart=True)
+        load_ray().kill(self._handle, no_restart=True)
 
 
 class Cluster:
@@ -90,7 +69,7 @@ class Cluster:
 
         Raises MeasureError when Ray cannot be reached or started.
         """
-        self._ours = not ray.is_initialized()
+        self._ours = not load_ray().is_initialized()
         self._vigil: Vigil | None = None
         self._private: PrivateRay | None = None
         given = address
@@ -107,7 +86,7 @@ class Cluster:
                         _join(address, source)
             crashes_told()
             self._logs = _CLUSTER_LOGS if self._private is None else self._private.logs
-            self.home: str = ray.get_runtime_context().get_node_id()
+            self.home: str = load_ray().get_runtime_context().get_node_id()
             if self._ours:
                 needed = self._needed(with_gcs=self._private is not None)
                 self._vigil = Vigil(needed, partial(end_process, self._logs))
@@ -118,22 +97,22 @@ class Cluster:
     @staticmethod
     def joins(address: str | None) -> bool:
         """Whether a Cluster of `address` joins a Ray that runs, rather than start one on this machine."""
-        return ray.is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+        return load_ray().is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
     def put(self, value: object) -> Ref:
         """Store once for all actors."""
-        return ray.put(value)
+        return load_ray().put(value)
 
     def keep(self, ref: Ref) -> Ref:
         """The same value on the driver's machine, so that it outlives the node that made it; on one machine itself.
 
         Raises ActorLost if it is too late.
         """
-        return ref if len(self.live_nodes()) == 1 else ray.put(self.get(ref))
+        return ref if len(self.live_nodes()) == 1 else load_ray().put(self.get(ref))
 
     def live_nodes(self) -> dict[str, str]:
         """The nodes that Ray has not given up, by id in hex: what a person calls them."""
-        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: Any = load_ray().nodes()
         return {
             node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
             for node in nodes
@@ -142,12 +121,12 @@ class Cluster:
 
     def store_bytes(self) -> dict[str, int]:
         """The size of each node's object store, by id in hex."""
-        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: Any = load_ray().nodes()
         return {node["NodeID"]: int(node["Resources"].get("object_store_memory", 0)) for node in nodes}
 
     def answering_nodes(self) -> dict[str, str]:
         """Of the live nodes those whose Ray answers now: up to a minute may pass until Ray gives a lost one up."""
-        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: Any = load_ray().nodes()
         ports = {node["NodeID"]: (node["NodeManagerAddress"], node["NodeManagerPort"]) for node in nodes}
         live = self.live_nodes()  # one that has come since is not in `ports`, and will be asked the next time
         return {
@@ -157,27 +136,27 @@ class Cluster:
     def start_actor(self, node: str = "") -> Actor:
         """Start an actor process on `node` ("": this machine). It reserves no CPUs of Ray's: pinning is what keeps
         actors apart, and a reservation that cannot be met would wait for ever."""
-        there = NodeAffinitySchedulingStrategy(node or self.home, soft=False)
-        return Actor(ray.remote(ActorProcess).options(num_cpus=0, scheduling_strategy=there).remote())
+        there = load_ray().util.scheduling_strategies.NodeAffinitySchedulingStrategy(node or self.home, soft=False)
+        return Actor(load_ray().remote(ActorProcess).options(num_cpus=0, scheduling_strategy=there).remote())
 
     def get(self, ref: Ref) -> Any:
         """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""
         try:
-            return ray.get(ref)
-        except _LOST as error:
-            short = isinstance(error, ray.exceptions.OutOfMemoryError) or _SHORT_OF_MEMORY in str(error)
+            return load_ray().get(ref)
+        except _lost() as error:
+            short = isinstance(error, load_ray().exceptions.OutOfMemoryError) or _SHORT_OF_MEMORY in str(error)
             raise ActorLost(str(error), short) from error
-        except ray.exceptions.RayTaskError as error:
+        except load_ray().exceptions.RayTaskError as error:
             raise MeasureError(
                 f"an actor cannot take its task: {_last_line(error)}; is the same distcalib installed there?"
             ) from error
-        except ray.exceptions.RayError as error:
+        except load_ray().exceptions.RayError as error:
             raise MeasureError(f"Ray: {_last_line(error)}; look into {self._logs}") from error
 
     def wait(self, refs: Sequence[Ref], seconds: float) -> list[Ref]:
         """Wait until one is there, at most `seconds`, then return all that are."""
         for n, patience in ((len(refs), 0), (1, seconds)):  # under load the first finds some: half the calls
-            ready, _ = ray.wait(list(refs), num_returns=n, timeout=patience, fetch_local=False)
+            ready, _ = load_ray().wait(list(refs), num_returns=n, timeout=patience, fetch_local=False)
             if ready:
                 return list(ready)
         return []
@@ -186,23 +165,29 @@ class Cluster:
         """Disconnect, and end a local Ray that was started here; one that was found running stays."""
         if self._vigil is not None:
             self._vigil.end()
-        if self._ours and ray.is_initialized():
+        if self._ours and load_ray().is_initialized():
             with interrupt_held():
-                ray.shutdown()
+                load_ray().shutdown()
         if self._private is not None:
             self._private.end()
 
     def _needed(self, with_gcs: bool) -> list[tuple[str, int]]:
         """Where the raylet of this machine listens, and the GCS: where a cluster has it, it may come back."""
-        nodes: Any = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes: Any = load_ray().nodes()
         raylet = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in nodes if n["NodeID"] == self.home]
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        host, _, port = load_ray().get_runtime_context().gcs_address.rpartition(":")
         return [*raylet, (host.strip("[]"), int(port))] if with_gcs else raylet
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    """What Ray raises where the process, or the value, is gone."""
+    exceptions = load_ray().exceptions
+    return (exceptions.RayActorError, exceptions.OutOfMemoryError, exceptions.ObjectLostError)
 
 
 def _refuse_other(address: str) -> None:
     """Raise MeasureError where this process uses another Ray than the one at `address`; "auto" may be any."""
-    used: str = ray.get_runtime_context().gcs_address
+    used: str = load_ray().get_runtime_context().gcs_address
     if address != "auto" and _resolved(address) != _resolved(used):
         raise MeasureError(
             f"--address {address}: this process is connected to the Ray at {used} already; leave the address out, or "
@@ -226,7 +211,7 @@ def _join(address: str, source: str) -> None:
         found = _started_here(source) if address == "auto" else address
         _check_listening(found, source)
         with _few_trials():
-            ray.init(address=found, logging_level=logging.ERROR, log_to_driver=False)
+            load_ray().init(address=found, logging_level=logging.ERROR, log_to_driver=False)
     except MeasureError:
         raise
     except Exception as error:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from distcalib.actors.cancellation import Cancellation, Cancelled
 from distcalib.actors.isa import Isa, isa_here
 from distcalib.actors.signals import ended_by
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
@@ -25,6 +26,7 @@ from distcalib.calibration.candidate_net import (
 )
 from distcalib.calibration.export_files import with_files
 from distcalib.calibration.framing import frame_note
+from distcalib.calibration.image_order import order_text, why_natural
 from distcalib.calibration.measuring import Measuring, Results
 from distcalib.calibration.observation import Observing, verdict_warnings
 from distcalib.calibration.options import CalibrationOptions
@@ -55,7 +57,7 @@ from distcalib.report import CalibrationReport, CandidateRecord, PlainRecord
 from distcalib.search import Measurement, Verdict
 from distcalib.session.backend import open_backend
 from distcalib.session.checks import net_problems, refuse_in_place
-from distcalib.session.progress import Reporter, Silent
+from distcalib.session.progress import Logged, Reporter
 from distcalib.session.session import Session
 from distcalib.session.versions import versions
 
@@ -66,20 +68,24 @@ def calibrate(
     options: CalibrationOptions | None = None,
     *,
     reporter: Reporter | None = None,
+    cancellation: Cancellation | None = None,
 ) -> CalibrationReport:
     """Quantize `model`, find the layers that must fall back, write `MODEL_quantized.prototxt` and the report of it.
 
     Returns what report.json holds, and report.html shows.  The best file is written even if the tolerance is not met;
     `met` tells.  Raises the errors of distcalib.errors, and then has written nothing but the journal, from which the
     same call continues.
-    After Ctrl-C the best that was measured is written and Interrupted raised, a KeyboardInterrupt that has the report.
+    After Ctrl-C, or once `cancellation` was cancelled in another thread, the best that was measured is written and
+    Interrupted raised, a KeyboardInterrupt that has the report.
+
+        report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(iterations=100))
     """
     options = options or CalibrationOptions()
     model = Path(model)
     kind = "dummy" if options.performance_model else "quantized"
     is_new = options.first_conv_force_u8 or options.bias_correction or options.equalize
     target = Target(model, options.out, kind, Path(weights) if is_new else None)
-    run = _Run(model, Path(weights), options, target, reporter or Silent())
+    run = _Run(model, Path(weights), options, target, reporter or Logged(), cancellation)
     try:
         report = run.execute()
         return with_files(report, run.weights, options, target, run.reporter) if options.export else report
@@ -117,6 +123,7 @@ class _Run:
     options: CalibrationOptions
     target: Target
     reporter: Reporter
+    cancellation: Cancellation | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     written: CalibrationReport | None = None
     """Once all files are there."""
@@ -149,11 +156,13 @@ class _Run:
                 options.session,
                 backend=backend,
                 open_journal=lambda: Journal(self.target.folder),
+                cancellation=self.cancellation,
             ) as session,
             RunRecord(session, f"calibrate {self.model}", options) as record,
         ):
             measuring = Measuring(session, metric, _lower_is_better(base, metric), options)
             measuring.image_bytes = session.inputs.image_bytes(score_inputs(base, metric))
+            measuring.natural = why_natural(base, metric, session.inputs.shapes, options)
             delivered = replace(self._find(base, metric, quantizer, session, measuring), pairs=measuring.pairs)
             report = self._report(
                 delivered.made.text(), base, metric, quantizer, delivered.winner, measuring, session.isa
@@ -209,8 +218,9 @@ class _Run:
             if found.made.changed:
                 return replace(found, saved=count_saved(searching, measuring.without, winner))
             return found
-        except KeyboardInterrupt:
-            winner_so_far = searching.interrupted(best, by=signal_name(ended_by()))
+        except KeyboardInterrupt as interrupt:
+            by = "cancellation" if isinstance(interrupt, Cancelled) else signal_name(ended_by())
+            winner_so_far = searching.interrupted(best, by=by)
             if winner_so_far is None:
                 raise
             made = deliver(base, calibration, winner_so_far)
@@ -343,6 +353,7 @@ class _Run:
             cost_passes=measuring.cost.passes,
             images_per_second=measuring.images_per_second,
             pareto=measuring.curve,
+            image_order=order_text(measuring),
         )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.output_files import Target
 from distcalib.report import CalibrationReport
-from distcalib.session.exporting import ExportOptions, export
+from distcalib.session.export import export
+from distcalib.session.export_options import ExportOptions
 from distcalib.session.progress import Reporter
 
 
@@ -18,15 +19,7 @@ def with_files(
     report: CalibrationReport, weights: Path, options: CalibrationOptions, target: Target, reporter: Reporter
 ) -> CalibrationReport:
     """Export what `report` says was written, and write the report again with it.  Raises what `export` raises."""
-    asked = ExportOptions(
-        to=options.export,
-        out=target.folder,
-        iterations=options.iterations,
-        data=options.data,
-        n_actors=options.n_actors,
-        cores_per_actor=options.cores_per_actor,
-        address=options.address,
-    )
+    asked = ExportOptions.of(options, to=options.export, out=target.folder)
     files = export(report.output, report.output_weights or weights, asked, reporter=reporter)
     speeds = {
         f"{one.target} {kind}": rate

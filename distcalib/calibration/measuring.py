@@ -14,7 +14,7 @@ from distcalib.calibration.algorithms import Chosen
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.spec import Row
 from distcalib.errors import EngineError
-from distcalib.metrics import PartialScore, merged
+from distcalib.metrics import ImageOrder, PartialScore, hard_first, merged
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import CurvePoint, score_name
@@ -71,6 +71,10 @@ class Results:
     """By iteration."""
     fp32_kept: Mapping[int, Mapping[Blob, NDArray[np.float32]]] = field(default_factory=dict)
     """By iteration, of those that a ranking looks at: what the score is made of."""
+    natural: str = ""
+    """Why images are taken in the order of the data."""
+    image_order: ImageOrder | None = None
+    """The other one, that of the search; None: theirs."""
     distances: Mapping[str, float] = field(default_factory=dict)
     """What the ranking saw of each layer, in net order."""
     answered: dict[Candidate, Measurement | Verdict] = field(default_factory=dict)
@@ -126,6 +130,9 @@ class Measuring(Results):
         found = rows(result)
         self.fp32_values = [row.scores[self.metric] for row in found]
         self.fp32_score = merged(self.fp32_values, self.options.ap_version)
+        images = [row.by_image for row in found if row.by_image is not None]
+        if images and len(images) == len(found):
+            self.image_order = hard_first(images, self.session.batch)
         self.fp32_kept = {i: row.values for i, row in enumerate(found) if row.values}
         self.fp32_seconds = result.run_seconds
         self.cost.unavoidable += result.run_seconds

@@ -69,7 +69,8 @@ class Observing:
         n_parts = len(work)
         if not options.quantize_model:
             kept = Kept(score_inputs(self.base, self.measuring.metric), self.measuring.ranked)
-            work.append((self.base.spec(kept=kept), options.iterations))
+            by_image = "" if self.measuring.natural else self.measuring.metric
+            work.append((self.base.spec(kept=kept, by_image=by_image), options.iterations))
         results = self.measure("ranges" if options.quantize_model else "FP32 and ranges", work) if work else []
         found: list[dict[Blob, Range]] = [{} for _ in versions]
         for place, result in enumerate(results[:n_parts]):

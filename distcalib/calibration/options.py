@@ -5,14 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from distcalib.data import FLAG
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.search import make_strategy
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
-from distcalib.session.exporting import ExportOptions
+from distcalib.session.export_options import ExportOptions
 from distcalib.session.option_types import convert_options
 from distcalib.session.options import SessionOptions, check_actors
 from distcalib.session.shipping import check_ship_data
@@ -132,14 +131,8 @@ class CalibrationOptions(Options):
 
     def _check_export(self) -> None:
         """Raise OptionError now for what would keep the files from being made after hours."""
-        ExportOptions(self.export)
-        others = {
-            "-p": self.performance_model,
-            "-r": self.root is not None,
-            "--isa": self.isa != "native",
-            FLAG: self.skip_bad_records,
-            "--ship-data": self.ship_data,
-        }
+        ExportOptions(to=self.export)
+        others = {"-p": self.performance_model, "-r": self.root is not None}
         for flag, is_on in others.items():
             if is_on:
                 raise OptionError(f"--export: cannot go with {flag}; leave one out, or use distcalib export afterwards")

@@ -1,13 +1,12 @@
 """Where a calibration writes, and that it can, before hours of work."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from distcalib.caffe import write_atomically
 from distcalib.errors import OutputError
 from distcalib.report import CalibrationReport, page
+from distcalib.session.checks import check_folder, unwritable
 
 # A dot before it belongs to the name: the predecessor cut `resnet-1.5.prototxt` at the first one.
 _SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
@@ -62,16 +61,10 @@ class Target:
 
     def check(self) -> None:
         """Raise OutputError now, not after hours, if the results cannot be written in the end; leaves no trace."""
-        there = next(folder for folder in (self.folder, *self.folder.absolute().parents) if os.path.lexists(folder))
-        try:
-            with tempfile.TemporaryFile(dir=there):
-                pass
-        except OSError as error:
-            raise self._refused(error) from None
         forced = () if self.weights is None else (self.forced_prototxt, self.caffemodel)
-        for path in (self.prototxt, self.report, self.page, *forced):
-            if path.is_dir():
-                raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
+        paths = (self.prototxt, self.report, self.page, *forced)
+        check_folder(self.folder, paths)
+        for path in paths:
             if self.weights is not None and path.exists() and self.weights.exists() and path.samefile(self.weights):
                 raise OutputError(f"{path}: is the caffemodel given, and a file is to be written there; give --out")
 
@@ -80,7 +73,7 @@ class Target:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._refused(error) from None
+            raise unwritable(self.folder, error) from None
 
     def write(self, prototxt: str, report: CalibrationReport) -> None:
         """Write the net and both reports, in the folder made if it is not there.  Raises OutputError."""
@@ -93,7 +86,3 @@ class Target:
         """Write both reports again.  Raises OutputError."""
         write_atomically(self.report, report.to_json())
         write_atomically(self.page, page(report))
-
-    def _refused(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(f"{self.folder}: cannot be written to ({reason}); give another folder with --out")

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from distcalib.actors import Job, JobResult
 from distcalib.actors.dispatcher import HELP_SECONDS, n_useful
 from distcalib.caffe.graph import Blob
+from distcalib.calibration.image_order import at_home
 from distcalib.calibration.measuring import RANKED_BYTES, Measuring
 from distcalib.calibration.programs import Programs
 from distcalib.engine.ranking import RankSpec, output_weights
 from distcalib.engine.ranking_split import Pace, divided, most_pieces
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
-from distcalib.metrics import Decider, PartialScore
+from distcalib.metrics import Decider, ImageOrder, PartialScore
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
@@ -42,6 +43,7 @@ class Switches:
     share_prefixes: bool = True
     stop_early: bool = True
     look_ahead: bool = True
+    hard_first: bool = True
 
 
 @dataclass
@@ -67,6 +69,8 @@ class Searching:
     _known: dict[Candidate, _Known] = field(init=False, default_factory=dict)
     _rankings: dict[Rank, Ranking] = field(init=False, default_factory=dict)
     _decider: Decider = field(init=False)
+    _order: ImageOrder | None = field(init=False)
+    """Of the images, where what is called an iteration here is a batch of it."""
     _begin: float = field(init=False, default_factory=time.perf_counter)
     _n_rounds: int = field(init=False, default=0)
     _compile_seconds: float = field(init=False, default=0.0)
@@ -74,8 +78,9 @@ class Searching:
 
     def __post_init__(self) -> None:
         options = self.measuring.options
+        self._order = self.measuring.image_order if self.switches.hard_first else None
         self._decider = Decider(
-            self.measuring.fp32_values,
+            self.measuring.fp32_values if self._order is None else self._order.reference,
             options.accuracy_loss,
             upper=None if self.measuring.lower_is_better else 1,
             confidence=options.confidence,
@@ -129,7 +134,7 @@ class Searching:
         for i, (candidate, known) in enumerate(self._known.items()):
             missing = [iteration for iteration in range(n_iterations) if iteration not in known.values]
             if known.error is None and missing:
-                job = session.scoring(f"recorded/{i}", known.spec, n_iterations, missing, "")
+                job = self._job(f"recorded/{i}", known.spec, missing, "")
                 found = session.recorded(job)
                 if found is not None:
                     self._take(candidate, job, found)
@@ -177,8 +182,7 @@ class Searching:
         if candidate not in self._known or self._known[candidate].error is not None:
             return None
         n, phase = len(self._decider.reference), "without -fu"
-        job = measuring.session.scoring(phase, self.programs.plain(candidate), n, range(n), phase)
-        job = replace(job, may_fail=False)
+        job = replace(self._job(phase, self._ordered(self.programs.plain(candidate)), range(n), phase), may_fail=False)
         [result] = measuring.timed(phase, [job])
         partials = measuring.partials(self._rows(job, result))
         values = [partials[i] for i in range(n)]
@@ -253,10 +257,10 @@ class Searching:
         jobs = []
         for i, request in enumerate(requests):
             if request.candidate not in self._known:
-                self._known[request.candidate] = _Known(self.programs.spec(request.candidate))
+                self._known[request.candidate] = _Known(self._ordered(self.programs.spec(request.candidate)))
             known = self._known[request.candidate]
             missing = tuple(iteration for iteration in iterations if iteration not in known.values)
-            job = session.scoring(f"{self._n_rounds}/{i}", known.spec, n_iterations, missing, phase)
+            job = self._job(f"{self._n_rounds}/{i}", known.spec, missing, phase)
             jobs.append(replace(job, in_order=self._decider.order is not None))
 
         n_asked = [-self._decider.patience] * len(jobs)
@@ -279,6 +283,17 @@ class Searching:
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
         self._tell(phase, requests)
         self._n_rounds += 1
+
+    def _ordered(self, spec: NetSpec) -> NetSpec:
+        """`spec` with the images in the order of the search."""
+        return spec if self._order is None else replace(spec, images=self._order.images)
+
+    def _job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str) -> Job:
+        """What scores the iterations `missing`."""
+        job = self.measuring.session.scoring(key, spec, len(self._decider.reference), missing, phase)
+        if self._order is None:
+            return job
+        return at_home(job, self._order, n_useful(self._pass_seconds, self._n_actors))
 
     def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
         known = self._known[candidate]

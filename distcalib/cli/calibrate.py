@@ -36,7 +36,7 @@ from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
 from distcalib.errors import OptionError, printable
 from distcalib.report import CalibrationReport, exported_lines
 from distcalib.search import STRATEGIES
-from distcalib.session.exporting import TARGETS
+from distcalib.session.export_options import TARGETS
 
 EXAMPLE = (
     "distcalib calibrate -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "

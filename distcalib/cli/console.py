@@ -1,5 +1,6 @@
 """What a run looks like on a terminal: a bar that moves; anywhere else: a plain line every few seconds."""
 
+import logging
 import time
 from types import TracebackType
 
@@ -10,11 +11,24 @@ from distcalib.errors import printable
 
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
 PLAIN_SECONDS = 5.0
+_LOG = logging.getLogger("distcalib")
 
 
 def say(console: Console, line: str) -> None:
     """Print a line as it is, however long, but for what is not printable."""
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+
+class _Drawn(logging.Handler):
+    """Draws messages of the log above the bar."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line that stays."""
+        say(self._console, record.getMessage())
 
 
 class ConsoleReporter:
@@ -26,6 +40,7 @@ class ConsoleReporter:
         self._begin = self._said = self._first = 0.0
         self._first_done = 0
         self._progress: Progress | None = None
+        self._handlers: list[logging.Handler] = []
         self._task: TaskID | None = None
         if console.is_terminal:
             self._progress = Progress(
@@ -41,6 +56,7 @@ class ConsoleReporter:
     def __enter__(self) -> "ConsoleReporter":
         if self._progress is not None:
             self._progress.start()
+            self._handlers, _LOG.handlers[:] = _LOG.handlers[:], [_Drawn(self._console)]
         return self
 
     def __exit__(
@@ -48,6 +64,7 @@ class ConsoleReporter:
     ) -> None:
         if self._progress is not None:
             self._progress.stop()
+            _LOG.handlers[:] = self._handlers
 
     def phase(self, name: str, n_iterations: int, batch: int) -> None:
         """Begin a phase of `n_iterations` batches of `batch` images."""

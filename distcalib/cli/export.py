@@ -4,14 +4,27 @@ import argparse
 
 from rich.console import Console
 
-from distcalib.cli.arguments import a_path, add_actors, add_data, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import (
+    a_path,
+    add_actors,
+    add_ap_version,
+    add_data,
+    add_isa,
+    add_largest,
+    add_model,
+    add_output,
+    add_skipping,
+    console_of,
+    example,
+    model_of,
+)
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
-from distcalib.errors import OptionError
-from distcalib.export.building import DYNAMIC
-from distcalib.export.preprocess import FORMS
+from distcalib.exporters.building import DYNAMIC
+from distcalib.exporters.preprocess import FORMS
 from distcalib.report import ExportedFile, exported_json, exported_lines
-from distcalib.session.exporting import ACCEPTED_DROP, TARGETS, ExportOptions, export
+from distcalib.session.export import export
+from distcalib.session.export_options import ACCEPTED_DROP, TARGETS, ExportOptions
 
 EXAMPLE = (
     "distcalib export examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "
@@ -37,7 +50,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="openvino: model.xml and model.bin; onnx: model.onnx",
     )
     parser.add_argument("--out", type=a_path, required=True, metavar="DIR", help="folder of the files")
-    parser.add_argument("-i", "--iterations", type=int, default=10, help="iterations that measure them (default: 10)")
     parser.add_argument(
         "--outputs",
         action="append",
@@ -52,15 +64,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="LAYOUT-COLOURS",
         help=f"take u8 images, and do inside what the data layer does: {', '.join(FORMS)}",
     )
-    add_accept_drop(parser)
-    add_data(parser)
-    add_actors(parser)
+    add_measuring(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
 
-def add_accept_drop(parser: argparse.ArgumentParser) -> None:
-    """What a file may lose."""
+def add_measuring(parser: argparse.ArgumentParser) -> None:
+    """How a file is measured, and what it may lose."""
+    parser.add_argument("-i", "--iterations", type=int, default=10, help="iterations that measure it (default: 10)")
     parser.add_argument(
         "--accept-drop",
         type=float,
@@ -68,6 +79,12 @@ def add_accept_drop(parser: argparse.ArgumentParser) -> None:
         help=f"a file that scores worse than the prototxt by more is refused "
         f"(default: {ACCEPTED_DROP['openvino']} IR, {ACCEPTED_DROP['onnx']} ONNX)",
     )
+    add_ap_version(parser)
+    add_data(parser)
+    add_skipping(parser)
+    add_largest(parser)
+    add_actors(parser)
+    add_isa(parser)
 
 
 def a_batch(text: str) -> int | str:
@@ -82,30 +99,11 @@ def a_batch(text: str) -> int | str:
 
 def run(args: argparse.Namespace) -> int:
     """Export; exit code 2 if a file is refused."""
-    options = ExportOptions(
-        to=tuple(dict.fromkeys(args.to)),
-        out=args.out,
-        iterations=args.iterations,
-        outputs=None if args.outputs is None else tuple(args.outputs),
-        batch=args.batch,
-        accept_drop=args.accept_drop,
-        preprocess=args.preprocess,
-        data=args.data,
-        n_actors=args.actors,
-        cores_per_actor=args.cores_per_actor,
-        address=args.address,
-    )
-    refuse_shipping(args)
+    options = ExportOptions.of(args, to=tuple(dict.fromkeys(args.to)), n_actors=args.actors)
     console = console_of(args)
     with ConsoleReporter(console) as reporter:
         found = export(model_of(args), args.weights, options, reporter=reporter)
     return show(found, args, console)
-
-
-def refuse_shipping(args: argparse.Namespace) -> None:
-    """Raise OptionError for --ship-data, which is for long runs."""
-    if args.ship_data:
-        raise OptionError("--ship-data: is for calibrate and evaluate; leave it out")
 
 
 def show(found: tuple[ExportedFile, ...], args: argparse.Namespace, console: Console) -> int:
@@ -113,6 +111,8 @@ def show(found: tuple[ExportedFile, ...], args: argparse.Namespace, console: Con
     if args.json:
         print(exported_json(found), end="")
     else:
-        for line in (line for one in found for line in exported_lines(one)):
+        bad = next((one.bad_records for one in found), None)
+        lines = [line for one in found for line in exported_lines(one)]
+        for line in (*lines, *([bad.line] if bad is not None and bad.count else [])):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return BELOW_FLOOR if any(one.refused for one in found) else OK

@@ -3,9 +3,10 @@
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
 from distcalib.data.arrays import load_arrays
+from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
 from distcalib.data.identity import data_identity
-from distcalib.data.image_cache import Room
+from distcalib.data.image_cache import KeepingSource, MemoryBudget
 from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
@@ -13,7 +14,7 @@ from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
 from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, Index, Source
+from distcalib.data.source import VARIES, Index, PickingSource, Source
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
@@ -25,9 +26,12 @@ __all__ = [
     "VARIES",
     "Bad",
     "Chunk",
+    "PickingSource",
     "Index",
+    "KeepingSource",
     "LeftOut",
-    "Room",
+    "Pixels",
+    "MemoryBudget",
     "Shipment",
     "Shipped",
     "SkippableError",

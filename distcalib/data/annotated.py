@@ -19,7 +19,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.annotations import crop_window, label_rows
 from distcalib.data.database import database_faults, database_reading, first_records, layer_records, transform_of
 from distcalib.data.datum import BadRecord, Mismatch, Pixels, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.left_out import Bad
 from distcalib.data.records import Record
 from distcalib.data.sampling import is_sampled, sampler_faults
@@ -47,10 +47,10 @@ class AnnotatedSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
-        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        super().__init__(where, room)
         faults = database_faults(layer)
         if layer.transform_param.HasField("random_resize_param"):
             faults.append("random_resize_param does not move the boxes; use resize_param")
@@ -80,8 +80,9 @@ class AnnotatedSource(KeepingSource):
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
-        """A bad record has no boxes."""
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
+        """A bad record has no boxes.  Rows depend on their places: `rows` are not asked for."""
+        assert rows is None, "what is drawn of an image depends on its place in the batch"
         first = iteration * self.batch_size
         found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
         without = (bad or {}) if self._has_boxes else {}
@@ -92,8 +93,18 @@ class AnnotatedSource(KeepingSource):
         """Close the database."""
         self._records.close()
 
+    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+        first = iteration * self.batch_size
+        reading = self._reading.making(lambda record, item: self._read(record, item)[0].image)
+        return reading.rows(first, self._records.read(first, self.batch_size), bad)
+
     def _decoded(self, record: Record, item: int) -> tuple[Pixels, FloatArray]:
         """One record's pixels (C, H, W), untransformed, and its rows of labels. Raises BadRecord."""
+        _, pixels, labels = self._read(record, item)
+        return pixels, labels
+
+    def _read(self, record: Record, item: int) -> tuple[Whole, Pixels, FloatArray]:
+        """One record before and after it is cropped, and its rows of labels. Raises BadRecord."""
         annotated = _parsed(record)
         if not self._image_shape:
             self._has_boxes = annotated.HasField("type") or self._param.HasField("anno_type")
@@ -105,7 +116,7 @@ class AnnotatedSource(KeepingSource):
                 f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
                 "set resize_param to make sizes equal, force_color for channels"
             )
-        return pixels, self._labels(annotated, item, whole, sampled)
+        return whole, pixels, self._labels(annotated, item, whole, sampled)
 
     def _whole(self, datum: caffe_pb2.Datum, sampled: bool, item: int) -> Whole:
         """The image before it is cropped, encoded again where Caffe does that. Raises BadRecord."""

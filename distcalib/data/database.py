@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,14 +11,14 @@ import numpy as np
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
 from distcalib.data.datum import BadRecord, Pixels, parse_datum, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.leveldb_records import LevelDbRecords
 from distcalib.data.lmdb_records import LmdbRecords
 from distcalib.data.records import Record, Records, key_text
 from distcalib.data.shipped import Shipped, ShippedRecords, files_of
 from distcalib.data.source import Index
-from distcalib.data.transform import Transform
+from distcalib.data.transform import Transform, Whole
 from distcalib.errors import DataError
 
 _V = TypeVar("_V")
@@ -40,10 +40,10 @@ class DatabaseSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
     ) -> None:
-        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        super().__init__(where, room)
         param = layer.data_param
         faults = database_faults(layer)
         if faults:
@@ -67,9 +67,9 @@ class DatabaseSource(KeepingSource):
         """The sparse index of the database; made now if it was not given."""
         return self._records.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
-        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
+        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
         labels = np.array([label for _, label in found], np.float32)
         return Decoded(stacked([pixels for pixels, _ in found]), labels, bad or {})
 
@@ -77,16 +77,27 @@ class DatabaseSource(KeepingSource):
         """Close the database."""
         self._records.close()
 
+    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+        first = iteration * self.batch_size
+        reading = self._reading.making(lambda record, _: self._read(record)[0].image)
+        return reading.rows(first, self._records.read(first, self.batch_size), bad)
+
     def _decoded(self, record: Record, row: int) -> tuple[Pixels, int]:
         """One record's pixels (C, H, W), untransformed, and its label. Raises BadRecord."""
+        _, pixels, label = self._read(record)
+        return pixels, label
+
+    def _read(self, record: Record) -> tuple[Whole, Pixels, int]:
+        """One record before and after it is cropped, and its label. Raises BadRecord."""
         datum = parse_datum(record[1])
-        pixels = self._transform.pixels(datum)
+        whole = self._transform.whole(datum)
+        pixels = self._transform.centre(whole)
         if pixels.shape != self._image_shape and self._image_shape:
             raise BadRecord(
                 f"gives {times(pixels.shape)} values where the first record gives {times(self._image_shape)}; "
                 "set crop_size or resize_param to make sizes equal, force_color for channels"
             )
-        return pixels, datum.label
+        return whole, pixels, datum.label
 
 
 def database_reading(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +44,23 @@ class FeedSource:
                 f"{self._where} has no data; give arrays for {', '.join(map(repr, self.tops))}, "
                 "or a prototxt whose TEST phase reads a data set"
             )
+        places = {
+            top: np.arange(iteration * shape[0], (iteration + 1) * shape[0]) for top, shape in self.shapes.items()
+        }
+        return self._rows(self._arrays, places)
+
+    def pick(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
+        """Rows `numbers` of each array; see Source."""
+        assert self._arrays is not None, "no batch came before"
+        return self._rows(self._arrays, dict.fromkeys(self.tops, np.array(numbers)))
+
+    def _rows(
+        self, arrays: Mapping[str, npt.NDArray[np.generic]], places: Mapping[str, npt.NDArray[np.int_]]
+    ) -> dict[str, FloatArray]:
         batch = {}
-        for top, array in self._arrays.items():
-            n = self.shapes[top][0]
-            rows = np.arange(iteration * n, (iteration + 1) * n) % len(array)
+        for top, array in arrays.items():
+            rows = places[top] % len(array)
+            n = len(rows)
             with np.errstate(over="ignore"):
                 batch[top] = array[rows].astype(np.float32)
             lost = ~np.isfinite(batch[top]).reshape(n, -1).all(axis=1)

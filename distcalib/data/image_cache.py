@@ -3,7 +3,10 @@
 A search reads the same data again and again; decoding and resizing takes 1.5 ms an image of 500x375, what is left to do
 with kept ones 0.1 ms (docs/real-size.md).  They are kept as bytes, before mean and scale, a quarter of what a net is
 fed with.  What was kept first stays: passes go round through the data, and where not all of them have room, whoever
-threw the oldest out would never have the next one wanted."""
+threw the oldest out would never have the next one wanted.
+
+Images may be wanted by their numbers, too: those of an iteration that is kept are taken from it, and of another only
+those that are wanted are decoded, and kept one by one."""
 
 from __future__ import annotations
 
@@ -11,13 +14,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from distcalib.data.datum import Pixels
 from distcalib.data.left_out import Bad
 from distcalib.data.source import FloatArray
 from distcalib.data.transform import Transform
+from distcalib.errors import DataError
 
 
-class Room:
+class MemoryBudget:
     """Bytes that all sources of a process may still keep together."""
 
     def __init__(self, n_bytes: int = 0) -> None:
@@ -47,9 +53,12 @@ class KeepingSource(ABC):
     batch_size: int
     _transform: Transform
 
-    def __init__(self, room: Room | None) -> None:
-        self._room = Room() if room is None else room
+    def __init__(self, where: str, room: MemoryBudget | None) -> None:
+        """`where` begins errors: "net.prototxt: layer 'data' (Data)"."""
+        self._where = where
+        self._room = MemoryBudget() if room is None else room
         self._kept: dict[tuple[int, bool], Decoded] = {}
+        self._single: dict[int, tuple[Pixels, FloatArray]] = {}  # by the image's number
 
     def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """Records iteration·batch .. of the data, wrapped around at its end; see Source."""
@@ -63,11 +72,57 @@ class KeepingSource(ABC):
             bad.update(decoded.bad)
         return dict(zip(self.tops, (self._transform.finish(decoded.images), decoded.labels.copy()), strict=False))
 
+    def pick(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
+        """The images `numbers` as a batch of their own; see Source."""
+        found: dict[int, tuple[Pixels, FloatArray]] = {}
+        missing: dict[int, list[int]] = {}
+        for number in dict.fromkeys(numbers):
+            known = self._known(number)
+            if known is None:
+                missing.setdefault(number // self.batch_size, []).append(number % self.batch_size)
+            else:
+                found[number] = known
+        for iteration, rows in missing.items():
+            decoded = self._decode(iteration, None, rows)
+            for place, row in enumerate(rows):
+                number = iteration * self.batch_size + row
+                found[number] = one = decoded.images[place].copy(), decoded.labels[place].copy()
+                if self._room.take(one[0].nbytes + one[1].nbytes):
+                    self._single[number] = one
+        images, labels = (np.stack(column) for column in zip(*map(found.__getitem__, numbers), strict=True))
+        return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
+
+    def _known(self, number: int) -> tuple[Pixels, FloatArray] | None:
+        iteration, row = divmod(number, self.batch_size)
+        for place in ((iteration, True), (iteration, False)):
+            decoded = self._kept.get(place)
+            if decoded is not None and row not in decoded.bad:
+                return decoded.images[row], decoded.labels[row]
+        return self._single.get(number)
+
+    def images(self, iteration: int, bad: Bad | None = None) -> list[Pixels]:
+        """The images of an iteration as they are before resizing and cropping: (C, H, W) u8, each of its own size.
+
+        They are decoded again. `bad` as in `batch`.  Raises DataError, also for records that hold floats.
+        """
+        found = self._images(iteration, bad)
+        if any(image.dtype != np.uint8 for image in found):
+            raise DataError(
+                f"{self._where}: has records of floats, which are no images; leave --preprocess out, or write bytes"
+            )
+        return found
+
     def _shapes(self, image: Sequence[int], labels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Of the tops, from the shape of an image and that of the other top."""
         shapes = (self.batch_size, *image), labels
         return dict(zip(self.tops, shapes, strict=False))
 
     @abstractmethod
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
-        """Read an iteration; bad records are entered into `bad`, or raise DataError where it is None."""
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
+        """Read an iteration, or only `rows` of it; bad records are entered into `bad`, or raise DataError where it is
+        None.
+        """
+
+    @abstractmethod
+    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+        """As `images`, of whatever values the records hold."""

@@ -6,15 +6,15 @@ are refused: Intel Caffe sizes the blob by them and then, built with OpenMP, rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import COLOR, GRAY, BadRecord, Pixels, decode, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, Room
+from distcalib.data.datum import COLOR, GRAY, BadRecord, Bytes, Pixels, decode, stacked, times
+from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
 from distcalib.data.image_list import ImageList, Line
 from distcalib.data.left_out import Bad, Reading
 from distcalib.data.resize import resize, size_wrong
@@ -40,11 +40,11 @@ class ImageSource(KeepingSource):
         index: Index | None = None,
         skip_bad: bool = False,
         shipped: Shipped | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
         missing: Mapping[int, str] | None = None,
     ) -> None:
-        super().__init__(room)
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
+        super().__init__(where, room)
         param = layer.image_data_param
         faults = _faults(layer)
         if faults:
@@ -74,19 +74,29 @@ class ImageSource(KeepingSource):
         """Where lines of the list begin, and the folder that relative names start from."""
         return self._list.index
 
-    def _decode(self, iteration: int, bad: Bad | None) -> Decoded:
+    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
         lines = self._list.read(first, self.batch_size)
-        images = stacked(self._reading.rows(first, lines, bad))
-        labels = np.array([line.label for line in lines], np.float32)
+        images = stacked(self._reading.rows(first, lines, bad, rows))
+        labels = np.array([lines[row].label for row in (range(len(lines)) if rows is None else rows)], np.float32)
         return Decoded(images, labels, bad or {})
 
     def close(self) -> None:
         """Nothing to let go of: files are open while they are read."""
 
+    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+        first = iteration * self.batch_size
+        reading = self._reading.making(lambda line, _: self._read(line)[0])
+        found = reading.rows(first, self._list.read(first, self.batch_size), bad)
+        return [image.transpose(2, 0, 1) for image in found]
+
     def _pixels(self, line: Line, row: int) -> Pixels:
         """A line's image (C, H, W), before mean and scale. Raises BadRecord."""
-        image = decode(self._list.contents(line), self._flags)
+        return self._read(line)[1]
+
+    def _read(self, line: Line) -> tuple[Bytes, Pixels]:
+        """A line's image as it is decoded, (H, W, C), and (C, H, W) before mean and scale. Raises BadRecord."""
+        decoded = image = decode(self._list.contents(line), self._flags)
         if self._resize.height:
             image = resize(image, self._resize)
         pixels = self._transform.image(image)
@@ -95,7 +105,7 @@ class ImageSource(KeepingSource):
                 f"gives {times(pixels.shape)} values where the first image gives {times(self._image_shape)}; "
                 "set new_height and new_width, or crop_size, to make sizes equal"
             )
-        return pixels
+        return decoded, pixels
 
 
 def _open_list(

@@ -35,6 +35,7 @@ def advising(may_skip: bool) -> Iterator[None]:
 
 _R = TypeVar("_R")
 _V = TypeVar("_V")
+_W = TypeVar("_W")
 
 
 @dataclass(frozen=True, order=True)
@@ -71,6 +72,12 @@ class Reading(Generic[_R, _V]):
     deciding: list[str] = field(default_factory=list)
     """The key of the record that `first` found, whose shape all must have."""
 
+    def making(self, decode: Callable[[_R, int], _W]) -> Reading[_R, _W]:
+        """The same, but for what is made of a record."""
+        return Reading(
+            self.layer, self.where, self.skip_bad, self.n_records, decode, self.told, self.key, self.deciding
+        )
+
     def first(self, records: Iterable[_R]) -> _V:
         """The first record, decoded; with `skip_bad` the first good one.  Raises DataError."""
         bad: Bad = {}
@@ -84,14 +91,15 @@ class Reading(Generic[_R, _V]):
                 return made
         raise DataError(self._nothing(0, bad))
 
-    def rows(self, first: int, records: Sequence[_R], bad: Bad | None) -> list[_V]:
+    def rows(self, first: int, records: Sequence[_R], bad: Bad | None, wanted: Sequence[int] | None = None) -> list[_V]:
         """Each record, decoded; for a bad one the first good one, and `bad` is told.  `first`: the number of the first.
+        `wanted`: the rows that are, in that order, and no other; there is no `bad` then.
 
         Raises DataError for a bad record where there is no `bad`, and where all are.
         """
         made: list[_V] = []
         own: Bad = {}
-        for row, record in enumerate(records):
+        for row, record in enumerate(records) if wanted is None else ((row, records[row]) for row in wanted):
             try:
                 made.append(self.decode(record, row))
             except BadRecord as error:
@@ -100,6 +108,8 @@ class Reading(Generic[_R, _V]):
             raise DataError(self._nothing(first, own))
         if bad is not None:
             bad.update(own)
+        if wanted is not None:
+            return made
         good, filler = iter(made), made[0]
         return [filler if row in own else next(good) for row in range(len(records))]
 

@@ -16,7 +16,7 @@ from distcalib.data.datum import times
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
-from distcalib.data.image_cache import Room
+from distcalib.data.image_cache import MemoryBudget
 from distcalib.data.images import ImageSource
 from distcalib.data.limits import too_many
 from distcalib.data.shipped import Shipped
@@ -42,7 +42,7 @@ def open_source(
     arrays: Mapping[str, npt.NDArray[np.generic]] | None = None,
     skip_bad: bool = False,
     shipped: Shipped | None = None,
-    room: Room | None = None,
+    room: MemoryBudget | None = None,
     missing: Mapping[int, str] | None = None,
     opened: Callable[[], None] | None = None,
 ) -> Source:
@@ -84,7 +84,7 @@ def _opened(
     arrays: Mapping[str, npt.NDArray[np.generic]] | None,
     skip_bad: bool,
     shipped: Shipped | None,
-    room: Room | None,
+    room: MemoryBudget | None,
     missing: Mapping[int, str] | None,
     opened: Callable[[], None] | None,
 ) -> Source:

@@ -6,9 +6,9 @@ batches are the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -92,4 +92,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of files. Calling it twice is fine; `batch` afterwards is not."""
+        ...
+
+
+@runtime_checkable
+class PickingSource(Source, Protocol):
+    """A source whose records can be had by their numbers: a record is the same whatever stands beside it."""
+
+    def pick(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
+        """The tops of the records `numbers`, counted on past the end of the data as iterations are, in that order.
+
+        New arrays, as of `batch`. Raises DataError, also for a record that `batch` leaves out as bad."""
         ...

@@ -53,13 +53,18 @@ class Whole:
     """A record before it is cropped: `pixels` (C, H, W), of which a crop is cut out at the centre of `size`.
 
     That is theirs but where a crop is placed by the image after resizing and cut out of the one before.
-    `before`: height and width of the image before any resizing.  `is_encoded`: whether it was an image, not raw values.
+    `image`: (C, H, W) before any resizing.  `is_encoded`: whether it was an image, not raw values.
     """
 
     pixels: Pixels
     size: tuple[int, int]
-    before: tuple[int, int]
+    image: Pixels
     is_encoded: bool
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Height and width before any resizing."""
+        return self.image.shape[1], self.image.shape[2]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -113,10 +118,6 @@ class Transform:
                 "infinite; correct them"
             )
 
-    def pixels(self, datum: caffe_pb2.Datum) -> Pixels:
-        """One record, decoded, resized and cropped: (C, H, W) u8, or float32 for float_data. Raises BadRecord."""
-        return self.centre(self.whole(datum))
-
     def whole(self, datum: caffe_pb2.Datum, n_encodings: int = 0) -> Whole:
         """One record, decoded and resized: u8, or float32 for float_data. Raises BadRecord.
 
@@ -127,7 +128,7 @@ class Transform:
                 raise Mismatch("is raw, and only encoded images are resized; encode it, or take the resizing out")
             pixels = planes(datum)
             size = pixels.shape[1], pixels.shape[2]
-            return Whole(pixels, size, size, False)
+            return Whole(pixels, size, pixels, False)
         image = decode(datum.data, self._flags)
         for _ in range(n_encodings):
             image = decode(as_jpeg(image), self._flags)
@@ -139,7 +140,7 @@ class Transform:
 
     def _sized(self, image: Bytes) -> Whole:
         """A decoded image (H, W, C), resized. Raises BadRecord."""
-        before = image.shape[0], image.shape[1]
+        before = np.asarray(image.transpose(2, 0, 1), np.uint8)
         if self._short_side:
             limits = self.param.random_resize_param
             image = resize_short_side(image, limits.min_size, limits.resize_param)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.data import FLAG, VARIES, Bad, LeftOut, Source
+from distcalib.data import FLAG, VARIES, Bad, KeepingSource, LeftOut, PickingSource, Pixels, Source
 from distcalib.errors import DataError, told
 
 Array = NDArray[np.float32]
@@ -27,6 +27,10 @@ class Batch:
     size: int
     bad: frozenset[int]
     left_out: tuple[LeftOut, ...]
+    images: Sequence[Pixels] = ()
+    """By row, where they are asked for: (C, H, W) u8 before the data layer resizes and crops, each of its own size."""
+    numbers: Sequence[int] | None = None
+    """Of the records, by row, where they do not follow one another."""
 
     @cached_property
     def good(self) -> list[int]:
@@ -36,25 +40,26 @@ class Batch:
     @property
     def records(self) -> Sequence[int]:
         """The number in the data of each good record."""
-        return [self.first + row for row in self.good]
+        return [self.first + row if self.numbers is None else self.numbers[row] for row in self.good]
 
     def kept(self, values: Array, name: str = "") -> Array:
         """What is left of `values` (N, ...), or of the top `name`; as it is where it has no row a record."""
         if not self.bad:
             return values
         if name in self.by_item:
-            return self._renumbered(values)
+            found = self.kept_boxes(values)
+            # as a batch without objects has it
+            return found if found.size else np.full((*values.shape[:-2], 1, values.shape[-1]), -1.0, np.float32)
         return values[self.good] if values.shape[:1] == (self.size,) else values
 
-    def _renumbered(self, boxes: Array) -> Array:
-        """Boxes (.., n, 8), whose records count from 0 without those left out."""
+    def kept_boxes(self, boxes: Array) -> Array:
+        """What is left of boxes (.., n, k) that begin with the row of their record; it counts the good ones then."""
+        if not self.bad:
+            return boxes
         rows = boxes.reshape(-1, boxes.shape[-1])
-        place_of = {row: place for place, row in enumerate(self.good)}
-        found = rows[[int(row[0]) in place_of for row in rows]]
-        if not len(found):
-            found = np.full((1, rows.shape[1]), -1.0, np.float32)  # as a batch without objects has it
-        else:
-            found[:, 0] = [place_of[int(item)] for item in found[:, 0]]
+        place_of = {float(row): float(place) for place, row in enumerate(self.good)}
+        found = rows[[float(row[0]) in place_of for row in rows]]
+        found[:, 0] = [place_of[float(item)] for item in found[:, 0]]
         return found.reshape(*boxes.shape[:-2], *found.shape)
 
 
@@ -67,8 +72,23 @@ def records_an_iteration(sources: Sequence[Source]) -> int:
     return next((source.batch_size for source in (*boxes, *sets, *sources)), 0)
 
 
-def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Batch:
-    """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left."""
+def read_images(sources: Sequence[Source], numbers: Sequence[int], place: int) -> Batch:
+    """The records `numbers` as batch `place` of their order; the rest of it, -1, are rows that are no records."""
+    n = sum(number >= 0 for number in numbers)
+    filled = [number if number >= 0 else numbers[0] for number in numbers]
+    tops: dict[str, Array] = {}
+    with told(DataError, f"batch {place} of images: its data cannot be read", "write the data again, or copy it again"):
+        for source in sources:
+            assert isinstance(source, PickingSource), "the driver looked at the types of the data layers"
+            tops.update(source.pick(filled))
+    return Batch(tops, frozenset(), 0, len(numbers), frozenset(range(n, len(numbers))), (), numbers=filled)
+
+
+def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool, with_images: bool = False) -> Batch:
+    """What the data layers give; raises DataError for a bad record unless `skip_bad`, and where no good one is left.
+
+    `with_images`: those that the one data layer of images begins with come along.
+    """
     found: list[Bad] = [{} for _ in sources]
     with told(DataError, f"iteration {iteration}: its data cannot be read", "write the data again, or copy it again"):
         tops = {
@@ -76,6 +96,7 @@ def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Bat
             for source, own in zip(sources, found, strict=True)
             for top, values in source.batch(iteration, own if skip_bad else None).items()
         }
+        images = _images(sources, iteration, skip_bad) if with_images else ()
     bad = frozenset(row for own in found for row in own)
     left_out = tuple(sorted(one for own in found for one in own.values()))
     size = records_an_iteration(sources)
@@ -86,4 +107,9 @@ def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Bat
             f"of '{known.layer}', and {FLAG} needs one that is good in each iteration; take them out of the data"
         )
     by_item = frozenset(top for source in sources for top, shape in source.shapes.items() if VARIES in shape)
-    return Batch(tops, by_item, iteration * size, size, bad, left_out)
+    return Batch(tops, by_item, iteration * size, size, bad, left_out, images)
+
+
+def _images(sources: Sequence[Source], iteration: int, skip_bad: bool) -> Sequence[Pixels]:
+    [source] = [source for source in sources if isinstance(source, KeepingSource)]
+    return source.images(iteration, {} if skip_bad else None)

@@ -70,12 +70,14 @@ class Net:
         changed: Mapping[str, tuple[NDArray[np.float32], ...]] | None = None,
         outputs: Outputs | None = None,
         kept: Kept | None = None,
+        by_image: str = "",
     ) -> NetSpec:
         """The TEST net as a program to be compiled; its paths are absolute, since an actor has a folder of its own."""
         net = caffe_pb2.NetParameter()
         net.CopyFrom(self.test)
         resolve_sources(net, self.path)
-        return NetSpec(net.SerializeToString(deterministic=True), self.name, sampling, changed or {}, outputs, kept)
+        text = net.SerializeToString(deterministic=True)
+        return NetSpec(text, self.name, sampling, changed or {}, outputs, kept, by_image)
 
 
 def open_net(path: Path, data: Path | None = None) -> Net:

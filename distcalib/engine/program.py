@@ -18,6 +18,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
+from distcalib.data import Pixels
 from distcalib.engine.builder import BuiltModel
 from distcalib.engine.shared_memory import ALIGNMENT, lent
 from distcalib.engine.spec import ElsewhereSpec, NetSpec
@@ -127,15 +128,12 @@ class ElsewhereProgram:
     def __init__(self, spec: ElsewhereSpec, n_threads: int) -> None:
         # What kernels run is not asked for: `emulated` says that none are told.
         self.header = Header(spec.net, (), spec.makes, (), {}, emulated=True)
+        self.takes_images = spec.takes_images
         self._model = spec.open_model(n_threads)
 
-    def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], None]:
+    def run(self, batch: Mapping[str, Array], images: Sequence[Pixels] = ()) -> tuple[dict[Blob, Array], None]:
         """One batch in, the outputs out."""
-        return dict(self._model(batch)), None
-
-    def run_watched(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], None, Array]:
-        """Nothing is watched."""
-        return dict(self._model(batch)), None, np.zeros(0, np.float32)
+        return dict(self._model(batch, images)), None
 
 
 def compile_model(

@@ -1,6 +1,6 @@
 """What the driver asks of a worker, and what it gets back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
-from distcalib.data import LeftOut
-from distcalib.metrics import PartialScore
+from distcalib.data import LeftOut, Pixels
+from distcalib.metrics import ByImage, PartialScore
 from distcalib.quantize.ranges import Range
 
 
@@ -79,6 +79,9 @@ class NetSpec:
 
     `changed` are blobs that replace those of the run's caffemodel, by layer: of layers whose weights depend on the
     candidate.
+
+    `by_image`: the score, an Accuracy's, of which each row tells what it is made of, image by image.  `images`
+    (n, batch) i32: iterations are batches of these images, and not as the data lie; see ImageOrder.
     """
 
     net: bytes
@@ -87,6 +90,8 @@ class NetSpec:
     changed: Mapping[str, tuple[NDArray[np.float32], ...]] = field(default_factory=dict, compare=False)
     outputs: Outputs | None = None
     kept: Kept | None = None
+    by_image: str = ""
+    images: NDArray[np.int32] | None = field(default=None, compare=False)
 
     @property
     def scores(self) -> bool:
@@ -99,8 +104,8 @@ class NetSpec:
         return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
 
 
-Model = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[Blob, NDArray[np.float32]]]
-"""A model in whatever runtime: what the data layers give, by top, to its outputs."""
+Model = Callable[[Mapping[str, NDArray[np.float32]], Sequence[Pixels]], Mapping[Blob, NDArray[np.float32]]]
+"""A model in whatever runtime: what the data layers give, by top, and the images if it takes these, to its outputs."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,13 @@ class ElsewhereSpec:
     net: NetSpec
     makes: tuple[Blob, ...]
     open_model: Callable[[int], Model]
+    takes_images: bool = False
+    """Whether it does itself what the data layer does to its images."""
+
+    @property
+    def scores(self) -> bool:
+        """It does nothing else."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -132,5 +144,7 @@ class Row:
     """Of a net that is timed, in place of all else: by layer the time of the iteration."""
     left_out: tuple[LeftOut, ...] = ()
     """The records of the iteration, or the block, that could not be read: all else is of the others."""
+    by_image: ByImage | None = None
+    """What the score that was asked for so says of each image."""
     n_missing: int = 0
     """Of mean errors: the rows of the block that they are in, fewer where two data layers lack one in the same."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, Room, Shipped, Source, Watched, files_of, open_source
+from distcalib.data import DATA_TYPES, Index, LeftOut, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
-from distcalib.engine.batch import Batch, read_batch
+from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.program import ElsewhereProgram, Header, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
@@ -26,7 +26,16 @@ from distcalib.engine.spec import ElsewhereSpec, NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES, Partial, PartialScore, make_layer, score_layer
+from distcalib.metrics import (
+    HOST_TYPES,
+    SCORE_TYPES,
+    ByImage,
+    Partial,
+    PartialScore,
+    by_image,
+    make_layer,
+    score_layer,
+)
 from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
@@ -74,7 +83,7 @@ class NetWorker:
         self._setting = setting
         self._n_threads = n_threads
         self._arithmetic = arithmetic
-        self._room = Room(kept_bytes)
+        self._room = MemoryBudget(kept_bytes)
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, _Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
@@ -135,8 +144,11 @@ class NetWorker:
         if key in self._local:
             return self._run_local(self._local[key], iterations)
         loaded = self._loaded[key]
-        batch = self._batches(loaded.graph)
         spec = loaded.program.header.spec
+        if spec.images is None:
+            batch = self._batches(loaded.graph, loaded.takes_images)
+        else:
+            batch = self._picked(loaded.graph, spec.images)
         sampling, outputs = spec.sampling, spec.outputs
         if outputs is not None:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
@@ -173,10 +185,15 @@ class NetWorker:
         """The shapes of the data layers' tops."""
         return {top: shape for node in data_nodes(graph) for top, shape in self._source(node).shapes.items()}
 
-    def _batches(self, graph: Graph) -> Callable[[int], Batch]:
+    def _batches(self, graph: Graph, with_images: bool = False) -> Callable[[int], Batch]:
         """What the data layers give, by iteration."""
         sources = [self._source(node) for node in data_nodes(graph)]
-        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad)
+        return lambda iteration: read_batch(sources, iteration, self._setting.skip_bad, with_images)
+
+    def _picked(self, graph: Graph, images: NDArray[np.int32]) -> Callable[[int], Batch]:
+        """The same where an iteration is a row of `images`."""
+        sources = [self._source(node) for node in data_nodes(graph)]
+        return lambda iteration: read_images(sources, images[iteration].tolist(), iteration)
 
     def _first_batch(self, graph: Graph) -> Mapping[str, Array]:
         """The tops in iteration 0, from sources that keep nothing: the actor may never be asked for it again."""
@@ -194,7 +211,7 @@ class NetWorker:
             self._sources[identity] = self._opened(node, self._room)
         return self._sources[identity]
 
-    def _opened(self, node: Node, room: Room | None) -> Source:
+    def _opened(self, node: Node, room: MemoryBudget | None) -> Source:
         setting = self._setting
         setting.check_files(node.name)  # before and after: it may be replaced in between
         source = open_source(
@@ -236,15 +253,23 @@ class _Loaded:
     files: Mapping[str, bytes]
     sound: _Sound | None = None
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether the program begins with images, not with what the data layers make of them."""
+        return isinstance(self.program, ElsewhereProgram) and self.program.takes_images
+
     def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
         """The partial scores of one iteration, and the values that come along."""
         values = self._values(batch)
         self._refuse_unsound(values, batch)
         scores: dict[str, PartialScore] = {}
+        told: ByImage | None = None
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
                 scores[node.tops[0].name] = self._scored(node, bottoms, batch)
+                if node.tops[0].name == self.program.header.spec.by_image:
+                    told = by_image(node.layer, bottoms, batch.good)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
@@ -252,7 +277,7 @@ class _Loaded:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out)
+        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=told)
 
     def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
         """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""
@@ -288,10 +313,14 @@ class _Loaded:
         """What the data layers and the program make of the records of one iteration."""
         outputs, _ = self._run(batch)
         tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
-        return {**tops, **{blob: batch.kept(array) for blob, array in outputs.items()}}
+        rows = {blob for blob in outputs if self.graph.producer[blob].type == "DetectionOutput"}
+        made = {b: batch.kept_boxes(array) if b in rows else batch.kept(array) for b, array in outputs.items()}
+        return {**tops, **made}
 
     def _run(self, batch: Batch) -> tuple[dict[Blob, Array], Array | None]:
         """The program's outputs and ranges; raises EngineError where the FP32 net makes what is no number."""
+        if isinstance(self.program, ElsewhereProgram):
+            return self.program.run(batch.tops, batch.images)
         outputs, ends, sums = self.program.run_watched(batch.tops)
         if self.sound is not None:
             self.sound.refuse(self.program.header, batch, sums)

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from distcalib.caffe.graph import Blob
 from distcalib.data import LeftOut
 from distcalib.engine.spec import Row
-from distcalib.metrics import Confusion, Detections, Partial, PartialScore
+from distcalib.metrics import ByImage, Confusion, Detections, Partial, PartialScore
 from distcalib.quantize.histogram import Histogram
 from distcalib.quantize.ranges import Range
 
-FORMAT = 3
+FORMAT = 4
 """Of all that is written here; a part of every key, so that rows of another format are never asked for."""
 
 MOST_BYTES = 2**28
@@ -140,6 +140,7 @@ def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
         "values": [[blob.name, blob.version, arrays.add(array)] for blob, array in row.values.items()],
         "distances": {name: _number(value) for name, value in row.distances.items()},
         "seconds": {name: _number(value) for name, value in row.seconds.items()},
+        "by_image": _encode_images(row.by_image, arrays),
         "left_out": [[one.layer, one.number, one.key, one.reason] for one in row.left_out],
         "n_missing": row.n_missing,
     }
@@ -154,8 +155,22 @@ def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
         {name: _number(value) for name, value in said["distances"].items()},
         {name: _number(value) for name, value in said["seconds"].items()},
         tuple(LeftOut(str(layer), number, str(key), str(reason)) for layer, number, key, reason in said["left_out"]),
+        _decode_images(said["by_image"], arrays),
         int(said["n_missing"]),
     )
+
+
+def _encode_images(found: ByImage | None, arrays: _Arrays) -> list[int] | None:
+    return None if found is None else [arrays.add(part) for part in (found.rows, found.hits, found.margins)]
+
+
+def _decode_images(said: Any, arrays: Found) -> ByImage | None:
+    if said is None:
+        return None
+    rows, hits, margins = (arrays[number] for number in said)
+    if not (rows.ndim == 1 and rows.shape == hits.shape == margins.shape):
+        raise ValueError("no row: what it says of its images is not of as many")
+    return ByImage(rows, hits, margins)
 
 
 def _encode_score(part: PartialScore, arrays: _Arrays) -> tuple[str, object]:

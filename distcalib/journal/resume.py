@@ -5,8 +5,11 @@ A job asks the actors for its missing rows only, in the order that they have in 
 all.  So the same command after a crash gets the same rows, and goes on where the last one ended.
 """
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from distcalib.actors import Enough, Job, JobResult, OnRows
 from distcalib.engine.spec import Row
@@ -47,7 +50,17 @@ class _Part:
             n_iterations=len(self.missing),
             order=tuple(self.numbers[position] for position in self.missing),
             row_sizes=None if job.row_sizes is None else tuple(job.row_sizes[position] for position in self.missing),
+            homes=self._homes,
         )
+
+    @property
+    def _homes(self) -> tuple[int, ...] | None:
+        """How many of the missing positions each actor should do."""
+        if self.job.homes is None:
+            return None
+        ends = list(accumulate(self.job.homes))
+        missing = Counter(bisect_right(ends, position) for position in self.missing)
+        return tuple(missing[home] for home in range(len(ends)))
 
     def merged(self, result: JobResult | None) -> JobResult:
         """The result of the whole job from that of the rest, None where nothing more was asked for."""

@@ -1,5 +1,6 @@
 """Scores of a net: Caffe's accuracy and loss layers, and mAP, as exact partial results that merge.  NumPy only."""
 
+from distcalib.metrics.by_image import ByImage, by_image
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
@@ -18,6 +19,7 @@ from distcalib.metrics.host_layers import (
     make_layer,
     score_layer,
 )
+from distcalib.metrics.image_order import ImageOrder, hard_first
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
@@ -25,6 +27,7 @@ from distcalib.metrics.yolo_v3 import YOLO_V3
 
 __all__ = [
     "AP_VERSIONS",
+    "ByImage",
     "DEFAULT_AP",
     "DETECTION",
     "Confusion",
@@ -41,15 +44,18 @@ __all__ = [
     "YOLO_V3",
     "Decider",
     "Detections",
+    "ImageOrder",
     "Partial",
     "PartialScore",
     "absent_classes",
     "average_precisions",
+    "by_image",
     "check_layer",
     "check_shapes",
     "choose_score",
     "detections_of",
     "evaluate_layer",
+    "hard_first",
     "is_map",
     "is_mean",
     "lower_is_better",

@@ -130,6 +130,14 @@ def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
     Caffe sorts (score, class) pairs in descending order, so that of equal scores the larger class stands first. A NaN
     is above everything and never a hit: where Caffe's sort is undefined, a broken net must not score.
     """
+    _, labels, hits = score_rows(layer, scores, labels)
+    return Partial(int(np.count_nonzero(hits)), len(labels))
+
+
+def score_rows(
+    layer: LayerParameter, scores: Array, labels: Array
+) -> tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Of an Accuracy layer the class scores (n, C) of each label that counts, the labels (n,), and which are hits."""
     p = layer.accuracy_param
     rows, labels = _rows(layer, scores, labels, p.axis)
     n_classes = rows.shape[1]
@@ -138,7 +146,7 @@ def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
     rows, labels = _without_ignored(layer, rows, labels, p)
     own = rows[np.arange(len(labels)), labels][:, None]
     before = ~(rows <= own) | ((rows == own) & (np.arange(n_classes) > labels[:, None]))
-    return Partial(int(np.count_nonzero(before.sum(axis=1) < p.top_k)), len(labels))
+    return rows, labels, np.asarray(before.sum(axis=1) < p.top_k)
 
 
 def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial:

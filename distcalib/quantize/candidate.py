@@ -13,12 +13,12 @@ from functools import cached_property
 class Space:
     """All layers that can run INT8, in net order, and what each of them needs to be INT8 beside itself.
 
-    `pinned` are those that a search must leave INT8.
+    `kept_int8` are those that a search must leave INT8.
     """
 
     order: tuple[str, ...]
     needs: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    pinned: frozenset[str] = frozenset()
+    kept_int8: frozenset[str] = frozenset()
 
     def candidate(self, layers: Iterable[str]) -> "Candidate":
         """The largest candidate inside `layers` that really runs: without those that lack what they need."""
@@ -61,9 +61,9 @@ class Candidate:
 
     @cached_property
     def movable(self) -> tuple[str, ...]:
-        """The INT8 layers that a search may return to FP32, in net order: those that take no pinned one along."""
-        pinned = self.space.pinned & self.int8
-        return tuple(name for name in self.int8_layers if not pinned or pinned <= self.without(name).int8)
+        """The INT8 layers that a search may return to FP32, in net order: those that take none of `kept_int8` along."""
+        kept_int8 = self.space.kept_int8 & self.int8
+        return tuple(name for name in self.int8_layers if not kept_int8 or kept_int8 <= self.without(name).int8)
 
     @cached_property
     def returns(self) -> dict[str, "Candidate"]:

@@ -210,7 +210,7 @@ class Quantizer:
         """Raise OptionError for layers that --keep-int8 names and that cannot be INT8."""
         reasons = [
             f"layer '{name}' cannot be INT8: {self.refused[name]}"
-            for name in sorted(self.space.pinned)
+            for name in sorted(self.space.kept_int8)
             if name in self.refused
         ]
         if reasons:

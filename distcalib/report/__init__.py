@@ -2,9 +2,10 @@
 
 from distcalib.report.bad_records import BadRecords, bad_records
 from distcalib.report.exported import ExportedFile, exported_json, exported_lines
+from distcalib.report.form import TIMING_KEYS
 from distcalib.report.page import page
+from distcalib.report.reading import read_report
 from distcalib.report.record import (
-    TIMING_KEYS,
     CalibrationReport,
     CandidateRecord,
     CurvePoint,
@@ -28,5 +29,6 @@ __all__ = [
     "exported_json",
     "exported_lines",
     "page",
+    "read_report",
     "score_name",
 ]

@@ -1,9 +1,10 @@
 """What an exported file is worth, as data."""
 
-import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+
+from distcalib.report.bad_records import BadRecords
+from distcalib.report.form import json_text
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class ExportedFile:
     """Where the net has INT8 layers: the same of the FP32 net in the same runtime."""
     n_iterations: int = 0
     isa: str = ""
+    earlier: str = ""
+    """Where it is refused: a file of the same name that an earlier export left, and that is not this one."""
+    bad_records: BadRecords | None = None
+    """Where records that cannot be read are left out: which."""
 
     @property
     def refused(self) -> bool:
@@ -41,7 +46,7 @@ class ExportedFile:
 def exported_json(files: Iterable[ExportedFile]) -> str:
     """For machines: a list, in the order of --to; NaN and infinity are null."""
     found = [asdict(one) for one in files]
-    return json.dumps(_finite(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(found)
 
 
 def exported_lines(one: ExportedFile) -> list[str]:
@@ -60,14 +65,8 @@ def exported_lines(one: ExportedFile) -> list[str]:
         shown.append(f"    verified over {one.n_iterations} iterations")
     elif one.refused:
         shown.append(f"    REFUSED: {one.reason}; the file is kept for a look, do not deploy it")
+        if one.earlier:
+            shown.append(f"    {one.earlier} is still there, but of an earlier export")
     else:
         shown.append(f"    not measured: {one.reason}")
     return shown
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,16 +1,11 @@
-"""The result of a calibration as data: what the API returns and what report.json holds.
+"""The result of a calibration as data: what the API returns and what report.json holds, in the form of form.py."""
 
-All of it but TIMING_KEYS follows from the inputs, the versions and the instruction set: the same bytes on any number of
-actors.
-"""
-
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from distcalib.report.bad_records import BadRecords
 from distcalib.report.exported import ExportedFile
+from distcalib.report.form import grouped, json_text
 
 
 @dataclass(frozen=True)
@@ -135,6 +130,8 @@ class CalibrationReport:
     """With --skip-bad-records: the records that no score and no range is of."""
     n_retired: int = 0
     """Actors that were given up in the run because memory ran out on their nodes; not among `n_actors`."""
+    image_order: str = ""
+    """In which order the search took the images: `hard first`, or `natural` and why."""
     warnings: tuple[str, ...] = ()
     """What makes the verdict worth less than it seems: a score at chance, a tolerance of half of all, data not seen."""
     exported: tuple[ExportedFile, ...] = ()
@@ -145,8 +142,8 @@ class CalibrationReport:
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
 
     def to_json(self) -> str:
-        """report.json: keys in the order of the fields, two spaces, a newline at the end; NaN and infinity are null."""
-        return _json(asdict(self))
+        """The text of report.json: form.py."""
+        return json_text(grouped(asdict(self)))
 
     @property
     def verdict(self) -> str:
@@ -171,20 +168,6 @@ class CalibrationReport:
         return f"{said}wrote {self.output}"
 
 
-TIMING_KEYS = (
-    "n_actors",
-    "n_retired",
-    "cores_per_actor",
-    "seconds",
-    "cost_passes",
-    "images_per_second",
-    "pareto",
-    "exported_images_per_second",
-    "n_rows_from_journal",
-)
-"""The keys of report.json that depend on the machine and its mood."""
-
-
 def score_name(metric: str, lower_is_better: bool) -> str:
     """The score's blob, and which way is up where that is down."""
     return f"{metric} (lower is better)" if lower_is_better else metric
@@ -196,19 +179,6 @@ def drop_text(drop: float, lower_is_better: bool = False) -> str:
     if drop == 0.0:
         return f"no {worse}"
     return f"{worse} {drop:.6g}" if drop > 0.0 else f"{better} {-drop:.6g}"
-
-
-def _json(value: object) -> str:
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: object) -> object:
-    """`value` with null in place of numbers that JSON does not have."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 @dataclass(frozen=True)
@@ -256,4 +226,4 @@ class Evaluation:
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""
-        return _json(asdict(self))
+        return json_text(asdict(self))

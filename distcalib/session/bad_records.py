@@ -5,38 +5,25 @@ so the list is the same on any number of actors.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
 
 from distcalib.actors import Job, JobResult
 from distcalib.caffe.caffe_pb2 import LayerParameter
-from distcalib.caffe.graph import Blob, Node
-from distcalib.data import FLAG, VARIES, Index, LeftOut, find_missing
+from distcalib.caffe.graph import Blob
+from distcalib.data import FLAG, Index, LeftOut, find_missing
 from distcalib.engine.net import Net
-from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.spec import ElsewhereSpec, NetSpec, Row
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.metrics import HOST_TYPES
-from distcalib.quantize.fusion import uses_global_stats
 from distcalib.report import BadRecords, bad_records
+from distcalib.session.by_record import has_row_a_record, mixes
 from distcalib.session.progress import Reporter
 
 _LOOK_SECONDS = 5.0  # as often as a log has a line of a phase
 _SKIPPING = frozenset({"AnnotatedData", "Data", "ImageData"})
 """The data layers whose records are left out if they are bad."""
-
-_AXES: Mapping[str, Callable[[LayerParameter], int]] = {
-    "Accuracy": lambda layer: layer.accuracy_param.axis,
-    "ArgMax": lambda layer: layer.argmax_param.axis if layer.argmax_param.HasField("axis") else 1,
-    "Concat": lambda layer: _either(layer.concat_param.axis, layer.concat_param.concat_dim),
-    "InnerProduct": lambda layer: layer.inner_product_param.axis,
-    "Reduction": lambda layer: layer.reduction_param.axis,
-    "Slice": lambda layer: _either(layer.slice_param.axis, layer.slice_param.slice_dim),
-    "Softmax": lambda layer: layer.softmax_param.axis,
-    "SoftmaxWithLoss": lambda layer: layer.softmax_param.axis,
-}
-"""The axis that layers of a type work along: records are taken together where it is the first."""
 
 
 @dataclass
@@ -47,9 +34,14 @@ class LeftOutRecords:
     found: set[LeftOut] = field(default_factory=set)
 
     def take(self, jobs: Sequence[Job], results: Sequence[JobResult]) -> None:
-        """Note what rows say.  Raises DataError where an iteration was scored with other records than before."""
+        """Note what rows say.  Raises DataError where an iteration was scored with other records than before.
+
+        Batches of images have none that is bad: a source that finds one raises.
+        """
         for job, result in zip(jobs, results, strict=True):
-            scores = isinstance(job.spec, NetSpec) and job.spec.scores
+            scores = isinstance(job.spec, (NetSpec, ElsewhereSpec)) and job.spec.scores
+            if isinstance(job.spec, NetSpec) and job.spec.images is not None:
+                continue
             for number, row in zip(result.iterations, result.rows, strict=True):
                 if isinstance(row, Row):
                     self.found.update(row.left_out)
@@ -101,14 +93,14 @@ def refuse_unskippable(
             f"{net.name}: {FLAG}: the data layers have different batch sizes: {batch}, and of {', '.join(odd)}; give "
             "them one, or take bad records out of the data"
         )
-    wrong = [blob for blob in _scored(net) if blob in shapes and not _has_row_a_record(shapes[blob], batch)]
+    wrong = [blob for blob in _scored(net) if blob in shapes and not has_row_a_record(shapes[blob], batch)]
     if wrong:
         told = ", ".join(f"'{blob.name}' ({' x '.join(map(str, shapes[blob]))})" for blob in dict.fromkeys(wrong))
         raise UnsupportedError(
             f"{net.name}: {FLAG}: blob {told} has no row for each of the {batch} records of an iteration, so none can "
             "be left out of it; take bad records out of the data"
         )
-    mixing = [] if batch == 1 else [f"'{node.name}' ({node.type})" for node in net.graph if _mixes(node, shapes, batch)]
+    mixing = [] if batch == 1 else [f"'{node.name}' ({node.type})" for node in net.graph if mixes(node, shapes, batch)]
     if mixing:
         raise UnsupportedError(
             f"{net.name}: {FLAG}: layer {', '.join(mixing)} makes something of several records together, so the place "
@@ -136,11 +128,6 @@ def look_for_images(
     return find_missing(layers, net.path, indexes, n_iterations, looked)
 
 
-def _either(axis: int, legacy: int) -> int:
-    """The axis of two fields that are both 1 where the prototxt does not say, and not both given."""
-    return axis if legacy == 1 else legacy
-
-
 def _scored(net: Net) -> list[Blob]:
     """What scores are made of: what layers on the host read, priors aside, and all that the net hands out."""
     found: list[Blob] = []
@@ -149,21 +136,3 @@ def _scored(net: Net) -> list[Blob]:
             found += node.bottoms[:2] if node.type == "DetectionOutput" else node.bottoms
     ends = [blob for blob in net.graph.outputs if net.graph.producer[blob].type not in HOST_TYPES]
     return found + ends
-
-
-def _mixes(node: Node, shapes: Mapping[Blob, tuple[int, ...]], batch: int) -> bool:
-    """Whether a row of the layer's tops may be of other records than the same row of its bottoms."""
-    layer, rank = node.layer, len(shapes.get(node.bottoms[0], ())) if node.bottoms else 0
-    if node.type == "BatchNorm":
-        return not uses_global_stats(layer)
-    if node.type == "Permute":
-        return bool(layer.permute_param.order) and layer.permute_param.order[0] != 0
-    if node.type in _AXES:
-        return _AXES[node.type](layer) in (0, -rank)
-    if node.type in ("Flatten", "Reshape", "Tile"):
-        return shapes[node.bottoms[0]][:1] == (batch,) and any(shapes[top][:1] != (batch,) for top in node.tops)
-    return False
-
-
-def _has_row_a_record(shape: tuple[int, ...], batch: int) -> bool:
-    return VARIES in shape or (shape[:1] == (batch,) and prod(shape) > 0)

@@ -1,6 +1,8 @@
 """What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
 
 import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -20,7 +22,7 @@ from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
 from distcalib.engine.builder import unconverted
 from distcalib.engine.net import Net
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
-from distcalib.errors import DataError, DistcalibError, OptionError, UnsupportedError, WeightsError
+from distcalib.errors import DataError, DistcalibError, OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.layers import layer_refusal
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP, DETECTION, HOST_TYPES, SECOND_TOPS, check_layer, read_sizes
 from distcalib.quantize.force_u8 import TRANSFORMING
@@ -165,6 +167,24 @@ def check_skipping(skip_bad: bool, root: str | Path | None) -> None:
             f"{FLAG}: `caffe test` ends at a bad record, so -r cannot go with it; take bad records out of the data, or "
             "leave out -r"
         )
+
+
+def check_folder(folder: Path, files: Sequence[Path]) -> None:
+    """Raise OutputError now, not after hours, if `files` cannot be written into `folder` in the end; leave no trace."""
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    for path in files:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder, and a file is to be written there; move it or give --out")
+
+
+def unwritable(folder: Path, error: OSError) -> OutputError:
+    """That nothing can be written to `folder`."""
+    return OutputError(f"{folder}: cannot be written to ({error.strerror or error}); give another folder with --out")
 
 
 def refuse_unrunnable(net: Net, fed: bool = False) -> None:

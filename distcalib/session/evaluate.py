@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from distcalib.actors import JobResult
+from distcalib.actors.cancellation import Cancellation
 from distcalib.caffe.graph import Graph
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import Row
@@ -33,7 +34,7 @@ from distcalib.session.checks import in_place_warnings, load_warnings
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.options import EvaluationOptions
-from distcalib.session.progress import Reporter, Silent
+from distcalib.session.progress import Logged, Reporter
 from distcalib.session.protocol import Actors
 from distcalib.session.session import Session
 
@@ -44,10 +45,12 @@ def evaluate(
     options: EvaluationOptions | None = None,
     *,
     reporter: Reporter | None = None,
+    cancellation: Cancellation | None = None,
 ) -> Evaluation:
     """Mean over the iterations of every output blob of the TEST net in `model`, run with `weights`.
 
-    Layers with a quantization_param run INT8.  Raises the errors of distcalib.errors.
+    Layers with a quantization_param run INT8.  `cancellation` ends it from another thread, by Cancelled, which is a
+    KeyboardInterrupt.  Raises the errors of distcalib.errors.
 
         distcalib.evaluate("net.prototxt", "net.caffemodel", distcalib.EvaluationOptions(iterations=100))
     """
@@ -60,7 +63,8 @@ def evaluate(
     if options.detection:
         _refuse_without_map(net)
     iterations, ap_version = options.iterations, options.ap_version
-    with Session(net, Path(weights), reporter or Silent(), options, backend=backend) as session:
+    said = reporter or Logged()
+    with Session(net, Path(weights), said, options, backend=backend, cancellation=cancellation) as session:
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)

@@ -171,17 +171,19 @@ def data_shapes(
     notes: list[str],
     otherwise: tuple[int, int, int] | None = None,
     problems: list[str] | None = None,
+    skip_bad: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of what data layers make; guessed, with a note, where the data are absent.
 
     `otherwise`: channels, height and width where the prototxt tells nothing; None: then no shape is known.
     `problems` takes what is wrong with data that are there; None: it is among the notes.
+    `skip_bad`: as open_source has it.
     """
     tops: dict[str, tuple[int, ...]] = {}
     sources = [*data_nodes(net.graph), *unopened(net)]
     for node in sorted(sources, key=lambda one: one.index):
         try:
-            source = open_source(node.layer, net.path)
+            source = open_source(node.layer, net.path, skip_bad=skip_bad)
         except (DataError, UnsupportedError) as error:
             guess = _guess(node.layer, _channels_read(net.graph, node, blobs), otherwise)
             said = f"shapes below assume {guess}" if guess else "shapes are not known"

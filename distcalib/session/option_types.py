@@ -1,7 +1,7 @@
 """Options as what they are annotated to be: converted where that loses nothing, refused where it does.
 
 For users of the Python API: `out="folder"` becomes a Path and `keep_fp32=["conv1"]` a tuple, but `iterations=2.5` is no
-number of iterations and `keep_fp32="conv1"` would be read as five names.  40 lines in place of a library, since the
+number of iterations and `keep_fp32="conv1"` would be read as five names.  50 lines in place of a library, since the
 options know five kinds of values.
 """
 
@@ -36,9 +36,14 @@ def _converted(value: object, kind: Any) -> object:
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if value is None and type(None) in kinds:
         return None
-    kind = next(k for k in kinds if k is not type(None))
-    convert = {bool: _bool, int: _int, float: _float, str: _str, Path: _path}.get(kind, _names)
-    return convert(value)
+    problems = []
+    for one in (k for k in kinds if k is not type(None)):
+        convert = {bool: _bool, int: _int, float: _float, str: _str, Path: _path}.get(one, _names)
+        try:
+            return convert(value)
+        except ValueError as error:
+            problems.append(str(error))
+    raise ValueError(", or ".join(problems))
 
 
 def _bool(value: object) -> bool:

@@ -1,6 +1,11 @@
-"""How a run tells what it does; the command line draws it, the API is silent unless it is given one."""
+"""How a run reports what it does. The command line draws it; a user of Python who gives no reporter finds it in the
+logger `distcalib`: notes and phases as INFO, progress as DEBUG, what the actors suffer as WARNING.
+"""
 
+import logging
 from typing import Protocol
+
+_LOG = logging.getLogger("distcalib")
 
 
 class Reporter(Protocol):
@@ -30,3 +35,23 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Ignore it."""
+
+
+class Logged:
+    """Logs it."""
+
+    def __init__(self) -> None:
+        self._name = ""
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        """As INFO."""
+        self._name = name
+        _LOG.info("%s: %d iterations of %d images", name, n_iterations, batch)
+
+    def advance(self, n_done: int, n_total: int) -> None:
+        """As DEBUG."""
+        _LOG.debug("%s: %d/%d iterations", self._name, n_done, n_total)
+
+    def note(self, text: str) -> None:
+        """As INFO."""
+        _LOG.info("%s", text)

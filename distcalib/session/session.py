@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from distcalib.actors import Enough, Job, JobResult, OnRows, Progress
+from distcalib.actors.cancellation import Cancellation
 from distcalib.actors.compatibility import refuse_mixed
 from distcalib.actors.isa import Isa
 from distcalib.actors.nodes import NodeInfo
@@ -43,15 +44,17 @@ class Session:
         *,
         backend: Backend | None = None,
         open_journal: Callable[[], Journal] | None = None,
+        cancellation: Cancellation | None = None,
     ) -> None:
         """`backend`: what measures, None: what `options` name.  `open_journal`: opens that of the run, once the inputs
-        were found to be readable; the session closes it.
+        were found to be readable; the session closes it.  `cancellation`: ends what the actors do.
 
         Raises what reading the inputs and starting the actors raise.
         """
         options = options or SessionOptions()
         self.net, self.reporter, self._options = net, reporter, options
         self.backend = backend or open_backend(options.root, options.isa)
+        self._cancellation = cancellation or Cancellation()
         self._refuse_or_note()
         self._guard = Guard(net, weights, options.data)  # before anything is opened
         self._left_out, self._resuming, self.journal = LeftOutRecords(), None, None
@@ -204,7 +207,7 @@ class Session:
             def advance(progress: Progress) -> None:
                 self.reporter.advance(progress.n_done, progress.n_total)
 
-            return self._pool.run(missing, advance, enough, on_rows)
+            return self._pool.run(missing, advance, enough, on_rows, self._cancellation.check)
 
         with advising(self.backend.may_skip):
             if self._resuming is None:

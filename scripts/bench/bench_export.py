@@ -2,8 +2,9 @@
 
     python -m scripts.bench.bench_export NET.prototxt NET.caffemodel [--batch N] [--rounds N]
 
-The net as it is, and without its quantization_params where it has some.  All run the same values on one thread, turn by
-turn, so that what else the machine does meets all alike; printed are medians of the rounds, ratios round by round.
+The net as it is, and without its quantization_params where it has some.  All run the same values on one thread, in
+turns of some 50 ms and in an order drawn for each round, so that what else the machine does meets all alike; printed
+are medians of the rounds, and of the ratios round by round.
 Detections are in the files, and on the host in the engine's loop, where they are left out.
 """
 
@@ -22,14 +23,14 @@ from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import LocalProgram
-from distcalib.export import build_export, save_ir
-from distcalib.export.onnx_file import save_onnx
-from distcalib.export.runtimes import open_model
+from distcalib.exporters import build_export, save_ir
+from distcalib.exporters.onnx_file import save_onnx
+from distcalib.exporters.runtimes import open_model
 from distcalib.layers import FileBlobs
 from distcalib.session.inspect import data_shapes
 
 Loop = Callable[[], object]
-SECONDS = 0.5  # of a round of each
+SECONDS = 0.05  # of a turn: a busy machine changes its mind in tenths of a second
 
 
 def loops(net: Net, weights: Path, batch: int | None, folder: Path) -> dict[str, tuple[Loop, int]]:
@@ -67,7 +68,10 @@ def fp32(net: Net) -> Net:
 
 
 def rate(loop: Loop, size: int) -> float:
-    """Images/s of CPU time: what else the machine does takes none of it, though it takes of the caches."""
+    """Images/s of CPU time: what else the machine does takes none of it, though it takes of the caches.  The first
+    call of a turn, which finds the caches full of another's values, does not count.
+    """
+    loop()
     begin, count = time.process_time(), 0
     while (spent := time.process_time() - begin) < SECONDS:
         loop()
@@ -80,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--batch", type=int, help="images at once (default: the prototxt's)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=100)
     args = parser.parse_args(arguments)
     net = open_net(args.model)
     is_int8 = any(layer.HasField("quantization_param") for layer in net.test.layer)
@@ -92,9 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for loop, _ in whole.values():
             loop()
         found: dict[str, list[float]] = {name: [] for name in whole}
+        order = np.random.default_rng(0)
         for _ in range(args.rounds):
-            for name, (loop, size) in whole.items():
-                found[name].append(rate(loop, size))
+            for name in order.permutation(list(whole)):
+                found[name].append(rate(*whole[name]))
     for name, rates in found.items():
         ratios = [a / b for a, b in zip(rates, found["engine"], strict=True)]
         print(f"{name}: {median(rates):,.1f} images/s, {median(ratios):.3f} of the engine")

@@ -26,6 +26,7 @@ from typing import Any
 from distcalib.calibration import calibrate as calibration
 from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.cli import main as distcalib
+from distcalib.report.form import ungrouped
 from scripts.bench.bench_evaluate import default_model
 
 ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>7} | {:>9} |"
@@ -90,7 +91,7 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
 def _calibrated(n: int, name: str, flags: list[object], out: Path, off: Sequence[str]) -> Sequence[object]:
     program = ["scripts.bench.bench_search", "--without", *off] if off else ["distcalib"]
     seconds, _ = _run([sys.executable, "-m", *program, "calibrate", *flags, "-c", "multiple", "-1st", "--out", out])
-    report: dict[str, Any] = json.loads((out / "report.json").read_text())
+    report: dict[str, Any] = ungrouped(json.loads((out / "report.json").read_text()))
     n_fp32, n_candidates = len(report["fp32_layers"]), len(report["candidates"])
     met = "" if report["met"] else " (not met)"
     return (

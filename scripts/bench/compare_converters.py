@@ -6,10 +6,11 @@ r"""Other converters from Caffe to ONNX beside `distcalib export`: how many nets
         --onnx {onnx}' \
       [--net NET.prototxt=NET.caffemodel ...]
 
-Nets: the families of tests/engine/test_architectures.py, the single layers of tests/export/test_onnx_operators.py that
-an ordinary classifier may have, and those given.  All in FP32, as deploy nets with an Input layer and blobs of Caffe's
-own format.  An answer is right if it differs from the engine's, which is held to recordings of Intel Caffe, by 1e-4 of
-the largest value at the most.  A converter runs as a command of its own, since none of them can share an environment.
+Nets: the families of tests/engine/test_architectures.py, the single layers of tests/exporters/test_onnx_operators.py
+that an ordinary classifier may have, and those given. All in FP32, as deploy nets with an Input layer and blobs of
+Caffe's own format. An answer is right if it differs from the engine's, which is held to recordings of Intel Caffe, by
+1e-4 of the largest value at the most. A converter runs as a command of its own, since none of them can share an
+environment.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from distcalib.data import DATA_TYPES
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import open_net
 from distcalib.engine.program import LocalProgram
-from distcalib.export import build_export
-from distcalib.export.onnx_file import save_onnx
+from distcalib.exporters import build_export
+from distcalib.exporters.onnx_file import save_onnx
 from distcalib.layers import FileBlobs
 from distcalib.metrics import SCORE_TYPES
 from distcalib.session.inspect import data_shapes
 from tests.engine.test_architectures import FAMILIES, SHAPE, weights_of
-from tests.export.test_onnx_operators import LAYERS
-from tests.export.test_onnx_operators import SHAPE as LAYER_SHAPE
+from tests.exporters.test_onnx_operators import LAYERS
+from tests.exporters.test_onnx_operators import SHAPE as LAYER_SHAPE
 
 Array = NDArray[np.float32]
 Blobs = Mapping[str, tuple[Array, ...]]

@@ -36,6 +36,7 @@ SWITCHES = {
     "no shared prefixes": Switches(share_prefixes=False),
     "no early stop": Switches(stop_early=False),
     "no look ahead": Switches(look_ahead=False),
+    "natural order": Switches(hard_first=False),
 }
 
 

@@ -18,7 +18,7 @@ from distcalib.caffe.graph import Blob
 from distcalib.calibration.programs import Chunks
 from distcalib.engine.ranking import RankSpec, grouped
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Row
-from distcalib.metrics import Partial
+from distcalib.metrics import ByImage, Partial
 from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.scales import Calibration
 
@@ -57,7 +57,7 @@ class SimulatedNet:
     """Of 53 layers together 0.16: 4 % of the images go from right to wrong, and nearly as many back."""
     hard_spread: float = 0.3
     seed: int = 0
-    _counts: dict[bytes, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _right: dict[bytes, NDArray[np.bool_]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def n_iterations(self) -> int:
@@ -95,12 +95,18 @@ class SimulatedNet:
             shift -= self._shifts[name]
         return shift
 
-    def right(self, net: bytes) -> NDArray[np.int64]:
-        """The number of images that a candidate has right, by iteration."""
-        if net not in self._counts:
+    def right(self, net: bytes) -> NDArray[np.bool_]:
+        """Whether a candidate has each image right, of all batches."""
+        if net not in self._right:
             right: NDArray[np.bool_] = self._margins + self._shift(net) > 0
-            self._counts[net] = right[: self.n_iterations * self.batch].reshape(-1, self.batch).sum(axis=1)
-        return self._counts[net]
+            self._right[net] = right[: self.n_iterations * self.batch]
+        return self._right[net]
+
+    def by_image(self, iteration: int) -> ByImage:
+        """What FP32 says of each image of an iteration."""
+        numbers = slice(iteration * self.batch, (iteration + 1) * self.batch)
+        margins = self._margins[numbers].astype(np.float32)
+        return ByImage(np.arange(self.batch, dtype=np.int32), self.right(ALL_FP32)[numbers], margins)
 
     def distance(self, net: bytes, iteration: int) -> float:
         """Of the output from FP32's: the mean square of the shifts of the images in `iteration`."""
@@ -133,7 +139,7 @@ class SimulatedNet:
 
     def fp32(self, ranked: tuple[int, ...] = ()) -> NetSpec:
         """The net that is not quantized, which hands out its output of the iterations `ranked`."""
-        return NetSpec(ALL_FP32, self.name, kept=Kept(LOGITS, ranked))
+        return NetSpec(ALL_FP32, self.name, kept=Kept(LOGITS, ranked), by_image=METRIC)
 
     def fp32_outputs(self) -> NetSpec:
         """The same, handing out its output."""
@@ -178,8 +184,13 @@ class SimulatedNet:
         if spec.outputs is not None:
             return [Row({}, (), None, given) for _ in iterations], seconds
         right, kept = self.right(spec.net), () if spec.kept is None else spec.kept.iterations
-        scores = [{METRIC: Partial(int(right[i]), self.batch)} for i in iterations]
-        found = [Row(one, (), None, given if i in kept else {}) for i, one in zip(iterations, scores, strict=True)]
+        found = []
+        for i in iterations:
+            numbers = np.arange(i * self.batch, (i + 1) * self.batch) if spec.images is None else spec.images[i]
+            numbers = numbers[numbers >= 0]
+            score = Partial(int(np.count_nonzero(right[numbers])), len(numbers), len(numbers))
+            said = self.by_image(i) if spec.by_image else None
+            found.append(Row({METRIC: score}, (), None, given if i in kept else {}, by_image=said))
         return found, seconds
 
     def iteration_seconds(self, net: bytes, begin: int = 0, end: int | None = None) -> float:

@@ -54,3 +54,33 @@ def test_stretches_hand_out_nothing_after_clear() -> None:
     stretches = Stretches(20, 2)
     stretches.clear()
     assert stretches.n_waiting == 0
+
+
+def test_stretches_with_homes_begin_with_what_is_wanted_first() -> None:
+    """Each actor in its own stretch, and in the other one where that is far behind."""
+    stretches = Stretches(20, 2, homes=[10, 10], ranks=[*range(0, 20, 2), *range(1, 20, 2)])
+    assert stretches.take(0, target=2, least=2, parts=2) == range(0, 2)  # ranks 0, 2; the other stretch begins with 1
+    assert stretches.take(0, target=2, least=2, parts=2) == range(10, 12)  # 1, 3, and not 4, 6
+    assert stretches.take(0, target=2, least=2, parts=2) == range(2, 4)
+    assert stretches.take(1, target=3, least=3, parts=2) == range(12, 15)
+    assert stretches.take(7, target=2, least=2, parts=2) == range(4, 6)  # 8, 10 before 11: who has no home
+
+
+@pytest.mark.parametrize("n_actors", [1, 3, 9])
+def test_stretches_with_homes_hand_out_each_position_once(n_actors: int) -> None:
+    rng = random.Random(n_actors)
+    homes = [rng.randint(0, 30) for _ in range(5)]
+    ranks = rng.sample(range(1000), sum(homes))
+    begin = 0
+    for length in homes:
+        ranks[begin : begin + length] = sorted(ranks[begin : begin + length])
+        begin += length
+    stretches = Stretches(sum(homes), n_actors, homes=homes, ranks=ranks)
+    found: list[int] = []
+    while stretches.n_waiting:
+        shard = stretches.take(rng.randrange(n_actors), target=rng.randint(1, 9), least=1, parts=2)
+        if rng.random() < 0.1:
+            stretches.give_back(shard)
+        else:
+            found += shard
+    assert sorted(found) == list(range(sum(homes)))

@@ -1,8 +1,11 @@
 """What two reports of the same calibration have in common."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 from distcalib.report import TIMING_KEYS, CalibrationReport
+from distcalib.report.form import ungrouped
 
 
 def lasting(report: CalibrationReport | str, *besides: str) -> dict[str, object]:
@@ -10,5 +13,10 @@ def lasting(report: CalibrationReport | str, *besides: str) -> dict[str, object]
 
     `besides`: what else is left out.
     """
-    found: dict[str, object] = json.loads(report if isinstance(report, str) else report.to_json())
+    found = ungrouped(json.loads(report if isinstance(report, str) else report.to_json()))
     return {key: value for key, value in found.items() if key not in (*TIMING_KEYS, "output", *besides)}
+
+
+def fields_of(file: Path) -> dict[str, Any]:
+    """The fields of the report.json `file` by their names, whatever their groups."""
+    return ungrouped(json.loads(file.read_text(encoding="utf-8")))

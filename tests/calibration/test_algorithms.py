@@ -1,6 +1,5 @@
 """`-a auto` from end to end, on a net that needs two algorithms; and the error that it goes by."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import open_net
 from distcalib.quantize.thresholds import ALGORITHMS
 from distcalib.report import CalibrationReport
-from tests.calibration.reports import lasting
+from tests.calibration.reports import fields_of, lasting
 from tests.calibration.test_calibrate import Notes
 from tests.session.tiny import Tiny, make_tiny
 
@@ -96,7 +95,7 @@ def test_auto_takes_another_algorithm_for_the_one_blob_that_needs_it(
     assert list(report.output_errors) == [*ALGORITHMS, "auto"]
     assert report.output_errors["auto"] < 0.1 * min(report.output_errors[name] for name in ALGORITHMS)
     assert report.calibration_algo == "auto"
-    assert json.loads((tmp_path / "one" / "report.json").read_text())["algorithms"] == report.algorithms
+    assert fields_of(tmp_path / "one" / "report.json")["algorithms"] == report.algorithms
 
     names = [name for name, *_ in notes.phases]
     assert names[:3] == ["ranges", "auto, FP32", "auto, round 1, 5 choices"]

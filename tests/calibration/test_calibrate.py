@@ -1,7 +1,6 @@
 """calibrate() from end to end, in real actors: what it delivers is what it measured."""
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.output_files import Target
 from distcalib.errors import EngineError, OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.report import TIMING_KEYS, CalibrationReport
+from tests.calibration.reports import fields_of
 from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
@@ -61,7 +61,7 @@ def greedy(tiny: Tiny, out: Path, notes: Notes) -> CalibrationReport:
 
 
 def without_times(path: Path) -> dict[str, object]:
-    return {key: value for key, value in json.loads(path.read_text()).items() if key not in TIMING_KEYS}
+    return {key: value for key, value in fields_of(path).items() if key not in TIMING_KEYS}
 
 
 def test_calibrate_finds_the_one_layer_that_int8_ruins(greedy: CalibrationReport) -> None:
@@ -89,7 +89,7 @@ def test_calibrate_delivers_the_file_that_it_measured(greedy: CalibrationReport,
 
 
 def test_calibrate_reports_all_that_was_asked_for(greedy: CalibrationReport, out: Path) -> None:
-    written = json.loads((out / "report.json").read_text())
+    written = fields_of(out / "report.json")
     assert (out / "report.json").read_text() == greedy.to_json()
     assert written.keys() >= REQUIRED
     assert written["batch"] == BATCH
@@ -149,7 +149,7 @@ def test_calibrate_none_delivers_all_int8_and_says_that_it_is_not_met(tiny: Tiny
     assert report.int8_layers == QUANTIZABLE
     assert "NOT met" in report.verdict
     assert (tmp_path / "net_quantized.prototxt").exists()
-    assert json.loads((tmp_path / "report.json").read_text())["met"] is False
+    assert fields_of(tmp_path / "report.json")["met"] is False
 
 
 def test_calibrate_takes_a_gain_for_no_loss(tmp_path: Path) -> None:

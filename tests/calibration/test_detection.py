@@ -1,6 +1,5 @@
 """Detection nets from end to end: mAP as the score, on any number of actors and by a build of Caffe."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from distcalib.report import CalibrationReport
 from distcalib.session.checks import net_notes, net_problems
 from distcalib.session.evaluate import class_scores
 from distcalib.session.inspect import inspect
-from tests.calibration.reports import lasting
+from tests.calibration.reports import fields_of, lasting
 from tests.calibration.test_calibrate import Notes
 from tests.every import every
 from tests.session.evaluated import evaluate
@@ -63,7 +62,7 @@ def test_calibrate_by_map_reports_the_ap_of_each_class(ranked: CalibrationReport
     ):
         assert list(by_class) == [1, 2]
         assert sum(by_class.values()) / 2 == pytest.approx(score)
-    written = json.loads((Path(ranked.output).parent / "report.json").read_text())
+    written = fields_of(Path(ranked.output).parent / "report.json")
     assert written["average_precisions"] == {str(label): ap for label, ap in ranked.average_precisions.items()}
 
 

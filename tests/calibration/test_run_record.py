@@ -1,12 +1,12 @@
 """Runs of the tiny net that are interrupted, killed and given again; each starts its actors."""
 
-import json
 import os
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+import distcalib
 from distcalib.actors import Job, JobResult
+from distcalib.actors.cancellation import Cancellation, Cancelled
 from distcalib.calibration import search_driver as searching
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
@@ -24,8 +26,10 @@ from distcalib.cli.main import main
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.quantize.candidate import Candidate
+from distcalib.session.options import EvaluationOptions
+from distcalib.session.progress import Silent
 from distcalib.session.session import Session
-from tests.calibration.reports import lasting
+from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -88,10 +92,49 @@ def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
     report = interrupted.value.report
     assert (report.stopped_by, report.fp32_layers, report.met) == ("Ctrl-C", (), False)
     assert report.score == report.all_int8_score
-    assert json.loads((tmp_path / "report.json").read_text())["stopped_by"] == "Ctrl-C"
+    assert fields_of(tmp_path / "report.json")["stopped_by"] == "Ctrl-C"
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
+
+
+class _Cancelling(Silent):
+    """Cancels in another thread once the all-INT8 net was measured."""
+
+    def __init__(self) -> None:
+        self.token = Cancellation()
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        if name.startswith("ranking"):
+            thread = threading.Thread(target=self.token.cancel)
+            thread.start()
+            thread.join()
+
+
+def test_a_cancelled_run_delivers_the_best_that_was_measured(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
+    reporter = _Cancelling()
+    with pytest.raises(Interrupted) as interrupted:
+        calibrate(
+            tiny.prototxt,
+            tiny.weights,
+            replace(OPTIONS, out=tmp_path),
+            reporter=reporter,
+            cancellation=reporter.token,
+        )
+    report = interrupted.value.report
+    assert (report.stopped_by, report.fp32_layers) == ("cancellation", ())
+    assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
+    calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    assert _results(tmp_path) == _results(reference)
+
+
+def test_evaluate_with_a_cancelled_token_ends_at_once(tiny: Tiny) -> None:
+    token = Cancellation()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        distcalib.evaluate(
+            tiny.prototxt, tiny.weights, EvaluationOptions(iterations=ITERATIONS, n_actors=1), cancellation=token
+        )
 
 
 def test_ctrl_c_in_a_round_delivers_the_best_of_what_it_measured(
@@ -121,7 +164,7 @@ def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
     monkeypatch.setattr(searching.Searching, "_rank", lambda *_: signal.raise_signal(signal.SIGTERM))
     command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--actors", "1", "--out", str(tmp_path)]
     assert main(command) == TERMINATED
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = fields_of(tmp_path / "report.json")
     assert (report["stopped_by"], report["fp32_layers"]) == ("SIGTERM", [])
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
 

@@ -41,6 +41,7 @@ def test_ranked_finds_the_layer_and_proves_that_it_is_needed(ranked: Calibration
     assert ranked.minimal
     assert ranked.fp32_layers == ("conv3",)
     assert ranked.strategy == "ranked"
+    assert ranked.image_order == "hard first"
     first, *_, last = ranked.candidates
     assert (first.fp32_layers, first.meets) == ((), False)
     assert (last.fp32_layers, last.meets, last.score) == (("conv3",), True, ranked.score)
@@ -54,6 +55,7 @@ def test_ranked_finds_the_layer_and_proves_that_it_is_needed(ranked: Calibration
         pytest.param(1, Switches(share_prefixes=False), id="no_shared_prefixes"),
         pytest.param(2, Switches(stop_early=False), id="no_early_stop"),
         pytest.param(2, Switches(look_ahead=False), id="no_look_ahead"),
+        pytest.param(2, Switches(hard_first=False), id="natural_order"),
     ],
 )
 def test_ranked_gives_the_same_bytes_whatever_helps_it(
@@ -108,7 +110,7 @@ def test_searching_stops_a_candidate_that_is_decided(
 ) -> None:
     """One iteration of ten with all images wrong is more than a loss of 0.05, whatever the others are."""
     measuring: Any = SimpleNamespace(options=replace(OPTIONS, accuracy_loss=0.05), lower_is_better=False)
-    measuring.fp32_values = [Partial(8, 8)] * 10
+    measuring.fp32_values, measuring.image_order = [Partial(8, 8)] * 10, None
     programs: Any = None  # nothing is compiled
     values = dict.fromkeys(range(n_lost), Partial(0, 8))
     asked = request_of(CANDIDATE)

@@ -1,7 +1,6 @@
 """--skip-bad-records: scores, ranges and files are those of the data without the bad records."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +25,7 @@ from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.journal import FILE_NAME
 from distcalib.report import CalibrationReport
 from distcalib.session.progress import Silent
-from tests.calibration.reports import lasting
+from tests.calibration.reports import fields_of, lasting
 from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
 from tests.session import tiny_ssd as ssd
 from tests.session.evaluated import evaluate
@@ -506,6 +505,6 @@ def test_commands_tell_in_a_line(bad_net: Tiny, tmp_path: Path, capsys: pytest.C
     shown = capsys.readouterr().out.splitlines()
     assert shown[-2].startswith(line)
     assert shown[-2].endswith(" and 2 more")
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = fields_of(tmp_path / "report.json")
     assert (report["bad_records"]["count"], report["bad_records"]["n_records"]) == (5, 48)
     assert hashlib.sha256((tmp_path / "net_quantized.prototxt").read_bytes()).hexdigest() == report["sha256"]

@@ -1,6 +1,5 @@
 """YOLO v2 from end to end: the mAP of its EvalDetection as the score."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from distcalib.journal.codec import decode, encode
 from distcalib.metrics import Detections, merged
 from distcalib.report import CalibrationReport
 from distcalib.session.inspect import inspect
-from tests.calibration.reports import lasting
+from tests.calibration.reports import fields_of, lasting
 from tests.calibration.test_calibrate import Notes
 from tests.data.databases import noise, raw_datum, write_lmdb
 from tests.every import every
@@ -108,7 +107,7 @@ def test_the_command_line_takes_d_1_and_prints_the_map(
     common = [*tiny_yolo.args, "-i", "2", "--actors", "1"]
     calibrated = ["calibrate", *common, "-s", "1", "-d", "1", "-l", "1", "--strategy", "none", "--out", str(tmp_path)]
     assert main(calibrated) == 0
-    assert json.loads((tmp_path / "report.json").read_text())["metric"] == "eval_det"
+    assert fields_of(tmp_path / "report.json")["metric"] == "eval_det"
     capsys.readouterr()
     assert main(["evaluate", *common]) == 0
     printed = capsys.readouterr().out

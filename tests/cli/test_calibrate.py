@@ -7,6 +7,7 @@ import pytest
 
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.cli.main import main
+from distcalib.report.form import ungrouped
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -55,7 +56,7 @@ def test_calibrate_json_is_alone_on_stdout(tiny: Tiny, tmp_path: Path, capfd: py
     assert main(["calibrate", *args]) == OK
     out, err = capfd.readouterr()
     assert out == (tmp_path / "report.json").read_text()
-    found = json.loads(out)
+    found = ungrouped(json.loads(out))
     assert found["weights_channel"] == "multiple"
     assert "conv1" in found["int8_layers"] + found["fp32_layers"]
     assert "starting actors" in err

@@ -1,6 +1,7 @@
 """What a run looks like: plain lines in a log, a bar on a terminal."""
 
 import io
+import logging
 import re
 
 import pytest
@@ -80,3 +81,14 @@ def test_console_reporter_fits_the_terminal(clock: Clock, width: int) -> None:
 )
 def test_duration_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_reporter_draws_the_log_above_the_bar_and_hands_it_back() -> None:
+    log = logging.getLogger("distcalib")
+    before = log.handlers[:]
+    out = io.StringIO()
+    with ConsoleReporter(Console(file=out, force_terminal=True, width=80)) as reporter:
+        reporter.phase("FP32", 4, 2)
+        logging.getLogger("distcalib.actors.fleet").warning("actor 1 died\x1b[2J")
+    assert "actor 1 died\\x1b[2J" in out.getvalue()
+    assert log.handlers == before

@@ -24,6 +24,13 @@ def test_feed_cuts_the_leading_axis_and_wraps_around(iteration: int, rows: list[
     np.testing.assert_array_equal(batch["info"], INFO)
 
 
+def test_feed_gives_rows_by_number() -> None:
+    made = layer('top: "x" input_param { shape { dim: 2 dim: 3 } }', "Input")
+    found = FeedSource(made, PROTOTXT, {"x": X}).pick([4, 0, 5, 7])["x"]
+    np.testing.assert_array_equal(found, X[[4, 0, 0, 2]])
+    assert found.dtype == np.float32
+
+
 def test_feed_names_the_row_that_holds_nan() -> None:
     spoilt = X.copy()
     spoilt[4, 1] = np.nan

@@ -73,6 +73,15 @@ def test_batch_crosses_files_and_wraps_around(
     source.close()
 
 
+@pytest.mark.parametrize("numbers", [[6, 0, 3, 4, 5], [2, 2, 1], [9, 7, 20]])
+def test_rows_are_had_by_number(tmp_path: Path, numbers: list[int]) -> None:
+    found = opened(write_files(tmp_path, *numbered(3, 1, 3)), 2).pick(numbers)
+    assert found["label"].tolist() == [number % 7 for number in numbers]
+    assert found["x"][:, 0, 1].tolist() == found["label"].tolist()
+    assert found["x"].shape == (len(numbers), 2, 3)
+    assert every(values.dtype == np.float32 for values in found.values())
+
+
 def test_batches_are_the_same_in_any_order_with_and_without_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

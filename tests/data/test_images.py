@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ def smooth(height: int, width: int, seed: int = 0) -> Image:
     return np.asarray(cv2.GaussianBlur(noise(height, width, 3, seed=seed), (5, 5), 2), np.uint8)
 
 
-def write_list(folder: Path, images: dict[str, Image | bytes], label: int = 0) -> Path:
+def write_list(folder: Path, images: Mapping[str, Image | bytes], label: int = 0) -> Path:
     """Image files, and the list of them with labels that count from `label`."""
     for name, image in images.items():
         data = image if isinstance(image, bytes) else cv2.imencode(Path(name).suffix, image)[1].tobytes()

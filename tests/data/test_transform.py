@@ -23,7 +23,7 @@ def transform(text: str) -> Transform:
 
 def applied(text: str, datum: caffe_pb2.Datum) -> npt.NDArray[np.float32]:
     made = transform(text)
-    finished: npt.NDArray[np.float32] = made.finish(made.pixels(datum)[None])[0]
+    finished: npt.NDArray[np.float32] = made.finish(made.centre(made.whole(datum))[None])[0]
     return finished
 
 
@@ -158,9 +158,9 @@ def test_transform_frames_no_raw_record(floats: bool) -> None:
 
 def test_transform_refuses_to_frame_some_records_and_others_not() -> None:
     made = transform("pad: 1")
-    made.pixels(encoded_datum(noise(4, 4, 3)))
+    made.centre(made.whole(encoded_datum(noise(4, 4, 3))))
     with pytest.raises(BadRecord, match=r"is raw, the first record is not, and transform_param\.pad frames encoded"):
-        made.pixels(raw_datum(noise(3, 4, 4)))
+        made.centre(made.whole(raw_datum(noise(3, 4, 4))))
 
 
 def test_transform_finds_the_mean_image_beside_the_prototxt(tmp_path: Path) -> None:

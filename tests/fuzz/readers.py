@@ -168,7 +168,7 @@ def _datums(_: Path) -> list[bytes]:
 def _read_datum(data: bytes, folder: Path) -> None:
     param = caffe_pb2.TransformationParameter(crop_size=2, mean_value=[3.0])
     transform = Transform(param, "net", folder)
-    transform.finish(transform.pixels(parse_datum(data))[None])
+    transform.finish(transform.centre(transform.whole(parse_datum(data)))[None])
 
 
 def _annotated(_: Path) -> list[bytes]:
@@ -185,7 +185,7 @@ def _read_annotated(data: bytes, folder: Path) -> None:
     param = caffe_pb2.TransformationParameter(crop_size=4)
     param.resize_param.height = param.resize_param.width = 6
     transform = Transform(param, "net", folder)
-    transform.pixels(annotated.datum)
+    transform.centre(transform.whole(annotated.datum))
     label_rows(annotated, 0, param, np.array([0, 0, 1, 1], np.float32))
 
 

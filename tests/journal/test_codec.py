@@ -14,7 +14,7 @@ from distcalib.data import LeftOut
 from distcalib.engine.spec import Row
 from distcalib.journal import codec as row_codec
 from distcalib.journal.codec import KINDS, decode, encode
-from distcalib.metrics import Detections, Partial
+from distcalib.metrics import ByImage, Detections, Partial
 from distcalib.metrics.partial import PartialScore
 from distcalib.quantize.histogram import Histogram, count
 from distcalib.quantize.ranges import Range, observe
@@ -56,6 +56,10 @@ ROWS: dict[str, object] = {
     ),
     "ends": _row(ranges=(Range(-1.5, 0.1), Range(NAN, INF, (INF,)))),
     "histograms": _row(ranges=tuple(observe(RNG.normal(size=99).astype(np.float32)) for _ in range(3))),
+    "images": _row(
+        scores={"top1": Partial(1, 2)},
+        by_image=ByImage(np.array([0, 3], np.int32), np.array([True, False]), np.array([1e-30, -INF], np.float32)),
+    ),
     "values": _row(
         values={Blob("fc", 0): RNG.normal(size=(2, 3)).astype(np.float32), Blob("fc", 2): np.array([NAN], np.float32)}
     ),
@@ -122,8 +126,8 @@ def test_kinds_cover_all_partial_scores() -> None:
 
 def test_decode_refuses_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = encode(_row(scores={"a": Partial(1, 2)}))
-    monkeypatch.setattr(row_codec, "FORMAT", 4)
-    with pytest.raises(ValueError, match="a row of format 3, and this distcalib knows 4"):
+    monkeypatch.setattr(row_codec, "FORMAT", 5)
+    with pytest.raises(ValueError, match="a row of format 4, and this distcalib knows 5"):
         decode(payload)
     monkeypatch.undo()
     plain = zlib.decompress(payload).replace(b'"mean"', b'"mode"')
@@ -131,13 +135,18 @@ def test_decode_refuses_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(zlib.compress(plain))
     with pytest.raises(ValueError, match="no row"):
         decode(json.dumps({}).encode())
+    with pytest.raises(ValueError, match="of its images is not of as many"):
+        decode(encode(_row(by_image=ByImage(np.zeros(2, np.int32), np.ones(1, bool), np.ones(2, np.float32)))))
 
 
 def test_encode_knows_every_field_of_a_row() -> None:
     """A field that is added to any of these must be written too."""
-    names = {kind: [field.name for field in fields(kind)] for kind in (Row, Range, Partial, Detections, Histogram)}
+    names = {
+        kind: [field.name for field in fields(kind)] for kind in (Row, ByImage, Range, Partial, Detections, Histogram)
+    }
     assert names == {
-        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out", "n_missing"],
+        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out", "by_image", "n_missing"],
+        ByImage: ["rows", "hits", "margins"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
         Partial: ["numerator", "denominator", "n_records"],
         Detections: ["labels", "scores", "hits", "positives"],

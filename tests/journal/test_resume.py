@@ -111,6 +111,21 @@ def test_run_asks_for_other_rows_of_the_same_program_only(resuming: Resuming) ->
     assert found[1].rows == tuple(row_of(SPEC, i) for i in range(7))
 
 
+def test_run_leaves_the_missing_rows_with_the_actors_that_they_were_for(resuming: Resuming) -> None:
+    job = replace(JOB, order=(0, 3, 6, 1, 2, 4, 5), homes=(3, 0, 4))
+    resuming.run(_Pool(), [replace(JOB, n_iterations=3, order=(3, 1, 5))])
+    asked: list[Job] = []
+    pool = _Pool()
+
+    def run(jobs: Sequence[Job], enough: Enough | None, on_rows: OnRows | None) -> list[JobResult]:
+        asked.extend(jobs)
+        return pool(jobs, enough, on_rows)
+
+    [found] = resuming.run(run, [job])
+    assert (asked[0].order, asked[0].homes) == ((0, 6, 2, 4), (2, 0, 2))
+    assert found.rows == tuple(row_of(SPEC, i) for i in (0, 3, 6, 1, 2, 4, 5))
+
+
 def test_run_shows_recorded_rows_to_enough(resuming: Resuming) -> None:
     resuming.run(_Pool(), [replace(JOB, n_iterations=4)])
     asked: list[list[int]] = []

@@ -5,16 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from distcalib.report import TIMING_KEYS, CandidateRecord, PlainRecord, drop_text
+from distcalib.report import CandidateRecord, PlainRecord, drop_text
 from tests.report.reports import EVALUATION, REPORT
 
 
-def test_report_is_json_in_the_order_of_its_fields() -> None:
+def test_report_json_tells_of_candidates() -> None:
     text = REPORT.to_json()
     assert text.endswith("}\n")
-    found = json.loads(text)
-    assert list(found) == list(REPORT.__dataclass_fields__)
-    assert found["candidates"][1] == {
+    assert json.loads(text)["search"]["candidates"][1] == {
         "fp32_layers": ["conv3"],
         "n_int8_layers": 1,
         "meets": True,
@@ -22,14 +20,13 @@ def test_report_is_json_in_the_order_of_its_fields() -> None:
         "drop": 0.005,
         "failed": None,
     }
-    assert set(TIMING_KEYS) < found.keys()
 
 
 def test_json_has_null_for_what_is_no_number() -> None:
     broken = replace(REPORT, drop=float("inf"), candidates=(CandidateRecord((), 2, False, float("nan"), float("inf")),))
     found = json.loads(broken.to_json(), parse_constant=pytest.fail)
-    assert found["drop"] is None
-    assert found["candidates"][0]["score"] is None
+    assert found["score"]["drop"] is None
+    assert found["search"]["candidates"][0]["score"] is None
     evaluation = json.loads(EVALUATION.to_json(), parse_constant=pytest.fail)
     assert evaluation["scores"] == {"accuracy": 0.5, "löss": None}
     assert evaluation["loss"] is None
@@ -38,11 +35,16 @@ def test_json_has_null_for_what_is_no_number() -> None:
 def test_json_nests_the_net_without_force_u8() -> None:
     plain = PlainRecord("net_quantized.prototxt", "1" * 64, 0.75, float("nan"))
     found = json.loads(replace(REPORT, plain=plain).to_json())
-    assert found["plain"] == {"output": "net_quantized.prototxt", "sha256": "1" * 64, "score": 0.75, "drop": None}
+    assert found["output"]["plain"] == {
+        "output": "net_quantized.prototxt",
+        "sha256": "1" * 64,
+        "score": 0.75,
+        "drop": None,
+    }
 
 
 def test_json_keeps_every_digit() -> None:
-    assert json.loads(replace(REPORT, score=0.1 + 0.2).to_json())["score"] == 0.1 + 0.2
+    assert json.loads(replace(REPORT, score=0.1 + 0.2).to_json())["score"]["score"] == 0.1 + 0.2
 
 
 @pytest.mark.parametrize(

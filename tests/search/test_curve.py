@@ -36,8 +36,8 @@ def test_curve_begins_with_most_harm_for_the_work() -> None:
 
 
 def test_curve_leaves_pinned_layers_int8() -> None:
-    space = replace(SPACE, pinned=frozenset("cf"))
+    space = replace(SPACE, kept_int8=frozenset("cf"))
     found = curve(space.all_int8, Ranking(ALIKE, dict.fromkeys(NAMES, 1)))
     assert found[-1].int8_layers == ("c", "f")
-    pinned = replace(SPACE, pinned=frozenset(NAMES))
-    assert curve(pinned.all_int8, Ranking({}, {})) == [pinned.all_int8]
+    kept_int8 = replace(SPACE, kept_int8=frozenset(NAMES))
+    assert curve(kept_int8.all_int8, Ranking({}, {})) == [kept_int8.all_int8]

@@ -192,7 +192,7 @@ def answer_unless_lost(request: Request, case: Case) -> Answer:
 @pytest.mark.parametrize("drop", [0.0, 1.0])
 def test_ranked_that_may_move_nothing_returns_what_was_measured(drop: float) -> None:
     """Though the first answer was no score."""
-    case = Case(lambda candidate: drop, 0.5, replace(SPACE, pinned=frozenset(NAMES)))
+    case = Case(lambda candidate: drop, 0.5, replace(SPACE, kept_int8=frozenset(NAMES)))
     search = make_strategy("ranked", case.tolerance).search(case.space.all_int8)
     done = drive(search, lambda asked: [answer_unless_lost(request, case) for request in asked])
     assert done.winner == case.space.all_int8
@@ -210,10 +210,10 @@ def test_ranked_ranks_the_all_int8_candidate_once() -> None:
 
 
 def test_ranked_that_may_move_nothing_delivers_all_int8() -> None:
-    case = replace(CASES["every_layer"], space=replace(SPACE, pinned=frozenset(NAMES)))
+    case = replace(CASES["every_layer"], space=replace(SPACE, kept_int8=frozenset(NAMES)))
     assert run("ranked", case).winner == SPACE.all_int8
 
 
 def test_ranked_that_cannot_meet_the_tolerance_delivers_the_most_fp32() -> None:
-    case = replace(CASES["every_layer"], space=replace(SPACE, pinned=frozenset("c")))
+    case = replace(CASES["every_layer"], space=replace(SPACE, kept_int8=frozenset("c")))
     assert run("ranked", case).winner.int8_layers == ("c",)

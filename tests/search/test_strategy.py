@@ -186,11 +186,11 @@ class TestEveryStrategy:
             assert done.rounds == [[case.space.all_int8]]
             assert done.winner == case.space.all_int8
 
-    @pytest.mark.parametrize("pinned", ["c", "bf", NAMES])
-    def test_leaves_pinned_layers_int8(self, strategy: str, case: Case, pinned: str) -> None:
-        space = replace(case.space, pinned=frozenset(pinned) & frozenset(case.space.order))
+    @pytest.mark.parametrize("kept_int8", ["c", "bf", NAMES])
+    def test_leaves_pinned_layers_int8(self, strategy: str, case: Case, kept_int8: str) -> None:
+        space = replace(case.space, kept_int8=frozenset(kept_int8) & frozenset(case.space.order))
         done = run(strategy, replace(case, space=space))
-        assert every(space.pinned <= candidate.int8 for candidate in [*done.candidates, done.winner])
+        assert every(space.kept_int8 <= candidate.int8 for candidate in [*done.candidates, done.winner])
 
     def test_gives_the_same_each_time(self, strategy: str, case: Case) -> None:
         assert run(strategy, case) == run(strategy, case)

@@ -1,0 +1,96 @@
+"""The form of report.json: the fields of a CalibrationReport in groups, and the version of that form.
+
+Everything but the group `run` follows from the inputs, the versions and the instruction set: the same bytes on any
+number of actors.  report.schema.json beside this file is its JSON Schema (scripts/tools/make_schema.py).
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+"""Grows when a key is moved, removed or given another meaning; new keys leave it as it is."""
+SCHEMA = Path(__file__).with_name("report.schema.json")
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "model": ("model", "weights"),
+    "output": ("output", "sha256", "output_weights", "output_weights_sha256", "plain"),
+    "score": (
+        "metric",
+        "lower_is_better",
+        "tolerance",
+        "met",
+        "fp32_score",
+        "all_int8_score",
+        "all_int8_score_given",
+        "score",
+        "drop",
+        "ap_version",
+        "fp32_average_precisions",
+        "average_precisions",
+        "classes_without_objects",
+        "class_names",
+    ),
+    "layers": (
+        "int8_layers",
+        "fp32_layers",
+        "refused_layers",
+        "without_int8_kernel",
+        "equalized_layers",
+        "corrected_layers",
+        "distances",
+    ),
+    "calibration": (
+        "weights_channel",
+        "flags",
+        "calibration_algo",
+        "algorithms",
+        "output_errors",
+        "n_sampled",
+    ),
+    "search": ("strategy", "confidence", "minimal", "stopped_by", "candidates", "layers_saved"),
+    "data": ("n_iterations", "batch", "bad_records"),
+    "environment": ("isa", "way", "kernels", "versions"),
+    "export": ("exported",),
+    "run": (
+        "n_actors",
+        "n_retired",
+        "cores_per_actor",
+        "seconds",
+        "cost_passes",
+        "images_per_second",
+        "pareto",
+        "exported_images_per_second",
+        "n_rows_from_journal",
+    ),
+}
+"""The keys of each group, which are the names of the fields."""
+TIMING_KEYS = GROUPS["run"]
+"""The fields that depend on the machine and its mood."""
+
+
+def grouped(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a report as report.json has them.  `warnings` stand alone, first."""
+    found = {"schema_version": SCHEMA_VERSION, "warnings": fields["warnings"]}
+    return found | {group: {name: fields[name] for name in names} for group, names in GROUPS.items()}
+
+
+def ungrouped(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a report from what report.json has.  Raises KeyError or TypeError where something is missing."""
+    fields = {"warnings": found["warnings"]}
+    return fields | {name: found[group][name] for group, names in GROUPS.items() for name in names}
+
+
+def json_text(value: object) -> str:
+    """`value` as JSON text: two spaces, a newline at the end; NaN and infinity, which JSON has not, are null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
