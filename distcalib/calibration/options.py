@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from distcalib.data.limits import check_largest
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.quantize.scales import Options
@@ -44,6 +45,7 @@ class CalibrationOptions(Options):
     pareto: bool = False
     skip_bad_records: bool = False
     allow_overwritten: bool = False
+    largest_mb: int | None = None
     isa: str = "native"
     data: Path | None = None
     root: Path | None = None
@@ -90,6 +92,7 @@ class CalibrationOptions(Options):
         convert_options(self)
         super().__post_init__()
         check_actors(self.n_actors, self.cores_per_actor)
+        check_largest(self.largest_mb)
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)
