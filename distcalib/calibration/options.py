@@ -8,6 +8,7 @@ from pathlib import Path
 from distcalib.data.limits import check_largest
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
+from distcalib.plugins import load_plugins
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.search import make_strategy
@@ -48,6 +49,8 @@ class CalibrationOptions(Options):
     largest_mb: int | None = None
     isa: str = "native"
     data: Path | None = None
+    stages: tuple[str, ...] = ()
+    level: int = 0
     root: Path | None = None
     out: Path | None = None
     n_actors: int | None = None
@@ -55,6 +58,7 @@ class CalibrationOptions(Options):
     address: str | None = None
     ship_data: bool = False
     export: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -86,10 +90,12 @@ class CalibrationOptions(Options):
             n_actors=self.n_actors,
             cores_per_actor=self.cores_per_actor,
             address=self.address,
+            plugins=self.plugins,
         )
 
     def __post_init__(self) -> None:
         convert_options(self)
+        load_plugins(self.plugins)
         super().__post_init__()
         check_actors(self.n_actors, self.cores_per_actor)
         check_largest(self.largest_mb)

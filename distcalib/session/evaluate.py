@@ -68,7 +68,7 @@ def _evaluate(
     """As evaluate has it."""
     begin = time.perf_counter()
     backend = open_backend(options.root, options.isa)
-    net = open_net(model, options.data)
+    net = open_net(model, options.data, options.state)
     if options.detection:
         _refuse_without_map(net)
     iterations, ap_version = options.iterations, options.ap_version
