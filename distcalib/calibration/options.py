@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from distcalib.errors import OptionError
+from distcalib.exporters.runtimes import need_onnx
 from distcalib.metrics import DEFAULT_AP
 from distcalib.plugins import load_plugins
 from distcalib.quantize.scales import Options
@@ -137,6 +138,8 @@ class CalibrationOptions(Options):
 
     def _check_export(self) -> None:
         """Raise OptionError now for what would keep the files from being made after hours."""
+        if "onnx" in self.export:
+            need_onnx("--export onnx")
         ExportOptions(to=self.export)
         others = {"-p": self.performance_model, "-r": self.root is not None}
         for flag, is_on in others.items():
