@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 FLAGS = {
+    "--stage": "stages",
     "-1st": "enable_1st_conv",
     "-a": "calibration_algos",
     "-c": "weights_channel",
@@ -46,6 +47,7 @@ FLAGS = {
     "-uff": "disable_force_fp32",
     "-w": "weights",
     "--actors": "n_actors",
+    "--plugin": "plugins",
     **{
         f"--{name.replace('_', '-')}": name
         for name in (

@@ -28,6 +28,7 @@ APPLIED = frozenset(
         "ConvolutionParameter.pad_r",
         "ConvolutionParameter.pad_t",
         "ConvolutionParameter.pad_type",
+        "BatchNormParameter.scale_bias",
         "DropoutParameter.scale_train",
         "LossParameter.class_weighting",
         "LossParameter.weight_by_label_freqs",
@@ -45,6 +46,13 @@ APPLIED = frozenset(
 
 TRAINING = frozenset(
     {
+        "ConvolutionParameter.conv_algos_override",
+        "ConvolutionParameter.cudnn_convolution_algo_seeker",
+        "DataParameter.cache",
+        "DataParameter.parser_threads",
+        "DataParameter.precache",
+        "DataParameter.threads",
+        "DropoutParameter.random_seed",
         "FillerParameter.file",
         "FillerParameter.alpha",
         "FillerParameter.diag_val",
@@ -59,7 +67,17 @@ TRAINING = frozenset(
         "AnnotatedDataParameter.yolo_data_jitter",
         "AnnotatedDataParameter.train_diffcult",
         "AnnotatedDataParameter.difficult_label_warmup",
+        "ImageDataParameter.cache",
+        "ImageDataParameter.precache",
+        "ImageDataParameter.threads",
+        "LayerParameter.backward_math",
+        "LayerParameter.backward_type",
+        "LayerParameter.forward_math",
+        "LayerParameter.forward_type",
+        "TransformationParameter.display",
+        "TransformationParameter.random_seed",
         "TransformationParameter.scale_factors",
+        "TransformationParameter.use_gpu_transform",
         "TransformationParameter.fix_crop",
         "TransformationParameter.more_fix_crop",
         "TransformationParameter.multi_scale",
@@ -67,21 +85,30 @@ TRAINING = frozenset(
 )
 """Fields that only training reads, or that choose how an equal result is computed."""
 
+NVIDIA_EPS = 1e-5
+"""The least eps of a BatchNorm of NVIDIA's Caffe."""
 _DEPTHWISE = frozenset({"DepthwiseConvolution", "ConvolutionDepthwise"})
 FORK_TYPES = _DEPTHWISE | {
     "BN",
+    "BoxGroupOutput",
+    "BoxOutput",
     "Clip",
+    "DecodeBBox",
     "DenseImageData",
+    "FrcnnOutput",
     "HardSwish",
     "Interp",
     "Mul",
     "PriorBoxClustered",
     "Proposal",
+    "ROIAlign",
     "ReLU6",
+    "ScaleRoute",
     "SegAccuracy",
     "ShuffleChannel",
     "Squeeze",
     "Upsample",
+    "YoloDetectionOutput",
     "Yolov3DetectionOutput",
 }
 """Layer types that are converted and that Intel Caffe 1.1.6 does not have."""
@@ -98,12 +125,15 @@ def lower(layer: caffe_pb2.LayerParameter) -> None:
     DepthwiseConvolution is a Convolution with this convolution_param (yonghenglh6/DepthwiseConvolution);
     ConvolutionDepthwise has one kernel a channel, whatever `group` says (farmingyard/ShuffleNet's
     conv_dw_layer.cpp: weights (num_output, 1, KH, KW), num_output = channels).  A ReLU with `relu6: true` is a ReLU6
-    (synopsys-caffe, relu_layer.cpp).
+    (synopsys-caffe, relu_layer.cpp).  A BatchNorm with scale_bias has five blobs, as one that Intel Caffe merged, and
+    an eps of NVIDIA_EPS at least (NVIDIA/caffe, batch_norm_layer.cpp).
     """
     if layer.type == "ReLU" and layer.relu_param.relu6:
         layer.type = "ReLU6"
         layer.relu6_param.negative_slope = layer.relu_param.negative_slope
         layer.relu_param.ClearField("relu6")
+    if layer.type == "BatchNorm" and layer.batch_norm_param.scale_bias:
+        layer.batch_norm_param.eps = max(layer.batch_norm_param.eps, NVIDIA_EPS)
     if layer.type not in _DEPTHWISE:
         return
     if layer.type == "ConvolutionDepthwise":

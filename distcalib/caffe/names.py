@@ -21,7 +21,7 @@ def name_apart(layers: Sequence[caffe_pb2.LayerParameter], taken: Iterable[str])
     said = []
     for layer in layers:
         if layer.name in seen:
-            new = _free(layer.name or layer.type, used)
+            new = free_name(layer.name or layer.type, used)
             why = "has the name of one before it" if layer.name else "has no name"
             said.append(f"layer '{layer.name}' ({layer.type}) {why}; it is called '{new}' here")
             layer.name = new
@@ -30,7 +30,8 @@ def name_apart(layers: Sequence[caffe_pb2.LayerParameter], taken: Iterable[str])
     return said
 
 
-def _free(stem: str, used: set[str]) -> str:
+def free_name(stem: str, used: set[str]) -> str:
+    """`stem` with the first number from 2 on that makes it none of `used`."""
     number = 2
     while f"{stem}_{number}" in used:
         number += 1

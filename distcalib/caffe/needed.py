@@ -29,7 +29,10 @@ EVALUATED = frozenset(
 _SCORES = EVALUATED | {"Accuracy", "SegAccuracy", "DetectionEvaluate", "EvalDetection"}
 _TRAINING = frozenset(
     {
+        "BboxAccuracy",
         "BoxAnnotatorOHEM",
+        "DetectionAccuracy",
+        "DetectionGroupAccuracy",
         "HardMining",
         "SmoothL1LossOHEM",
         "SoftmaxWithLossOHEM",
@@ -39,7 +42,8 @@ _TRAINING = frozenset(
         "YoloSeg",
     }
 )
-"""Losses and choosers of examples of well-known forks whose names do not end in "Loss"."""
+"""Losses, choosers of examples, and what mscnn and cascade-rcnn print of their training (the error of boxes matched
+with objects), of forks that give them names that do not end in "Loss"."""
 
 KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
 """Module and class of the Python layers that are converted: see layers/proposal.py."""
@@ -55,7 +59,12 @@ class LeftOut(NamedTuple):
 _LOSS = "it is a loss of training, no score of a test"
 _CODE = "it is code from outside the prototxt, and nothing that is measured reads what it makes"
 _OF_TRAINING = "what it reads is made for training only"
+_FOR_TRAINING = "only layers of training read what it makes"
 _SILENCED = "its value is silenced"
+_SHAPERS = frozenset(
+    {"Concat", "Crop", "Eltwise", "Flatten", "Permute", "Power", "Reshape", "Slice", "Split", "Squeeze"}
+)
+"""Types that make labels of labels."""
 
 
 def is_training(layer: Layer) -> bool:
@@ -78,9 +87,10 @@ def needed(layers: Sequence[Layer]) -> tuple[list[Layer], list[LeftOut]]:
     kept: list[Layer] = []
     left: list[LeftOut] = []
     read: set[str] = set()
-    trained = _after_training(layers)
+    trained, labels = _after_training(layers), _of_labels(layers)
     for layer in reversed(layers):
         reason = _reason(layer, suspect, silenced) or (_OF_TRAINING if trained.intersection(layer.top) else "")
+        reason = reason or (_FOR_TRAINING if layer.top and labels.issuperset(layer.top) else "")
         if reason and read.isdisjoint(layer.top):
             left.append(LeftOut(layer, reason))
             continue
@@ -118,6 +128,16 @@ def _after_training(layers: Sequence[Layer]) -> set[str]:
         if is_training(layer) or not found.isdisjoint(layer.bottom):
             found.update(layer.top)
     return found & read
+
+
+def _of_labels(layers: Sequence[Layer]) -> set[str]:
+    """The blobs that are rearranged data, and that something reads to compute."""
+    rearranged = {top for layer in layers if not layer.bottom for top in layer.top}
+    data = set(rearranged)
+    for layer in layers:
+        if layer.type in _SHAPERS and layer.bottom and rearranged.issuperset(layer.bottom):
+            rearranged.update(layer.top)
+    return (rearranged - data) & {blob for layer in layers if layer.type != "Silence" for blob in layer.bottom}
 
 
 def _silenced(layers: Sequence[Layer]) -> set[str]:

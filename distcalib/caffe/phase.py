@@ -5,7 +5,8 @@ level of the command line in place of the file's, and the file's stages followed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.forks import lower
@@ -20,10 +21,24 @@ _BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Pooling", "Python", "Spati
 batch, a Dropout drops, a stochastic Pooling draws."""
 
 
+class State(NamedTuple):
+    """What --stage and --level say, as those of `caffe test` do: stages beside the file's, a level in place of its."""
+
+    stages: tuple[str, ...] = ()
+    level: int = 0
+
+    def of(self, net: caffe_pb2.NetParameter) -> caffe_pb2.NetState:
+        """The state that the layers of `net` are chosen by."""
+        stages = dict.fromkeys([*net.state.stage, *self.stages])
+        return caffe_pb2.NetState(phase=caffe_pb2.TEST, level=self.level, stage=list(stages))
+
+
+PLAIN = State()
+
+
 def test_net(
     net: caffe_pb2.NetParameter,
-    level: int = 0,  # noqa: PT028  # its name is the interface, but it is no test of pytest's
-    stages: Sequence[str] = (),  # noqa: PT028
+    given: State = PLAIN,  # noqa: PT028  # its name is the interface, but it is no test of pytest's
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
 
@@ -31,7 +46,7 @@ def test_net(
 
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer whose result
     depends on its phase says `phase: TRAIN` outside a rule, because Caffe would run it as in training."""
-    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
+    state = given.of(net)
     both = [layer.name for layer in net.layer if layer.include and layer.exclude]
     if both:
         raise FormatError(
@@ -51,6 +66,9 @@ def test_net(
     read = {blob for layer in result.layer for blob in layer.bottom}
     for layer in result.layer:
         lower(layer)
+        if given.level:  # whoever reads this net filters by level 0
+            layer.ClearField("include")
+            layer.ClearField("exclude")
         if layer.type in _TWO_TOPS and len(layer.top) == 2 and layer.top[1] not in read:
             del layer.top[1]
     result.state.CopyFrom(state)
@@ -64,14 +82,14 @@ def test_net(
 test_net.__test__ = False  # type: ignore[attr-defined]  # keeps pytest from collecting it
 
 
-def left_out(net: caffe_pb2.NetParameter) -> list[LeftOut]:
+def left_out(net: caffe_pb2.NetParameter, given: State = PLAIN) -> list[LeftOut]:
     """The layers of `net`, all phases, that take part in TEST and that `test_net` leaves out all the same."""
-    return needed(in_test(net))[1]
+    return needed(in_test(net, given))[1]
 
 
-def in_test(net: caffe_pb2.NetParameter, stages: Sequence[str] = (), level: int = 0) -> list[caffe_pb2.LayerParameter]:
+def in_test(net: caffe_pb2.NetParameter, given: State = PLAIN) -> list[caffe_pb2.LayerParameter]:
     """The layers of `net` that take part in TEST, themselves and not copies."""
-    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=[*net.state.stage, *stages])
+    state = given.of(net)
     return [layer for layer in net.layer if _takes_part(layer, state)]
 
 

@@ -23,6 +23,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.causes import one_cause
 from distcalib.caffe.lint import Finding, lint
 from distcalib.caffe.paths import special
+from distcalib.caffe.phase import PLAIN, State
 from distcalib.caffe.unread import as_utf8, with_joined_signs, without_unneeded
 from distcalib.caffe.upgrade import upgrade_net
 from distcalib.errors import FindingsError, FormatError, told
@@ -34,8 +35,10 @@ LFS_MAGIC = b"version https://git-lfs"
 MAX_SHOWN = 40
 
 
-def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
+def read_net(path: str | os.PathLike[str], given: State = PLAIN) -> caffe_pb2.NetParameter:
     """The net of a prototxt or binary file, brought to today's format; layers of all phases are kept.
+
+    `given` tells which layers are of the test, whose fields must all be known.
 
     FormatError names the file and all that is wrong with it: unknown fields, enum values and values of the wrong
     kind with their lines."""
@@ -44,7 +47,7 @@ def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     where = os.fspath(path)
     with told(FormatError, where, "correct it, or give another net"):
         if is_text(content):
-            _parse_text(_decode(content, where), net, where)
+            _parse_text(_decode(content, where), net, where, given)
         else:
             _parse_binary(content, net, where)
         _refuse_no_text(net, where)
@@ -142,14 +145,14 @@ def _decode(content: bytes, where: str) -> str:
         ) from None
 
 
-def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
+def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str, given: State) -> None:
     text = with_joined_signs(text)
     try:
         _parse_strictly(text, net, where)
     except (text_format.ParseError, DeprecationWarning) as error:
         try:
             found = _findings(text)
-            loose, serious = without_unneeded(text, found)
+            loose, serious = without_unneeded(text, found, given)
         except RecursionError:
             raise FormatError(
                 f"{where}: has messages in messages, some hundred deep; no net has, so give another file"

@@ -2,7 +2,8 @@
 
 C++ protobuf skips whatever bytes a comment has and takes `- 1` for a number.  A field that caffe.proto does not have is
 refused, because a net that says more than was understood would be measured as another; but not in a layer that the TEST
-phase does without, such as the loss of another fork: that layer is not run, whatever it says."""
+phase does without, such as the loss of another fork: that layer is not run, whatever it says.  Nor does a field matter
+there that stands twice, such as the resize_param of a fork that takes several."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from google.protobuf import text_format
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.lint import TOKEN, Finding, Token, tokens
 from distcalib.caffe.needed import needed
-from distcalib.caffe.phase import in_test
+from distcalib.caffe.phase import PLAIN, State, in_test
 
 _SIGNED = ("number", "name")
 _SOURCES = frozenset({"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"})
@@ -44,33 +45,40 @@ def with_joined_signs(text: str) -> str:
     return "".join(parts)
 
 
-def without_unneeded(text: str, findings: Sequence[Finding]) -> tuple[caffe_pb2.NetParameter | None, list[Finding]]:
+def without_unneeded(
+    text: str, findings: Sequence[Finding], given: State = PLAIN
+) -> tuple[caffe_pb2.NetParameter | None, list[Finding]]:
     """The net without its unknown fields, if all `findings` are such and stand in layers that a test does without.
 
     Else None, with the findings that stand elsewhere (all, if the text cannot be read at all).
     """
     net = caffe_pb2.NetParameter()
     try:
-        text_format.Parse(text, net, allow_unknown_field=True)
+        text_format.Merge(text, net, allow_unknown_field=True)  # Merge takes the last of a field that stands twice
     except text_format.ParseError:
         return None, list(findings)
     spans = _spans(text)
     if len(spans) != len(net.layer):
         return None, list(findings)
-    wanted = _wanted(net)
+    wanted = _wanted(net, given)
     idle = [span for i, span in enumerate(spans) if i not in wanted]
     serious = [f for f in findings if not any(first <= f.line <= last for first, last in idle)]
-    unknown = all(finding.text.startswith("unknown field") for finding in findings)
-    return (net, []) if findings and unknown and not serious else (None, serious or list(findings))
+    fields = all(_is_of_a_field(finding.text) for finding in findings)
+    return (net, []) if findings and fields and not serious else (None, serious or list(findings))
 
 
-def _wanted(net: caffe_pb2.NetParameter) -> set[int]:
+def _is_of_a_field(text: str) -> bool:
+    """Whether a finding is a field that is unknown, or that one fork repeats and caffe.proto does not."""
+    return text.startswith("unknown field") or "stands twice in one" in text
+
+
+def _wanted(net: caffe_pb2.NetParameter, given: State) -> set[int]:
     """The layers, by their place, whose fields matter: needed in TEST, and no makers of data in a way of their own."""
     numbered = caffe_pb2.NetParameter()
     numbered.CopyFrom(net)
     for i, layer in enumerate(numbered.layer):
         layer.name = str(i)
-    kept, _ = needed(in_test(numbered))
+    kept, _ = needed(in_test(numbered, given))
     own_data = {layer.name for layer in kept if layer.type and layer.top and not layer.bottom}
     return {int(layer.name) for layer in kept if layer.name not in own_data or layer.type in _SOURCES}
 

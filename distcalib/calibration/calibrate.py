@@ -14,6 +14,7 @@ from distcalib.actors.cancellation import Cancellation, Cancelled
 from distcalib.actors.isa import Isa, isa_here
 from distcalib.actors.signals import ended_by
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
+from distcalib.caffe.phase import State
 from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.candidate_net import (
     Deliverable,
@@ -36,6 +37,7 @@ from distcalib.calibration.programs import NetPrograms
 from distcalib.calibration.run_record import Interrupted, RunRecord, note_lost_journal, signal_name
 from distcalib.calibration.savings import Saved, count_saved
 from distcalib.calibration.search_driver import Searching
+from distcalib.calibration.search_price import better_calibration, price_warnings
 from distcalib.data import advising
 from distcalib.engine.net import Net, open_net
 from distcalib.errors import OptionError, UnsupportedError
@@ -132,13 +134,13 @@ class _Run:
         begin = time.perf_counter()
         options = self.options
         data = None if options.data is None else Path(options.data)
-        base = _for_folder(open_net(self.model, data), self.target.folder)
+        base = _for_folder(open_net(self.model, data, State(options.stages, options.level)), self.target.folder)
         _refuse_quantized(base)
         metric = _checked(base, options)
         base = mended_base(base, self.reporter.note)
         quantizer = Quantizer(base.graph, options)
         backend = open_backend(options.root, options.isa)
-        self.versions = {**versions(), **backend.versions}
+        self.versions = versions(backend.versions)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
             with advising(backend.may_skip):
@@ -202,6 +204,10 @@ class _Run:
             return _Found(calibration, winner, deliver(base, calibration, winner))
         programs = NetPrograms(base, calibration, metric)
         searching = Searching(measuring, programs)
+        better = better_calibration(searching, calibration)
+        if better is not calibration:
+            calibration = better
+            searching = Searching(measuring, programs.of(calibration))
         best: Candidate | None = None
         try:
             times = None
@@ -210,6 +216,7 @@ class _Run:
             if times is not None and options.by_time:
                 searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
             winner = best = searching.run()
+            measuring.price = price_warnings(searching, winner)
             if times is not None and options.pareto:
                 measuring.curve = measure_curve(searching, winner, times)
             found = _Found(calibration, winner, deliver(base, calibration, winner))

@@ -88,6 +88,8 @@ class Results:
     cost: Cost = field(default_factory=Cost)
     curve: tuple[CurvePoint, ...] = ()
     """With --pareto."""
+    price: tuple[str, ...] = ()
+    """What is to be said of the layers that fell back."""
     image_bytes: int = 0
     """What the values that a ranking compares take of an image; 0: not worth counting."""
     winner_values: Sequence[PartialScore] = ()

@@ -46,7 +46,12 @@ def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
     found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
     # The flag lets such a net pass; its score is still not that of the file in Caffe.
     overwritten = in_place_warnings(session.net) if options.root is None else []
-    return (*overwritten, *found, *length_warnings(session.inputs.lengths, options.iterations, session.net.name))
+    return (
+        *overwritten,
+        *found,
+        *measuring.price,
+        *length_warnings(session.inputs.lengths, options.iterations, session.net.name),
+    )
 
 
 @dataclass

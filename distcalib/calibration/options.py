@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
+from distcalib.plugins import load_plugins
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.search import make_strategy
@@ -46,6 +47,8 @@ class CalibrationOptions(Options):
     allow_overwritten: bool = False
     isa: str = "native"
     data: Path | None = None
+    stages: tuple[str, ...] = ()
+    level: int = 0
     root: Path | None = None
     out: Path | None = None
     n_actors: int | None = None
@@ -53,6 +56,7 @@ class CalibrationOptions(Options):
     address: str | None = None
     ship_data: bool = False
     export: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -84,10 +88,12 @@ class CalibrationOptions(Options):
             n_actors=self.n_actors,
             cores_per_actor=self.cores_per_actor,
             address=self.address,
+            plugins=self.plugins,
         )
 
     def __post_init__(self) -> None:
         convert_options(self)
+        load_plugins(self.plugins)
         super().__post_init__()
         check_actors(self.n_actors, self.cores_per_actor)
         check_iterations(self.iterations)

@@ -69,6 +69,24 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_state(parser: argparse.ArgumentParser) -> None:
+    """Which layers of the TEST phase take part, as `caffe test` has it."""
+    parser.add_argument(
+        "--stage",
+        dest="stages",
+        action="extend",
+        type=_stages,
+        default=[],
+        metavar="NAME",
+        help="a stage in which the TEST phase runs, beside those of the prototxt; repeatable, or joined by commas",
+    )
+    parser.add_argument("--level", type=int, default=0, metavar="N", help="the level in which it runs (default: 0)")
+
+
+def _stages(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
 def add_largest(parser: argparse.ArgumentParser) -> None:
     """What may be made of a small file; the readers find it in the environment, as those of the actors do."""
     parser.add_argument(
@@ -84,6 +102,19 @@ def _limit(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of megabytes")
     os.environ[LARGEST_VARIABLE] = text
     return int(text)
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """--plugin."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="plugins",
+        help="import this module, or .py file, here and in every actor: it adds layers, scores, data sources or "
+        "strategies (docs/plugins.md); repeatable",
+    )
 
 
 def add_skipping(parser: argparse.ArgumentParser) -> None:

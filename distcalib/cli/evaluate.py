@@ -11,8 +11,10 @@ from distcalib.cli.arguments import (
     add_largest,
     add_model,
     add_output,
+    add_plugins,
     add_root,
     add_skipping,
+    add_state,
     console_of,
     detection_of,
     example,
@@ -44,6 +46,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_detection(parser)
     add_ap_version(parser)
     add_data(parser)
+    add_plugins(parser)
+    add_state(parser)
     add_skipping(parser)
     add_largest(parser)
     add_actors(parser)
@@ -66,12 +70,15 @@ def run(args: argparse.Namespace) -> int:
                 cores_per_actor=args.cores_per_actor,
                 isa=args.isa,
                 data=args.data,
+                stages=tuple(args.stages),
+                level=args.level,
                 detection=detection,
                 ap_version=args.ap_version,
                 root=args.root,
                 address=args.address,
                 skip_bad_records=args.skip_bad_records,
                 ship_data=args.ship_data,
+                plugins=args.plugins,
             ),
             reporter=reporter,
         )

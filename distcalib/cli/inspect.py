@@ -7,7 +7,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from distcalib.cli.arguments import add_data, add_largest, add_model, add_output, console_of, example, model_of
+from distcalib.cli.arguments import (
+    add_data,
+    add_largest,
+    add_model,
+    add_output,
+    add_plugins,
+    add_state,
+    console_of,
+    example,
+    model_of,
+)
 from distcalib.cli.console import say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
@@ -30,6 +40,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_model(parser, weights_required=False)
     add_data(parser)
+    add_plugins(parser)
+    add_state(parser)
     add_largest(parser)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -37,7 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print the listing; exit code 1 if the net cannot be run."""
-    found = inspect(model_of(args), args.weights, args.data)
+    found = inspect(model_of(args), args.weights, args.data, stages=args.stages, level=args.level, plugins=args.plugins)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

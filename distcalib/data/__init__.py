@@ -2,6 +2,7 @@
 
 lmdb, h5py, cramjam and cv2 are imported here and nowhere else."""
 
+from distcalib.data.absent import ABSENT, absent_reason, add_absent
 from distcalib.data.arrays import load_arrays
 from distcalib.data.datum import Pixels
 from distcalib.data.giving import array_shapes, feed, makes_data
@@ -10,21 +11,23 @@ from distcalib.data.image_cache import KeepingSource, MemoryBudget
 from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
-from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source, reads
 from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, Index, PickingSource, Source
+from distcalib.data.source import VARIES, FloatArray, Index, PickingSource, Source
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
 __all__ = [
+    "ABSENT",
     "DATA_TYPES",
     "FLAG",
     "REFUSED_DATA",
     "UNSHIPPABLE",
     "VARIES",
     "Bad",
+    "FloatArray",
     "Chunk",
     "PickingSource",
     "Index",
@@ -37,6 +40,8 @@ __all__ = [
     "SkippableError",
     "Source",
     "Watched",
+    "absent_reason",
+    "add_absent",
     "advising",
     "array_shapes",
     "data_identity",
@@ -49,5 +54,6 @@ __all__ = [
     "makes_data",
     "open_source",
     "random_parts",
+    "reads",
     "watch",
 ]

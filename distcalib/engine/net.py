@@ -21,8 +21,9 @@ from distcalib.caffe import (
 )
 from distcalib.caffe.graph import Graph, build_graph
 from distcalib.caffe.names import name_apart
-from distcalib.caffe.phase import in_test
-from distcalib.data import DATA_TYPES, array_shapes, feed
+from distcalib.caffe.phase import PLAIN, State, in_test
+from distcalib.caffe.several import split_several
+from distcalib.data import add_absent, array_shapes, feed
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import DataError, FormatError, UnsupportedError
 from distcalib.layers import too_few
@@ -37,9 +38,11 @@ class Net:
     test: caffe_pb2.NetParameter
     graph: Graph
     renamed: tuple[str, ...] = ()
-    """A sentence for each layer that has another name here than in the file."""
+    """A sentence for each layer that has another name here than in the file, or is several."""
     fed: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Shapes of the arrays that take the place of what data layers read, by top."""
+    state: State = PLAIN
+    """What --stage and --level say."""
 
     @property
     def name(self) -> str:
@@ -48,7 +51,7 @@ class Net:
 
     def remade(self, full: caffe_pb2.NetParameter) -> "Net":
         """The net with other parameters in its layers, all phases."""
-        return replace(make_net(self.path, full, self.fed), renamed=self.renamed)
+        return replace(make_net(self.path, full, self.fed, self.state), renamed=self.renamed)
 
     @property
     def class_names(self) -> dict[int, str]:
@@ -80,33 +83,40 @@ class Net:
         return NetSpec(text, self.name, sampling, changed or {}, outputs, kept, by_image)
 
 
-def open_net(path: Path, data: Path | None = None) -> Net:
+def open_net(path: Path, data: Path | None = None, state: State = PLAIN) -> Net:
     """Read the prototxt `path`; arrays in the file `data` take the place of what data layers of their tops read.
+
+    The stages of `state` become the net's own, and stand in what is written.
 
     Raises FormatError, also for a caffemodel, which is a binary net with blobs, and DataError.
     """
-    full = read_net(path)
+    full = read_net(path, state)
+    full.state.stage.extend(stage for stage in state.stages if stage not in full.state.stage)
     if any(layer.blobs for layer in full.layer):
         raise FormatError(f"{path}: is a caffemodel, not a prototxt; give the prototxt as -m and the caffemodel as -w")
-    renamed = name_apart(in_test(full), {layer.name for layer in full.layer})
-    return replace(make_net(path, full, array_shapes(data) if data else {}), renamed=tuple(renamed))
+    renamed = name_apart(in_test(full, state), {layer.name for layer in full.layer})
+    renamed += split_several(full, state)
+    return replace(make_net(path, full, array_shapes(data) if data else {}, state), renamed=tuple(renamed))
 
 
 def make_net(
-    path: Path, full: caffe_pb2.NetParameter, fed: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    path: Path,
+    full: caffe_pb2.NetParameter,
+    fed: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+    state: State = PLAIN,
 ) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
-    test = test_net(full)
+    test = test_net(full, state)
+    add_absent(full, test, path.name)
     read = {blob for layer in test.layer for blob in layer.bottom}
     try:
         for layer in test.layer:
             feed(layer, fed, read)
     except DataError as error:
         raise DataError(f"{path.name}: {error}") from None
-    _refuse_without_source(full, test, path.name)
     _refuse_counts(test, path.name)
     graph = build_graph(test.layer, path.name)
-    return Net(path, full, test, graph, fed=fed)
+    return Net(path, full, test, graph, fed=fed, state=state)
 
 
 def _refuse_counts(test: caffe_pb2.NetParameter, where: str) -> None:
@@ -119,26 +129,3 @@ def _refuse_counts(test: caffe_pb2.NetParameter, where: str) -> None:
     ]
     if faults:
         raise UnsupportedError("; ".join(faults))
-
-
-def _refuse_without_source(full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where: str) -> None:
-    """Raise UnsupportedError for a TEST net in which nothing makes what its layers read, naming what is to be added."""
-    made = {top for layer in test.layer for top in layer.top}
-    lacking = dict.fromkeys(bottom for layer in test.layer for bottom in layer.bottom if bottom not in made)
-    if not lacking or any(not layer.bottom for layer in test.layer):
-        return
-    blobs = " and ".join(f"'{blob}'" for blob in lacking)
-    others = [layer for layer in full.layer if layer.type in DATA_TYPES and lacking.keys() & set(layer.top)]
-    reason = f", for '{others[0].name}' is not in it" if others else ""
-    for layer in others:
-        stages = [stage for rule in layer.include for stage in rule.stage if stage not in test.state.stage]
-        if stages and any(rule.phase == caffe_pb2.TEST or not rule.HasField("phase") for rule in layer.include):
-            named = " ".join(f'stage: "{stage}"' for stage in dict.fromkeys(stages))
-            raise UnsupportedError(
-                f"{where}: layer '{layer.name}' ({layer.type}) makes what the TEST phase reads, in a stage that is not "
-                f"set ({named}); take the stage out of its include, or add `state {{ {named} }}` to the net"
-            )
-    raise UnsupportedError(
-        f"{where}: has no data layer in the TEST phase{reason}; add one that makes {blobs} from the test set "
-        f"({', '.join(sorted(DATA_TYPES))}; Input takes --data FILE)"
-    )

@@ -19,7 +19,7 @@ from distcalib.caffe.graph import Blob, Graph
 from distcalib.errors import UnsupportedError
 from distcalib.exporters.folding import folded
 from distcalib.layers.shapes import reshape, shape_of
-from distcalib.metrics import YOLO_V3
+from distcalib.metrics import FRCNN, YOLO_V2, YOLO_V3
 
 _CODES = {
     PriorBoxParameter.CORNER: "caffe.PriorBoxParameter.CORNER",
@@ -36,7 +36,7 @@ def refuse_detection(graph: Graph, wanted: Sequence[Blob], where: str) -> None:
 
 
 def _reasons(layer: LayerParameter) -> list[str]:
-    if layer.type == YOLO_V3:
+    if layer.type in (FRCNN, YOLO_V2, YOLO_V3):
         return ["no operator of an exported file makes its boxes"]
     if layer.type != "DetectionOutput":
         return []

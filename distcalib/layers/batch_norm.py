@@ -44,6 +44,10 @@ def _count(layer: Layer) -> int:
     p = layer.param("batch_norm_param")
     allowed = 3 + (1 + p.bias_term if p.use_weight_bias else 0)
     layer.expect_blobs(allowed)
+    layer.require(
+        not p.scale_bias or layer.n_blobs in (None, 5),
+        f"scale_bias is true and the caffemodel has {layer.n_blobs} blobs; NVIDIA's Caffe has 5 then",
+    )
     return allowed if layer.n_blobs is None else layer.n_blobs
 
 

@@ -1,4 +1,5 @@
-"""Region proposals: `rpn.proposal_layer.ProposalLayer`, the Python layer in Intel Caffe's Faster R-CNN and R-FCN.
+"""Region proposals: `rpn.proposal_layer.ProposalLayer`, the Python layer in Intel Caffe's Faster R-CNN and R-FCN, and
+Proposal, the same in C++.
 
 Any other Python layer is refused: its code is not in the prototxt.  This one's is public, and half of two families of
 nets stands behind it.  The number of boxes depends on the image; a compiled net has fixed shapes, so there are always
@@ -10,7 +11,7 @@ some ratios and thresholds, and with fewer places than rows it reads beyond its 
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import prod
 from typing import Any
@@ -22,9 +23,8 @@ from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, integers, reshape, shape_of
+from distcalib.layers.suppression import suppressed
 
-_DROPPED = -2.0
-"""The score of a box that is too small: below any probability."""
 _ROWS = integers([0])
 
 
@@ -56,14 +56,60 @@ def python(layer: Layer, *inputs: Output) -> Sequence[Output]:
     """
     layer.require(len(inputs) == 3, f"{len(inputs)} bottoms are given; scores, deltas and im_info are needed")
     layer.require(len(layer.tops) in (1, 2), f"{len(layer.tops)} tops are given; rois, and scores if wanted, are made")
-    settings = _settings(layer, layer.param("python_param").param_str)
+    return _proposed(layer, inputs, _settings(layer, layer.param("python_param").param_str), drops=True)
+
+
+@converts("Proposal", bottoms=(3, 3), tops=(1, 2))
+def proposal(layer: Layer, *inputs: Output) -> Sequence[Output]:
+    """The same in C++, of PVANET (sanghoon/caffe, proposal_layer.cpp): rois (R, 5) and, if asked for, scores (R,).
+
+    ratio and scale are given, and an anchor's sides are rounded halves up.  im_info may be (1, 4), with one scale for
+    the height and one for the width.  A box that is too small stays, with a score of 0.
+    """
+    p = layer.param("proposal_param")
+    layer.require(
+        len(p.ratio) > 0 and len(p.scale) > 0,
+        f"proposal_param has {len(p.ratio)} ratio and {len(p.scale)} scale; both are needed, as in PVANET's Proposal",
+    )
+    layer.require(
+        min(*p.ratio, *p.scale, p.feat_stride, p.base_size, p.pre_nms_topn, p.post_nms_topn) > 0,
+        "ratio, scale, feat_stride, base_size, pre_nms_topn and post_nms_topn must be above zero",
+    )
+    settings = Proposing(
+        p.feat_stride,
+        tuple(p.scale),
+        tuple(p.ratio),
+        p.base_size,
+        p.min_size,
+        p.pre_nms_topn,
+        p.post_nms_topn,
+        p.nms_thresh,
+    )
+    tops = _proposed(layer, inputs, settings, drops=False)
+    return [tops[0], *(reshape(scores, (settings.post_nms_topn,)) for scores in tops[1:])]
+
+
+def _proposed(layer: Layer, inputs: Sequence[Output], settings: Proposing, drops: bool) -> list[Output]:
+    """Rois (R, 5) and scores (R, 1); boxes that are too small are dropped, or have a score of 0."""
     scores, deltas, info = inputs
     n_anchors = len(settings.ratios) * len(settings.scales)
-    places = _checked_places(layer, n_anchors, *map(shape_of, inputs))
+    places = _checked_places(
+        layer,
+        n_anchors,
+        *map(shape_of, inputs),
+    )
     own = ops.slice(scores, integers([n_anchors]), integers([2 * n_anchors]), integers([1]), integers([1])).output(0)
-    boxes, is_large = _boxes(deltas, info, _anchors(settings, places), settings.min_size)
-    likely = ops.select(is_large, _by_place(own, 1), constant(_DROPPED)).output(0)
-    chosen, is_box = _suppressed(boxes, likely, settings)
+    anchors = _anchors(settings, places, np.rint if drops else _half_up)
+    scales = [2] if drops or prod(shape_of(info)) == 3 else [3, 2]  # x first
+    boxes, is_large = _boxes(deltas, info, anchors, settings.min_size, scales)
+    likely = _by_place(own, 1)
+    counts = is_large
+    if not drops:
+        likely = ops.select(is_large, likely, constant(0.0)).output(0)
+        counts = ops.constant(np.ones((shape_of(boxes)[0], 1), np.bool_)).output(0)
+    chosen, is_box = suppressed(
+        boxes, likely, counts, settings.pre_nms_topn, settings.post_nms_topn, settings.nms_thresh
+    )
     image = ops.concat(
         [constant(np.zeros((settings.post_nms_topn, 1), np.float32)), ops.gather(boxes, chosen, _ROWS)], 1
     )
@@ -107,7 +153,11 @@ def _is_positive(value: object) -> bool:
 
 
 def _checked_places(
-    layer: Layer, n_anchors: int, scores: tuple[int, ...], deltas: tuple[int, ...], info: tuple[int, ...]
+    layer: Layer,
+    n_anchors: int,
+    scores: tuple[int, ...],
+    deltas: tuple[int, ...],
+    info: tuple[int, ...],
 ) -> tuple[int, int]:
     """Height and width of the maps."""
     layer.require(len(scores) == 4 and scores[0] == 1, f"its scores have shape {scores}; one image at a time is known")
@@ -116,15 +166,21 @@ def _checked_places(
         (scores, deltas) == wanted,
         f"its scores have shape {scores} and its deltas {deltas}; {n_anchors} anchors need {wanted[0]} and {wanted[1]}",
     )
-    layer.require(prod(info) == 3, f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
+    layer.require(prod(info) in (3, 4, 6), f"im_info has shape {info}; (1, 3), height, width and scale, is needed")
     return scores[2], scores[3]
 
 
-def _anchors(settings: Proposing, places: tuple[int, int]) -> NDArray[np.float32]:
+def _half_up(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.floor(x + 0.5)
+
+
+def _anchors(
+    settings: Proposing, places: tuple[int, int], rounded: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float32]:
     """Boxes (H·W·A, 4) before they are moved: at each place one of each ratio and scale, scales running fastest."""
     middle = (settings.base_size - 1) / 2
-    widths = np.rint(np.sqrt(settings.base_size**2 / np.array(settings.ratios)))
-    sides = np.stack([widths, np.rint(widths * settings.ratios)], axis=1)  # (ratios, 2)
+    widths = rounded(np.sqrt(settings.base_size**2 / np.array(settings.ratios)))
+    sides = np.stack([widths, rounded(widths * settings.ratios)], axis=1)  # (ratios, 2)
     half = ((sides[:, None] * np.array(settings.scales)[None, :, None] - 1) / 2).reshape(-1, 2)
     anchors = np.concatenate([middle - half, middle + half], axis=1)
     y, x = np.indices(places).reshape(2, -1, 1) * settings.feat_stride
@@ -136,9 +192,12 @@ def _by_place(maps: Output, n_values: int) -> Output:
     return reshape(ops.transpose(maps, integers([0, 2, 3, 1])).output(0), (prod(shape_of(maps)) // n_values, n_values))
 
 
-def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size: int) -> tuple[Output, Output]:
+def _boxes(
+    deltas: Output, info: Output, anchors: NDArray[np.float32], min_size: int, scales: Sequence[int]
+) -> tuple[Output, Output]:
     """Corners (n, 4) of the anchors moved, scaled and clipped to the image, and which of them are large enough (n, 1).
 
+    `scales` are the places in im_info of by what the image was resized, along x and y where they are two.
     A delta is by what part of its size a center moves, and the logarithm of by what the size grows.
     """
     size = anchors[:, 2:] - anchors[:, :2] + np.float32(1.0)
@@ -146,50 +205,15 @@ def _boxes(deltas: Output, info: Output, anchors: NDArray[np.float32], min_size:
     moves, grows = ops.split(_by_place(deltas, 4), ops.constant(np.int64(1)), 2).outputs()
     middle = ops.add(ops.multiply(moves, constant(size)), constant(center))
     half = ops.multiply(ops.multiply(ops.exp(grows), constant(size)), constant(0.5))
-    height_width_scale = reshape(info, (1, 3))
+    height_width_scale = reshape(info, (1, prod(shape_of(info))))
     last = ops.subtract(ops.gather(height_width_scale, integers([1, 0]), integers([1])), constant(1.0))
     low, high = (
         ops.maximum(ops.minimum(corner, last), constant(0.0))
         for corner in (ops.subtract(middle, half), ops.add(middle, half))
     )
-    scale = ops.gather(height_width_scale, integers([2]), integers([1]))
+    scale = ops.gather(height_width_scale, integers(scales), integers([1]))
     sides = ops.add(ops.subtract(high, low), constant(1.0))
     is_large = ops.reduce_logical_and(
         ops.greater_equal(sides, ops.multiply(scale, constant(float(min_size)))), integers([1]), keep_dims=True
     )
     return ops.concat([low, high], 1).output(0), is_large.output(0)
-
-
-def _suppressed(boxes: Output, likely: Output, settings: Proposing) -> tuple[Output, Output]:
-    """The rows (R,) of the boxes that are left, and which of these R rows are boxes (R, 1).
-
-    The operator wants corners that are no pixels, and drops what overlaps by its threshold; the layer, by more.
-    """
-    n_all, n_rows = shape_of(boxes)[0], settings.post_nms_topn
-    flat = reshape(likely, (n_all,))
-    n = min(settings.pre_nms_topn, n_all)
-    top = ops.topk(flat, ops.constant(np.int64(n)), 0, "max", "value", "i64", stable=True)
-    ordered = ops.add(ops.gather(boxes, top.output(1), _ROWS), constant(np.array([0.0, 0.0, 1.0, 1.0], np.float32)))
-    found = ops.non_max_suppression(
-        reshape(ordered.output(0), (1, n, 4)),
-        reshape(top.output(0), (1, 1, n)),
-        ops.constant(np.int64(n_rows)),
-        ops.constant(_above(settings.nms_thresh)),
-        constant(_DROPPED / 2),
-        box_encoding="corner",
-        sort_result_descending=False,
-        output_type="i64",
-    )
-    places = ops.gather(found.output(0), integers([2]), integers([1]))
-    filled = ops.concat([places, ops.constant(np.zeros((n_rows, 1), np.int64))], 0)
-    first = reshape(
-        ops.slice(filled, integers([0]), integers([n_rows]), integers([1]), integers([0])).output(0), (n_rows,)
-    )
-    is_box = ops.less(ops.constant(np.arange(n_rows)[:, None]), reshape(found.output(2), (1, 1)))
-    return ops.gather(top.output(1), first, _ROWS).output(0), is_box.output(0)
-
-
-def _above(threshold: float) -> NDArray[np.float32]:
-    """The least float32 above `threshold`."""
-    value = np.asarray(threshold, np.float32)
-    return value if float(value) > threshold else np.asarray(np.nextafter(value, np.float32(np.inf)), np.float32)

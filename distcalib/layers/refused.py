@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.needed import KNOWN_CODE
-from distcalib.data import DATA_TYPES, REFUSED_DATA, makes_data
+from distcalib.data import ABSENT, DATA_TYPES, REFUSED_DATA, absent_reason, makes_data
 
 _LOSS = "is a training loss and is not evaluated; leave it out of the TEST phase with `include { phase: TRAIN }`"
 _PROPOSAL = (
@@ -19,12 +19,11 @@ _PROPOSAL = (
     '`type: "Python"` with rpn.proposal_layer and ProposalLayer'
 )
 _TRAINING = "exists for training only; leave it out of the TEST phase with `include { phase: TRAIN }`"
-_SEQUENCE = "is recurrent; only feed-forward nets are converted"
+_SEQUENCE = "is a recurrent layer of other forks; LSTM and RNN are converted"
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         # detection: R-CNN family
-        "Proposal": _PROPOSAL,
         "SimplerNMS": _PROPOSAL,
         "BoxAnnotatorOHEM": _TRAINING,
         "HardMining": _TRAINING,
@@ -34,9 +33,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         # losses without a score of their own
         "InfogainLoss": _LOSS,
         # recurrent
-        "LSTM": _SEQUENCE,
-        "LSTMUnit": _SEQUENCE,
-        "RNN": _SEQUENCE,
         "Recurrent": _SEQUENCE,
         "ContinuationIndicator": _SEQUENCE,
         # operators
@@ -60,6 +56,8 @@ def refused_source(layer: LayerParameter) -> str | None:
     """Why a layer that makes data in a way of its own is not opened; None if it is none."""
     if not makes_data(layer) or layer.type in DATA_TYPES or layer.type in REFUSED:
         return None
+    if layer.type == ABSENT:
+        return absent_reason(layer)
     p = layer.python_param
     code = f" ({p.module}.{p.layer})" if layer.type == "Python" else ""
     tops = ", ".join(map(repr, layer.top))

@@ -5,6 +5,7 @@ from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
 from distcalib.metrics.eval_detection import LEAST_SCORE, N_ANCHORS
+from distcalib.metrics.frcnn_output import FRCNN
 from distcalib.metrics.host_layers import (
     DETECTION,
     HOST_TYPES,
@@ -18,12 +19,13 @@ from distcalib.metrics.host_layers import (
     evaluate_layer,
     make_layer,
     score_layer,
+    scores,
 )
 from distcalib.metrics.image_order import ImageOrder, hard_first
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
-from distcalib.metrics.yolo_v3 import YOLO_V3
+from distcalib.metrics.yolo_v3 import YOLO_V2, YOLO_V3
 
 __all__ = [
     "AP_VERSIONS",
@@ -33,6 +35,7 @@ __all__ = [
     "Confusion",
     "SEGMENTATION",
     "confusions_of",
+    "FRCNN",
     "HOST_TYPES",
     "LEAST_SCORE",
     "LOSS_TYPES",
@@ -41,6 +44,7 @@ __all__ = [
     "SCORE_TYPES",
     "SECOND_TOPS",
     "YOLO_DETECTION",
+    "YOLO_V2",
     "YOLO_V3",
     "Decider",
     "Detections",
@@ -64,4 +68,5 @@ __all__ = [
     "merged",
     "read_sizes",
     "score_layer",
+    "scores",
 ]

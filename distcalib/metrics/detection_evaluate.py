@@ -34,8 +34,12 @@ def detection_evaluate(
     labels: Array,
     records: Sequence[int] = (),
     files: Mapping[str, bytes] | None = None,
+    image_sizes: Array | None = None,
 ) -> Detections:
     """Rows found (.., R, 7) of DetectionOutput against labels (.., N, 8) of AnnotatedData.
+
+    With `image_sizes` (items, 2), height and width, boxes are in pixels of the images that the net reads, as those of a
+    FrcnnOutput are (zhaoweicai/cascade-rcnn).
 
     labels are (item, label, instance, xmin, ymin, xmax, ymax, difficult); item is -1 in a row for nothing.
     `records`: the number in the data of each item, for the sizes of images; none: the item's own.
@@ -54,7 +58,11 @@ def detection_evaluate(
         for item in np.unique(rows[:, 0]).astype(np.int64).tolist():
             size = sizes[(records[item] if records else item) % len(sizes)]
             for of_item, boxes in ((rows[:, 0] == item, rows[:, 3:]), (objects[:, 0] == item, objects[:, 3:7])):
-                boxes[of_item] = in_pixels(boxes[of_item], size, resize)
+                if image_sizes is None:
+                    boxes[of_item] = in_pixels(boxes[of_item], size, resize)
+                else:
+                    ratio = np.array(size, np.float32) / image_sizes.reshape(-1, 2)[item]
+                    boxes[of_item] *= np.tile(ratio[::-1], 2)
     is_hit, counts = _matched(p, rows, objects)
     rows = rows[counts]
     return Detections(
@@ -68,6 +76,8 @@ def check_detection_evaluate(layer: LayerParameter) -> None:
     where = f"layer '{layer.name}' ({layer.type})"
     if not p.num_classes:
         raise UnsupportedError(f"{where}: has no num_classes; give the number of classes, background included")
+    if len(layer.bottom) == 3 and not p.name_size_file:
+        raise UnsupportedError(f"{where}: reads sizes of images and has no name_size_file; give the sizes before them")
     if not 0.0 < p.overlap_threshold <= 1.0:
         raise UnsupportedError(f"{where}: overlap_threshold={p.overlap_threshold:g}; it must be above 0 and at most 1")
     resize = p.resize_param

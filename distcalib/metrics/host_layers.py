@@ -21,10 +21,20 @@ from distcalib.errors import DataError, UnsupportedError
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
+from distcalib.metrics.frcnn_output import FRCNN, check_frcnn_output, check_frcnn_shapes, frcnn_output
 from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
 from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
-from distcalib.metrics.yolo_v3 import YOLO_V3, check_maps, check_yolo_v3_output, yolo_v3_output
+from distcalib.metrics.yolo_v3 import (
+    YOLO_V2,
+    YOLO_V3,
+    check_maps,
+    check_v2_maps,
+    check_yolo_v2_output,
+    check_yolo_v3_output,
+    yolo_v2_output,
+    yolo_v3_output,
+)
 
 Array = npt.NDArray[Any]
 
@@ -55,7 +65,8 @@ def score_layer(
         check_layer(layer)
         if layer.type == YOLO_DETECTION:
             return eval_detection(layer, bottoms[0], bottoms[1])
-        return detection_evaluate(layer, bottoms[0], bottoms[1], records, files)
+        image_sizes = bottoms[2] if len(bottoms) == 3 else None
+        return detection_evaluate(layer, bottoms[0], bottoms[1], records, files, image_sizes)
     made = replace(evaluate_layer(layer, bottoms), n_records=max(1, len(records)))
     if batch_size is None or len(records) == batch_size or not _is_sum(layer):
         return made
@@ -70,14 +81,14 @@ def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
     """
     check_layer(layer)
     _require_bottoms(layer, len(bottoms))
-    if layer.type in _PAIR_LOSSES:
-        return _PAIR_LOSSES[layer.type](layer, bottoms)
+    if layer.type in _BY_BOTTOMS:
+        return _BY_BOTTOMS[layer.type](layer, bottoms)
     return _EVALUATORS[layer.type](layer, bottoms[0], bottoms[1])
 
 
 def make_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
     """The top of `layer`, one of HOST_TYPES without a score.  Raises UnsupportedError."""
-    return yolo_v3_output(layer, bottoms) if layer.type == YOLO_V3 else detection_output(layer, list(bottoms))
+    return _MAKERS[layer.type][0](layer, bottoms)
 
 
 def check_layer(layer: LayerParameter) -> None:
@@ -88,12 +99,10 @@ def check_layer(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
     if layer.type in SCORE_TYPES - MAP_TYPES and layer.bottom:
         _require_bottoms(layer, len(layer.bottom))
-    if layer.type == YOLO_V3:
-        check_yolo_v3_output(layer)
-    elif layer.type not in SCORE_TYPES:
-        check_detection_output(layer)
+    if layer.type in _MAKERS:
+        _MAKERS[layer.type][1](layer)
     if layer.type == DETECTION:
-        if len(layer.bottom) != 2:
+        if len(layer.bottom) not in (2, 3):
             raise UnsupportedError(f"{_where(layer)}: has {len(layer.bottom)} bottoms; it takes detections and labels")
         check_detection_evaluate(layer)
     if layer.type == YOLO_DETECTION:
@@ -117,8 +126,8 @@ def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]
     None: not known, and then none of them is looked at.
     """
     count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
-    if layer.type == YOLO_V3:
-        count, check = len(layer.bottom), check_maps
+    if layer.type in (YOLO_V2, YOLO_V3):
+        count, check = len(layer.bottom), check_v2_maps if layer.type == YOLO_V2 else check_maps
     known = [shape for shape in shapes[:count] if shape is not None]
     if check is not None and len(known) == count:
         check(layer, *known)
@@ -227,7 +236,7 @@ def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
     return Partial(float(difference @ difference), 2 * x.shape[0])
 
 
-_PAIR_LOSSES: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
+_BY_BOTTOMS: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
     "ContrastiveLoss": contrastive_loss,
     "SmoothL1Loss": smooth_l1_loss,
 }
@@ -235,7 +244,7 @@ _PAIR_LOSSES: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = 
 SECOND_TOPS: Mapping[str, str] = {"Accuracy": "the accuracy of each class", "SoftmaxWithLoss": "the probabilities"}
 """What the second top of a score has, by type; it is not evaluated, and nothing may read it."""
 
-_BOTTOMS: Mapping[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
+_BOTTOMS: dict[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
 """How many bottoms a score takes, where it is not predictions and labels."""
 
 _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
@@ -252,21 +261,56 @@ DETECTION, YOLO_DETECTION = "DetectionEvaluate", "EvalDetection"
 MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
 """The layer types whose score is an mAP."""
 
-SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES | {SEGMENTATION}
-"""The layer types that evaluate_layer takes: ends of a net."""
+SCORE_TYPES: set[str] = {*_EVALUATORS, *_BY_BOTTOMS, *MAP_TYPES, SEGMENTATION}
+"""The layer types that evaluate_layer takes: ends of a net. `scores` adds to them."""
 
-HOST_TYPES = SCORE_TYPES | {"DetectionOutput", YOLO_V3}
+Check = Callable[[LayerParameter], None]
+_MAKERS: Mapping[str, tuple[Callable[[LayerParameter, Sequence[Array]], Array], Check]] = {
+    "DetectionOutput": (lambda layer, bottoms: detection_output(layer, list(bottoms)), check_detection_output),
+    YOLO_V3: (yolo_v3_output, check_yolo_v3_output),
+    YOLO_V2: (yolo_v2_output, check_yolo_v2_output),
+    FRCNN: (frcnn_output, check_frcnn_output),
+}
+"""By type what makes detections, and what it refuses."""
+
+HOST_TYPES: set[str] = {*SCORE_TYPES, *_MAKERS}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
     YOLO_DETECTION: (1, check_map),
     "DetectionOutput": (3, check_sizes),
+    FRCNN: (4, check_frcnn_shapes),
     DETECTION: (2, check_rows),
 }
 """By type how many bottoms are looked at, and by what."""
 
-LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
+LOSS_TYPES: set[str] = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
 """Those of them where a lower value is better."""
+
+Evaluator = Callable[[LayerParameter, Sequence[Array]], Partial]
+"""evaluator(layer, bottoms) -> the part that an iteration has of the score; bottoms are float32."""
+
+
+def scores(
+    layer_type: str, *, lower_is_better: bool, bottoms: Sequence[int] = (2,)
+) -> Callable[[Evaluator], Evaluator]:
+    """Register the function of a score layer, for plugins; `bottoms`: how many it may have.
+
+    The score is the mean over the iterations, sums of numerators over sums of denominators; where higher is better it
+    lies between 0 and 1.  Raises ValueError for a type that has a score already.
+    """
+
+    def register(evaluator: Evaluator) -> Evaluator:
+        if layer_type in HOST_TYPES:
+            raise ValueError(f"layer type {layer_type} has a score already")
+        _BY_BOTTOMS[layer_type], _BOTTOMS[layer_type] = evaluator, tuple(bottoms)
+        SCORE_TYPES.add(layer_type)
+        HOST_TYPES.add(layer_type)
+        if lower_is_better:
+            LOSS_TYPES.add(layer_type)
+        return evaluator
+
+    return register
 
 
 def _require_bottoms(layer: LayerParameter, n: int) -> None:

@@ -98,7 +98,7 @@ def net_notes(net: Net) -> list[str]:
     """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
     found = [
         f"{net.name}: layer '{one.layer.name}' ({one.layer.type}) is left out: {one.reason}"
-        for one in left_out(net.full)
+        for one in left_out(net.full, net.state)
     ]
     found += [f"{net.name}: {said}" for said in net.renamed]
     found += [
@@ -108,7 +108,7 @@ def net_notes(net: Net) -> list[str]:
     found += [
         f"{net.name}: layer '{layer.name}' ({layer.type}): its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, "
         "is not evaluated"
-        for layer in in_test(net.full)
+        for layer in in_test(net.full, net.state)
         if layer.type in SECOND_TOPS and len(layer.top) == 2
     ]
     for layer in net.test.layer:
@@ -325,7 +325,7 @@ def check_iterations(n_iterations: int, flag: str = "-i") -> None:
 
 def fork_warnings(net: Net) -> list[str]:
     """The sentence for a net that Intel Caffe cannot read, because of what other forks have alone."""
-    names = of_other_forks(in_test(net.full))
+    names = of_other_forks(in_test(net.full, net.state))
     if not names:
         return []
     return [
@@ -335,10 +335,15 @@ def fork_warnings(net: Net) -> list[str]:
 
 
 def data_warnings(net: Net) -> list[str]:
-    """A sentence for everything in the data layers that Intel Caffe does otherwise than one would expect."""
+    """A sentence for everything in data and recurrent layers that Intel Caffe does otherwise than one would expect."""
     found = fork_warnings(net)
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
+        if layer.type in ("LSTM", "RNN") and not layer.recurrent_param.expose_hidden:
+            found.append(
+                f"{where}: Caffe begins an iteration with the state at the end of the one before, here it is zeros, "
+                "which is the same where `cont` is 0 at the first step"
+            )
         transform = layer.transform_param
         if layer.type in TRANSFORMING and transform.pad:
             found.append(

@@ -59,7 +59,7 @@ def evaluate(
     if not isinstance(options, EvaluationOptions):
         raise OptionError(f"options={options!r}: must be EvaluationOptions, such as EvaluationOptions(iterations=100)")
     backend = open_backend(options.root, options.isa)
-    net = open_net(Path(model), options.data)
+    net = open_net(Path(model), options.data, options.state)
     if options.detection:
         _refuse_without_map(net)
     iterations, ap_version = options.iterations, options.ap_version

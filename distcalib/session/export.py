@@ -52,7 +52,7 @@ def export(
     """
     options = given(options)
     said = reporter or Silent()
-    net, weights = open_net(Path(model), options.data), Path(weights)
+    net, weights = open_net(Path(model), options.data, options.state), Path(weights)
     problems = net_problems(net, fed=True)
     if problems:
         raise UnsupportedError("; ".join(problems))

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from distcalib.caffe.phase import State
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
+from distcalib.plugins import load_plugins
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
 from distcalib.session.option_types import convert_options
 from distcalib.session.shipping import check_ship_data
@@ -15,14 +17,18 @@ class SessionOptions:
     """On what, by what and on how many actors a net is measured.  Raises OptionError.
 
     `iterations`: batches of the data that are read.  `data`: an .npz, .npy or .h5 file of arrays for Input layers.
+    `stages`, `level`: the state of the TEST phase, as the flags of `caffe test` set it.
     `skip_bad_records`: leave out records that cannot be read.  `ship_data`: send the records to the actors, which open
     no data then.  `isa`: the CPU whose INT8 arithmetic is computed.  `root`: a build folder of Intel Caffe, which
     measures in place of the embedded engine.  `n_actors` None: as many as there are cores for.  `cores_per_actor`:
-    physical cores; None: as memory allows.  `address`: of a Ray cluster, all nodes of which measure.
+    physical cores; None: as memory allows.  `address`: of a Ray cluster, all nodes of which measure.  `plugins`:
+    modules that add layers, scores or data sources, which are imported in every actor, too.
     """
 
     iterations: int = 10
     data: Path | None = None
+    stages: tuple[str, ...] = ()
+    level: int = 0
     skip_bad_records: bool = False
     ship_data: bool = False
     isa: str = "native"
@@ -30,9 +36,16 @@ class SessionOptions:
     n_actors: int | None = None
     cores_per_actor: int | None = None
     address: str | None = None
+    plugins: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> State:
+        """Which layers of the TEST phase take part."""
+        return State(self.stages, self.level)
 
     def __post_init__(self) -> None:
         convert_options(self)
+        load_plugins(self.plugins)
         check_iterations(self.iterations)
         check_skipping(self.skip_bad_records, self.root)
         check_ship_data(self.ship_data, self.root)

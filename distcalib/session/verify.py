@@ -41,7 +41,8 @@ def verify(
     distcalib.verify("DIR/model.onnx", "net.prototxt", "net.caffemodel", distcalib.ExportOptions(iterations=100))
     """
     options = given(options)
-    said, path, net, weights = reporter or Silent(), Path(file), open_net(Path(model), options.data), Path(weights)
+    said, path, weights = reporter or Silent(), Path(file), Path(weights)
+    net = open_net(Path(model), options.data, options.state)
     runtime = open_model(path)
     form = runtime.info.get("preprocess")
     if form is not None:

@@ -5,7 +5,8 @@
     python -m scripts.tools.read_nets FOLDER --json FILE  # what came of each file, too
 
 A file is a net if it has layers; solvers are passed over.  What only lacks data (a database that is not there, an
-Input layer without arrays) counts as runnable: its shapes are taken from the prototxt, or assumed.  Each file is
+Input layer without arrays, a --stage that its message names) counts as runnable: its shapes are taken from the
+prototxt, or assumed.  Each file is
 counted once, under the first kind of KINDS that its sentences show, so that the table adds up."""
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distcalib.errors import DistcalibError
+from distcalib.caffe.phase import State
+from distcalib.engine.net import open_net
+from distcalib.errors import DistcalibError, UnsupportedError
 from distcalib.session.inspect import inspect
 
 RUNS = "runs"
@@ -40,10 +43,13 @@ KINDS = (
     ("a file of sizes that is not there", r"no such file"),
     ("a pooling kernel over the input", r"is larger than the input"),
     ("a loss of training", r"is a training loss|exists for training only"),
-    ("a known type that is not converted", r"is not converted yet|is recurrent|is of other forks|has no fixed shape"),
+    (
+        "a known type that is not converted",
+        r"is not converted yet|is a recurrent layer|is of other forks|has no fixed shape",
+    ),
 )
 #: What is no fault of the net: it waits for data.
-WAITS = re.compile(r"has no data; give its arrays")
+WAITS = re.compile(r"give (its|such) arrays|give arrays of its tops")
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,29 @@ def outcome(path: Path, folder: Path, run: bool) -> Outcome:
     """Inspect one net and, if `run`, compute one iteration of it."""
     name = str(path.relative_to(folder))
     try:
-        found = inspect(path)
+        stages = _stages(path)
+        found = inspect(path, stages=stages)
         reasons = tuple(said for said in found.problems if not WAITS.search(said))
         if not reasons and run:
             from scripts.tools.run_random import run_once  # OpenVINO is needed for it alone
 
-            run_once(path)
+            run_once(path, State(stages))
     except DistcalibError as error:
         reasons = (str(error),)
     except Exception:  # a traceback is what this looks for
         reasons = ("traceback " + traceback.format_exc(limit=-2).strip().replace("\n", " | "),)
     return Outcome(name, RUNS if not reasons else kind_of(reasons), reasons)
+
+
+def _stages(path: Path) -> tuple[str, ...]:
+    """The stage that a net needs for its test data, the first that its own message advises; none for most."""
+    try:
+        open_net(path)
+    except UnsupportedError as error:
+        return tuple(re.findall(r"--stage (\S+)", str(error))[:1])
+    except DistcalibError:
+        pass
+    return ()
 
 
 def table(outcomes: Iterable[Outcome]) -> str:

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import openvino as ov
 
 from distcalib.caffe.graph import Blob
+from distcalib.caffe.phase import PLAIN, State
 from distcalib.data import VARIES
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import Net, make_net, open_net
 from distcalib.errors import UnsupportedError
 from distcalib.layers import RandomBlobs, ZeroBlobs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES, score_layer
+from distcalib.metrics import HOST_TYPES, SCORE_TYPES, make_layer, score_layer
 from distcalib.session.checks import unopened
 from distcalib.session.inspect import data_shapes
 
@@ -30,13 +31,13 @@ CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE
 SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
 
 
-def run_once(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
+def run_once(path: Path, state: State = PLAIN) -> Mapping[str, npt.NDArray[np.float32]]:
     """The outputs of the net by blob, of random inputs; raises UnsupportedError where an output is no number."""
-    net = open_net(path)
+    net = open_net(path, state=state)
     shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
     own = {top: _assumed(net, Blob(top, 0), shapes[top]) for node in unopened(net) for top in node.layer.top}
     if own:  # as --data would feed them
-        net = make_net(net.path, net.full, own)
+        net = make_net(net.path, net.full, own, state)
         shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
     rng = np.random.default_rng(0)
     built = build_model(net.graph, RandomBlobs(0), shapes, net.name)
@@ -46,6 +47,8 @@ def run_once(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     values = {Blob(name, 0): value for name, value in made.items()}
     values.update((blob, np.array(results[i])) for i, blob in enumerate(built.outputs))
     for node in net.graph:
+        if node.type in HOST_TYPES - SCORE_TYPES and all(blob in values for blob in node.bottoms):
+            values[node.tops[0]] = make_layer(node.layer, [values[blob] for blob in node.bottoms])
         if node.type in SCORED and all(blob in values for blob in node.bottoms):
             with contextlib.suppress(*([UnsupportedError] if own else [])):  # labels of a shape that was only assumed
                 score_layer(node.layer, [values[blob] for blob in node.bottoms], [0])
@@ -59,8 +62,10 @@ def run_once(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
 def _assumed(net: Net, blob: Blob, guess: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a top of a layer that makes data in a way of its own, by what reads it."""
     for reader in net.graph.consumers.get(blob, ()):
-        if reader.type in ("ROIPooling", "PSROIPooling") and reader.bottoms[1:2] == (blob,):
+        if reader.type in ("ROIPooling", "PSROIPooling", "ROIAlign") and reader.bottoms[1:2] == (blob,):
             return (1, 5)
+        if reader.type == "FrcnnOutput" and reader.bottoms[3:] == (blob,):
+            return (1, 2)
         if reader.type in ("Convolution", "DepthwiseConvolution"):
             return (guess[0], *ASSUMED)
     return guess

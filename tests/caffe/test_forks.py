@@ -84,6 +84,8 @@ def test_types_of_forks_are_converted() -> None:
         "ConvolutionDepthwise",
         "SegAccuracy",
         "Proposal",
+        "FrcnnOutput",
+        "YoloDetectionOutput",
         "Yolov3DetectionOutput",
     }
     assert FORK_TYPES - elsewhere - CONVERTED == set()
@@ -101,3 +103,10 @@ def test_lower_writes_a_relu_that_ends_at_six_as_such() -> None:
 
 def test_of_other_forks_names_a_pooling_of_another() -> None:
     assert of_other_forks([layer("type: 'Pooling' pooling_param { pool: AVE_EXC_PAD }")]) == ["AVE_EXC_PAD"]
+
+
+def test_lower_raises_the_eps_of_nvidia() -> None:
+    it = layer("type: 'BatchNorm' batch_norm_param { scale_bias: true eps: 1e-7 }")
+    lower(it)
+    assert it.batch_norm_param.eps == pytest.approx(1e-5)
+    assert fork_faults([it]) == []

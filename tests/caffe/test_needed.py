@@ -22,6 +22,18 @@ CASES = {
         "layer { name: 'l' type: 'SoftmaxWithLoss' bottom: 'fc' bottom: 'label' top: 'l' }",
         {"c": "it is a loss of training, no score of a test"},
     ),
+    "labels of training, rearranged": (
+        "layer { name: 'k' type: 'Concat' bottom: 'label' bottom: 'label' top: 'k' }"
+        "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'k' top: 'c' }",
+        {
+            "k": "only layers of training read what it makes",
+            "c": "it is a loss of training, no score of a test",
+        },
+    ),
+    "rearranged data that nothing reads": (
+        "layer { name: 'k' type: 'Concat' bottom: 'label' bottom: 'label' top: 'k' }",
+        {},
+    ),
     "silenced score": (
         "layer { name: 'l' type: 'SoftmaxWithLoss' bottom: 'fc' bottom: 'label' top: 'l' }"
         "layer { name: 's' type: 'Silence' bottom: 'l' }",

@@ -4,6 +4,7 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, test_net
+from distcalib.caffe.phase import State
 from distcalib.errors import FormatError, UnsupportedError
 
 
@@ -36,7 +37,7 @@ def net(text: str) -> caffe_pb2.NetParameter:
     ],
 )
 def test_test_net_keeps_what_the_rules_say(rules: str, level: int, stages: tuple[str, ...], kept: bool) -> None:
-    result = test_net(net(f'layer {{ name: "x" type: "ReLU" {rules} }}'), level, stages)
+    result = test_net(net(f'layer {{ name: "x" type: "ReLU" {rules} }}'), State(tuple(stages), level))
     assert [layer.name for layer in result.layer] == ["x"] * kept
 
 
@@ -47,7 +48,7 @@ def test_test_net_takes_stages_but_neither_phase_nor_level_from_the_file() -> No
         layer { name: "level" type: "ReLU" include { min_level: 7 } }
         layer { name: "train" type: "ReLU" include { phase: TRAIN } }
     """
-    result = test_net(net(text), stages=["b"])
+    result = test_net(net(text), State(("b",)))
     assert [layer.name for layer in result.layer] == ["stage"]
     assert result.state == caffe_pb2.NetState(phase=caffe_pb2.TEST, level=0, stage=["a", "b"])
 

@@ -45,8 +45,9 @@ LOSS = "layer {{ name: 'c' type: '{}' bottom: 'x' top: 'c' {} center_loss_param 
         LOSS.format("CenterLoss", ""),
         LOSS.format("Special", "include { phase: TRAIN }"),
         "layer { name: 'd' type: 'MyData' top: 'd' my_data_param { a: 1 } }",
+        "layer { name: 'd' type: 'Data' top: 'd' include { phase: TRAIN } transform_param { new_field: 1 } }",
     ],
-    ids=["loss", "phase", "data"],
+    ids=["loss", "phase", "data", "train data"],
 )
 def test_fields_of_layers_that_a_test_does_without_are_passed_over(tmp_path: Path, layer: str) -> None:
     path = write(tmp_path, INPUT + layer)
@@ -80,3 +81,20 @@ def test_only_the_faults_that_matter_are_named(tmp_path: Path) -> None:
 
 def test_a_sound_text_has_nothing_unread(tmp_path: Path) -> None:
     assert left_unread(write(tmp_path, INPUT)) == []
+
+
+TWICE = (
+    "layer {{ name: 'd' type: 'Data' top: 'd' {} transform_param {{ resize_param {{ prob: 1 }} resize_param {{ }} }} }}"
+)
+
+
+def test_a_field_may_stand_twice_in_a_layer_of_training(tmp_path: Path) -> None:
+    path = write(tmp_path, INPUT + TWICE.format("include { phase: TRAIN }"))
+    assert len(read_net(path).layer) == 2
+    [said] = left_unread(path)
+    assert "'resize_param' stands twice" in said
+
+
+def test_a_field_must_not_stand_twice_in_a_layer_of_the_test(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="'resize_param' stands twice"):
+        read_net(write(tmp_path, INPUT + TWICE.format("")))

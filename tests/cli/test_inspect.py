@@ -23,12 +23,14 @@ def test_inspect_lists_layers_in_columns(tiny: Tiny, capsys: pytest.CaptureFixtu
 
 
 def test_inspect_names_all_problems_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net = make_tiny(tmp_path, edit=lambda text: text.replace("InnerProduct", "LSTM").replace("top_k: 2", "top_k: 0"))
+    net = make_tiny(
+        tmp_path, edit=lambda text: text.replace("InnerProduct", "Recurrent").replace("top_k: 2", "top_k: 0")
+    )
     assert main(["inspect", *net.args]) == ERROR
     shown = capsys.readouterr().out.splitlines()
     problems = [line for line in shown if line.startswith("cannot be run: ")]
     assert len(problems) == 2
-    assert "layer 'fc' (LSTM)" in problems[0]
+    assert "layer 'fc' (Recurrent)" in problems[0]
     assert "layer 'top2' (Accuracy): top_k=0" in problems[1]
     assert shown[-1].endswith(", cannot be run as it is")
 

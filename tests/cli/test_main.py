@@ -182,7 +182,7 @@ MISUSE: list[tuple[str, Callable[[Tiny, Path], list[object]], str]] = [
     (
         "no data layer",
         edited("phase: TEST", "phase: TRAIN"),
-        "has no data layer in the TEST phase, for 'data' is not in it; add one that makes 'data' and",
+        "layer 'data' (AbsentData): no data layer of the TEST phase makes 'data' and 'label'; give",
     ),
     ("no batch", edited("batch_size: 8", ""), "data_param has no batch_size; give"),
     ("unknown type", edited('"InnerProduct"', '"Frob"'), "my.prototxt: layer 'fc' (Frob): is not a layer type"),
@@ -263,7 +263,7 @@ def test_main_verbose_shows_where_it_happened(tiny: Tiny, capsys: pytest.Capture
 
 
 def test_main_says_that_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(inspect, "inspect", interrupt)
@@ -343,7 +343,7 @@ def test_stdout_on_a_full_disk_is_told_in_one_sentence(tiny: Tiny, flags: list[s
 
 
 def test_another_full_disk_is_not_taken_for_stdout(monkeypatch: pytest.MonkeyPatch, tiny: Tiny) -> None:
-    def full(*args: object) -> int:
+    def full(*args: object, **options: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("distcalib.cli.inspect.inspect", full)

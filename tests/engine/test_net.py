@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from distcalib.caffe import caffe_pb2
+from distcalib.data import ABSENT
 from distcalib.engine.net import open_net
-from distcalib.errors import FormatError, UnsupportedError
+from distcalib.errors import FormatError
+from distcalib.session.checks import net_problems
 from tests.session.tiny import Tiny, make_tiny
 
 
@@ -30,24 +33,30 @@ def test_open_net_tells_a_caffemodel(tiny: Tiny) -> None:
         open_net(tiny.weights)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        pytest.param("TEST", "TRAIN", ", for 'data' is not in it", id="training_alone"),
-        pytest.param("", "", "", id="none"),
-    ],
-)
-def test_open_net_says_what_a_net_without_test_data_needs(tmp_path: Path, old: str, new: str, reason: str) -> None:
+@pytest.mark.parametrize("old", ["TEST", ""], ids=["training_alone", "none"])
+def test_open_net_puts_a_layer_where_the_test_phase_has_no_data(tmp_path: Path, old: str) -> None:
     def edit(text: str) -> str:
-        return text.replace(old, new, 1) if reason else text[text.index('layer { name: "conv1"') :]
+        return text.replace(old, "TRAIN", 1) if old else text[text.index('layer { name: "conv1"') :]
 
-    net = make_tiny(tmp_path, edit=edit)
-    with pytest.raises(UnsupportedError) as caught:
-        open_net(net.prototxt)
-    assert str(caught.value) == (
-        f"net.prototxt: has no data layer in the TEST phase{reason}; add one that makes 'data' and 'label' from the "
-        "test set (AnnotatedData, Data, DummyData, HDF5Data, ImageData, Input; Input takes --data FILE)"
+    net = open_net(make_tiny(tmp_path, edit=edit).prototxt)
+    layer = net.test.layer[0]
+    assert (layer.name, layer.type, list(layer.top)) == ("data", ABSENT, ["data", "label"])
+    assert layer.data_param.batch_size == (8 if old else 0)
+    assert ABSENT not in {written.type for written in net.full.layer}
+    [said] = net_problems(net)
+    assert said == (
+        "net.prototxt: layer 'data' (AbsentData): no data layer of the TEST phase makes 'data' and 'label'; give such "
+        "arrays with --data FILE.npz, or add a data layer"
     )
+
+
+def test_open_net_takes_arrays_where_the_test_phase_has_no_data(tmp_path: Path) -> None:
+    arrays = tmp_path / "arrays.npz"
+    np.savez(arrays, data=np.zeros((16, 3, 8, 8), np.float32), label=np.zeros(16, np.float32))
+    made = make_tiny(tmp_path, edit=lambda text: text.replace("TEST", "TRAIN", 1))
+    net = open_net(made.prototxt, arrays)
+    assert net_problems(net, fed=True) == []
+    assert [list(shape.dim) for shape in net.test.layer[0].input_param.shape] == [[8, 3, 8, 8], [8]]
 
 
 def test_open_net_names_a_blob_that_the_data_layer_does_not_make(tmp_path: Path) -> None:

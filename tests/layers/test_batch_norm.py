@@ -126,3 +126,13 @@ def test_batch_norm_of_a_vector_takes_the_statistics_of_the_batch() -> None:
 )
 def test_batch_norm_refuses(fields: str, blobs: list[Array], says: str) -> None:
     assert says in refused(f'type: "BatchNorm" batch_norm_param {{ {fields} }}', (4, 3, 2, 2), blobs=blobs)
+
+
+def test_batch_norm_of_nvidia_has_scale_and_bias() -> None:
+    x, text = random(2, 3, 4, 5), 'type: "BatchNorm" batch_norm_param { scale_bias: true }'
+    mean, variance, gamma, beta = random(3, seed=1), abs(random(3, seed=2)), random(3, seed=3), random(3, seed=4)
+    blobs = [mean, variance, np.ones(1, np.float32), gamma, beta]
+    [made] = run(text, x, blobs=blobs)
+    mean, variance, gamma, beta = (b.reshape(3, 1, 1) for b in (mean, variance, gamma, beta))
+    np.testing.assert_allclose(made, (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta, rtol=1e-4, atol=1e-5)
+    assert "has 3 blobs; NVIDIA's Caffe has 5 then" in refused(text, (2, 3, 4, 5), blobs=blobs[:3])

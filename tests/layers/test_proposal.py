@@ -145,7 +145,7 @@ SHAPES = ((1, 18, 4, 4), (1, 36, 4, 4), (1, 3))
         pytest.param("'feat_stride': 0", SHAPES, "sets feat_stride to 0; a positive int", id="zero"),
         pytest.param("", ((2, 18, 4, 4), *SHAPES[1:]), "one image at a time is known", id="batch"),
         pytest.param("", ((1, 6, 4, 4), *SHAPES[1:]), "9 anchors need (1, 18, 4, 4) and (1, 36, 4, 4)", id="anchors"),
-        pytest.param("", (*SHAPES[:2], (1, 4)), "im_info has shape (1, 4); (1, 3), height, width and", id="info"),
+        pytest.param("", (*SHAPES[:2], (1, 5)), "im_info has shape (1, 5); (1, 3), height, width and", id="info"),
         pytest.param("", SHAPES[:2], "2 bottoms are given; scores, deltas and im_info are needed", id="bottoms"),
     ],
 )
@@ -159,3 +159,56 @@ def test_python_layers_are_refused_by_name() -> None:
         "net.prototxt: layer 'it' (Python): runs my.layers.Crop, code from outside the prototxt, which cannot be "
         "compiled; of Python layers rpn.proposal_layer.ProposalLayer alone is known"
     )
+
+
+def in_cpp(scores: Array, deltas: Array, info: Array, **p: Any) -> tuple[Array, Array]:
+    """What PVANET's layer finds: a box that is too small has a score of 0, and halves are rounded up."""
+    base = []
+    for ratio in p["ratios"]:
+        w = np.floor(np.sqrt(p["base_size"] ** 2 / ratio) + 0.5)
+        h = np.floor(w * ratio + 0.5)
+        middle = (p["base_size"] - 1) / 2
+        for scale in p["scales"]:
+            half = ((w * scale - 1) / 2, (h * scale - 1) / 2)
+            base.append((middle - half[0], middle - half[1], middle + half[0], middle + half[1]))
+    found = []
+    for row, column in np.ndindex(scores.shape[2:]):
+        for k, corners in enumerate(base):
+            x1, y1, x2, y2 = np.array(corners) + np.tile([column, row], 2) * p["feat_stride"]
+            dx, dy, dw, dh = deltas[0, 4 * k : 4 * k + 4, row, column]
+            w, h = x2 - x1 + 1, y2 - y1 + 1
+            x, y = dx * w + x1 + w / 2, dy * h + y1 + h / 2
+            half_w, half_h = np.exp(dw) * w / 2, np.exp(dh) * h / 2
+            box = [x - half_w, y - half_h, x + half_w, y + half_h]
+            box = [min(max(v, 0), info[0, 1 - i % 2] - 1) for i, v in enumerate(box)]
+            large = (
+                box[3] - box[1] + 1 >= p["min_size"] * info[0, 2] and box[2] - box[0] + 1 >= p["min_size"] * info[0, -1]
+            )
+            found.append((*box, scores[0, len(base) + k, row, column] if large else 0.0))
+    boxes = np.array(found, np.float32)
+    order = np.argsort(-boxes[:, 4], kind="stable")[: p["pre_nms_topn"]]
+    kept = order[suppressed(boxes[order, :4], p["nms_thresh"])][: p["post_nms_topn"]]
+    return boxes[kept, :4], boxes[kept, 4]
+
+
+@pytest.mark.parametrize("info", [(140, 110, 1.0), (140, 110, 1.5, 0.7)], ids=["one_scale", "two_scales"])
+def test_proposal_in_cpp(info: tuple[float, ...]) -> None:
+    p = {"feat_stride": 16, "base_size": 15, "min_size": 20, "scales": (1.0, 2.5), "ratios": (0.36, 1.0, 2.669)}
+    p |= {"pre_nms_topn": 370, "post_nms_topn": 300, "nms_thresh": 0.6}
+    text = " ".join([f"scale: {s}" for s in (1.0, 2.5)] + [f"ratio: {r}" for r in (0.36, 1.0, 2.669)])
+    text += " feat_stride: 16 base_size: 15 min_size: 20 pre_nms_topn: 370 post_nms_topn: 300 nms_thresh: 0.6"
+    scores = np.random.default_rng(4).uniform(0.01, 1.0, (1, 12, 9, 7)).astype(np.float32)
+    deltas, image = random(1, 24, 9, 7) * np.float32(0.3), np.array([info], np.float32)
+    text = f'type: "Proposal" top: "rois" top: "scores" proposal_param {{ {text} }}'
+    rois, likely = run(text, scores, deltas, image)
+    boxes, wanted = in_cpp(scores, deltas, image, **p)
+    assert (wanted == 0.0).any()
+    assert likely.shape == (300,)
+    np.testing.assert_allclose(rois[: len(boxes), 1:], boxes, rtol=0, atol=1e-3)
+    np.testing.assert_array_equal(likely[: len(wanted)], wanted)
+    assert not rois[len(boxes) :].any()
+
+
+def test_proposal_in_cpp_needs_its_anchors() -> None:
+    said = refused('type: "Proposal" proposal_param { ratio: 1 }', (1, 18, 4, 4), (1, 36, 4, 4), (1, 3))
+    assert "1 ratio and 0 scale; both are needed" in said

@@ -42,15 +42,17 @@ def test_refusal_tells_an_unknown_type_from_a_refused_one() -> None:
     assert refusal("innerproduct") == "is not a layer type of Caffe or Intel Caffe; InnerProduct is meant?"
     assert 'write type: "Convolution"' in str(refusal("DepthwiseConvolution"))
     assert 'write type: "Convolution"' in str(refusal("ConvolutionDepthwise"))
-    with pytest.raises(UnsupportedError, match=r"^layer type LSTM: is recurrent"):
-        converter("LSTM")
+    with pytest.raises(UnsupportedError, match=r"^layer type Recurrent: is a recurrent layer"):
+        converter("Recurrent")
 
 
 def test_converts_takes_a_type_once() -> None:
     with pytest.raises(ValueError, match="ReLU is registered twice"):
         converts("ReLU")(lambda layer, x: x)
-    with pytest.raises(ValueError, match="LSTM is converted and refused"):
-        converts("LSTM")(lambda layer, x: x)
+
+
+def test_no_type_is_both_converted_and_refused() -> None:
+    assert CONVERTED & REFUSED.keys() == set()
 
 
 def test_convert_checks_the_outputs_of_a_converter() -> None:

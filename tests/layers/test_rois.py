@@ -166,3 +166,42 @@ def test_roi_pooling_takes_boxes_with_axes_of_one_and_widens_them() -> None:
     [expected] = run(f'type: "ROIPooling" roi_pooling_param {{ {fields} }}', x, grown)
     np.testing.assert_array_equal(wide, expected)
     assert not np.array_equal(wide, plain)
+
+
+def bin_corners(x: Array, rois: Array, n: int, scale: float, pad: float) -> Array:
+    height, width = x.shape[2:]
+    out = np.zeros((len(rois), x.shape[1], n + 1, n + 1), np.float32)
+    for r, (_, x1, y1, x2, y2) in enumerate(rois):
+        pad_x, pad_y = (x2 - x1 + 1) * pad, (y2 - y1 + 1) * pad
+        starts = [(y1 - pad_y) * scale - 0.5, (x1 - pad_x) * scale - 0.5]
+        ends = [(y2 + pad_y) * scale - 0.5, (x2 + pad_x) * scale - 0.5]
+        if ends[0] <= starts[0] or ends[1] <= starts[1]:
+            continue
+        for i, j in np.ndindex(n + 1, n + 1):
+            y, x_at = (starts[k] + step * (ends[k] - starts[k]) / n for k, step in enumerate((i, j)))
+            if not (-0.5 <= y <= height - 0.5 and -0.5 <= x_at <= width - 0.5):
+                continue
+            y, x_at = min(max(y, 0), height - 1), min(max(x_at, 0), width - 1)
+            above, before = int(y), int(x_at)
+            below, behind = min(above + 1, height - 1), min(before + 1, width - 1)
+            b, a = y - above, x_at - before
+            out[r, :, i, j] = (1 - b) * ((1 - a) * x[0, :, above, before] + a * x[0, :, above, behind]) + b * (
+                (1 - a) * x[0, :, below, before] + a * x[0, :, below, behind]
+            )
+    return out
+
+
+@pytest.mark.parametrize("pad", [0.0, 0.25])
+def test_roi_align_takes_the_corners_of_bins(pad: float) -> None:
+    x = random(1, 3, 6, 9)
+    rois = np.array(
+        [(0, 5.5, 7, 60, 40), (0, 0, 0, 71, 47), (0, -31, -20, 30, 90), (0, 20, 20, 20, 40), (0,) * 5], np.float32
+    )
+    text = f'type: "ROIAlign" roi_pooling_param {{ pooled_w: 3 pooled_h: 3 spatial_scale: 0.125 pad_ratio: {pad} }}'
+    [made] = run(text, x, rois)
+    np.testing.assert_allclose(made, bin_corners(x, rois, 3, 0.125, pad), atol=2e-5)
+
+
+def test_roi_align_refuses_a_batch() -> None:
+    text = 'type: "ROIAlign" roi_pooling_param { pooled_w: 3 pooled_h: 3 }'
+    assert "one image at a time" in refused(text, (2, 3, 6, 9), (4, 5))

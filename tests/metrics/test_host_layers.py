@@ -247,6 +247,7 @@ def test_check_layer_accepts_every_host_type() -> None:
         "DetectionEvaluate": 'bottom: ["a", "b"] detection_evaluate_param { num_classes: 2 }',
         "EvalDetection": 'bottom: ["a", "b", "c"] eval_detection_param { num_object: 5 nms: 0.5 biases: '
         + f"{[1.0] * 10} }}",
+        "YoloDetectionOutput": f'bottom: "a" yolo_detection_output_param {{ biases: {[1.0] * 10} }}',
         "Yolov3DetectionOutput": 'bottom: "a" yolov3_detection_output_param '
         "{ num_box: 1 mask_group_num: 1 mask: 0 anchors_scale: 32 biases: [10, 13] }",
     }

@@ -105,3 +105,62 @@ def test_yolo_v3_output_refuses(old: str, new: str, says: str) -> None:
 def test_yolo_v3_output_refuses_maps_of_other_channels() -> None:
     with pytest.raises(UnsupportedError, match="16 channels, 5 and one a class for each of 2 boxes, are needed"):
         make_layer(make(), [maps(1)[0], maps(1)[1][:, :8]])
+
+
+V2 = """confidence_threshold: 0.2 nms_threshold: 0.3 num_classes: 3 num_box: 2
+  biases: 1.1 biases: 1.3 biases: 2.5 biases: 3.5"""
+
+
+def make_v2(param: str = V2, n_maps: int = 2) -> LayerParameter:
+    maps_read = " ".join(f"bottom: 'm{i}'" for i in range(n_maps))
+    text = f"name: 'd' type: 'YoloDetectionOutput' {maps_read} top: 'd'"
+    return text_format.Parse(f"{text} yolo_detection_output_param {{ {param} }}", LayerParameter())
+
+
+def test_yolo_v2_output() -> None:
+    rng = np.random.default_rng(7)
+    bottoms = [rng.standard_normal((2, 16, side, side)).astype(np.float32) for side in (3, 5)]
+    wanted = []
+    for item in range(2):
+        found: list[tuple[float, int, list[float]]] = []
+        for bottom in bottoms:
+            side = bottom.shape[2]
+            for i, j, a in np.ndindex(side, side, 2):
+                v = [float(x) for x in bottom[item, a * 8 : a * 8 + 8, i, j]]
+                size = [
+                    math.exp(v[2 + k]) * make_v2().yolo_detection_output_param.biases[2 * a + k] / side for k in (0, 1)
+                ]
+                box = [(j + sigmoid(v[0])) / side, (i + sigmoid(v[1])) / side, *size]
+                powers = [math.exp(x) for x in v[5:]]
+                best = max(range(3), key=lambda c: powers[c])
+                score = sigmoid(v[4]) * powers[best] / sum(powers)
+                if score >= 0.2:
+                    found.append((score, best, box))
+        kept: list[tuple[float, int, list[float]]] = []
+        for one in sorted(found, key=lambda one: -one[0]):
+            if all(iou(better[2], one[2]) < np.float32(0.3) for better in kept):
+                kept.append(one)
+        for score, label, (x, y, w, h) in kept:
+            wanted.append([item, label + 1, score, x - w / 2, y - h / 2, x + w / 2, y + h / 2])
+    made = make_layer(make_v2(), bottoms)
+    assert len(wanted) > 6
+    np.testing.assert_allclose(made[0, 0], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (make_v2(V2 + " coords: 5"), "coords=5"),
+        (make_v2(V2.replace("biases: 3.5", "")), "3 biases for 2 boxes"),
+        (make_v2(n_maps=3), "3 maps are given"),
+    ],
+    ids=["coords", "biases", "maps"],
+)
+def test_check_layer_refuses_yolo_v2(wrong: LayerParameter, said: str) -> None:
+    with pytest.raises(UnsupportedError, match=said):
+        check_layer(wrong)
+
+
+def test_yolo_v2_output_refuses_maps_that_are_not_square() -> None:
+    with pytest.raises(UnsupportedError, match="it must be square"):
+        make_layer(make_v2(n_maps=1), [np.zeros((1, 16, 3, 4), np.float32)])

@@ -50,7 +50,7 @@ def test_public_nets_come_out_as_listed(net: list[str]) -> None:
         ("n: layer 'p' (Python): runs a.B, code from outside", "a Python layer"),
         ("n: layer 'p' (Odd): is not a layer type of Caffe or Intel Caffe", "a layer type that is not known"),
         ("n: has no data layer in the TEST phase; add one", "no data layer in TEST"),
-        ("n: layer 'l' (LSTM): is recurrent; only feed-forward nets", "a known type that is not converted"),
+        ("n: layer 'l' (Recurrent): is a recurrent layer of other forks", "a known type that is not converted"),
         ("n: layer 'c' (Concat): its bottoms have shapes", "other"),
         ("traceback ... unknown field", "a traceback"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distcalib.caffe import read_weights, write_weights
+from distcalib.caffe.phase import State
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.data import REFUSED_DATA
@@ -210,10 +211,13 @@ def test_open_net_names_a_stage_that_nothing_sets(tmp_path: Path) -> None:
         return text.replace("include { phase: TEST }", 'include { phase: TEST stage: "val" }', 1)
 
     path = make_tiny(tmp_path, edit=in_stage).prototxt
-    with pytest.raises(UnsupportedError, match=r'\(stage: "val"\); take the stage out of its include, or add `state'):
+    with pytest.raises(UnsupportedError, match="a stage that is not set; give --stage val"):
         open_net(path)
+    net = open_net(path, state=State(("val",)))
+    assert net_problems(net) == []
+    assert list(net.full.state.stage) == ["val"]  # it stands in what is written
     path.write_text('state { stage: "val" }\n' + path.read_text())
-    assert net_problems(open_net(path)) == []
+    assert net_problems(open_net(path, state=State(("val",)))) == []
 
 
 def test_open_net_names_layers_that_lack_bottoms(tmp_path: Path) -> None:
@@ -271,3 +275,14 @@ def test_checked_shapes_names_the_layer(old: str, new: str, said: str, tmp_path:
     net = open_net(make_tiny(tmp_path, edit=spoil).prototxt)
     with pytest.raises((UnsupportedError, WeightsError), match=said):
         checked_shapes(net.graph, {"data": (8, 3, 8, 8), "label": (8,)}, net.name)
+
+
+def test_data_warnings_tell_of_a_state_that_caffe_keeps(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        """layer { name: "in" type: "Input" top: "x" top: "cont"
+          input_param { shape { dim: 2 dim: 1 dim: 3 } shape { dim: 2 dim: 1 } } }
+        layer { name: "l" type: "LSTM" bottom: "x" bottom: "cont" top: "h" recurrent_param { num_output: 2 } }"""
+    )
+    [told] = data_warnings(open_net(path))
+    assert "layer 'l' (LSTM): Caffe begins an iteration with the state at the end of the one before" in told

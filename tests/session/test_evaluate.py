@@ -9,7 +9,7 @@ from distcalib.caffe import read_net
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import make_net, open_net
-from distcalib.errors import OptionError
+from distcalib.errors import OptionError, UnsupportedError
 from distcalib.session.evaluate import loss_weights
 from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
@@ -89,3 +89,16 @@ def test_calibrate_warns_of_what_allow_overwritten_lets_pass(tmp_path: Path) -> 
     )
     report = calibrate(net.prototxt, net.weights, options)
     assert "layer 'n' (TanH): works in place" in report.warnings[0]
+
+
+def test_evaluate_runs_in_a_stage(tmp_path: Path) -> None:
+    def in_stage(text: str) -> str:
+        return text.replace("include { phase: TEST }", 'include { phase: TEST stage: "val" min_level: 2 }', 1)
+
+    plain = make_tiny(tmp_path / "plain")
+    staged = make_tiny(tmp_path / "staged", edit=in_stage)
+    wanted = evaluate(plain.prototxt, plain.weights, 2, n_actors=1)
+    found = evaluate(staged.prototxt, staged.weights, 2, n_actors=1, stages=["val"], level=2)
+    assert found.scores == wanted.scores
+    with pytest.raises(UnsupportedError, match="give --stage val"):
+        evaluate(staged.prototxt, staged.weights, 2, n_actors=1)

@@ -55,13 +55,13 @@ def test_inspect_says_what_is_left_out_and_what_weights_are_no_numbers(tmp_path:
 
 def test_inspect_names_everything_at_once(tmp_path: Path) -> None:
     def spoil(text: str) -> str:
-        text = text.replace('type: "Accuracy"', 'type: "LSTM"', 1).replace('"InnerProduct"', '"Frobnicate"')
+        text = text.replace('type: "Accuracy"', 'type: "Recurrent"', 1).replace('"InnerProduct"', '"Frobnicate"')
         return text.replace("num_output: 6 kernel_size: 3", "num_output: 7 kernel_size: 3")
 
     net = make_tiny(tmp_path, edit=spoil)
     said = "\n".join(inspect(net.prototxt, net.weights).problems)
     assert "layer 'fc' (Frobnicate)" in said
-    assert "layer 'top1' (LSTM)" in said
+    assert "layer 'top1' (Recurrent)" in said
     assert "layer 'conv2': blob 0 has shape (6, 4, 3, 3) but the prototxt needs (7, 4, 3, 3)" in said
 
 
@@ -127,8 +127,9 @@ def test_inspect_lists_a_net_with_a_convolution_of_two_bottoms(tmp_path: Path) -
         layer { name: "r" type: "ReLU" bottom: "p" top: "r" }"""
     )
     found = inspect(prototxt)
-    assert [layer.name for layer in found.layers] == ["x", "c", "p", "r"]
-    assert len(found.problems) == 2
+    assert [layer.name for layer in found.layers] == ["x", "c", "c_2", "p", "r"]
+    assert len(found.problems) == 1
+    assert any("it is 'c', 'c_2' here, which share their weights" in note for note in found.notes)
     assert every(problem.startswith("net.prototxt: layer '") for problem in found.problems)
 
 

@@ -1,0 +1,107 @@
+"""Tells the user what a ranked search costs and bought, and keeps DIRECT where it scores better than `-a auto`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from distcalib.calibration.search_driver import Searching
+from distcalib.metrics import Partial, PartialScore
+from distcalib.quantize.blob_algorithms import Choice
+from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.scales import Calibration
+from distcalib.quantize.thresholds import AUTO
+from distcalib.search import Measurement, Rank
+from distcalib.search.price import Knee, knee, shorter
+
+DIRECT = "DIRECT"
+
+
+def price_warnings(searching: Searching, winner: Candidate) -> tuple[str, ...]:
+    """What is to be said of a set that fell back: that its last layers bought little, that its drop may be chance."""
+    start, options = searching.programs.start, searching.measuring.options
+    if winner == start or options.strategy != "ranked" or searching.measuring.stopped_by is not None:
+        return ()
+    found = [_noise_warning(searching)]
+    candidates = shorter(start, winner, searching.ranking(Rank(start.movable)))
+    if candidates:
+        last = searching.measurement(winner)
+        measured = searching.scores("what the layers in FP32 buy", [start, *candidates])
+        first = next((one for one in measured if one.candidate == start), None)
+        if first is not None:
+            inner = [one for one in measured if one.candidate != start]
+            found.append(_knee_warning(knee(first, inner, last), last, searching.measuring.metric))
+    return tuple(filter(None, found))
+
+
+def _knee_warning(found: Knee | None, last: Measurement, metric: str) -> str:
+    if found is None:
+        return ""
+    layers, n_all = found.measured.candidate.fp32_layers, len(last.candidate.fp32_layers)
+    shown = ", ".join(layers[:4]) + (", ..." if len(layers) > 4 else "")
+    enough = math.ceil(1e6 * max(found.measured.drop, 0.0)) / 1e6
+    return (
+        f"{found.n_more} of the {n_all} layers in FP32 win {found.gain:.3g} of {metric} together; with {len(layers)} "
+        f"({shown}) the drop is {found.measured.drop:.6g}, and -l {enough:g} would deliver as few"
+    )
+
+
+def _noise_warning(searching: Searching) -> str:
+    measuring = searching.measuring
+    told = noise(measuring.fp32_values, measuring.winner_values)
+    tolerance = measuring.options.accuracy_loss
+    if told is None or not 0.0 < tolerance < told[0]:
+        return ""
+    return (
+        f"-l {tolerance:g} is below the noise of {told[1]} labels: the drop is known within "
+        f"{told[0]:.2g}; give more iterations (-i)"
+    )
+
+
+def better_calibration(searching: Searching, calibration: Calibration) -> Calibration:
+    """`calibration`, or with `-a auto` that of DIRECT if the all-INT8 net scores better with it on all the data.
+
+    auto goes by the error at the output on the sampled iterations, which is no score.  Biases are corrected for the
+    scales of one algorithm, so with those its choice stands.
+    """
+    measuring, start = searching.measuring, searching.programs.start
+    chosen = measuring.chosen
+    direct = Choice(DIRECT)
+    if measuring.options.calibration_algos != AUTO or chosen is None or not start.int8 or calibration.corrected:
+        return calibration
+    if set(chosen.algorithms.values()) <= {DIRECT}:
+        return calibration
+    of_direct = replace(calibration, choice=direct)
+    found = searching.scores("all INT8, auto", [start])
+    other = searching.other(f"{AUTO} against {DIRECT}", of_direct).scores("all INT8, DIRECT", [start])
+    if not other or (found and found[0].drop <= other[0].drop):
+        return calibration
+    told = f" against {found[0].score:.6g}" if found else ""
+    measuring.session.reporter.note(
+        f"{AUTO}: {DIRECT} for all scores {other[0].score:.6g} in INT8{told} on all the data, so it is kept"
+    )
+    measuring.chosen = replace(chosen, choice=direct)
+    return of_direct
+
+
+def noise(fp32: Sequence[PartialScore], other: Sequence[PartialScore]) -> tuple[float, int] | None:
+    """The standard error of the drop from one score to another, and how many values count.
+
+    From how the difference varies over the iterations, which are paired; None of what is no mean, or of less than two.
+    """
+    pairs = list(zip(fp32, other, strict=False))
+    if len(pairs) < 2:
+        return None
+    differences, counts = [], []
+    for one, two in pairs:
+        if not (isinstance(one, Partial) and isinstance(two, Partial)) or one.denominator != two.denominator:
+            return None
+        differences.append(two.numerator - one.numerator)
+        counts.append(one.denominator)
+    n, n_values = len(pairs), sum(counts)
+    if not n_values:
+        return None
+    mean = math.fsum(differences) / n
+    spread = math.fsum((difference - mean) ** 2 for difference in differences) / (n - 1)
+    return math.sqrt(n * spread) / n_values, n_values
