@@ -242,8 +242,8 @@ def test_n_ahead_is_nothing_where_actors_have_enough_to_do() -> None:
 
 
 def test_n_ahead_does_not_look_into_what_would_be_a_surprise() -> None:
-    assert n_ahead(1, 2, 100, 0.03, 0.25, n_likely=1) == 1
-    assert n_ahead(1, 2, 100, 0.03, 0.25, n_likely=0) == 0
+    assert n_ahead(1, 2, 100, 0.01, 0.25, n_likely=1) == 1
+    assert n_ahead(1, 2, 100, 0.01, 0.25, n_likely=0) == 0
     assert n_ahead(1, 1024, 1000, 0.5, 1.0, n_likely=2) < n_ahead(1, 1024, 1000, 0.5, 1.0)
 
 
