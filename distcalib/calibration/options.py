@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distcalib.data.limits import check_largest
 from distcalib.errors import OptionError
+from distcalib.exporters.runtimes import need_onnx
 from distcalib.metrics import DEFAULT_AP
 from distcalib.plugins import load_plugins
 from distcalib.quantize.scales import Options
@@ -140,6 +141,8 @@ class CalibrationOptions(Options):
 
     def _check_export(self) -> None:
         """Raise OptionError now for what would keep the files from being made after hours."""
+        if "onnx" in self.export:
+            need_onnx("--export onnx")
         ExportOptions(to=self.export)
         others = {"-p": self.performance_model, "-r": self.root is not None}
         for flag, is_on in others.items():
