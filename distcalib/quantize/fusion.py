@@ -182,7 +182,8 @@ def batch_norm_affine(
     mean, variance = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:2])
     factor = float(np.asarray(blobs[2]).reshape(-1)[0]) if len(blobs) > 2 else 1.0
     by = unset if factor == 0.0 else 1.0 / factor
-    a = 1.0 / np.sqrt(variance * by + np.float64(layer.batch_norm_param.eps))
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused by who reads the weights
+        a = 1.0 / np.sqrt(variance * by + np.float64(layer.batch_norm_param.eps))
     if len(blobs) > 3:
         a = a * np.asarray(blobs[3], np.float64).reshape(-1)
     c = -a * mean * by

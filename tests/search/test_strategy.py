@@ -116,7 +116,7 @@ def drive(search: Search, answers: Callable[[Sequence[Request]], Sequence[Answer
     try:
         ask = next(search)
         for _ in range(1000):
-            asks.append(Ask(list(ask.wanted), list(ask.maybe)))
+            asks.append(Ask(list(ask.wanted), list(ask.maybe), ask.n_likely))
             ask = search.send(answers(ask.wanted))
     except StopIteration as stop:
         return Run(asks, stop.value)
