@@ -132,7 +132,9 @@ def _after_training(layers: Sequence[Layer]) -> set[str]:
 
 def _of_labels(layers: Sequence[Layer]) -> set[str]:
     """The blobs that are rearranged data, and that something reads to compute."""
-    rearranged = {top for layer in layers if not layer.bottom for top in layer.top}
+    read = {blob for layer in layers for blob in layer.bottom}
+    made = {top for layer in layers if layer.bottom for top in layer.top}
+    rearranged = {top for layer in layers if not layer.bottom for top in layer.top} | (read - made)
     data = set(rearranged)
     for layer in layers:
         if layer.type in _SHAPERS and layer.bottom and rearranged.issuperset(layer.bottom):

@@ -30,6 +30,14 @@ CASES = {
             "c": "it is a loss of training, no score of a test",
         },
     ),
+    "labels of training that no layer of the phase makes": (
+        "layer { name: 'k' type: 'Concat' bottom: 'l1' bottom: 'l2' top: 'k' }"
+        "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'k' top: 'c' }",
+        {
+            "k": "only layers of training read what it makes",
+            "c": "it is a loss of training, no score of a test",
+        },
+    ),
     "rearranged data that nothing reads": (
         "layer { name: 'k' type: 'Concat' bottom: 'label' bottom: 'label' top: 'k' }",
         {},
