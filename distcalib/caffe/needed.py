@@ -87,12 +87,15 @@ def needed(layers: Sequence[Layer]) -> tuple[list[Layer], list[LeftOut]]:
     kept: list[Layer] = []
     left: list[LeftOut] = []
     read: set[str] = set()
+    read_in_vain: set[str] = set()
     trained, labels = _after_training(layers), _of_labels(layers)
     for layer in reversed(layers):
         reason = _reason(layer, suspect, silenced) or (_OF_TRAINING if trained.intersection(layer.top) else "")
-        reason = reason or (_FOR_TRAINING if layer.top and labels.issuperset(layer.top) else "")
+        if not reason and layer.top and labels.issuperset(layer.top) and not read_in_vain.isdisjoint(layer.top):
+            reason = _FOR_TRAINING
         if reason and read.isdisjoint(layer.top):
             left.append(LeftOut(layer, reason))
+            read_in_vain.update(layer.bottom)
             continue
         kept.append(layer)
         if layer.type != "Silence":
@@ -131,7 +134,7 @@ def _after_training(layers: Sequence[Layer]) -> set[str]:
 
 
 def _of_labels(layers: Sequence[Layer]) -> set[str]:
-    """The blobs that are rearranged data, and that something reads to compute."""
+    """The blobs that are rearranged data."""
     read = {blob for layer in layers for blob in layer.bottom}
     made = {top for layer in layers if layer.bottom for top in layer.top}
     rearranged = {top for layer in layers if not layer.bottom for top in layer.top} | (read - made)
@@ -139,7 +142,7 @@ def _of_labels(layers: Sequence[Layer]) -> set[str]:
     for layer in layers:
         if layer.type in _SHAPERS and layer.bottom and rearranged.issuperset(layer.bottom):
             rearranged.update(layer.top)
-    return (rearranged - data) & {blob for layer in layers if layer.type != "Silence" for blob in layer.bottom}
+    return rearranged - data
 
 
 def _silenced(layers: Sequence[Layer]) -> set[str]:

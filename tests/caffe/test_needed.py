@@ -38,6 +38,11 @@ CASES = {
             "c": "it is a loss of training, no score of a test",
         },
     ),
+    "rearranged data in place": (
+        "layer { name: 'k' type: 'Power' bottom: 'label' top: 'k' }"
+        "layer { name: 'e' type: 'Eltwise' bottom: 'k' bottom: 'label' top: 'k' }",
+        {},
+    ),
     "rearranged data that nothing reads": (
         "layer { name: 'k' type: 'Concat' bottom: 'label' bottom: 'label' top: 'k' }",
         {},
