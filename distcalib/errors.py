@@ -47,6 +47,7 @@ FLAGS = {
     "-uff": "disable_force_fp32",
     "-w": "weights",
     "--actors": "n_actors",
+    "--plugin": "plugins",
     **{
         f"--{name.replace('_', '-')}": name
         for name in (

@@ -20,6 +20,7 @@ PACKAGE = "distcalib"
 PIPELINE = (
     "version",
     "errors",
+    "plugins",
     "caffe",
     "quantize",
     "metrics",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
+from distcalib.plugins import load_plugins
 from distcalib.quantize.scales import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.search import make_strategy
@@ -55,6 +56,7 @@ class CalibrationOptions(Options):
     address: str | None = None
     ship_data: bool = False
     export: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -86,10 +88,12 @@ class CalibrationOptions(Options):
             n_actors=self.n_actors,
             cores_per_actor=self.cores_per_actor,
             address=self.address,
+            plugins=self.plugins,
         )
 
     def __post_init__(self) -> None:
         convert_options(self)
+        load_plugins(self.plugins)
         super().__post_init__()
         check_actors(self.n_actors, self.cores_per_actor)
         check_iterations(self.iterations)

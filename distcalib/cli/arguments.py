@@ -104,6 +104,19 @@ def _limit(text: str) -> int:
     return int(text)
 
 
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """--plugin."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        dest="plugins",
+        help="import this module, or .py file, here and in every actor: it adds layers, scores, data sources or "
+        "strategies (docs/plugins.md); repeatable",
+    )
+
+
 def add_skipping(parser: argparse.ArgumentParser) -> None:
     """What happens to records that cannot be read."""
     parser.add_argument(

@@ -23,6 +23,7 @@ from distcalib.cli.arguments import (
     add_largest,
     add_model,
     add_output,
+    add_plugins,
     add_root,
     add_skipping,
     add_state,
@@ -153,6 +154,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
     )
     add_data(parser)
+    add_plugins(parser)
     add_state(parser)
     add(
         "--allow-overwritten",
@@ -182,9 +184,9 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "--strategy",
-        choices=tuple(STRATEGIES),
+        metavar="NAME",
         default=defaults.strategy,
-        help="how layers that must fall back are found (default: ranked)",
+        help=f"how layers that must fall back are found: {', '.join(STRATEGIES)}, or one of a plugin (default: ranked)",
     )
     add(
         "--confidence",
@@ -227,6 +229,7 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; the last line is the verdict."""
     args.detection = detection_of(args)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
+    args.plugins = tuple(args.plugins)
     args.export = tuple(dict.fromkeys(args.export))
     args.equalize |= args.recover
     args.bias_correction |= args.recover

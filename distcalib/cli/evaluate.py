@@ -11,6 +11,7 @@ from distcalib.cli.arguments import (
     add_largest,
     add_model,
     add_output,
+    add_plugins,
     add_root,
     add_skipping,
     add_state,
@@ -45,6 +46,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_detection(parser)
     add_ap_version(parser)
     add_data(parser)
+    add_plugins(parser)
     add_state(parser)
     add_skipping(parser)
     add_largest(parser)
@@ -76,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 address=args.address,
                 skip_bad_records=args.skip_bad_records,
                 ship_data=args.ship_data,
+                plugins=args.plugins,
             ),
             reporter=reporter,
         )

@@ -13,6 +13,7 @@ from distcalib.cli.arguments import (
     add_largest,
     add_model,
     add_output,
+    add_plugins,
     add_skipping,
     add_state,
     console_of,
@@ -82,6 +83,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     )
     add_ap_version(parser)
     add_data(parser)
+    add_plugins(parser)
     add_state(parser)
     add_skipping(parser)
     add_largest(parser)

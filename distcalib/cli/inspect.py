@@ -12,6 +12,7 @@ from distcalib.cli.arguments import (
     add_largest,
     add_model,
     add_output,
+    add_plugins,
     add_state,
     console_of,
     example,
@@ -39,6 +40,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_model(parser, weights_required=False)
     add_data(parser)
+    add_plugins(parser)
     add_state(parser)
     add_largest(parser)
     add_output(parser)
@@ -47,7 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print the listing; exit code 1 if the net cannot be run."""
-    found = inspect(model_of(args), args.weights, args.data, stages=args.stages, level=args.level)
+    found = inspect(model_of(args), args.weights, args.data, stages=args.stages, level=args.level, plugins=args.plugins)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

@@ -11,11 +11,11 @@ from distcalib.data.image_cache import KeepingSource, MemoryBudget
 from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
-from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source
+from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source, reads
 from distcalib.data.sampling import random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, Index, PickingSource, Source
+from distcalib.data.source import VARIES, FloatArray, Index, PickingSource, Source
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
@@ -27,6 +27,7 @@ __all__ = [
     "UNSHIPPABLE",
     "VARIES",
     "Bad",
+    "FloatArray",
     "Chunk",
     "PickingSource",
     "Index",
@@ -53,5 +54,6 @@ __all__ = [
     "makes_data",
     "open_source",
     "random_parts",
+    "reads",
     "watch",
 ]

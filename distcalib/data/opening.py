@@ -23,7 +23,7 @@ from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source
 from distcalib.errors import DataError, UnsupportedError, told
 
-DATA_TYPES = frozenset({"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"})
+DATA_TYPES: set[str] = {"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"}
 """Layer types that `open_source` opens."""
 
 REFUSED_DATA: dict[str, str] = {
@@ -69,6 +69,24 @@ def open_source(
     return source
 
 
+Reader = Callable[[caffe_pb2.LayerParameter, Path, "Index | None"], Source]
+"""reader(layer, prototxt, index) -> the source; `index` is that of the same layer in the driver, None there."""
+_READERS: dict[str, Reader] = {}
+
+
+def reads(layer_type: str) -> Callable[[Reader], Reader]:
+    """Register what opens the data of a layer type, for plugins.  Raises ValueError for a type that is read already."""
+
+    def register(reader: Reader) -> Reader:
+        if layer_type in DATA_TYPES:
+            raise ValueError(f"layer type {layer_type} is read already")
+        _READERS[layer_type] = reader
+        DATA_TYPES.add(layer_type)
+        return reader
+
+    return register
+
+
 def _refuse_special(layer: caffe_pb2.LayerParameter, prototxt: Path) -> None:
     """Raise DataError for a path that is a pipe or a device, which could not be read twice, or not to an end."""
     for path in named_paths(layer, prototxt):
@@ -101,5 +119,7 @@ def _opened(
         return DummySource(layer, prototxt)
     if layer.type == "Input":
         return FeedSource(layer, prototxt, arrays)
+    if layer.type in _READERS:
+        return _READERS[layer.type](layer, prototxt, index)
     reason = REFUSED_DATA.get(layer.type, f"is no data layer; {', '.join(sorted(DATA_TYPES))} are")
     raise UnsupportedError(f"{prototxt}: layer '{layer.name}' ({layer.type}) {reason}")

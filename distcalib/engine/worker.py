@@ -61,6 +61,8 @@ class Setting:
     """By layer: images that are left out wherever they are looked for, see open_source."""
     watched: Watched | None = None
     """The files of the run, as the driver saw them."""
+    plugins: tuple[str, ...] = ()
+    """Modules that an actor imports first."""
 
     def check_files(self, layer: str) -> None:
         """Raise DataError if what `layer` reads here is not what the driver saw."""

@@ -26,6 +26,8 @@ from distcalib.metrics import SCORE_TYPES, YOLO_DETECTION
 Shapes = Mapping[str, tuple[int, ...]]
 DYNAMIC = "dynamic"
 """The --batch that leaves the size open."""
+_OF_FIXED_SHAPE = frozenset({"PSROIPooling"})
+"""Operators that OpenVINO's CPU plugin (2026.4) refuses to compile with shapes that are open."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ def _open(built: BuiltModel, build: Callable[[int], BuiltModel], size: int) -> s
     except DistcalibError:
         return f"a layer fits its batch of {size} alone"
     ours, theirs = built.model.get_ordered_ops(), other.model.get_ordered_ops()
+    if fixed := [kind for kind in (op.get_type_name() for op in ours) if kind in _OF_FIXED_SHAPE]:
+        return f"OpenVINO runs {fixed[0]} with a fixed batch only"
     if [op.get_type_name() for op in ours] != [op.get_type_name() for op in theirs]:
         return "its layers are others with another batch"
     remaining: list[tuple[ov.Node, int]] = []

@@ -16,6 +16,7 @@ from distcalib.exporters.folding import folded
 from distcalib.exporters.onnx_detection import detection_output, non_max_suppression
 from distcalib.exporters.onnx_forks import masked_pool, mvn, scatter
 from distcalib.exporters.onnx_integers import integer_layer, integer_sums, write_integer_layer, write_quantized
+from distcalib.exporters.onnx_rois import psroi_pooling
 from distcalib.exporters.onnx_writer import Stored, Writer, onnx_type
 
 Translate = Callable[[Writer, Node], None]
@@ -356,6 +357,7 @@ TABLE: dict[str, Translate] = {
     "Multiply": _multiply,
     "NonMaxSuppression": non_max_suppression,
     "PRelu": _prelu,
+    "PSROIPooling": psroi_pooling,
     "Parameter": _nothing,
     "Power": _plain("Pow"),
     "ROIPooling": _roi_pooling,

@@ -105,8 +105,10 @@ def preprocessed(made: Exported, steps: Steps, form: str, where: str) -> Exporte
         raise UnsupportedError(f"{where}: --preprocess: the net has inputs beside its images; leave it out")
     channels = int(shape[1].get_length())
     if (channels == 1) != (colours == "gray") or channels not in (1, 3):
-        wanted = {1: "gray", 3: "bgr or rgb"}.get(channels, "no colours that have a name")
-        raise UnsupportedError(f"{where}: --preprocess {form}: the net takes {channels} channels: {wanted}")
+        forms = {1: f"{layout}-gray", 3: f"{layout}-bgr or {layout}-rgb"}
+        remedy = f"give {forms[channels]}" if channels in forms else "leave it out"
+        many = "1 channel" if channels == 1 else f"{channels} channels"
+        raise UnsupportedError(f"{where}: --preprocess {form}: the net reads images of {many}; {remedy}")
     height, width = (int(shape[axis].get_length()) for axis in (2, 3))
     free = steps.size is not None or steps.crop is not None
     sizes = [-1, -1] if free else [height, width]

@@ -20,6 +20,7 @@ from distcalib.journal.codec import FORMAT
 
 # Of the versions that a report has, those that can change a bit of a row.
 _DECIDING = ("distcalib", "openvino", "numpy", "opencv", "intel_caffe")
+_PLUGIN = "plugin "
 # Fields of specs that only name things for messages.
 _NAMES = frozenset({"where"})
 
@@ -29,6 +30,7 @@ class Keys:
 
     def __init__(self, weights: object, data: object, isa: Isa, versions: Mapping[str, str]) -> None:
         deciding = {name: versions[name] for name in _DECIDING if name in versions}
+        deciding |= {name: code for name, code in versions.items() if name.startswith(_PLUGIN)}
         self._context = digest((FORMAT, weights, data, isa, deciding))
 
     def key(self, spec: object) -> bytes:

@@ -131,8 +131,6 @@ def converts(*types: str, bottoms: Counts = (1, 1), tops: Counts = (1, 1)) -> Ca
         for name in types:
             if name in _CONVERTERS:
                 raise ValueError(f"layer type {name} is registered twice")
-            if name in REFUSED:
-                raise ValueError(f"layer type {name} is converted and refused at once")
             _CONVERTERS[name] = checked
             _COUNTS[name] = bottoms, tops
         return checked

@@ -19,6 +19,7 @@ from distcalib.metrics.host_layers import (
     evaluate_layer,
     make_layer,
     score_layer,
+    scores,
 )
 from distcalib.metrics.image_order import ImageOrder, hard_first
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
@@ -67,4 +68,5 @@ __all__ = [
     "merged",
     "read_sizes",
     "score_layer",
+    "scores",
 ]

@@ -81,8 +81,8 @@ def evaluate_layer(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
     """
     check_layer(layer)
     _require_bottoms(layer, len(bottoms))
-    if layer.type in _PAIR_LOSSES:
-        return _PAIR_LOSSES[layer.type](layer, bottoms)
+    if layer.type in _BY_BOTTOMS:
+        return _BY_BOTTOMS[layer.type](layer, bottoms)
     return _EVALUATORS[layer.type](layer, bottoms[0], bottoms[1])
 
 
@@ -236,7 +236,7 @@ def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
     return Partial(float(difference @ difference), 2 * x.shape[0])
 
 
-_PAIR_LOSSES: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
+_BY_BOTTOMS: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
     "ContrastiveLoss": contrastive_loss,
     "SmoothL1Loss": smooth_l1_loss,
 }
@@ -244,7 +244,7 @@ _PAIR_LOSSES: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = 
 SECOND_TOPS: Mapping[str, str] = {"Accuracy": "the accuracy of each class", "SoftmaxWithLoss": "the probabilities"}
 """What the second top of a score has, by type; it is not evaluated, and nothing may read it."""
 
-_BOTTOMS: Mapping[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
+_BOTTOMS: dict[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
 """How many bottoms a score takes, where it is not predictions and labels."""
 
 _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
@@ -261,8 +261,8 @@ DETECTION, YOLO_DETECTION = "DetectionEvaluate", "EvalDetection"
 MAP_TYPES = frozenset({DETECTION, YOLO_DETECTION})
 """The layer types whose score is an mAP."""
 
-SCORE_TYPES = frozenset(_EVALUATORS) | frozenset(_PAIR_LOSSES) | MAP_TYPES | {SEGMENTATION}
-"""The layer types that evaluate_layer takes: ends of a net."""
+SCORE_TYPES: set[str] = {*_EVALUATORS, *_BY_BOTTOMS, *MAP_TYPES, SEGMENTATION}
+"""The layer types that evaluate_layer takes: ends of a net. `scores` adds to them."""
 
 Check = Callable[[LayerParameter], None]
 _MAKERS: Mapping[str, tuple[Callable[[LayerParameter, Sequence[Array]], Array], Check]] = {
@@ -273,7 +273,7 @@ _MAKERS: Mapping[str, tuple[Callable[[LayerParameter, Sequence[Array]], Array], 
 }
 """By type what makes detections, and what it refuses."""
 
-HOST_TYPES = SCORE_TYPES | frozenset(_MAKERS)
+HOST_TYPES: set[str] = {*SCORE_TYPES, *_MAKERS}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
@@ -284,8 +284,33 @@ _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
 }
 """By type how many bottoms are looked at, and by what."""
 
-LOSS_TYPES = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
+LOSS_TYPES: set[str] = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
 """Those of them where a lower value is better."""
+
+Evaluator = Callable[[LayerParameter, Sequence[Array]], Partial]
+"""evaluator(layer, bottoms) -> the part that an iteration has of the score; bottoms are float32."""
+
+
+def scores(
+    layer_type: str, *, lower_is_better: bool, bottoms: Sequence[int] = (2,)
+) -> Callable[[Evaluator], Evaluator]:
+    """Register the function of a score layer, for plugins; `bottoms`: how many it may have.
+
+    The score is the mean over the iterations, sums of numerators over sums of denominators; where higher is better it
+    lies between 0 and 1.  Raises ValueError for a type that has a score already.
+    """
+
+    def register(evaluator: Evaluator) -> Evaluator:
+        if layer_type in HOST_TYPES:
+            raise ValueError(f"layer type {layer_type} has a score already")
+        _BY_BOTTOMS[layer_type], _BOTTOMS[layer_type] = evaluator, tuple(bottoms)
+        SCORE_TYPES.add(layer_type)
+        HOST_TYPES.add(layer_type)
+        if lower_is_better:
+            LOSS_TYPES.add(layer_type)
+        return evaluator
+
+    return register
 
 
 def _require_bottoms(layer: LayerParameter, n: int) -> None:

@@ -50,7 +50,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "output_errors",
         "n_sampled",
     ),
-    "search": ("strategy", "confidence", "minimal", "stopped_by", "candidates", "layers_saved"),
+    "search": ("strategy", "confidence", "minimal", "stopped_by", "image_order", "candidates", "layers_saved"),
     "data": ("n_iterations", "batch", "bad_records"),
     "environment": ("isa", "way", "kernels", "versions"),
     "export": ("exported",),

@@ -1,7 +1,7 @@
 """Strategies that find the layers which must fall back to FP32; pure generators over candidates."""
 
 from distcalib.search.curve import curve
-from distcalib.search.fallback import STRATEGIES, make_strategy
+from distcalib.search.fallback import STRATEGIES, make_strategy, strategy
 from distcalib.search.strategy import (
     Answer,
     Ask,
@@ -31,4 +31,5 @@ __all__ = [
     "Verdict",
     "curve",
     "make_strategy",
+    "strategy",
 ]

@@ -65,8 +65,20 @@ STRATEGIES: dict[str, Callable[[float], Strategy]] = {
 }
 
 
+def strategy(name: str) -> Callable[[Callable[[float], Strategy]], Callable[[float], Strategy]]:
+    """Register what makes a strategy for a tolerance, for plugins.  Raises ValueError for a name that is taken."""
+
+    def register(make: Callable[[float], Strategy]) -> Callable[[float], Strategy]:
+        if name in STRATEGIES:
+            raise ValueError(f"strategy {name} exists already")
+        STRATEGIES[name] = make
+        return make
+
+    return register
+
+
 def make_strategy(name: str, tolerance: float) -> Strategy:
     """The strategy of that name; OptionError naming those that exist."""
     if name not in STRATEGIES:
-        raise OptionError(f"--strategy {name}: is none; {', '.join(STRATEGIES)} are")
+        raise OptionError(f"--strategy {name}: unknown; choose {', '.join(STRATEGIES)}")
     return STRATEGIES[name](tolerance)

@@ -15,6 +15,7 @@ from distcalib.data import Chunk
 from distcalib.engine.net import Net
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting
+from distcalib.plugins import load_plugins
 from distcalib.session.inputs import Inputs
 from distcalib.session.intel_caffe import IntelCaffe, open_build
 
@@ -79,6 +80,7 @@ class Backend(Protocol):
 
 def make_worker(setting: Setting, placement: Placement, chunks: Sequence[Chunk] = ()) -> NetWorker:
     """The pool's factory; `chunks`: what was sent of the data, if they were sent."""
+    load_plugins(setting.plugins)
     if setting.shipped is not None:
         setting = replace(setting, shipped=replace(setting.shipped, chunks=chunks))
     return NetWorker(setting, placement.n_threads, placement.spare_bytes, arithmetic_of(os.environ))

@@ -1,6 +1,6 @@
 """`distcalib inspect`: what a net is made of, what of it can run INT8 or does, and all that cannot be run, at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from distcalib.engine.net import Net, open_net
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
+from distcalib.plugins import load_plugins
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.scales import Options, Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
@@ -70,12 +71,18 @@ def inspect(
     *,
     stages: Iterable[str] = (),
     level: int = 0,
+    plugins: Sequence[str] = (),
 ) -> Inspection:
     """Look at `model` without running it; with `weights` the blobs' shapes are checked too, with `data` the arrays.
 
     A net that only waits for arrays is sound: that is among the notes.  `stages` and `level` are those of `caffe test`.
+    `plugins`: modules that add layers.
+
+        distcalib.inspect("net.prototxt", "net.caffemodel").quantizable
+
     Raises FormatError if the prototxt cannot be read; anything else that is wrong is in `problems`.
     """
+    load_plugins(plugins)
     net = open_net(Path(model), None if data is None else Path(data), State(tuple(stages), level))
     waiting = unfed(net, fed=data is not None)
     waiting += [said for said in size_faults(net) if "No such file" in said]

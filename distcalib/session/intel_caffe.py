@@ -23,6 +23,7 @@ from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import Setting, data_nodes
 from distcalib.errors import DataError, OptionError, UnsupportedError
 from distcalib.metrics import DETECTION, YOLO_DETECTION
+from distcalib.plugins import load_plugins
 from distcalib.session.inputs import Inputs
 
 # A killed child may still write for a moment.
@@ -94,6 +95,7 @@ def refuse_for_caffe(net: Net) -> None:
 
 def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:
     """The pool's factory for -r."""
+    load_plugins(setting.embedded.plugins)
     return CaffeWorker(setting, placement.n_threads, arithmetic_of(os.environ))
 
 

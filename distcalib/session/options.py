@@ -6,6 +6,7 @@ from pathlib import Path
 from distcalib.caffe.phase import State
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
+from distcalib.plugins import load_plugins
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
 from distcalib.session.option_types import convert_options
 from distcalib.session.shipping import check_ship_data
@@ -20,7 +21,8 @@ class SessionOptions:
     `skip_bad_records`: leave out records that cannot be read.  `ship_data`: send the records to the actors, which open
     no data then.  `isa`: the CPU whose INT8 arithmetic is computed.  `root`: a build folder of Intel Caffe, which
     measures in place of the embedded engine.  `n_actors` None: as many as there are cores for.  `cores_per_actor`:
-    physical cores; None: as memory allows.  `address`: of a Ray cluster, all nodes of which measure.
+    physical cores; None: as memory allows.  `address`: of a Ray cluster, all nodes of which measure.  `plugins`:
+    modules that add layers, scores or data sources, which are imported in every actor, too.
     """
 
     iterations: int = 10
@@ -34,6 +36,7 @@ class SessionOptions:
     n_actors: int | None = None
     cores_per_actor: int | None = None
     address: str | None = None
+    plugins: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
@@ -42,6 +45,7 @@ class SessionOptions:
 
     def __post_init__(self) -> None:
         convert_options(self)
+        load_plugins(self.plugins)
         check_iterations(self.iterations)
         check_skipping(self.skip_bad_records, self.root)
         check_ship_data(self.ship_data, self.root)

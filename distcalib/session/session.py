@@ -105,6 +105,7 @@ class Session:
             None if shipment is None else Shipped(shipment.files()),
             look_for_images(layers, self.net, inputs.indexes, n_iterations, self.reporter) if looks else {},
             watched,
+            self._options.plugins,
         )
 
     def _started(self, shipment: Shipment | None, setting: Setting, weights: Path) -> ActorPool:
@@ -149,7 +150,7 @@ class Session:
     @property
     def versions(self) -> dict[str, str]:
         """What a score depends on beside its inputs."""
-        return {**versions(), **self.backend.versions}
+        return versions(self.backend.versions)
 
     @property
     def batch(self) -> int:

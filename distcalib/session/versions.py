@@ -1,13 +1,16 @@
 """What a score depends on beside its inputs."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
+from types import MappingProxyType
 
+from distcalib.plugins import plugin_versions
 from distcalib.version import __version__
 
 
-def versions() -> dict[str, str]:
-    """Of the libraries that a row passes through, by name."""
+def versions(of_backend: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Of the libraries that a row passes through, by name; with those `of_backend` and of plugins."""
     return {
         "distcalib": __version__,
         "openvino": version("openvino"),
@@ -15,4 +18,6 @@ def versions() -> dict[str, str]:
         "numpy": version("numpy"),
         "opencv": version("opencv-python-headless"),
         "python": platform.python_version(),
+        **of_backend,
+        **plugin_versions(),
     }

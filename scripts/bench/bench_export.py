@@ -5,7 +5,8 @@
 The net as it is, and without its quantization_params where it has some.  All run the same values on one thread, in
 turns of some 50 ms and in an order drawn for each round, so that what else the machine does meets all alike; printed
 are medians of the rounds, and of the ratios round by round.
-Detections are in the files, and on the host in the engine's loop, where they are left out.
+Files have the outputs of the engine's loop: what detections are made from, not these, which `evaluate` makes on the
+host.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ def loops(net: Net, weights: Path, batch: int | None, folder: Path) -> dict[str,
     given = next(iter(shapes.values()))[0]
     size = batch or given
     sized = {top: (size, *shape[1:]) if shape[0] == given else shape for top, shape in shapes.items()}
-    engine = LocalProgram(build_model(net.graph, blobs, sized, net.name), net.name, 1)
+    built = build_model(net.graph, blobs, sized, net.name)
+    outputs = [blob.name for blob in built.outputs]
+    engine = LocalProgram(built, net.name, 1)
     rng = np.random.default_rng(0)
     feeds = {top: rng.random(shape, np.float32) for top, shape in sized.items() if len(shape) == 4 and shape[1] > 1}
     feeds = feeds or {top: rng.random(shape, np.float32) for top, shape in sized.items() if len(shape) == 4}
     found: dict[str, tuple[Loop, int]] = {"engine": (lambda: engine.run(feeds), size)}
     for name, fixed in (("IR, open batch", None), ("IR", size), ("ONNX", size)):
-        made = build_export(net.graph, blobs, sized, net.name, batch=fixed)
+        made = build_export(net.graph, blobs, sized, net.name, outputs=outputs, batch=fixed)
         path = folder / name / ("model.onnx" if name == "ONNX" else "model.xml")
         if name == "ONNX":
             save_onnx(made, path, {}, net.name)

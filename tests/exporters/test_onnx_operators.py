@@ -1,7 +1,6 @@
 """Each entry of the table: a net of one layer, in OpenVINO and in ONNX Runtime."""
 
 import numpy as np
-import openvino as ov
 import pytest
 from google.protobuf import text_format
 
@@ -104,6 +103,7 @@ JOINED = {
     "concat": ("Concat", "", (2, 5, 7, 9)),
     "crop": ("Crop", "crop_param { axis: 2 offset: 1 }", (2, 8, 5, 6)),
     "roi": ("ROIPooling", "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }", (4, 5)),
+    "psroi": ("PSROIPooling", "psroi_pooling_param { output_dim: 2 group_size: 2 spatial_scale: 0.5 }", (6, 5)),
 }
 
 
@@ -156,6 +156,9 @@ def test_translate_of_two_inputs_answers_as_openvino(kind: str, param: str, othe
     z = random(*other, seed=2)
     if kind == "ROIPooling":
         z = np.array([[0, 0, 0, 9, 9], [1, 2, 3, 14, 12], [0, 5, 5, 5, 5], [1, 0, 0, 17, 13]], np.float32)
+    if kind == "PSROIPooling":  # halves, a box without an extent, boxes over the border and beyond it
+        z = np.array([[0, 0, 0, 9, 9], [1, 2.5, 3.5, 14, 12.5], [0, 5, 5, 5, 5]], np.float32)
+        z = np.concatenate([z, np.array([[1, -7.5, -3, 17, 23], [0, 40, 40, 50, 50], [1, 9, 9, 2, 2]], np.float32)])
     check(net(kind, param, (), other), {"x": random(*SHAPE), "z": z})
 
 
@@ -180,12 +183,17 @@ def test_table_holds_nothing_that_is_not_tested() -> None:
     assert set(TABLE) - seen - set(ELSEWHERE) == set()
 
 
-def test_translate_refuses_what_onnx_lacks() -> None:
+def test_translate_refuses_what_onnx_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     from distcalib.errors import UnsupportedError
     from distcalib.exporters.onnx_file import to_onnx
 
-    param = "psroi_pooling_param { output_dim: 2 group_size: 2 spatial_scale: 1 }"
-    made = net("PSROIPooling", param, (), (1, 5))
-    assert isinstance(made.model, ov.Model)
-    with pytest.raises(UnsupportedError, match="net: layer 'it': ONNX has no operator like OpenVINO's PSROIPooling"):
+    made = net("TanH", "", ())
+    monkeypatch.delitem(TABLE, "Tanh")
+    with pytest.raises(UnsupportedError, match="net: layer 'it': ONNX has no operator like OpenVINO's Tanh; export"):
         to_onnx(made, "net")
+
+
+def test_an_operator_of_fixed_shape_keeps_the_batch() -> None:
+    _, param, other = JOINED["psroi"]
+    made = net("PSROIPooling", param, (), other)
+    assert (made.batch, made.reason) == (2, "OpenVINO runs PSROIPooling with a fixed batch only")

@@ -119,5 +119,7 @@ def test_steps_of_refuses_a_net_without_images() -> None:
 
 def test_preprocessed_refuses_colours_that_do_not_fit() -> None:
     graph = graph_of("")
-    with pytest.raises(UnsupportedError, match="--preprocess nhwc-bgr: the net takes 1 channels: gray"):
+    with pytest.raises(
+        UnsupportedError, match="--preprocess nhwc-bgr: the net reads images of 1 channel; give nhwc-gray"
+    ):
         preprocessed(made_of(graph, 1, (4, 4)), steps_of(graph, Path("x"), "net"), "nhwc-bgr", "net")

@@ -49,8 +49,10 @@ def test_refusal_tells_an_unknown_type_from_a_refused_one() -> None:
 def test_converts_takes_a_type_once() -> None:
     with pytest.raises(ValueError, match="ReLU is registered twice"):
         converts("ReLU")(lambda layer, x: x)
-    with pytest.raises(ValueError, match="Recurrent is converted and refused"):
-        converts("Recurrent")(lambda layer, x: x)
+
+
+def test_no_type_is_both_converted_and_refused() -> None:
+    assert CONVERTED & REFUSED.keys() == set()
 
 
 def test_convert_checks_the_outputs_of_a_converter() -> None:
