@@ -28,6 +28,7 @@ APPLIED = frozenset(
         "ConvolutionParameter.pad_r",
         "ConvolutionParameter.pad_t",
         "ConvolutionParameter.pad_type",
+        "BatchNormParameter.add_eps_before_sqrt",
         "BatchNormParameter.scale_bias",
         "DropoutParameter.scale_train",
         "LossParameter.class_weighting",

@@ -34,6 +34,7 @@ _TRAINING = frozenset(
         "DetectionAccuracy",
         "DetectionGroupAccuracy",
         "HardMining",
+        "MarginInnerProduct",
         "SmoothL1LossOHEM",
         "SoftmaxWithLossOHEM",
         "Smooth_L1",
@@ -43,7 +44,7 @@ _TRAINING = frozenset(
     }
 )
 """Losses, choosers of examples, and what mscnn and cascade-rcnn print of their training (the error of boxes matched
-with objects), of forks that give them names that do not end in "Loss"."""
+with objects), of forks that give them names that do not end in "Loss"; sphereface's product that reads labels."""
 
 KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
 """Module and class of the Python layers that are converted: see layers/proposal.py."""
@@ -61,6 +62,10 @@ _CODE = "it is code from outside the prototxt, and nothing that is measured read
 _OF_TRAINING = "what it reads is made for training only"
 _FOR_TRAINING = "only layers of training read what it makes"
 _SILENCED = "its value is silenced"
+_MOST_TOPS = {"SmoothL1Loss": 1, "SoftmaxWithLoss": 2}
+"""How many tops a loss has in Caffe and its SSD branch."""
+_WRITERS = frozenset({"HDF5Output", "MatWrite"})
+_WRITES = "it writes a file, and makes nothing that is measured"
 _SHAPERS = frozenset(
     {"Concat", "Crop", "Eltwise", "Flatten", "Permute", "Power", "Reshape", "Slice", "Split", "Squeeze"}
 )
@@ -69,6 +74,8 @@ _SHAPERS = frozenset(
 
 def is_training(layer: Layer) -> bool:
     """Whether the layer does nothing but train: a loss that is not evaluated here, or a chooser of examples."""
+    if len(layer.top) > _MOST_TOPS.get(layer.type, len(layer.top)):
+        return True  # the loss of each roi, by which the OHEM forks choose
     return layer.type in _TRAINING or (layer.type.endswith("Loss") and layer.type not in EVALUATED)
 
 
@@ -110,6 +117,8 @@ def _reason(layer: Layer, suspect: set[str], silenced: set[str]) -> str:
     """Why the layer may be left out if nothing reads it; "" if it must stay."""
     if is_training(layer):
         return _LOSS
+    if layer.type in _WRITERS:
+        return _WRITES
     if is_foreign_code(layer):
         return _CODE
     if layer.type in _SCORES:

@@ -39,7 +39,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "BatchReindex": "picks records by value, so its output has no fixed shape",
         "Filter": "picks records by value, so its output has no fixed shape",
         # code, outputs, multi-node training
-        "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",
         "MnActivation": _TRAINING,
         "MnParamGradCompress": _TRAINING,
         # sources
