@@ -66,6 +66,7 @@ FLAGS = {
             "isa",
             "keep_fp32",
             "keep_int8",
+            "largest_mb",
             "max_candidates",
             "max_time",
             "out",

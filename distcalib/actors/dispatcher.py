@@ -77,7 +77,7 @@ class Dispatcher:
         self._states = [
             _JobState(
                 job,
-                Stretches(job.n_iterations, n_stretches(job), job.in_order, job.homes, job.order),
+                Stretches(job.n_iterations, n_stretches(job), job.in_order, job.homes, job.ranks),
                 row_size=job.size / job.n_iterations,
                 target_seconds=max(
                     SHORT_SECONDS if stoppable or job.optional else TARGET_SECONDS, n_actors * DRIVER_SECONDS

@@ -277,9 +277,9 @@ def _check_jobs(jobs: Sequence[Job]) -> None:
     missized = [job.label for job in jobs if not _has_sizes(job)]
     if missized:
         raise MeasureError(f"{', '.join(missized)}: row_sizes must be a number >= 1 for each row")
-    astray = [job.label for job in jobs if job.homes is not None and sum(job.homes) != job.n_iterations]
+    astray = [job.label for job in jobs if not _has_homes(job)]
     if astray:
-        raise MeasureError(f"{', '.join(astray)}: homes must have a place for each of n_iterations positions")
+        raise MeasureError(f"{', '.join(astray)}: homes and ranks must be of n_iterations positions")
 
 
 def _has_sizes(job: Job) -> bool:
@@ -288,3 +288,8 @@ def _has_sizes(job: Job) -> bool:
 
 def _has_order(job: Job) -> bool:
     return job.order is None or len(job.order) == len(set(job.order)) == job.n_iterations
+
+
+def _has_homes(job: Job) -> bool:
+    of_all = job.homes is None or sum(job.homes) == job.n_iterations
+    return of_all and (job.ranks is None or len(job.ranks) == job.n_iterations)

@@ -66,8 +66,8 @@ class Job:
     counts them.
     `order`: the distinct iteration numbers that positions 0 to n_iterations-1 stand for; None: their own. It may be a
     part of the data, as what a stopped call left missing, and rows come back in it.
-    `homes`: how many positions, one actor's after the other's, each actor should do; the lower their numbers, which
-    rise in each of these parts, the sooner they are wanted. None: an even part each, and none is wanted sooner.
+    `homes`: how many positions, one actor's after the other's, each actor should do; None: an even part each.
+    `ranks`: with `homes`, by position when it is wanted, rising in each of these parts; the lower the sooner.
     `in_order`: positions are handed out first to last, since `enough` looks at beginnings.
     `optional`: speculative. It is worked on by actors that have nothing else to do, and the call does not wait for it.
     `may_fail`: an error of its worker, or MAX_DEATHS actors that die on the same task of it, end this job alone.
@@ -80,6 +80,7 @@ class Job:
     row_sizes: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
     homes: tuple[int, ...] | None = None
+    ranks: tuple[int, ...] | None = None
     in_order: bool = False
     optional: bool = False
     may_fail: bool = False

@@ -39,7 +39,13 @@ class PrivateRay:
         if refused:
             raise MeasureError(f"Ray cannot start on this machine: {'; '.join(refused)}")
         self._variables = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
-        self._folder = PrivateFolder()
+        try:
+            self._folder = PrivateFolder()
+        except OSError as error:
+            raise MeasureError(
+                f"Ray cannot start on this machine: {error.filename}: {error.strerror}; set TMPDIR to a folder that "
+                "you may write to, such as /tmp"
+            ) from error
         for trial in range(2):
             try:
                 self._start(n_cpus)

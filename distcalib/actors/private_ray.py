@@ -42,7 +42,8 @@ class PrivateFolder:
     def __init__(self) -> None:
         parent = ray_folder()
         _sweep(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))  # 0700
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        self.path.chmod(0o700)  # whatever the umask has left of that
         self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         token = os.open(self.path / _TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -5,9 +5,9 @@ actor takes shards from the front of its own stretch and, when that is used up o
 longest other one. So in every job the same actor meets mostly the same batches (which its worker keeps decoded, see
 data/image_cache.py), and each shard is a forward run through the database.
 
-Where a job says which positions are whose, its numbers are also the order in which they are wanted. Stretches are as
-long as it says, and all take from their fronts: an actor from its own, unless that is far behind another one, whose
-actor has other things to do.
+Where a job says which positions are whose, it says in which order they are wanted, too. Stretches are as long as it
+says, and all take from their fronts: an actor from its own, unless that is far behind another one, whose actor has
+other things to do.
 
 Where beginnings count, as for a test that looks at the first so many positions, there is one stretch that all take from
 the front of: with one each, no beginning was complete before nearly all was done.

@@ -15,8 +15,8 @@ from distcalib.actors.machine import ancestors, memory, read_text
 
 # Threads of all processes at their peak: 177 in a run with 1 actor, 202 with 2 and 338 with 8, of which a start alone
 # makes 171 and 253 with the last two (Ray 2.60, pids.current of a cgroup). With less than a start takes Ray's processes
-# abort; a run that gets along with less than its peak is slower.
-_THREADS, _THREADS_AN_ACTOR = 140, 14
+# abort; with 170 and 180 for 2 actors OpenVINO could not compile, or the driver aborted, and with 195 all went well.
+_THREADS, _THREADS_AN_ACTOR = 152, 14
 _THREADS_WELL, _THREADS_AN_ACTOR_WELL = 160, 23
 # Address space of the largest process, beside the object store, which each of them maps: 1.1 GB there.
 _ADDRESS_BYTES = 3 * 2**29
@@ -48,13 +48,16 @@ def ray_folder() -> Path:
 
 def start_lacks(n_actors: int, root: Path = Path("/")) -> tuple[Lack, ...]:
     """What stands in the way of a local Ray with so many actors; `root`: of a recorded tree."""
-    found = [*_lacks_of_folder(), *_lacks_of_loopback()]
+    found = [*_lacks_of_working_folder(), *_lacks_of_folder(), *_lacks_of_loopback()]
     room = free_threads(root)
     if room is not None:
         found += thread_lacks(n_actors, *room)
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
         found += address_lacks(limit, store_bytes(root))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY:
+        found += file_lacks(limit, store_bytes(root))
     return tuple(found)
 
 
@@ -79,6 +82,16 @@ def address_lacks(limit: int, store: int) -> Iterator[Lack]:
             f"a process may have {limit / _GB:.1f} GB of address space here (ulimit -v), and those of Ray want "
             f"{needs / _GB:.1f} GB, most of it for the object store that they map",
             "ulimit -v unlimited; a limit on memory belongs to the container",
+        )
+
+
+def file_lacks(limit: int, store: int) -> Iterator[Lack]:
+    """What is wrong if a file may have `limit` bytes, with an object store of `store` bytes, which is one."""
+    if limit < store:
+        yield Lack(
+            f"a file may have {limit / _GB:.1f} GB here (ulimit -f), and Ray's object store is one of "
+            f"{store / _GB:.1f} GB",
+            "ulimit -f unlimited",
         )
 
 
@@ -120,6 +133,16 @@ def _threads_of_user(uid: int) -> int:
         except OSError:  # ended meanwhile, or hidden
             continue
     return n
+
+
+def _lacks_of_working_folder() -> Iterator[Lack]:
+    try:
+        folder = os.getcwd()
+    except OSError:
+        yield Lack("the working directory is not there any more", "go to another one (cd)")
+        return
+    if not os.access(folder, os.X_OK):
+        yield Lack(f"{folder}: the working directory is closed to this user", "go to another one (cd)")
 
 
 def _lacks_of_folder() -> Iterator[Lack]:

@@ -13,6 +13,7 @@ from distcalib.caffe.lint import NEW_TYPE, OLD_TYPE, TOKEN, Finding
 _LAYER = re.compile(r"(?m)^\s*layers?\s*[:{]")
 _SOLVER = re.compile(r"(?m)^\s*(base_lr|lr_policy|max_iter|solver_mode|solver_type|snapshot_prefix)\s*:")
 _ITS_NET = re.compile(r"""(?m)^\s*(?:net|train_net|test_net)\s*:\s*["']([^"'\n]+)""")
+_C_COMMENT = re.compile(r"(?m)^[^\"'#\n]*?(//|/\*)")
 _ITEM = re.compile(r"(?m)^\s*item\s*\{")
 _NESTED = re.compile(r"unknown field 'layers?' in ")
 _STRAY = re.compile(r"'([{}<>])' where the name of a field is expected")
@@ -29,6 +30,10 @@ def one_cause(text: str, findings: Sequence[Finding]) -> str | None:
             return f"is a solver, not a net; give the net that it names{f': {net[1]}' if net else ''}"
         if _ITEM.search(text):
             return "is a label map, not a net; give the prototxt of the net"
+    if comments := _C_COMMENT.search(text):
+        line = text.count("\n", 0, comments.start(1)) + 1
+        if any(finding.line == line for finding in findings):
+            return f"line {line}: a comment begins with #, not with {comments[1]}"
     nested = [finding.line for finding in findings if _NESTED.match(finding.text)]
     if nested and min(finding.line for finding in findings) == nested[0]:
         return f"line {nested[0]}: a layer begins inside another message; a '}}' is missing before it"

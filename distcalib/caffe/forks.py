@@ -39,6 +39,7 @@ APPLIED = frozenset(
         "PoolingParameter.pad_t",
         "PoolingParameter.pad_type",
         "PriorBoxParameter.width",
+        "SoftmaxParameter.normalize_type",
         "PriorBoxParameter.height",
         "ROIPoolingParameter.pad_ratio",
     }

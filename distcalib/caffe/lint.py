@@ -144,6 +144,10 @@ class _Linter:
             self._message(field)
         elif not colon:
             self._find(name, f"no ':' or '{{' after '{name.text}'; write `{name.text}: value`")
+            if self._peek().text == "=":
+                self._next()
+            if self._peek().kind in ("number", "string") and self._peek().line == name.line:  # the value is there
+                self._next()
         else:
             self._value(field, name)
 

@@ -33,6 +33,10 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LFS_MAGIC = b"version https://git-lfs"
 #: As many findings as a terminal shows; the rest are counted.
 MAX_SHOWN = 40
+#: More are no net: ten times those of the deepest that were published, and a minute to look at.
+MOST_LAYERS = 20_000
+_LAYER = re.compile(rb"\blayers?\s*\{")
+_MERGE_MARKS = re.compile(rb"(?m)^(<<<<<<<|>>>>>>>) ")
 
 
 def read_net(path: str | os.PathLike[str], given: State = PLAIN) -> caffe_pb2.NetParameter:
@@ -113,7 +117,8 @@ def cannot_read(where: str, error: OSError | ValueError) -> str:
 
 
 def in_utf16(content: bytes) -> bool:
-    """Whether the bytes are text in UTF-16, as some editors save it: with a mark before it, or each second byte 0."""
+    """Whether the bytes are text in UTF-16 (or UTF-32), as some editors save it: with a mark before it, or each second
+    byte 0."""
     head = content[:64]
     halves = (head[0::2], head[1::2])
     return head.startswith((b"\xff\xfe", b"\xfe\xff")) or (
@@ -130,6 +135,11 @@ def is_text(content: bytes | memoryview) -> bool:
 def _decode(content: bytes, where: str) -> str:
     if content.startswith(LFS_MAGIC):
         raise FormatError(f"{where}: is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
+    if mark := _MERGE_MARKS.search(content):
+        line = content.count(b"\n", 0, mark.start()) + 1
+        raise FormatError(f"{where}: line {line} is the mark of a merge that was not finished; choose one of its sides")
+    if sum(1 for _ in _LAYER.finditer(content)) > MOST_LAYERS:
+        raise FormatError(f"{where}: has more than {MOST_LAYERS} layers; no net has, so give another file")
     if content.lstrip().startswith(b"<"):
         raise FormatError(f"{where}: is a web page or XML, not a prototxt; download the file itself")
     try:

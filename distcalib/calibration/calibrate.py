@@ -39,6 +39,7 @@ from distcalib.calibration.savings import Saved, count_saved
 from distcalib.calibration.search_driver import Searching
 from distcalib.calibration.search_price import better_calibration, price_warnings
 from distcalib.data import advising
+from distcalib.data.limits import limited
 from distcalib.engine.net import Net, open_net
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.journal import Journal
@@ -89,8 +90,9 @@ def calibrate(
     target = Target(model, options.out, kind, Path(weights) if is_new else None)
     run = _Run(model, Path(weights), options, target, reporter or Logged(), cancellation)
     try:
-        report = run.execute()
-        return with_files(report, run.weights, options, target, run.reporter) if options.export else report
+        with limited(options.largest_mb):
+            report = run.execute()
+            return with_files(report, run.weights, options, target, run.reporter) if options.export else report
     except KeyboardInterrupt as interrupt:
         if run.written is None:
             raise

@@ -5,7 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from distcalib.data.limits import check_largest
 from distcalib.errors import OptionError
+from distcalib.exporters.runtimes import need_onnx
 from distcalib.metrics import DEFAULT_AP
 from distcalib.plugins import load_plugins
 from distcalib.quantize.scales import Options
@@ -45,6 +47,7 @@ class CalibrationOptions(Options):
     pareto: bool = False
     skip_bad_records: bool = False
     allow_overwritten: bool = False
+    largest_mb: int | None = None
     isa: str = "native"
     data: Path | None = None
     stages: tuple[str, ...] = ()
@@ -96,6 +99,7 @@ class CalibrationOptions(Options):
         load_plugins(self.plugins)
         super().__post_init__()
         check_actors(self.n_actors, self.cores_per_actor)
+        check_largest(self.largest_mb)
         check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)
@@ -137,6 +141,8 @@ class CalibrationOptions(Options):
 
     def _check_export(self) -> None:
         """Raise OptionError now for what would keep the files from being made after hours."""
+        if "onnx" in self.export:
+            need_onnx("--export onnx")
         ExportOptions(to=self.export)
         others = {"-p": self.performance_model, "-r": self.root is not None}
         for flag, is_on in others.items():

@@ -32,8 +32,9 @@ from distcalib.session.backend import rows
 
 # A candidate that meets the tolerance is not stopped in the last tenth of the data.
 NEARLY_ALL = 0.9
-# The chance that a candidate named as likely is asked for, and that of the next one if it is.
-LIKELY = 0.8
+# The chance that a candidate named as likely is asked for, and that of the next one if it is; and of one that only a
+# surprise would ask for.
+LIKELY, UNLIKELY = 0.8, 0.2
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,15 @@ class Searching:
 
     def __post_init__(self) -> None:
         options = self.measuring.options
-        self._order = self.measuring.image_order if self.switches.hard_first else None
+        hard_first = self.switches.hard_first and options.confidence is None
+        self._order = self.measuring.image_order if hard_first else None
         self._decider = Decider(
             self.measuring.fp32_values if self._order is None else self._order.reference,
             options.accuracy_loss,
             upper=None if self.measuring.lower_is_better else 1,
             confidence=options.confidence,
             ap_version=options.ap_version,
+            probes=() if self._order is None else self._order.probes,
         )
 
     def run(self) -> Candidate:
@@ -174,6 +177,9 @@ class Searching:
         if missing:
             self._work(missing, phase)
         found = [self.measurement(candidate) for candidate in candidates]
+        for measurement in found:
+            if measurement.candidate in self.measuring.answered:  # with a verdict, maybe: now there is a score
+                self.measuring.answered[measurement.candidate] = measurement
         return [measurement for measurement in found if isfinite(measurement.drop)]
 
     def measure_plain(self, candidate: Candidate) -> Measurement | None:
@@ -199,8 +205,10 @@ class Searching:
         wanted = [r for r in ask.wanted if not isinstance(r, Rank) and not self._is_known(r)]
         if wanted:
             self._check_budget()
+            likely = ask.maybe if ask.n_likely is None else ask.maybe[: ask.n_likely]
             ahead = [request for request in ask.maybe if not self._is_known(request)]
-            self._work([*wanted, *ahead[: self._n_ahead(len(wanted))]])
+            n_likely = sum(not self._is_known(request) for request in likely)
+            self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]])
         return ask.wanted
 
     def _answer(self, request: Request) -> Answer:
@@ -229,33 +237,39 @@ class Searching:
         return len(known.values) == len(self._decider.reference) or self._is_lost(request)
 
     def _may_be_lost(self, request: Measure) -> bool:
-        """Whether a verdict can be the answer: a score is worth the rest of a pass, but not to who asks for a
-        confidence.
-        """
-        return request.unless_lost and self._decider.confidence is not None
+        """Whether a verdict can be the answer: of hard images first it is certain after a third of a pass."""
+        return request.unless_lost and (self._decider.confidence is not None or self._order is not None)
 
     def _is_lost(self, request: Measure) -> bool:
         """Whether a verdict that the candidate loses too much is the answer, however much was measured of it."""
         known = self._known[request.candidate]
-        return self._may_be_lost(request) and known.error is None and self._decider.decide(known.values) is False
+        return self._may_be_lost(request) and known.error is None and self._loses(known.values)
+
+    def _loses(self, values: Mapping[int, PartialScore]) -> bool:
+        """Whether the beginning of what is measured of a candidate shows that it loses too much."""
+        if self._decider.confidence is None:
+            return self._decider.loses(values) is not None
+        return self._decider.decide(values) is False
 
     def _suffices(self, request: Measure | Decide, values: Mapping[int, PartialScore]) -> bool:
         """Whether nothing more need be measured than `values`."""
-        if not self.switches.stop_early or (isinstance(request, Measure) and not self._may_be_lost(request)):
+        if not self.switches.stop_early:
             return False
+        if isinstance(request, Measure):
+            return self._may_be_lost(request) and self._loses(values)
         verdict = self._decider.decide(values)
-        if verdict and (isinstance(request, Measure) or len(values) >= NEARLY_ALL * len(self._decider.reference)):
+        if verdict and len(values) >= NEARLY_ALL * len(self._decider.reference):
             return False  # it may be the one to be delivered, and to compile it again costs more than the rest
         return verdict is not None
 
     def _work(self, requests: Sequence[Measure | Decide], phase: str | None = None) -> None:
         """Measure what is missing, all at once."""
         session = self.measuring.session
-        is_first, n_iterations = not self._known, len(self._decider.reference)
+        is_first = not self._known
         phase = self._phase(requests) if phase is None else self.label + phase
-        iterations = self._decider.order or range(n_iterations)
         jobs = []
         for i, request in enumerate(requests):
+            iterations = self._wanted(request)
             if request.candidate not in self._known:
                 self._known[request.candidate] = _Known(self._ordered(self.programs.spec(request.candidate)))
             known = self._known[request.candidate]
@@ -283,6 +297,13 @@ class Searching:
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
         self._tell(phase, requests)
         self._n_rounds += 1
+
+    def _wanted(self, request: Measure | Decide) -> Sequence[int]:
+        """All iterations in the order in which they should be measured."""
+        if self._decider.order is not None:
+            return self._decider.order
+        probed = isinstance(request, Measure) and self._may_be_lost(request)
+        return self._decider.probing if probed else range(len(self._decider.reference))
 
     def _ordered(self, spec: NetSpec) -> NetSpec:
         """`spec` with the images in the order of the search."""
@@ -372,12 +393,13 @@ class Searching:
     def _n_actors(self) -> int:
         return self.measuring.session.n_actors
 
-    def _n_ahead(self, n_wanted: int) -> int:
+    def _n_ahead(self, n_wanted: int, n_likely: int) -> int:
         """How many likely candidates are worth measuring together with those that are wanted."""
         if not self.switches.look_ahead or not self._pass_seconds:
             return 0
         n_iterations = len(self._decider.reference)
-        return n_ahead(n_wanted, self._n_actors, n_iterations, self._pass_seconds / n_iterations, self._compile_seconds)
+        pace = self._pass_seconds / n_iterations
+        return n_ahead(n_wanted, self._n_actors, n_iterations, pace, self._compile_seconds, n_likely)
 
     def _check_budget(self) -> None:
         """Raise _BudgetSpent; at least the all-INT8 candidate is always measured."""
@@ -426,6 +448,8 @@ class Searching:
                     continue  # set aside, as was said
                 share = len(known.values) / len(self._decider.reference)
                 word = "meets the tolerance" if self._decider.decide(known.values) else "loses too much"
+                if self._order is not None and isinstance(request, Measure):
+                    word += f", about {self._decider.likely_drop(known.values):.2g}"
                 note(f"{fp32_text(request.candidate)}: {word} (after {share:.0%} of the data)")
 
 
@@ -433,8 +457,16 @@ class _BudgetSpent(Exception):
     """The run may not measure any more; the text is the flag that says so."""
 
 
-def n_ahead(n_wanted: int, n_actors: int, n_iterations: int, iteration_seconds: float, compile_seconds: float) -> int:
-    """The number of further candidates that makes the time for each one that will have been of use least.
+def n_ahead(
+    n_wanted: int,
+    n_actors: int,
+    n_iterations: int,
+    iteration_seconds: float,
+    compile_seconds: float,
+    n_likely: int = 16,
+) -> int:
+    """The number of further candidates that makes the time for each one that will have been of use least; of these
+    `n_likely` are, and the others may be asked for after a surprise only.
 
     While a program is compiled by one actor the others wait, and where there are more actors than iterations some
     have nothing to do: with several candidates at once they have.
@@ -447,7 +479,8 @@ def n_ahead(n_wanted: int, n_actors: int, n_iterations: int, iteration_seconds: 
         n_busy = min(n_actors, n * n_wide)
         compiling = ceil(n / n_actors) * compile_seconds
         running = ceil(n * n_iterations / n_busy) * iteration_seconds
-        n_of_use = n_wanted + sum(LIKELY ** (i + 1) for i in range(n_more))
+        n_of_use = n_wanted + sum(LIKELY ** (i + 1) for i in range(min(n_more, n_likely)))
+        n_of_use += sum(UNLIKELY * LIKELY**i for i in range(n_more - n_likely))
         return (compiling + running + max(n, n_busy) * HELP_SECONDS) / n_of_use
 
     return min(range(16), key=lambda n: (seconds_each(n), n))

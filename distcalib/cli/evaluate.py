@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 address=args.address,
                 skip_bad_records=args.skip_bad_records,
                 ship_data=args.ship_data,
+                largest_mb=args.largest_mb,
                 plugins=args.plugins,
             ),
             reporter=reporter,

@@ -61,6 +61,8 @@ def _refuse_bombs(path: Path, archive: zipfile.ZipFile, tops: Collection[str]) -
 
 def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
     """The arrays of the tops that the file has, and the names of all in it. Raises DataError, and what NumPy raises."""
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not a file; give a .npz with arrays {', '.join(map(repr, tops))}")
     if kind := special(path):
         raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
     with path.open("rb") as file:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.paths import resolve_path
+from distcalib.caffe.paths import resolve_path, special
 from distcalib.caffe.reading import HDF5_MAGIC, in_utf16
 from distcalib.data.datum import times
 from distcalib.data.left_out import Bad
@@ -212,6 +212,8 @@ def _listed(source: Path) -> list[str]:
 
 def _opened(path: Path) -> h5py.File:
     """The file, for reading only. Raises DataError."""
+    if kind := special(path):
+        raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:

@@ -24,8 +24,9 @@ from distcalib.errors import DataError
 BOM = b"\xef\xbb\xbf"
 """What some editors put before the first line, and nobody sees; Caffe takes it for a part of the first name."""
 _BLANK_END = re.compile(rb"[ \t]\r?\n?$")
+_OLD_ENDS = re.compile(rb" [+-]?[0-9]+\r[^\r\n]")
 _TWO_LABELS = re.compile(r".+ [+-]?[0-9.]+")
-_LINE = re.compile(rb"(.+) ([+-]?[0-9]+)\r?")
+_LINE = re.compile(rb"(.+) ([+-]?[0-9]{1,10})\r?")  # a label of more digits is none: Caffe reads an int
 _OF_THE_LIST = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """What is wrong with a name, not with a disk."""
 _WAS_THERE = (
@@ -139,6 +140,8 @@ class ImageList:
             at = len(BOM)
         file.seek(at)
         for number, line in enumerate(file, 1):
+            if _OLD_ENDS.search(line):
+                raise DataError(f"{self.path}: its lines end with a carriage return alone; write a newline behind each")
             offsets.append(at)
             at += len(line)
             parts = _LINE.fullmatch(line.removesuffix(b"\n"))

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import cramjam
 
+from distcalib.caffe.paths import special
 from distcalib.data.limits import over_limit
 
 _LOG_BLOCK = 32768
@@ -34,6 +35,12 @@ VALUE = 1
 
 class Damaged(Exception):
     """What is wrong with a file of a LevelDB, worded to follow "PATH: "."""
+
+
+def refuse_special(path: Path) -> None:
+    """Raise Damaged for a pipe or a device, of which there may be no end."""
+    if kind := special(path):
+        raise Damaged(f"{path.name} is {kind}, not a file")
 
 
 class Entry(NamedTuple):
@@ -161,6 +168,7 @@ class Table:
     def entries(self, key: bytes = b"") -> Iterator[Entry]:
         """From the first entry of `key` or a later key on."""
         try:
+            refuse_special(self.path)
             file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise Damaged(f"{self.path.name} cannot be read ({error.strerror})") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from heapq import merge
@@ -19,7 +20,18 @@ from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 
-from distcalib.data.leveldb_format import Damaged, Entry, LogSpan, Table, chunk, log_entries, log_records, varint
+from distcalib.data.leveldb_format import (
+    Damaged,
+    Entry,
+    LogSpan,
+    Table,
+    chunk,
+    log_entries,
+    log_records,
+    refuse_special,
+    varint,
+)
+from distcalib.data.limits import over_limit
 from distcalib.data.looking_up import absent
 from distcalib.data.records import Record, Records, key_text
 from distcalib.data.source import Index, KeyIndex
@@ -27,6 +39,7 @@ from distcalib.errors import DataError
 
 _COMPARATOR = b"leveldb.BytewiseComparator"
 _N_LEVELS = 7
+_MANIFEST = re.compile(r"MANIFEST-[0-9]+")
 _AGAIN = "nothing may write to it during a run; else copy it again, or write it again"
 
 
@@ -107,6 +120,8 @@ class _Manifest:
         self._comparator = b""
         self._log_number = self._old_log_number = 0
         name = _contents(folder / "CURRENT").decode("utf-8", "replace").strip()
+        if not _MANIFEST.fullmatch(name):
+            raise Damaged(f"CURRENT names {name[:40]!r} in place of a MANIFEST-NUMBER" if name else "CURRENT is empty")
         for _, edit in log_records(_contents(folder / name), name):
             try:
                 self._apply(edit)
@@ -166,6 +181,7 @@ class _Manifest:
 
 def _read_log(path: Path) -> Sequence[Entry]:
     """The changes in a log; their values stay in the file. Raises Damaged."""
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
@@ -178,12 +194,13 @@ def _read_log(path: Path) -> Sequence[Entry]:
 
 def _contents(path: Path) -> bytes:
     """A small file. Raises Damaged."""
+    refuse_special(path)
     try:
+        if wrong := over_limit(path.stat().st_size):
+            raise Damaged(f"{path.name} is {wrong}")
         return path.read_bytes()
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read ({error.strerror})") from error
-    except ValueError as error:  # a null byte in what CURRENT names
-        raise Damaged(f"{path.name!r} cannot be read ({error})") from error
 
 
 def _check_folder(path: Path) -> None:

@@ -1,10 +1,14 @@
 """How much may be made of a small file: an image of 42 bytes can declare gigabytes, and an archive can unpack to them.
 
 One limit for all: the bytes that one image, value, row or array may take unpacked. It is in the environment, since the
-actors have it from the driver, and whoever calls this from Python has no flag."""
+actors have it from the driver."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
+
+from distcalib.errors import OptionError
 
 VARIABLE = "DISTCALIB_LARGEST_MB"
 FLAG = "--largest-mb"
@@ -19,6 +23,27 @@ def most_bytes() -> int:
     """The limit."""
     given = os.environ.get(VARIABLE, "")
     return (int(given) if given.isascii() and given.isdigit() else DEFAULT_MB) * 2**20
+
+
+def check_largest(megabytes: int | None) -> None:
+    """Raise OptionError for less than one."""
+    if megabytes is not None and megabytes < 1:
+        raise OptionError(f"{FLAG} {megabytes}: must be at least 1; leave it out for {DEFAULT_MB}")
+
+
+@contextmanager
+def limited(megabytes: int | None) -> Iterator[None]:
+    """Inside the block the limit is so many megabytes; None: what it was."""
+    before = os.environ.get(VARIABLE)
+    if megabytes is not None:
+        os.environ[VARIABLE] = str(megabytes)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
 
 
 def over_limit(n_bytes: int) -> str | None:

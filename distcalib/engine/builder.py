@@ -44,7 +44,7 @@ class BuiltModel:
 
     `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products; `emulated`: no
     INT8 kernel is to run any of them; `values`: the node of each blob, and `stored` its grid, as far as build_model
-    makes them.
+    makes them. `watched`: the values of which the last result has the sum of |x|, (n_watched,) f32.
     """
 
     model: ov.Model
@@ -55,6 +55,7 @@ class BuiltModel:
     emulated: bool
     values: Mapping[Blob, Output] = field(default_factory=dict)
     stored: Mapping[Blob, Grid] = field(default_factory=dict)
+    watched: tuple[Blob, ...] = ()
 
 
 def device_outputs(graph: Graph) -> tuple[Blob, ...]:
@@ -96,6 +97,7 @@ def build_model(
     where: str,
     *,
     taps: Sequence[Blob] = (),
+    watched: Sequence[Blob] = (),
     keep: Iterable[Blob] | None = None,
     given: Mapping[Blob, tuple[int, ...]] | None = None,
     arithmetic: Arithmetic = NATIVE,
@@ -103,8 +105,9 @@ def build_model(
     """Convert `graph`; quantization_params in its layers decide what runs INT8, `arithmetic` how.
 
     `shapes` are those of the data layers' tops.  The results are `keep` (default: `device_outputs`), then, if there are
-    `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each.  With `given`, values with their
-    shapes, a part of the net is made: what leads from these to the results; they go in, f32, under `str(blob)`.
+    `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each, then the sums of |x| of `watched`.
+    With `given`, values with their shapes, a part of the net is made: what leads from these to the results; they go in,
+    f32, under `str(blob)`.
     Raises UnsupportedError and WeightsError.
     """
     refuse_unconverted(graph, where)
@@ -116,9 +119,12 @@ def build_model(
     results = [builder.found.made(blob) for blob in outputs]
     if taps:
         results.append(_ranges([builder.found.made(blob) for blob in taps]))
+    if watched:
+        sums = [sum_of(builder.found.made(blob)) for blob in watched]
+        results.append(ops.concat([ops.reshape(one, [1], special_zero=False) for one in sums], 0).output(0))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
     built = builder.built(model, outputs, taps)
-    return replace(built, values=builder.values, stored=builder.stored)
+    return replace(built, values=builder.values, stored=builder.stored, watched=tuple(watched))
 
 
 def build_errors(
@@ -399,6 +405,11 @@ def _makes_fractions(node: Node) -> bool:
     if node.type == "Pooling":
         return bool(node.layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE)
     return node.type == "ReLU" and node.layer.relu_param.negative_slope != 0.0
+
+
+def sum_of(x: Output) -> Output:
+    """The sum of |x|: NaN or infinite if one of the values is, or if there are too many large ones."""
+    return ops.reduce_l1(x, np.arange(len(x.get_shape()), dtype=np.int64)).output(0)
 
 
 def _ranges(values: Sequence[Output]) -> Output:

@@ -5,7 +5,9 @@ Even the actor that compiled it imports it, so that all actors run what came out
 own, because the actor is pinned already.
 """
 
+import errno
 import io
+import os
 import pickle
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 _LOWERED = "/DequantizationMultiply"  # what OpenVINO appends to the name of a layer that it lowered to INT8
+_MORE_THREADS = "it may make no more threads: allow more (docker --pids-limit, ulimit -u), or use fewer --actors"
 _MULTIPLIERS = frozenset({"Convolution", "FullyConnected", "MatMul"})
 
 
@@ -39,6 +42,9 @@ class Header:
     taps: tuple[Blob, ...]
     kernels: Mapping[str, str]
     emulated: bool
+    watched: tuple[Blob, ...] = ()
+    is_proven: bool = True
+    """Whether the watched values prove all others to be finite where they are small, see soundness.py."""
 
     @property
     def int8_kernels(self) -> Mapping[str, str] | None:
@@ -55,12 +61,13 @@ def _config(n_threads: int) -> dict[str, Any]:
     }
 
 
-def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int) -> Bytes:
+def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int, is_proven: bool = True) -> Bytes:
     """Compile and export: a flat uint8 array that Program takes.  Raises EngineError."""
     compiled = compile_model(built, spec.where, n_threads)
     light = replace(spec, changed={})  # they are in the exported model
     kernels = _kernels(compiled, built.multipliers)
-    header = pickle.dumps(Header(light, built.inputs, built.outputs, built.taps, kernels, built.emulated))
+    made = Header(light, built.inputs, built.outputs, built.taps, kernels, built.emulated, built.watched, is_proven)
+    header = pickle.dumps(made)
     header += bytes(-(len(header) + 8) % ALIGNMENT)  # the exported model begins aligned
     stream = io.BytesIO(np.int64(len(header)).tobytes() + header)
     stream.seek(0, io.SEEK_END)
@@ -103,10 +110,16 @@ class Program:
 
     def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
         """One batch in, the outputs (own copies) and, if there are taps, their (n_taps, 2) least and largest values."""
+        outputs, ranges, _ = self.run_watched(batch)
+        return outputs, ranges
+
+    def run_watched(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None, Array]:
+        """The same, and the sums of |x| of the values that are watched."""
         results = infer(self._request, self.header.inputs, batch, self.header.spec.where)
         outputs = {blob: np.array(results[position]) for position, blob in enumerate(self.header.outputs)}
         ranges = np.array(results[len(self.header.outputs)]) if self.header.taps else None
-        return outputs, ranges
+        place = len(self.header.outputs) + (ranges is not None)
+        return outputs, ranges, np.array(results[place]) if self.header.watched else np.zeros(0, np.float32)
 
 
 class ElsewhereProgram:
@@ -130,7 +143,9 @@ def compile_model(
     try:
         return ov.Core().compile_model(built.model, "CPU", {**_config(n_threads), **(config or {})})
     except RuntimeError as error:
-        raise EngineError(f"{where}: OpenVINO cannot compile the net: {_first_line(error)}") from error
+        said = _first_line(error)
+        remedy = f"; {_MORE_THREADS}" if os.strerror(errno.EAGAIN) in said else ""
+        raise EngineError(f"{where}: OpenVINO cannot compile the net: {said}{remedy}") from error
 
 
 def infer(request: ov.InferRequest, inputs: Sequence[str], batch: Mapping[str, Array], where: str) -> Any:

@@ -7,7 +7,7 @@ rows from any actor, in any order, be merged into the same bytes.
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,9 @@ from distcalib.data import DATA_TYPES, Index, LeftOut, MemoryBudget, Shipped, So
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
-from distcalib.engine.program import ElsewhereProgram, Program, compile_program
+from distcalib.engine.program import ElsewhereProgram, Header, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
-from distcalib.engine.soundness import is_fp32, refuse_unsound, unsound
+from distcalib.engine.soundness import Soundness, is_fp32, is_small, unsound
 from distcalib.engine.spec import ElsewhereSpec, NetSpec, Outputs, Row, Sampling
 from distcalib.engine.timing import TimedProgram, TimingSpec
 from distcalib.errors import DataError, EngineError, UnsupportedError
@@ -99,20 +99,28 @@ class NetWorker:
         shapes = self._shapes(graph)
         blobs, sampling = self._setting.blobs_of(spec), spec.sampling
         build = partial(build_model, graph, blobs, shapes, spec.where, arithmetic=self._arithmetic)
-        if spec.outputs is None and (sampling is None or sampling.sound) and is_fp32(graph):
-            refuse_unsound(graph, blobs, shapes, spec.where, self._first_batch(graph), self._n_threads)
+        looks = spec.outputs is None and not (sampling and (sampling.errors or sampling.values)) and is_fp32(graph)
+        sound = self._soundness(spec) if looks else None
+        if sound is not None and (sampling is None or sampling.sound):
+            sound.refuse(self._first_batch(graph), 0)
+        watched = () if sound is None else sound.watched
         if spec.outputs is not None:
             made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]
             built = build(keep=made)
         elif sampling is None:
-            built = build()
+            built = build(watched=watched)
         elif sampling.errors:
             built = build_errors(graph, blobs, shapes, spec.where, sampling.taps, self._arithmetic)
         elif sampling.values:
             built = build(keep=sampling.taps)
         else:
-            built = build(keep=(), taps=sampling.taps)
-        return compile_program(built, spec, self._n_threads)
+            built = build(keep=(), taps=sampling.taps, watched=watched)
+        return compile_program(built, spec, self._n_threads, sound is None or sound.is_proven)
+
+    def _soundness(self, spec: NetSpec) -> Soundness:
+        """What is to be looked at of the FP32 net of `spec`."""
+        graph = spec.graph
+        return Soundness(graph, self._setting.blobs_of(spec), self._shapes(graph), spec.where, self._n_threads)
 
     def load(self, key: str, blob: NDArray[np.uint8]) -> None:
         """Import a program that some actor compiled, or compile a ranking or timing."""
@@ -128,7 +136,10 @@ class NetWorker:
     def _take(self, key: str, program: Program | ElsewhereProgram) -> None:
         graph, made = program.header.spec.graph, set(program.header.outputs)
         on_host = [node for node in graph if node.type in HOST_TYPES and made.isdisjoint(node.tops)]
-        self._loaded[key] = _Loaded(program, graph, on_host, files_of(self._setting.shipped))
+        spec = program.header.spec
+        looks = isinstance(program, Program) and spec.outputs is None and is_fp32(graph)
+        sound = _Sound(partial(self._soundness, spec)) if looks else None
+        self._loaded[key] = _Loaded(program, graph, on_host, files_of(self._setting.shipped), sound)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
@@ -221,11 +232,28 @@ class NetWorker:
 
 
 @dataclass(frozen=True)
+class _Sound:
+    """Looks at all of an FP32 net where what is watched of it does not prove that it makes numbers."""
+
+    make: Callable[[], Soundness]
+
+    @cached_property
+    def _soundness(self) -> Soundness:
+        return self.make()
+
+    def refuse(self, header: Header, batch: Batch, sums: Array) -> None:
+        """Raise EngineError if a layer makes NaN or infinity of the batch."""
+        if not (header.is_proven and is_small({name: batch.tops[name] for name in header.inputs}, sums)):
+            self._soundness.refuse(batch.tops, batch.first // max(1, batch.size))
+
+
+@dataclass(frozen=True)
 class _Loaded:
     program: Program | ElsewhereProgram
     graph: Graph
     on_host: Sequence[Node]
     files: Mapping[str, bytes]
+    sound: _Sound | None = None
 
     @property
     def takes_images(self) -> bool:
@@ -285,21 +313,27 @@ class _Loaded:
 
     def _values(self, batch: Batch) -> dict[Blob, Array]:
         """What the data layers and the program make of the records of one iteration."""
-        if isinstance(self.program, ElsewhereProgram):
-            outputs, _ = self.program.run(batch.tops, batch.images)
-        else:
-            outputs, _ = self.program.run(batch.tops)
+        outputs, _ = self._run(batch)
         tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
         rows = {blob for blob in outputs if self.graph.producer[blob].type == "DetectionOutput"}
         made = {b: batch.kept_boxes(array) if b in rows else batch.kept(array) for b, array in outputs.items()}
         return {**tops, **made}
+
+    def _run(self, batch: Batch) -> tuple[dict[Blob, Array], Array | None]:
+        """The program's outputs and ranges; raises EngineError where the FP32 net makes what is no number."""
+        if isinstance(self.program, ElsewhereProgram):
+            return self.program.run(batch.tops, batch.images)
+        outputs, ends, sums = self.program.run_watched(batch.tops)
+        if self.sound is not None:
+            self.sound.refuse(self.program.header, batch, sums)
+        return outputs, ends
 
     def observe(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The merged ranges of the taps over a block of iterations."""
         parts: list[list[Range]] = []
         left_out: list[LeftOut] = []
         for batch in batches:
-            outputs, ends = self.program.run(batch.tops)
+            outputs, ends = self._run(batch)
             left_out += batch.left_out
             if ends is not None:  # a copy of a record is within its range
                 found = [observe_ends(float(low), float(high)) for low, high in ends]

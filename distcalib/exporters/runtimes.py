@@ -41,12 +41,12 @@ class Runtime:
         raise NotImplementedError
 
 
-def need_onnx() -> None:
-    """Raise OptionError where the extra is not installed."""
+def need_onnx(where: str = "--to onnx") -> None:
+    """Raise OptionError where the extra is not installed; it begins with what needs it."""
     lacking = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if lacking:
         raise OptionError(
-            f"--to onnx: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed; "
+            f"{where}: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed; "
             "run: pip install 'distcalib[onnx]'"
         )
 
@@ -58,7 +58,7 @@ def open_model(path: Path, n_threads: int = 1) -> Runtime:
     if path.suffix == ".xml":
         return OpenVino(path, n_threads)
     if path.suffix == ".onnx":
-        need_onnx()
+        need_onnx(str(path))
         return OnnxRuntime(path, n_threads)
     if path.suffix == ".unverified":
         raise OptionError(

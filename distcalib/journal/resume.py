@@ -51,6 +51,7 @@ class _Part:
             order=tuple(self.numbers[position] for position in self.missing),
             row_sizes=None if job.row_sizes is None else tuple(job.row_sizes[position] for position in self.missing),
             homes=self._homes,
+            ranks=None if job.ranks is None else tuple(job.ranks[position] for position in self.missing),
         )
 
     @property

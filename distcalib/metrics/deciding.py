@@ -30,7 +30,8 @@ class Decider:
 
     `upper`: the largest value that one iteration can have; None for losses, which have no largest and are better the
     lower they are.  `confidence`: how sure an early answer must be; None: certain, and detections know no other.
-    `ap_version`: how these become an AP.
+    `ap_version`: how these become an AP.  `probes`: where hard iterations come first, some that are spread from the
+    hardest to the easiest.
     """
 
     reference: Sequence[PartialScore]
@@ -38,6 +39,7 @@ class Decider:
     upper: int | None = 1
     confidence: float | None = None
     ap_version: str = DEFAULT_AP
+    probes: tuple[int, ...] = ()
 
     @cached_property
     def fp32(self) -> float:
@@ -94,12 +96,46 @@ class Decider:
         total = math.fsum(self._shares[i] * partial.value for i, partial in known.items())
         return self._certain(total, math.fsum(self._shares[i] for i in known))
 
+    @cached_property
+    def probing(self) -> tuple[int, ...]:
+        """All iterations, the probes first."""
+        probes = frozenset(self.probes)
+        return (*self.probes, *(i for i in range(len(self.reference)) if i not in probes))
+
+    def loses(self, values: Mapping[int, PartialScore]) -> float | None:
+        """About what all iterations lose, as soon as a beginning of `probing` shows that it is too much; else None.
+
+        The beginning is the shortest that does, however much was measured: it loses what it loses, and of the rest each
+        iteration as much as the probes among it.
+        """
+        total = weight = 0.0
+        for length, iteration in enumerate(self.probing, 1):
+            value = values.get(iteration)
+            if not isinstance(value, Partial):
+                return None
+            total += self._shares[iteration] * value.value
+            weight += self._shares[iteration]
+            if self._certain(total, weight) is False:
+                return self._extrapolated(self.probing[:length], _means(values))
+        return None
+
+    def _extrapolated(self, beginning: Sequence[int], values: Mapping[int, Partial]) -> float:
+        losses = {i: self._loss(i, values[i]) for i in beginning}
+        hard = max((i for i in beginning if i not in self.probes), default=-1)
+        easy = [losses[i] for i in self.probes if i > hard and i in losses]
+        n_left = len(self.reference) - len(beginning)
+        left = n_left * math.fsum(easy) / len(easy) if easy else 0.0
+        loss = (math.fsum(losses.values()) + left) / len(self.reference)
+        return loss if loss == loss else math.inf
+
     def likely_drop(self, partials: Mapping[int, PartialScore]) -> float:
         """The mean loss of the iterations that the verdict of a confidence was made from; of all, if none was."""
         if confusions_of(list(partials.values())):
             measured = sorted(partials)
             return merged([self.reference[i] for i in measured]) - merged([partials[i] for i in measured])
         values = _means(partials)
+        if self.probes and self.confidence is None and (lost := self.loses(partials)) is not None:
+            return lost
         found = None if self.confidence is None else self._sequential(values, self.confidence)
         used = list(values) if found is None else self._order[: found[1]]
         loss = math.fsum(self._loss(i, values[i]) for i in used) / len(used)

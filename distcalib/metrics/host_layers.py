@@ -114,6 +114,10 @@ def check_layer(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
+    if layer.type == "SoftmaxWithLoss" and layer.softmax_param.normalize_type != "Softmax":
+        raise UnsupportedError(
+            f'{_where(layer)}: normalize_type="{layer.softmax_param.normalize_type}" of another Caffe is not evaluated'
+        )
     if layer.type == "SoftmaxWithLoss" and layer.loss_param.label_smoothing != 0.0:
         raise UnsupportedError(
             f"{_where(layer)}: label_smoothing={layer.loss_param.label_smoothing:g} is not evaluated; only 0 is"
@@ -148,10 +152,9 @@ def score_rows(
 ) -> tuple[Array, npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Of an Accuracy layer the class scores (n, C) of each label that counts, the labels (n,), and which are hits."""
     p = layer.accuracy_param
+    _check_accuracy(layer, scores.shape, labels.shape)
     rows, labels = _rows(layer, scores, labels, p.axis)
     n_classes = rows.shape[1]
-    if p.top_k > n_classes:
-        raise UnsupportedError(f"{_where(layer)}: top_k={p.top_k} of {n_classes} classes; lower it")
     rows, labels = _without_ignored(layer, rows, labels, p)
     own = rows[np.arange(len(labels)), labels][:, None]
     before = ~(rows <= own) | ((rows == own) & (np.arange(n_classes) > labels[:, None]))
@@ -276,14 +279,6 @@ _MAKERS: Mapping[str, tuple[Callable[[LayerParameter, Sequence[Array]], Array], 
 HOST_TYPES: set[str] = {*SCORE_TYPES, *_MAKERS}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
-_SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
-    YOLO_DETECTION: (1, check_map),
-    "DetectionOutput": (3, check_sizes),
-    FRCNN: (4, check_frcnn_shapes),
-    DETECTION: (2, check_rows),
-}
-"""By type how many bottoms are looked at, and by what."""
-
 LOSS_TYPES: set[str] = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
 """Those of them where a lower value is better."""
 
@@ -364,17 +359,47 @@ def _records(layer: LayerParameter, scores: Array, labels: Array) -> tuple[Array
 
 def _rows(layer: LayerParameter, scores: Array, labels: Array, axis: int) -> tuple[Array, npt.NDArray[np.int64]]:
     """One row of class scores and one label each, `axis` moved to the end; labels are truncated to integers as in C."""
-    if not -scores.ndim <= axis < scores.ndim:
-        raise UnsupportedError(f"{_where(layer)}: axis={axis} of predictions with {scores.ndim} axes; it must be one")
+    _check_labels(layer, scores.shape, labels.shape, axis)
     n_classes = scores.shape[axis]
-    if labels.size * n_classes != scores.size:
-        raise UnsupportedError(
-            f"{_where(layer)}: {labels.size} labels for predictions of shape {scores.shape} along axis {axis}; "
-            f"{scores.size // max(1, n_classes)} are needed"
-        )
     with np.errstate(invalid="ignore"):  # a NaN becomes a number far outside, which is reported as such
         whole = labels.ravel().astype(np.int64)
     return np.moveaxis(scores, axis, -1).reshape(-1, n_classes), whole
+
+
+def _check_labels(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...], axis: int) -> None:
+    """UnsupportedError where there is not one label for each row of class scores along `axis`."""
+    if not -len(scores) <= axis < len(scores):
+        raise UnsupportedError(f"{_where(layer)}: axis={axis} of predictions with {len(scores)} axes; it must be one")
+    n_rows = prod(scores) // max(1, scores[axis])
+    if prod(labels) != n_rows:
+        raise UnsupportedError(
+            f"{_where(layer)}: {prod(labels)} labels for predictions of shape {scores} along axis {axis}; "
+            f"{n_rows} are needed"
+        )
+
+
+def _check_accuracy(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """UnsupportedError for shapes that Accuracy does not take."""
+    p = layer.accuracy_param
+    _check_labels(layer, scores, labels, p.axis)
+    if p.top_k > scores[p.axis]:
+        raise UnsupportedError(f"{_where(layer)}: top_k={p.top_k} of {scores[p.axis]} classes; lower it")
+
+
+def _check_softmax_loss(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """UnsupportedError for shapes that SoftmaxWithLoss does not take."""
+    _check_labels(layer, scores, labels, layer.softmax_param.axis)
+
+
+_SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
+    YOLO_DETECTION: (1, check_map),
+    "DetectionOutput": (3, check_sizes),
+    FRCNN: (4, check_frcnn_shapes),
+    DETECTION: (2, check_rows),
+    "Accuracy": (2, _check_accuracy),
+    "SoftmaxWithLoss": (2, _check_softmax_loss),
+}
+"""By type how many bottoms are looked at, and by what."""
 
 
 def _without_ignored(

@@ -24,6 +24,9 @@ from distcalib.metrics.partial import Partial
 GROUP = 16
 """Iterations in a group, about: a batch is then 6 % of it, so that few easy images stand among hard ones."""
 
+N_PROBES = 8
+"""Batches that are looked at of all INT8 beside the hardest, for the size of its loss."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageOrder:
@@ -42,15 +45,21 @@ class ImageOrder:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def probes(self) -> tuple[int, ...]:
+        """A few batches from the hardest to the easiest, evenly: they tell what the rest is likely to lose."""
+        n_probes = min(len(self), N_PROBES)
+        return tuple((2 * i + 1) * len(self) // (2 * n_probes) for i in range(n_probes))
+
     def homes(self, batches: Sequence[int], n_actors: int) -> list[list[int]]:
-        """`batches` by the actor that has met most of the images in the FP32 pass, the hardest first.
+        """`batches` in their order by the actor that has met most of the images in the FP32 pass.
 
         In that pass each actor has a stretch of the iterations; of those that share a group each gets as many batches.
         """
         n_iterations = self.spans[-1].stop
         found: list[list[int]] = [[] for _ in range(n_actors)]
         sharing = [range(*_sharing(span, n_iterations, n_actors)) for span in self.spans]
-        for batch in sorted(batches):
+        for batch in batches:
             home = min(sharing[self.groups[batch]], key=lambda actor: (len(found[actor]), actor))
             found[home].append(batch)
         return found

@@ -183,11 +183,10 @@ def batch_norm_affine(
     mean, variance = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:2])
     factor = float(np.asarray(blobs[2]).reshape(-1)[0]) if len(blobs) > 2 else 1.0
     by = unset if factor == 0.0 else 1.0 / factor
-    eps = np.float64(layer.batch_norm_param.eps)
-    if layer.batch_norm_param.add_eps_before_sqrt:
-        a = 1.0 / np.sqrt(variance * by + eps)
-    else:
-        a = 1.0 / (np.sqrt(variance * by) + eps)
+    eps, variance = np.float64(layer.batch_norm_param.eps), variance * by
+    with np.errstate(invalid="ignore", divide="ignore"):  # refused by who reads the weights
+        before = layer.batch_norm_param.add_eps_before_sqrt
+        a = 1.0 / (np.sqrt(variance + eps) if before else np.sqrt(variance) + eps)
     if len(blobs) > 3:
         a = a * np.asarray(blobs[3], np.float64).reshape(-1)
     c = -a * mean * by

@@ -69,12 +69,15 @@ class _Known:
         """It was taken to meet the tolerance, and does not."""
         self._meets[candidate] = False
 
-    def ask(self, wanted: Sequence[Candidate], maybe: Sequence[Candidate] = ()) -> Answered[None]:
-        """Learn about each of `wanted`."""
+    def ask(
+        self, wanted: Sequence[Candidate], likely: Sequence[Candidate] = (), unlikely: Sequence[Candidate] = ()
+    ) -> Answered[None]:
+        """Learn about each of `wanted`; the next question is among `likely`, or after a surprise among `unlikely`."""
         new = [candidate for candidate in dict.fromkeys(wanted) if candidate not in self]
         if new:
-            likely = [candidate for candidate in maybe if candidate not in self]
-            answers = yield from decide(new, likely[:LOOK_AHEAD])
+            expected = [candidate for candidate in likely if candidate not in self][:LOOK_AHEAD]
+            others = [candidate for candidate in unlikely if candidate not in self]
+            answers = yield from decide(new, expected, others[: LOOK_AHEAD - len(expected)])
             self._meets.update(zip(new, answers, strict=True))
 
 
@@ -169,7 +172,7 @@ def _shortest(known: _Known, prefixes: Sequence[Candidate], guess: int) -> Answe
         ]
         if_met = [*below, *candidate.returns.values(), *far]
         if_not = [one for p in above for one in (p, *p.returns.values())]
-        yield from known.ask([candidate], [*if_met, *if_not])
+        yield from known.ask([candidate], if_met, if_not)
         return known[candidate]
 
     step, length = 1, guess

@@ -82,11 +82,13 @@ Answer = Measurement | Verdict | Ranking
 class Ask:
     """Requests that may be worked on in parallel, answered in their order; and those that the next may be among.
 
-    `maybe` is in the order of likelihood and gets no answer of its own.
+    `maybe` is in the order of likelihood and gets no answer of its own; the first `n_likely` of it will follow from the
+    answers that are expected, the others from what would be a surprise.  None: all of them.
     """
 
     wanted: Sequence[Request]
     maybe: Sequence[Decide] = ()
+    n_likely: int | None = None
 
 
 Search = Generator[Ask, Sequence[Answer], Candidate]
@@ -114,11 +116,15 @@ def measure_unless_lost(candidate: Candidate) -> Answered[Measurement | Verdict]
     return cast("Measurement | Verdict", answer)
 
 
-def decide(candidates: Sequence[Candidate], maybe: Sequence[Candidate] = ()) -> Answered[list[bool]]:
-    """Ask which of `candidates` meet the tolerance."""
+def decide(
+    candidates: Sequence[Candidate], likely: Sequence[Candidate] = (), unlikely: Sequence[Candidate] = ()
+) -> Answered[list[bool]]:
+    """Ask which of `candidates` meet the tolerance; then probably about those that are `likely`, else the others."""
     asked = set(candidates)
-    later = [Decide(candidate) for candidate in dict.fromkeys(maybe) if candidate not in asked]
-    answers = yield Ask([Decide(candidate) for candidate in candidates], later)
+    expected = [candidate for candidate in dict.fromkeys(likely) if candidate not in asked]
+    others = [candidate for candidate in dict.fromkeys(unlikely) if candidate not in asked.union(expected)]
+    later = [Decide(candidate) for candidate in (*expected, *others)]
+    answers = yield Ask([Decide(candidate) for candidate in candidates], later, len(expected))
     return [cast(Verdict, answer).meets for answer in answers]
 
 

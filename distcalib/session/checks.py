@@ -272,17 +272,20 @@ def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
 
 
 def _variance_fault(layer: caffe_pb2.LayerParameter, blobs: Sequence[NDArray[np.float32]]) -> str:
-    """Which variance has no square root once eps is added, in float32 as in Caffe; "" if all have.
+    """Which variance has no square root once eps is added, in float32 as in Caffe, or is infinite once it is divided by
+    the factor, as the mean may be; "" if all are numbers.
 
     A factor of 0 counts as 1: Intel Caffe takes it so where it folds the layer into a convolution.
     """
     if len(blobs) < 2 or not uses_global_stats(layer):
         return ""
     factor = np.float32(np.reshape(blobs[2], -1)[0]) if len(blobs) > 2 and np.size(blobs[2]) else np.float32(1.0)
-    variance = np.reshape(blobs[1], -1).astype(np.float32) / (factor or np.float32(1.0))
     eps = np.float32(layer.batch_norm_param.eps)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, variance = (np.reshape(blob, -1).astype(np.float32) / (factor or np.float32(1.0)) for blob in blobs[:2])
         bad = np.flatnonzero(~(variance + eps > 0.0))
+    if not (np.isfinite(variance).all() and np.isfinite(mean).all()):
+        return f"mean or variance divided by the factor of {factor:g} is infinite"
     if not len(bad):
         return ""
     channels = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
@@ -290,12 +293,14 @@ def _variance_fault(layer: caffe_pb2.LayerParameter, blobs: Sequence[NDArray[np.
 
 
 def not_finite(net: caffe_pb2.NetParameter) -> list[str]:
-    """A sentence for each parameter of the layers that is NaN or infinite; those that only training reads are not."""
+    """A sentence for each parameter of the layers that is NaN or infinite, or an eps below 0; those that only training
+    reads are not."""
     return [
-        f"layer '{layer.name}' ({layer.type}): {name} is {value:g}; give a number"
+        f"layer '{layer.name}' ({layer.type}): {name} is {value:g}; give a number{' from 0 on' if is_eps else ''}"
         for layer in net.layer
         for name, value in _floats(layer, "")
-        if not math.isfinite(value)
+        for is_eps in (name.endswith(".eps"),)
+        if not math.isfinite(value) or (is_eps and value < 0.0)
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from distcalib.actors import JobResult
 from distcalib.actors.cancellation import Cancellation
 from distcalib.caffe.graph import Graph
+from distcalib.data.limits import limited
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import Row
 from distcalib.errors import OptionError
@@ -54,17 +55,24 @@ def evaluate(
 
         distcalib.evaluate("net.prototxt", "net.caffemodel", distcalib.EvaluationOptions(iterations=100))
     """
-    begin = time.perf_counter()
     options = EvaluationOptions() if options is None else options
     if not isinstance(options, EvaluationOptions):
         raise OptionError(f"options={options!r}: must be EvaluationOptions, such as EvaluationOptions(iterations=100)")
+    with limited(options.largest_mb):
+        return _evaluate(Path(model), Path(weights), options, reporter or Logged(), cancellation)
+
+
+def _evaluate(
+    model: Path, weights: Path, options: EvaluationOptions, reporter: Reporter, cancellation: Cancellation | None
+) -> Evaluation:
+    """As evaluate has it."""
+    begin = time.perf_counter()
     backend = open_backend(options.root, options.isa)
-    net = open_net(Path(model), options.data, options.state)
+    net = open_net(model, options.data, options.state)
     if options.detection:
         _refuse_without_map(net)
     iterations, ap_version = options.iterations, options.ap_version
-    said = reporter or Logged()
-    with Session(net, Path(weights), said, options, backend=backend, cancellation=cancellation) as session:
+    with Session(net, weights, reporter, options, backend=backend, cancellation=cancellation) as session:
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distcalib.caffe.phase import State
+from distcalib.data.limits import check_largest
 from distcalib.errors import OptionError
 from distcalib.metrics import DEFAULT_AP
 from distcalib.plugins import load_plugins
@@ -57,16 +58,19 @@ class EvaluationOptions(SessionOptions):
     """What `evaluate` is asked for; see `distcalib evaluate --help` for the flags of the same names.
 
     `detection`: the net must have a layer that is scored by mAP.  `ap_version`: how precision over recall becomes an
-    AP: 11point, MaxIntegral or Integral.  Raises OptionError.
+    AP: 11point, MaxIntegral or Integral.  `largest_mb`: megabytes that one image, row or array may take unpacked; None:
+    1024, or what DISTCALIB_LARGEST_MB says.  Raises OptionError.
 
         distcalib.EvaluationOptions(iterations=100, n_actors=4)
     """
 
     detection: bool = False
     ap_version: str = DEFAULT_AP
+    largest_mb: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_largest(self.largest_mb)
         check_ap_version(self.ap_version, self.root)
 
 

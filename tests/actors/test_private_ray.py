@@ -27,6 +27,17 @@ def test_private_folder_is_the_users_alone_and_goes(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_private_folder_heeds_no_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    before = os.umask(0o777)
+    try:
+        folder = PrivateFolder()
+    finally:
+        os.umask(before)
+    assert oct(folder.path.stat().st_mode) == "0o40700"
+    folder.remove()
+
+
 def test_private_folder_leaves_the_token_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")

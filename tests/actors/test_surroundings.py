@@ -1,18 +1,19 @@
 """What a local Ray needs, from made-up limits and trees."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from distcalib.actors.surroundings import address_lacks, free_threads, ray_folder, start_lacks, thread_lacks
+from distcalib.actors.surroundings import address_lacks, file_lacks, free_threads, ray_folder, start_lacks, thread_lacks
 
 GB = 2**30
 
 
 @pytest.mark.parametrize(
     ("n_actors", "free", "refused"),
-    [(2, 117, True), (2, 167, True), (2, 168, False), (2, 205, False), (8, 251, True)],
+    [(2, 117, True), (2, 179, True), (2, 180, False), (2, 205, False), (8, 251, True)],
 )
 def test_thread_lacks_refuses_what_cannot_start(n_actors: int, free: int, refused: bool) -> None:
     [lack] = thread_lacks(n_actors, 400, free)
@@ -29,6 +30,37 @@ def test_address_lacks_counts_the_object_store() -> None:
     [lack] = address_lacks(9 * GB, 8 * GB)
     assert lack.refused
     assert "9.0 GB of address space here (ulimit -v), and those of Ray want 9.5 GB" in lack.what
+
+
+def test_file_lacks_counts_the_object_store() -> None:
+    assert list(file_lacks(8 * GB, 8 * GB)) == []
+    [lack] = file_lacks(GB, 8 * GB)
+    assert lack.refused
+    assert "1.0 GB here (ulimit -f), and Ray's object store is one of 8.0 GB" in lack.what
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (Path.rmdir, "the working directory is not there any more"),
+        (lambda folder: folder.chmod(0o600), "the working directory is closed to this user"),
+    ],
+    ids=["gone", "closed"],
+)
+def test_start_lacks_looks_at_the_working_directory(
+    spoil: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    spoil(folder)
+    access = os.access  # root may enter whatever it says
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and os.stat(path).st_mode & 0o100 != 0)
+    try:
+        sentences = [lack.sentence for lack in start_lacks(1)]
+    finally:
+        os.chdir("/")
+    assert [sentence for sentence in sentences if said in sentence]
 
 
 CGROUPS = {

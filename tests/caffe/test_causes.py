@@ -49,6 +49,26 @@ CAUSES = {
         'layer { name: "a" } }\nlayer { name: "b" typ: "ReLU" }\n',
         "line 1: '}' is one too many, or one is missing before it; make the braces match",
     ),
+    "comments of C": (
+        '# a // comment\n// another\nlayer { name: "//" type: "ReLU" }\n',
+        "line 2: a comment begins with #, not with //",
+    ),
+    "a colon that is missing": (
+        'layer { name: "a"\n convolution_param { stride 2 } }\n',
+        "line 2: no ':' or '{' after 'stride'; write `stride: value`",
+    ),
+    "an equals sign": (
+        'layer { name = "a" }\n',
+        "line 1: no ':' or '{' after 'name'; write `name: value`",
+    ),
+    "a merge": (
+        'layer { name: "a" }\n<<<<<<< HEAD\nlayer { name: "b" }\n=======\n>>>>>>> other\n',
+        "line 2 is the mark of a merge that was not finished; choose one of its sides",
+    ),
+    "too many layers": (
+        'layer { name: "a" }\n' * 20_001,
+        "has more than 20000 layers; no net has, so give another file",
+    ),
     "new types in layers": (
         LAYERS.format(word="layers", kind='"ReLU"'),
         "line 1 and 4 more: `layers` with types of the new format, in quotes; write `layer` in place of `layers`",

@@ -55,7 +55,6 @@ def test_ranked_finds_the_layer_and_proves_that_it_is_needed(ranked: Calibration
         pytest.param(1, Switches(share_prefixes=False), id="no_shared_prefixes"),
         pytest.param(2, Switches(stop_early=False), id="no_early_stop"),
         pytest.param(2, Switches(look_ahead=False), id="no_look_ahead"),
-        pytest.param(2, Switches(hard_first=False), id="natural_order"),
     ],
 )
 def test_ranked_gives_the_same_bytes_whatever_helps_it(
@@ -240,6 +239,12 @@ def test_n_ahead_is_nothing_where_actors_have_enough_to_do() -> None:
     assert n_ahead(1, 1, 100, 0.03, 0.25) == 0
     assert n_ahead(1, 2, 1000, 0.5, 1.0) == 0
     assert n_ahead(20, 64, 100, 0.03, 0.25) <= 2
+
+
+def test_n_ahead_does_not_look_into_what_would_be_a_surprise() -> None:
+    assert n_ahead(1, 2, 100, 0.01, 0.25, n_likely=1) == 1
+    assert n_ahead(1, 2, 100, 0.01, 0.25, n_likely=0) == 0
+    assert n_ahead(1, 1024, 1000, 0.5, 1.0, n_likely=2) < n_ahead(1, 1024, 1000, 0.5, 1.0)
 
 
 def test_n_ahead_grows_with_idle_actors() -> None:

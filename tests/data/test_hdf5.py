@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import random
 from collections.abc import Callable, Mapping
@@ -280,3 +281,11 @@ def test_layer_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(DataError) as error:
         Hdf5Source(layer(text, "HDF5Data"), PROTOTXT)
     assert str(error.value).startswith(f"net.prototxt: layer 'data' (HDF5Data): {sentence}")
+
+
+def test_a_pipe_in_a_list_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.h5")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.h5\n")
+    text = f'top: "data" hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 }}'
+    with pytest.raises(DataError, match=r"a\.h5: is a pipe, not a file; write it to a file first"):
+        Hdf5Source(layer(text, "HDF5Data"), tmp_path / "net.prototxt")

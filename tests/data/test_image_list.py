@@ -101,6 +101,8 @@ def test_names_start_where_the_first_image_is(tmp_path: Path, monkeypatch: pytes
         ("a.png 1_0\n", "line 1 is no path"),
         ("x\n" * 9, "lines 1, 2, 3, 4, 5 and 4 more are no path"),
         (b"\xff\x00\xfe", "line 1 is no path"),
+        ("a.png 1\rb.png 2\r", "its lines end with a carriage return alone; write a newline behind each"),
+        ("a.png 99999999999\n", "line 1 is no path"),
         ("a.png 1\n".encode("utf-16"), "is text in UTF-16; save the list as UTF-8"),
         ("a.png 1\n".encode("utf-16-be"), "is text in UTF-16; save the list as UTF-8"),
     ],

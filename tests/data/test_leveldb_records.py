@@ -112,6 +112,33 @@ def _no_current(folder: Path) -> None:
     (folder / "CURRENT").unlink()
 
 
+def _empty_current(folder: Path) -> None:
+    (folder / "CURRENT").write_bytes(b"")
+
+
+def _other_current(folder: Path) -> None:
+    (folder / "CURRENT").write_text("../../secret\n")
+
+
+def _endless_current(folder: Path) -> None:
+    (folder / "CURRENT").unlink()
+    (folder / "CURRENT").symlink_to("/dev/zero")
+
+
+def _endless_manifest(folder: Path) -> None:
+    (folder / "MANIFEST-000021").unlink()
+    (folder / "MANIFEST-000021").symlink_to("/dev/zero")
+
+
+def _pipe_for_a_table(folder: Path) -> None:
+    (folder / "000022.ldb").unlink()
+    os.mkfifo(folder / "000022.ldb")
+
+
+def _pipe_for_a_log(folder: Path) -> None:
+    os.mkfifo(folder / "000099.log")
+
+
 def _lmdb(folder: Path) -> None:
     shutil.rmtree(folder)
     write_lmdb(folder, [(b"a", b"b")])
@@ -170,6 +197,12 @@ AGAIN = "; nothing may write to it during a run; else copy it again, or write it
     ("spoil", "sentence"),
     [
         (_no_current, "is a folder without CURRENT; give the folder of a LevelDB"),
+        (_empty_current, f"CURRENT is empty{AGAIN}"),
+        (_other_current, f"CURRENT names '../../secret' in place of a MANIFEST-NUMBER{AGAIN}"),
+        (_endless_current, f"CURRENT is a device, not a file{AGAIN}"),
+        (_endless_manifest, f"MANIFEST-000021 is a device, not a file{AGAIN}"),
+        (_pipe_for_a_table, "000022.ldb is a pipe, not a file, before the first record"),
+        (_pipe_for_a_log, f"000099.log is a pipe, not a file{AGAIN}"),
         (_lmdb, "is an LMDB; write backend: LMDB (LEVELDB is the default)"),
         (_file, "is a file; give the folder of a LevelDB, or write backend: LMDB"),
         (_no_manifest, f"MANIFEST-000021 cannot be read (No such file or directory){AGAIN}"),

@@ -12,6 +12,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting
+from distcalib.errors import EngineError
 from tests.data.databases import data_layer, encoded_datum, noise, write_datums
 
 _NET = """
@@ -112,3 +113,29 @@ def test_worker_decodes_once_for_all_programs_where_there_is_room(
         found[kept_bytes] = len(decoded), [row.scores for row in rows]
     assert [n for n, _ in found.values()] == [12, 6]
     assert found[0][1] == found[1 << 20][1]
+
+
+_HIDING = """
+layer { name: "in" type: "Input" top: "x" top: "label" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 2 bias_term: false } }
+layer { name: "relu" type: "ReLU" bottom: "y" top: "y" }
+layer { name: "fc2" type: "InnerProduct" bottom: "y" top: "z" inner_product_param { num_output: 2 bias_term: false } }
+layer { name: "relu2" type: "ReLU" bottom: "z" top: "z" }
+layer { name: "top1" type: "Accuracy" bottom: "z" bottom: "label" top: "top1" }
+"""
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling((Blob("z", 1),), False, 0, 4, 4)], ids=["scores", "ranges"])
+@pytest.mark.parametrize("weight", [1e5, 1e30], ids=["by the data", "always looked at"])
+def test_worker_finds_an_overflow_in_any_iteration_that_a_relu_hides(sampling: Sampling | None, weight: float) -> None:
+    x = np.full((8, 3), 1e-30, np.float32)
+    x[6:] = 3e38  # sums of it are minus infinity, and a ReLU makes 0 of that
+    net = text_format.Parse(_HIDING, caffe_pb2.NetParameter()).SerializeToString()
+    blobs = {"fc": (np.full((2, 3), -weight, np.float32),), "fc2": (np.full((2, 2), weight, np.float32),)}
+    arrays = {"x": x, "label": np.zeros(8, np.float32)}
+    worker = NetWorker(Setting(Path("net.prototxt"), blobs, "w", {}, arrays), 1)
+    worker.load("net", worker.compile(NetSpec(net, "net.prototxt", sampling)))
+    if sampling is None:
+        assert len(worker.run("net", range(3))) == 3
+    with pytest.raises(EngineError, match=r"layer 'fc' \(InnerProduct\) makes values .* \(iteration 3\)"):
+        worker.run("net", [3] if sampling is None else [0])

@@ -97,7 +97,7 @@ def test_homes_give_each_batch_to_an_actor_that_met_its_group(n_actors: int) -> 
     order = hard_first(drawn(n), BATCH)
     homes = order.homes(range(n), n_actors)
     assert sorted(batch for home in homes for batch in home) == list(range(n))
-    assert every(home == sorted(home) for home in homes)
+    assert every(home == sorted(home) for home in homes)  # as they were given
     met = [range(n * actor // n_actors, n * (actor + 1) // n_actors) for actor in range(n_actors)]
     for home, iterations in zip(homes, met, strict=True):
         if iterations:  # who met nothing may help with any
@@ -107,3 +107,40 @@ def test_homes_give_each_batch_to_an_actor_that_met_its_group(n_actors: int) -> 
     assert max(sizes) <= 2 * max(1, n // n_actors) + 1
     some = order.homes([9, 3, 50], n_actors)
     assert sorted(batch for home in some for batch in home) == [3, 9, 50]
+    assert [batch for home in order.homes([9, 3, 50], 1) for batch in home] == [9, 3, 50]
+
+
+@pytest.mark.parametrize("n", [1, 5, 100])
+def test_probes_are_spread_from_the_hardest_to_the_easiest(n: int) -> None:
+    probes = hard_first(drawn(n), BATCH).probes
+    assert len(set(probes)) == len(probes) == min(n, 8)
+    assert probes == tuple(sorted(probes))
+    assert probes[0] <= n / 10
+    assert probes[-1] >= 0.9 * (n - 1)
+
+
+@pytest.mark.parametrize("shift", [0.03, 0.1, 0.3])
+def test_loses_tells_about_how_much_from_a_beginning(shift: float) -> None:
+    n, random = 100, np.random.default_rng(2)
+    found = drawn(n)
+    margins = np.concatenate([one.margins for one in found])
+    right = margins + random.normal(-shift, 0.3, len(margins)) > 0
+    order = hard_first(found, BATCH)
+    decider = Decider(order.reference, 0.003, probes=order.probes)
+    values = {i: Partial(int(right[batch].sum()), BATCH, BATCH) for i, batch in enumerate(order.images)}
+    drop = decider.drop([values[i] for i in range(n)])
+    assert drop > 0.003
+    length = next(k for k in range(n + 1) if decider.loses({i: values[i] for i in decider.probing[:k]}) is not None)
+    assert length < 0.45 * n
+    beginning = {i: values[i] for i in decider.probing[:length]}
+    likely = decider.loses(beginning)
+    assert likely == pytest.approx(drop, rel=0.5, abs=0.01)
+    assert decider.loses(values) == decider.likely_drop(values) == likely, "what else was measured does not matter"
+    without = {i: value for i, value in values.items() if i != decider.probing[0]}
+    assert decider.loses(without) is None, "which beginning decides is not known yet"
+
+
+def test_loses_is_silent_of_what_meets_the_tolerance() -> None:
+    order = hard_first(drawn(20), BATCH)
+    decider = Decider(order.reference, 0.003, probes=order.probes)
+    assert decider.loses(dict(enumerate(order.reference))) is None

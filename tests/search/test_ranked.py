@@ -110,6 +110,14 @@ def test_ranked_names_all_that_it_will_ask_with_its_first_guess(seed: int) -> No
     first, *later = [ask for ask in run("ranked", random_case(seed, WIDE, 5, 0.0)).asks if is_decision(ask)]
     assert len(later) == 5
     assert {request for ask in later for request in ask.wanted} <= set(first.maybe)
+    assert {request for ask in later for request in ask.wanted} <= set(first.maybe[: first.n_likely])
+
+
+def test_ranked_expects_nothing_where_its_guess_is_the_first_layer() -> None:
+    """Without it there is all INT8, which is known: only if it does not meet the tolerance there is more to ask."""
+    [first, *_] = [ask for ask in run("ranked", random_case(3, WIDE, 1, 0.0)).asks if is_decision(ask)]
+    assert first.n_likely == 0
+    assert first.maybe
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def drive(search: Search, answers: Callable[[Sequence[Request]], Sequence[Answer
     try:
         ask = next(search)
         for _ in range(1000):
-            asks.append(Ask(list(ask.wanted), list(ask.maybe)))
+            asks.append(Ask(list(ask.wanted), list(ask.maybe), ask.n_likely))
             ask = search.send(answers(ask.wanted))
     except StopIteration as stop:
         return Run(asks, stop.value)
@@ -140,13 +140,24 @@ RANKINGS: dict[str, Callable[[Case], Score]] = {
 }
 
 
-@pytest.fixture(params=itertools.product(CASES, RANKINGS), ids="-".join)
-def case(request: pytest.FixtureRequest) -> Case:
-    name, ranking = request.param
-    return CASES[name].ranked_by(RANKINGS[ranking](CASES[name]))
+def ranks(strategy: str) -> bool:
+    """Whether the strategy asks for a ranking at all: to others all rankings are one."""
+    return any(isinstance(request, Rank) for request in run(strategy, CASES["cascade"]).requests)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+RUNS = [
+    pytest.param(strategy, case.ranked_by(RANKINGS[ranking](case)), id=f"{strategy}-{name}-{ranking}")
+    for strategy in STRATEGIES
+    for name, case in CASES.items()
+    for ranking in (RANKINGS if ranks(strategy) else ["silent"])
+]
+
+
+def test_one_strategy_at_least_ranks() -> None:
+    assert [strategy for strategy in STRATEGIES if ranks(strategy)] == ["ranked"]
+
+
+@pytest.mark.parametrize(("strategy", "case"), RUNS)
 class TestEveryStrategy:
     """What the driver, the journal and the user rely on."""
 

@@ -128,9 +128,10 @@ def test_net_problems_refuse_other_data_layers_by_name(tmp_path: Path, kind: str
             'type: "SoftmaxWithLoss" loss_weight: inf',
             "layer 'loss' (SoftmaxWithLoss): loss_w",
         ),
+        ('type: "ReLU"', 'type: "ReLU" batch_norm_param { eps: -1 }', "eps is -1; give a number from 0 on"),
         ("kernel_size: 3", 'weight_filler { type: "constant" value: nan } kernel_size: 3', None),
     ],
-    ids=["scale", "mean_value", "slope", "loss_weight", "filler"],
+    ids=["scale", "mean_value", "slope", "loss_weight", "eps", "filler"],
 )
 def test_net_problems_name_parameters_that_are_no_numbers(tmp_path: Path, old: str, new: str, said: str | None) -> None:
     problems = net_problems(open_net(make_tiny(tmp_path, edit=lambda text: text.replace(old, new, 1)).prototxt))
@@ -149,6 +150,7 @@ BN = 'layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" }'
         ([1.0, -5.0], 1.0, r"variance \+ eps is not above 0 in channel 1 \(-5 with eps 1e-05\)"),
         ([-1e-3, -1e-3], 100.0, r"in channel 0, 1 \("),
         ([-1e-3, 1.0], 1000.0, None),
+        ([1.0, 1.0], 1e-45, r"mean or variance divided by the factor of 1\.4013e-45 is infinite"),
         ([-1e-3, 1.0], 0.0, "in channel 0"),  # a factor of 0 counts as 1 where the layer is folded
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2, read_net, read_weights, write_weights
+from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import open_net
 from distcalib.errors import DataError, OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.exporters import runtimes
@@ -168,12 +169,17 @@ def test_options_refuse_what_cannot_be(options: dict[str, object], said: str) ->
         ExportOptions(**options)  # type: ignore[arg-type]
 
 
-def test_options_say_how_to_install_what_onnx_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_say_how_to_install_what_onnx_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(OptionError) as caught:
         ExportOptions(to=("onnx",))
     expected = "--to onnx: onnx and onnxruntime are not installed; run: pip install 'distcalib[onnx]'"
     assert str(caught.value) == expected
+    with pytest.raises(OptionError, match="--export onnx: onnx and onnxruntime are not installed; run: pip install"):
+        CalibrationOptions(export=("onnx",))
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(OptionError, match=r"model.onnx: onnx and onnxruntime are not installed; run: pip install"):
+        runtimes.open_model(tmp_path / "model.onnx")
     assert ExportOptions(to=("openvino",)).to == ("openvino",)
 
 

@@ -256,3 +256,21 @@ def test_inspect_finds_nothing_wrong_where_caffe_runs(tmp_path: Path, case: str)
     found = inspect(path)
     assert found.problems == ()
     assert note in " ".join(found.notes)
+
+
+def test_inspect_finds_what_a_score_cannot_take(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        """layer { name: "d" type: "DummyData" top: "x" top: "l"
+          dummy_data_param { shape { dim: [2, 3] } shape { dim: 3 } } }
+        layer { name: "a" type: "Accuracy" bottom: "x" bottom: "x" top: "a" accuracy_param { top_k: 9 } }
+        layer { name: "b" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" top: "b" }"""
+    )
+    assert [problem.partition("): ")[2] for problem in inspect(path).problems] == [
+        "6 labels for predictions of shape (2, 3) along axis 1; 2 are needed",
+        "3 labels for predictions of shape (2, 3) along axis 1; 2 are needed",
+    ]
+    path.write_text(
+        path.read_text().replace('bottom: "x" bottom: "x"', 'bottom: "x" bottom: "l"').replace("dim: 3 ", "dim: 2 ")
+    )
+    assert [problem.partition("): ")[2] for problem in inspect(path).problems] == ["top_k=9 of 3 classes; lower it"]
