@@ -224,7 +224,7 @@ def _refuse_no_text(message: Message, where: str) -> None:
     """Raise FormatError for names that are no UTF-8: protobuf takes any bytes, and Python has no text of them."""
     wrong = list(dict.fromkeys(_no_text(message, ())))
     if wrong:
-        raise FormatError(f"{where}: {', '.join(wrong)}: is no text in UTF-8; write it in ASCII")
+        raise FormatError(f"{where}: {', '.join(wrong)}: is not text in UTF-8; write it in ASCII")
 
 
 def _no_text(message: Message, place: tuple[str, ...]) -> Iterator[str]:

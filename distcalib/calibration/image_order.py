@@ -41,7 +41,7 @@ def why_natural(net: Net, metric: str, shapes: Mapping[Blob, tuple[int, ...]], o
         return "--confidence draws iterations spread over the data"
     score = next(node for node in net.graph if node.tops and node.tops[0].name == metric)
     if score.type != "Accuracy":
-        return f"'{metric}' ({score.type}) is no accuracy"
+        return f"'{metric}' ({score.type}) is not an accuracy"
     if score.layer.accuracy_param.HasField("ignore_label"):
         return f"'{metric}' ignores a label"
     sources = data_nodes(net.graph)

@@ -96,7 +96,7 @@ def check_layer(layer: LayerParameter) -> None:
     hours of work.
     """
     if layer.type not in HOST_TYPES:
-        raise UnsupportedError(f"{_where(layer)}: is no layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
+        raise UnsupportedError(f"{_where(layer)}: is not a layer with a score; {', '.join(sorted(SCORE_TYPES))} are")
     if layer.type in SCORE_TYPES - MAP_TYPES and layer.bottom:
         _require_bottoms(layer, len(layer.bottom))
     if layer.type in _MAKERS:

@@ -155,7 +155,7 @@ def _fused_sums(graph: Graph) -> set[int]:
 def check_ap_version(name: str, root: str | Path | None) -> None:
     """Raise OptionError for an unknown way to take an AP, and for one that Caffe in `root` does not know."""
     if name not in AP_VERSIONS:
-        raise OptionError(f"--ap-version {name}: is none; {', '.join(AP_VERSIONS)} are")
+        raise OptionError(f"--ap-version {name}: unknown; choose {', '.join(AP_VERSIONS)}")
     if root is not None and name != DEFAULT_AP:
         raise OptionError(f"--ap-version {name}: `caffe test` takes {DEFAULT_AP}, whatever it is told; leave out -r")
 
@@ -321,7 +321,7 @@ def _floats(message: Message, path: str) -> Iterator[tuple[str, float]]:
 def check_iterations(n_iterations: int, flag: str = "-i") -> None:
     """Raise OptionError for less than one iteration, and for more than can be kept in memory."""
     if n_iterations < 1:
-        raise OptionError(f"{flag} {n_iterations}: is no number of iterations; give at least 1")
+        raise OptionError(f"{flag} {n_iterations}: must be at least 1")
     if n_iterations > MOST_ITERATIONS:
         raise OptionError(
             f"{flag} {n_iterations}: is more than {MOST_ITERATIONS}; give images / batch size, and raise batch_size"

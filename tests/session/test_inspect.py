@@ -138,7 +138,7 @@ def test_inspect_does_not_advise_a_flag_that_it_has_not(tiny: Tiny, tmp_path: Pa
     (tmp_path / "net.prototxt").write_text(tiny.prototxt.read_text().replace(str(tiny.database), str(database)))
     found = inspect(tmp_path / "net.prototxt")
     [problem] = found.problems
-    assert problem.endswith("record '0' is no Datum (2 bytes); write it again or leave it out")
+    assert problem.endswith("record '0' is not a Datum (2 bytes); write it again or leave it out")
     assert found.notes == ("net.prototxt: shapes are not known",)
 
 
