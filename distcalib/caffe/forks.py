@@ -94,6 +94,7 @@ FORK_TYPES = _DEPTHWISE | {
     "BN",
     "BoxGroupOutput",
     "BoxOutput",
+    "ChannelScale",
     "Clip",
     "DecodeBBox",
     "DenseImageData",

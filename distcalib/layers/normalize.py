@@ -6,12 +6,13 @@ Epsilon stands in different places: MVN adds it to the deviation, Normalize to t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import along, constant, integers, shape_of
+from distcalib.layers.shapes import along, constant, integers, reshape, shape_of
 
 
 @converts("MVN")
@@ -51,6 +52,21 @@ def normalize(layer: Layer, x: Output) -> Output | Sequence[Output]:
     energy = ops.reduce_sum(ops.multiply(x, x), axes, keep_dims=True)
     unit = ops.divide(x, ops.sqrt(ops.add(energy, constant(p.eps))))
     return ops.multiply(unit, along(scale, 1, 4)).output(0)
+
+
+@converts("ChannelScale", bottoms=(2, 2))
+def channel_scale(layer: Layer, x: Output, scale: Output) -> Output:
+    """x (N, C, ...) times scale (N, 1, ...): one factor for all channels of a place.
+
+    (happynear/caffe-windows, channel_scale_layer.cpp)
+    """
+    p, shape, factors = layer.param("channel_scale_param"), shape_of(x), shape_of(scale)
+    layer.require(p.do_forward and not p.global_scale, "do_forward: false and global_scale are not converted")
+    layer.require(
+        len(shape) >= 2 and prod(factors) == prod(shape) // max(1, shape[1]),
+        f"its bottoms have shapes {shape} and {factors}; a factor for each place, none for channels, is needed",
+    )
+    return ops.multiply(x, reshape(scale, (shape[0], 1, *shape[2:]))).output(0)
 
 
 def _by_length(layer: Layer, x: Output, kind: str) -> Sequence[Output]:

@@ -59,3 +59,10 @@ def test_normalize_of_normface(shape: tuple[int, ...], param: str, kind: int) ->
 
 def test_normalize_of_ssd_has_one_top() -> None:
     assert "has two tops" in refused('type: "Normalize" top: "y" top: "z"', (1, 2, 3, 4))
+
+
+def test_channel_scale() -> None:
+    x, scale = random(2, 3, 4, 5), random(2, 4, 5, seed=1)
+    [made] = run('type: "ChannelScale"', x, scale)
+    np.testing.assert_allclose(made, x * scale[:, None], rtol=1e-6)
+    assert "a factor for each place" in refused('type: "ChannelScale"', (2, 3, 4, 5), (2, 3, 4, 5))
