@@ -87,12 +87,15 @@ def needed(layers: Sequence[Layer]) -> tuple[list[Layer], list[LeftOut]]:
     kept: list[Layer] = []
     left: list[LeftOut] = []
     read: set[str] = set()
+    read_by_left: set[str] = set()
     trained, labels = _after_training(layers), _of_labels(layers)
     for layer in reversed(layers):
         reason = _reason(layer, suspect, silenced) or (_OF_TRAINING if trained.intersection(layer.top) else "")
-        reason = reason or (_FOR_TRAINING if layer.top and labels.issuperset(layer.top) else "")
+        is_label = labels.issuperset(layer.top) and not read_by_left.isdisjoint(layer.top)
+        reason = reason or (_FOR_TRAINING if is_label else "")
         if reason and read.isdisjoint(layer.top):
             left.append(LeftOut(layer, reason))
+            read_by_left.update(layer.bottom)
             continue
         kept.append(layer)
         if layer.type != "Silence":
