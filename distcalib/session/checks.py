@@ -346,7 +346,7 @@ def data_warnings(net: Net) -> list[str]:
     found = fork_warnings(net)
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
-        if layer.type in ("LSTM", "RNN") and not layer.recurrent_param.expose_hidden:
+        if _keeps_state(layer):
             found.append(
                 f"{where}: Caffe begins an iteration with the state at the end of the one before, here it is zeros, "
                 "which is the same where `cont` is 0 at the first step"
@@ -363,6 +363,13 @@ def data_warnings(net: Net) -> list[str]:
                 "than to move it; take resize_param or crop_size out"
             )
     return found
+
+
+def _keeps_state(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether Caffe carries the layer's state from one iteration to the next."""
+    if layer.type == "Lstm":
+        return len(layer.bottom) > 1
+    return layer.type in ("LSTM", "RNN") and not layer.recurrent_param.expose_hidden
 
 
 def _said(check: Callable[[], object]) -> list[str]:
