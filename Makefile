@@ -22,7 +22,7 @@ DEMO_DETECTION := -m $(SCENES)/digit_scenes.prototxt -w $(SCENES)/digit_scenes.c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-detection test test-slow check proto bench digits digit-scenes clean
+.PHONY: help demo demo-detection test test-slow check docs proto bench digits digit-scenes clean
 
 help:  ## list the targets
 	@echo "distcalib: INT8 calibration of Caffe models, accuracy measured"
@@ -44,6 +44,9 @@ check: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check distcalib tests scripts
 	$(BIN)/mypy --strict distcalib tests scripts
 
+docs: $(VENV)-docs/.docs  ## the site of the docs into build/site; a link that leads nowhere ends it
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --quiet --strict
+
 proto: $(VENV)-proto/.proto  ## make caffe_pb2 from caffe.proto
 	$(VENV)-proto/bin/python scripts/tools/make_proto.py
 
@@ -60,7 +63,7 @@ digit-scenes: $(VENV)/.examples  ## train examples/digit_scenes again (downloads
 	$(BIN)/python -m scripts.examples.make_digit_scenes
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(VENV)-proto $(BUILD) *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-proto $(VENV)-docs $(BUILD) *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find distcalib tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp a set of packages; each is made again when pyproject.toml is newer.
@@ -97,4 +100,12 @@ $(VENV)-proto/.proto:
 	@$(PYTHON) -m venv $(VENV)-proto
 	@$(VENV)-proto/bin/python -m pip install --quiet --disable-pip-version-check \
 	  'grpcio-tools==1.62.*' 'setuptools<81' numpy
+	@touch $@
+
+# On its own too: the docs are read from the sources, and nothing of the package needs what builds them.
+$(VENV)-docs/.docs:
+	@echo "$(VENV)-docs: installing MkDocs"
+	@$(PYTHON) -m venv $(VENV)-docs
+	@$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check \
+	  'mkdocs>=1.6,<2' 'mkdocs-material>=9.5' 'mkdocstrings[python]>=0.27'
 	@touch $@

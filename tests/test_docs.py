@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import distcalib
 from scripts.tools.make_flags import FILE, page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,3 +33,14 @@ def test_links_between_pages_lead_somewhere(file: Path) -> None:
         assert target.exists(), f"{path}"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{path}#{anchor}"
+
+
+def test_every_public_name_is_on_the_page_of_the_api() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    missing = [name for name in distcalib.__all__ if name != "__version__" and not re.search(rf"\.{name}$", text, re.M)]
+    assert missing == []
+
+
+def test_every_page_of_the_docs_is_in_the_menu() -> None:
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [file.name for file in (ROOT / "docs").glob("*.md") if file.name not in menu] == []

@@ -154,7 +154,7 @@ def _upgrade_layer(entry: caffe_pb2.V1LayerParameter, problems: list[str]) -> ca
         elif field.name == "hdf5_output_param" and old.type == "hdf5_output":
             new.hdf5_output_param.CopyFrom(value)
         elif field.name not in ("name", "type", "blobs", "blobs_lr", "weight_decay"):
-            problems.append(f"{where}: {field.name} is no parameter of this type; remove it")
+            problems.append(f"{where}: {field.name} is not a parameter of this type; remove it")
     return new
 
 

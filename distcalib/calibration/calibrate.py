@@ -441,7 +441,7 @@ def _metric(net: Net, options: CalibrationOptions) -> str:
         what = "an mAP" if is_map(net.test, metric) else "a mean IoU"
         raise OptionError(
             f"{net.name}: --confidence {options.confidence:g}: compares iterations, and '{metric}' is {what}, "
-            "which is no mean of them; leave it out"
+            "which is not a mean of them; leave it out"
         )
     if options.accuracy_loss > 1.0 and not lower_is_better(net.test, metric):
         raise OptionError(

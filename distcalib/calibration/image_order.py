@@ -39,7 +39,7 @@ def why_natural(net: Net, metric: str, shapes: Mapping[Blob, tuple[int, ...]], o
         return "Intel Caffe reads the data as they lie"
     score = next(node for node in net.graph if node.tops and node.tops[0].name == metric)
     if score.type != "Accuracy":
-        return f"'{metric}' ({score.type}) is no accuracy"
+        return f"'{metric}' ({score.type}) is not an accuracy"
     if score.layer.accuracy_param.HasField("ignore_label"):
         return f"'{metric}' ignores a label"
     sources = data_nodes(net.graph)

@@ -106,12 +106,14 @@ class CalibrationOptions(Options):
         check_skipping(self.skip_bad_records, self.root)
         check_ship_data(self.ship_data, self.root)
         if not 0.0 <= self.accuracy_loss < math.inf:  # that an accuracy loses 1 at the most, is told with its name
-            raise OptionError(f"-l {self.accuracy_loss:g}: is no tolerance; give a number from 0 on, 0.01 is one point")
+            raise OptionError(f"-l {self.accuracy_loss:g}: must be 0 or more; 0.01 is one percentage point")
         if self.calibration_algos not in (*ALGORITHMS, AUTO):
-            named = f"{', '.join(ALGORITHMS)} are, and {AUTO} chooses among them"
-            raise OptionError(f"-a {self.calibration_algos}: is no algorithm; {named}")
+            named = f"{', '.join(ALGORITHMS)} or {AUTO}"
+            raise OptionError(f"-a {self.calibration_algos}: unknown; choose {named}")
         if self.quantize_model and self.performance_model:
-            raise OptionError("-p and -q: one writes scales of 1.0 and one the measured ones; give one of them")
+            raise OptionError(
+                "-p and -q exclude each other: one writes scales of 1.0 and one the measured ones; leave one out"
+            )
         if self.clx and not self.first_conv_force_u8:
             raise OptionError(
                 "-clx: says for which CPU -fu scales weights, and -fu is not given; add it or leave it out"
@@ -133,11 +135,13 @@ class CalibrationOptions(Options):
             self._check_export()
         make_strategy(self.strategy, self.accuracy_loss)
         if self.confidence is not None and not 0.5 <= self.confidence < 1.0:
-            raise OptionError(f"--confidence {self.confidence:g}: is outside [0.5, 1); 0.999 errs once in a thousand")
+            raise OptionError(
+                f"--confidence {self.confidence:g}: must be at least 0.5 and below 1; 0.999 errs once in a thousand"
+            )
         if self.max_candidates is not None and self.max_candidates < 1:
-            raise OptionError(f"--max-candidates {self.max_candidates}: is less than 1, the all-INT8 net; give more")
+            raise OptionError(f"--max-candidates {self.max_candidates}: must be at least 1, which is the all-INT8 net")
         if self.max_time is not None and not 0.0 < self.max_time < math.inf:
-            raise OptionError(f"--max-time {self.max_time:g}: is no time; give seconds")
+            raise OptionError(f"--max-time {self.max_time:g}: must be a number of seconds above 0")
 
     def _check_export(self) -> None:
         """Raise OptionError now for what would keep the files from being made after hours."""

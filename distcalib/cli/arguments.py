@@ -37,7 +37,7 @@ def a_loss(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number; 0.01 is one point of accuracy or mAP") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; 0.01 is one point of accuracy or mAP") from None
 
 
 def example(*commands: str) -> str:
@@ -99,7 +99,7 @@ def add_largest(parser: argparse.ArgumentParser) -> None:
 
 def _limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of megabytes")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of megabytes")
     os.environ[LARGEST_VARIABLE] = text
     return int(text)
 

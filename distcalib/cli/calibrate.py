@@ -192,8 +192,8 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "--confidence",
         type=float,
         metavar="P",
-        help="let a candidate that is not delivered be decided once its verdict is this sure, such as 0.999 (default: "
-        "when it is certain)",
+        help="stop measuring a candidate once a paired test against FP32 is this certain, such as 0.999; the delivered "
+        "net is always measured in full (default: when the rest of the data cannot change the verdict)",
     )
     add("--keep-int8", action="append", default=[], metavar="LAYER", help="never return these layers (a glob) to FP32")
     add("--keep-fp32", action="append", default=[], metavar="LAYER", help="leave these layers (a glob) in FP32")

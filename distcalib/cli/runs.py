@@ -57,7 +57,7 @@ def _number(what: Sequence[str]) -> int | None:
     if not what:
         return None
     if len(what) != 2 or what[0] != "show" or not what[1].isdecimal():
-        raise OptionError(f"{' '.join(what)}: is nothing that runs does; give nothing, or `show N`")
+        raise OptionError(f"unknown argument '{' '.join(what)}'; use 'distcalib runs' or 'distcalib runs show N'")
     return int(what[1])
 
 

@@ -165,11 +165,11 @@ def _parsed(record: Record) -> Annotated:
     try:
         annotated = Annotated.FromString(bytes(record[1]))
     except DecodeError as error:
-        raise BadRecord(f"is no AnnotatedDatum ({len(record[1])} bytes); write it again or leave it out") from error
+        raise BadRecord(f"is not an AnnotatedDatum ({len(record[1])} bytes); write it again or leave it out") from error
     if not annotated.HasField("datum"):
         if len(record[1]) and _is_datum(record[1]):
             raise Mismatch('is a Datum, an image without boxes; write type: "Data"')
-        raise BadRecord("has no datum; it is no AnnotatedDatum, or one without an image: write it again")
+        raise BadRecord("has no datum; it is not an AnnotatedDatum, or one without an image: write it again")
     return annotated
 
 

@@ -43,7 +43,7 @@ def load_arrays(path: Path, layers: Iterable[caffe_pb2.LayerParameter], prototxt
         reason = "it holds Python objects" if "Object arrays" in str(error) else described(error)
         reason = "it is another format" if "pickle" in reason else reason
         raise DataError(
-            f"{path}: is no .npy or .npz of numbers ({reason}); write it by numpy.savez with arrays {tops}"
+            f"{path}: is not a .npy or .npz of numbers ({reason}); write it by numpy.savez with arrays {tops}"
         ) from error
     faults = array_faults(shapes, arrays, there)
     if faults:

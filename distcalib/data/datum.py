@@ -44,7 +44,7 @@ def parse_datum(value: bytes | memoryview) -> caffe_pb2.Datum:
     try:
         return caffe_pb2.Datum.FromString(bytes(value))
     except DecodeError as error:
-        raise BadRecord(f"is no Datum ({len(value)} bytes); write it again or leave it out") from error
+        raise BadRecord(f"is not a Datum ({len(value)} bytes); write it again or leave it out") from error
 
 
 def planes(datum: caffe_pb2.Datum) -> Pixels:
@@ -70,7 +70,7 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
 
 
 def _other_message(datum: caffe_pb2.Datum) -> str | None:
-    """What a record is that is no Datum, though it can be read as one without content."""
+    """What a record is that is not a Datum, though it can be read as one without content."""
     annotated = caffe_pb2.AnnotatedDatum()
     try:
         annotated.ParseFromString(datum.SerializeToString())  # what Datum did not know is in it still
@@ -91,7 +91,7 @@ def decode(encoded: bytes, flags: int) -> Bytes:
             raise MachineFault("cannot be decoded, for memory is short; give fewer actors") from error
         image = None
     if image is None:
-        raise BadRecord(f"is no image that can be decoded ({len(encoded)} bytes); write it again or leave it out")
+        raise BadRecord(f"is not an image that can be decoded ({len(encoded)} bytes); write it again or leave it out")
     if image.dtype != np.uint8:
         raise BadRecord(f"is an image of {image.dtype} values where Caffe takes 8 bits; convert it or set force_color")
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)

@@ -121,5 +121,5 @@ def _opened(
         return FeedSource(layer, prototxt, arrays)
     if layer.type in _READERS:
         return _READERS[layer.type](layer, prototxt, index)
-    reason = REFUSED_DATA.get(layer.type, f"is no data layer; {', '.join(sorted(DATA_TYPES))} are")
+    reason = REFUSED_DATA.get(layer.type, f"is not a data layer; {', '.join(sorted(DATA_TYPES))} are")
     raise UnsupportedError(f"{prototxt}: layer '{layer.name}' ({layer.type}) {reason}")

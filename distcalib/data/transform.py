@@ -326,7 +326,7 @@ def _read_mean(path: Path, where: str, files: Mapping[str, bytes]) -> FloatArray
             "working directory, then from the folder of the prototxt"
         ) from error
     except DecodeError as error:
-        raise DataError(f"{where}: mean_file {path} is no BlobProto; give what compute_image_mean wrote") from error
+        raise DataError(f"{where}: mean_file {path} is not a BlobProto; give what compute_image_mean wrote") from error
     legacy = (blob.num, blob.channels, blob.height, blob.width)
     shape: tuple[int, ...] = tuple(blob.shape.dim) if blob.HasField("shape") else legacy
     values = np.array(blob.double_data if blob.double_data else blob.data, np.float32)

@@ -128,13 +128,13 @@ class CaffeLog:
         try:
             self.detected[name] = float(text)
         except ValueError:
-            self._fault = self._fault or f"'{name}' is '{text[:_LONGEST]}', which is no number"
+            self._fault = self._fault or f"'{name}' is '{text[:_LONGEST]}', which is not a number"
 
     def _add(self, numbers: Numbers, name: str, text: str) -> None:
         try:
             numbers.setdefault(name, []).append(float(text))
         except ValueError:
-            self._fault = self._fault or f"'{name}' is '{text[:_LONGEST]}', which is no number"
+            self._fault = self._fault or f"'{name}' is '{text[:_LONGEST]}', which is not a number"
 
     def _close(self) -> None:
         """The open batch is complete."""

@@ -47,7 +47,7 @@ def _reasons(layer: LayerParameter) -> list[str]:
     if p.code_type not in _CODES:
         found.append("code_type: CORNER_SIZE: no operator of an exported file decodes it")
     if not 0 <= p.background_label_id < p.num_classes:
-        found.append(f"background_label_id={p.background_label_id}, which is no class")
+        found.append(f"background_label_id={p.background_label_id}, which is not a class")
     if p.nms_param.HasField("top_k") and p.nms_param.top_k == 0:
         found.append("top_k=0 leaves no box")
     if p.keep_top_k == 0:

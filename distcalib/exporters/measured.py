@@ -77,7 +77,9 @@ def blobs_of(names: Sequence[str], graph: Graph, path: Path, where: str) -> dict
     unknown = [name for name in names if name not in found and name.removesuffix(SUFFIX) not in found]
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
-        raise OptionError(f"{path}: its output {listed} is no blob of {where}; give the prototxt it was exported from")
+        raise OptionError(
+            f"{path}: its output {listed} is not a blob of {where}; give the prototxt it was exported from"
+        )
     return found
 
 

@@ -23,7 +23,7 @@ _AT_ONCE = 500
 # What SQLite says, in its words (its codes came with Python 3.11), and what would do.
 _TOLD = {
     "disk is full": "the disk is full; make room and give the same command again, it continues",
-    "not a database": "is no journal of distcalib; move it, or give another --out",
+    "not a database": "is not a journal of distcalib; move it, or give another --out",
     "malformed": "is damaged; move it, or give another --out",
     "not decode to UTF-8": "is damaged; move it, or give another --out",
     "readonly database": "cannot be written to; give yourself permission, or another --out",

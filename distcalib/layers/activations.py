@@ -157,4 +157,4 @@ def _log_base(layer: Layer, base: float) -> float:
     return 1.0 if base == -1.0 else math.log(base)
 
 
-_NOT_A_NUMBER = "shift ^ power with scale=0 is no number; correct power_param"
+_NOT_A_NUMBER = "shift ^ power with scale=0 is not a number; correct power_param"

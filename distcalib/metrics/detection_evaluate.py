@@ -116,7 +116,7 @@ def read_sizes(path: str, content: bytes | None = None) -> tuple[Size, ...]:
     except ValueError:
         found = ()
     if not found or len(words) % 3 or min(min(size) for size in found) < 1:
-        raise DataError(f"{path}: is no name_size_file; its lines are `name height width`, in the order of the data")
+        raise DataError(f"{path}: is not a name_size_file; its lines are `name height width`, in the order of the data")
     return found
 
 
@@ -130,8 +130,8 @@ def _objects(layer: LayerParameter, labels: Array) -> Array:
     if len(wrong):
         shown = ", ".join(f"{label:g}" for label in np.unique(wrong)[:5])
         raise DataError(
-            f"layer '{layer.name}' ({layer.type}): {len(wrong)} of {len(classes)} objects have a label that is none of "
-            f"the {p.num_classes} classes, or the background (such as {shown}); correct num_classes or the data set"
+            f"layer '{layer.name}' ({layer.type}): {len(wrong)} of {len(classes)} objects have a label that is not one "
+            f"of the {p.num_classes} classes, or the background (such as {shown}); correct num_classes or the data set"
         )
     return objects
 

@@ -23,10 +23,10 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
             kinds = " or ".join(sorted(MAP_TYPES))
             raise OptionError(f"-d 1: the net has no {kinds} layer to be scored by; add one, or leave out -d")
     named = ", ".join(f"'{name}' ({layer.type})" for name, layer in scores.items())
-    remedy = f"name one of {named}" if scores else "add an Accuracy layer to its TEST phase"
+    remedy = f"choose one of {named}" if scores else "add an Accuracy layer to its TEST phase"
     if blob is not None:
         if blob not in scores:
-            raise OptionError(f"'{blob}' is no score of this net; {remedy}")
+            raise OptionError(f"-n {blob}: the net has no output blob '{blob}' to score by; {remedy}")
         check_layer(scores[blob])
         return blob
     if detection:

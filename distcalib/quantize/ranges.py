@@ -62,7 +62,7 @@ class Range:
             return thresholds.kl(self.histogram, n_levels, self.max_abs)
         if algorithm == "MSE":
             return thresholds.mse(self.histogram, n_levels, self.max_abs)
-        raise OptionError(f"-a {algorithm}: is no algorithm; {', '.join(thresholds.ALGORITHMS)} are")
+        raise OptionError(f"-a {algorithm}: unknown; choose {', '.join(thresholds.ALGORITHMS)}")
 
 
 def observe(values: NDArray[np.float32]) -> Range:

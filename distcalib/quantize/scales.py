@@ -67,9 +67,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.weights_channel not in ("single", "multiple"):
-            raise OptionError(
-                f"--weights_channel {self.weights_channel}: is no way to scale weights; single and multiple are"
-            )
+            raise OptionError(f"--weights_channel {self.weights_channel}: unknown; choose single or multiple")
 
 
 class Quantizer:

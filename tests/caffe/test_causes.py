@@ -101,7 +101,7 @@ def test_read_net_still_names_a_single_wrong_type(tmp_path: Path) -> None:
     [
         (("layer { " * 1200 + "}" * 1200).encode(), "has messages in messages, some hundred deep"),
         (b'layer { name: "a\\377" type: "ReLU" }', "line 1: .*'utf-8' codec can't decode byte 0xff"),
-        (b"\xa2\x06\x05\x0a\x03a\xff\x00", r"layer\[0\].name: is no text in UTF-8"),
+        (b"\xa2\x06\x05\x0a\x03a\xff\x00", r"layer\[0\].name: is not text in UTF-8"),
     ],
     ids=["nested", "text", "binary"],
 )

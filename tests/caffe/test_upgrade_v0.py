@@ -115,6 +115,6 @@ def test_read_net_names_all_that_v0_cannot_say(tmp_path: Path) -> None:
         )
     message = str(caught.value)
     assert "layer 'a' (convolution): no such type in V0" in message
-    assert "layer 'b' (relu): num_output is no parameter of this type; remove it" in message
+    assert "layer 'b' (relu): num_output is not a parameter of this type; remove it" in message
     assert "layer 'c' (tanh): name cannot stand beside `layer { }`" in message
     assert "layer 'e' (relu): reads a padding layer, which only a conv or pool" in message

@@ -311,7 +311,10 @@ def test_calibrate_leaves_what_is_there_alone_when_it_fails(tmp_path: Path) -> N
 
 
 def test_calibrate_makes_no_folder_when_it_fails(tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"net\.prototxt: 'foo' is no score of this net; name one of 'accuracy-top1'"):
+    with pytest.raises(
+        OptionError,
+        match=r"net\.prototxt: -n foo: the net has no output blob 'foo' to score by; choose one of 'accuracy-top1'",
+    ):
         calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, blob_name="foo", out=tmp_path / "new"))
     assert not (tmp_path / "new").exists()
 

@@ -123,11 +123,11 @@ def test_a_build_refuses_an_output_beside_the_map(tiny_ssd: TinySsd, tmp_path: P
 
 
 def test_calibrate_refuses_what_map_does_not_have(tiny_ssd: TinySsd, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="'map' is an mAP, which is no mean of them; leave it out"):
+    with pytest.raises(OptionError, match="'map' is an mAP, which is not a mean of them; leave it out"):
         calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(OPTIONS, confidence=0.99))
     with pytest.raises(OptionError, match="--ap-version Integral: `caffe test` takes 11point"):
         replace(OPTIONS, ap_version="Integral", root=tmp_path)
-    with pytest.raises(OptionError, match="--ap-version x: is none; 11point, MaxIntegral, Integral are"):
+    with pytest.raises(OptionError, match="--ap-version x: unknown; choose 11point, MaxIntegral, Integral"):
         replace(OPTIONS, ap_version="x")
     with pytest.raises(OptionError, match="-d 1: the net has no DetectionEvaluate or EvalDetection layer"):
         text = tiny_ssd.prototxt.read_text().split('layer { name: "map"')[0]

@@ -105,7 +105,7 @@ def test_images_are_taken_where_they_are_apart(tmp_path: Path, text: str) -> Non
     [
         (replace(OPTIONS, quantize_model=True), TOP1, "nothing is measured"),
         (replace(OPTIONS, root=Path("build")), TOP1, "Intel Caffe reads the data as they lie"),
-        (OPTIONS, "loss", "'loss' (SoftmaxWithLoss) is no accuracy"),
+        (OPTIONS, "loss", "'loss' (SoftmaxWithLoss) is not an accuracy"),
     ],
     ids=["nothing_measured", "caffe", "loss"],
 )

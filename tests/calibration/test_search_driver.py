@@ -186,11 +186,11 @@ def test_a_candidate_that_cannot_be_run_is_set_aside(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"confidence": 1.0}, "--confidence 1: is outside"),
-        ({"confidence": float("nan")}, "--confidence nan: is outside"),
-        ({"max_candidates": 0}, "--max-candidates 0: is less than 1"),
-        ({"max_time": 0.0}, "--max-time 0: is no time"),
-        ({"max_time": float("inf")}, "--max-time inf: is no time"),
+        ({"confidence": 1.0}, "--confidence 1: must be at least 0.5 and below 1"),
+        ({"confidence": float("nan")}, "--confidence nan: must be at least 0.5"),
+        ({"max_candidates": 0}, "--max-candidates 0: must be at least 1"),
+        ({"max_time": 0.0}, "--max-time 0: must be a number of seconds above 0"),
+        ({"max_time": float("inf")}, "--max-time inf: must be a number of seconds above 0"),
     ],
 )
 def test_options_of_the_search_are_checked(changes: dict[str, float], said: str) -> None:

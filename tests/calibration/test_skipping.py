@@ -45,10 +45,10 @@ BAD = {
     47: b"",
 }
 REASONS = (
-    "is no Datum (2 bytes)",
+    "is not a Datum (2 bytes)",
     "gives 3 x 8 x 9 values where the first record gives 3 x 8 x 8",
     "declares 3 x 8 x 8 = 192 values but holds 3 bytes",
-    "is no Datum",
+    "is not a Datum",
     "declares 0 x 0 x 0 = 0 values but holds 0 floats",
 )
 GOOD = [i for i in range(N_RECORDS) if i not in BAD]
@@ -135,7 +135,7 @@ def test_scores_of_an_image_list_are_those_of_the_images_that_are_there(tiny: Ti
     assert found.bad_records is not None
     assert [(one.key, one.reason) for one in found.bad_records.listed] == [
         ("line 1: '0.png'", "does not exist"),
-        ("line 10: '9.png'", "is no image that can be decoded (22 bytes)"),
+        ("line 10: '9.png'", "is not an image that can be decoded (22 bytes)"),
         ("line 48: '47.png'", "gives 3 x 8 x 9 values where the first image gives 3 x 8 x 8"),
     ]
 
@@ -224,14 +224,14 @@ def test_a_run_that_meets_no_bad_record_says_so(tiny: Tiny, bad_net: Tiny) -> No
 
 def test_without_the_flag_a_bad_record_ends_the_run_and_the_flag_is_named(tiny: Tiny, tmp_path: Path) -> None:
     net = corrupt(tiny, tmp_path / "bad", {9: b"\xff\xff"})
-    with pytest.raises(DataError, match=r"record '00000009' is no Datum .*leave it out, or give --skip-bad-records$"):
+    with pytest.raises(DataError, match=r"record '00000009' is not a Datum .*, or give --skip-bad-records$"):
         evaluate(net.prototxt, net.weights, ITERATIONS)
 
 
 def test_an_iteration_without_a_good_record_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     net = corrupt(tiny, tmp_path / "bad", dict.fromkeys(range(8, 16), b"\xff\xff"))
     said = (
-        r"/db: the 8 records of an iteration, from number 8 on, are all bad \('00000008' is no Datum \(2 bytes\)\), "
+        r"/db: the 8 records of an iteration, from number 8 on, are all bad \('00000008' is not a Datum \(2 bytes\)\), "
         "and --skip-bad-records needs one that is good; take them out of the data, or raise batch_size"
     )
     with pytest.raises(DataError, match=said):
@@ -497,7 +497,7 @@ def test_data_layers_of_different_batch_sizes_are_refused(tiny: Tiny, tmp_path: 
 
 
 def test_commands_tell_in_a_line(bad_net: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = "5 of 48 records could not be read and were left out: '00000000' is no Datum (2 bytes), '00000009' gives"
+    line = "5 of 48 records could not be read and were left out: '00000000' is not a Datum (2 bytes), '00000009' gives"
     common = [*bad_net.args, "-i", str(ITERATIONS), "--actors", "1", "--skip-bad-records"]
     assert main(["evaluate", *common]) == 0
     assert line in capsys.readouterr().out

@@ -43,23 +43,27 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        pytest.param("-i 0", "-i 0: is no number of iterations; give at least 1", id="no_iterations"),
-        pytest.param("-i -3", "-i -3: is no number of iterations; give at least 1", id="negative_iterations"),
+        pytest.param("-i 0", "-i 0: must be at least 1", id="no_iterations"),
+        pytest.param("-i -3", "-i -3: must be at least 1", id="negative_iterations"),
         pytest.param("-i x", "-i/--iterations: invalid int value: 'x'; see distcalib calibrate --help", id="no_number"),
-        pytest.param("-s 0", "-s 0: is no number of iterations; give at least 1", id="no_sampling"),
-        pytest.param("-l -0.1", "-l -0.1: is no tolerance; give a number from 0 on", id="negative_tolerance"),
-        pytest.param("-l -1", "-l -1: is no tolerance; give a number from 0 on", id="tolerance_minus_1"),
-        pytest.param("-i -1", "-i -1: is no number of iterations", id="iterations_minus_1"),
+        pytest.param("-s 0", "-s 0: must be at least 1", id="no_sampling"),
+        pytest.param("-l -0.1", "-l -0.1: must be 0 or more", id="negative_tolerance"),
+        pytest.param("-l -1", "-l -1: must be 0 or more", id="tolerance_minus_1"),
+        pytest.param("-i -1", "-i -1: must be at least 1", id="iterations_minus_1"),
         pytest.param("-i 99999999999", "-i 99999999999: is more than 10000000; give images", id="many_iterations"),
         pytest.param("-i10000000000", "-i 10000000000: is more than", id="value_behind_its_flag"),
         pytest.param("-1s", "unrecognized arguments: -1s; see", id="abbreviated_short_flag"),
-        pytest.param("-p -q", "-p and -q: one writes scales of 1.0 and one the measured ones", id="p_and_q"),
-        pytest.param("-l inf", "-l inf: is no tolerance; give a number from 0 on", id="tolerance_inf"),
+        pytest.param("-p -q", "-p and -q exclude each other: one writes scales of 1.0", id="p_and_q"),
+        pytest.param("-l inf", "-l inf: must be 0 or more", id="tolerance_inf"),
         pytest.param("-l 1.5", "-l 1.5: is more than the accuracy 'accuracy-top1' can lose", id="large_tolerance"),
-        pytest.param("-l nan", "-l nan: is no tolerance; give a number from 0 on", id="tolerance_nan"),
-        pytest.param("-n foo", "net.prototxt: 'foo' is no score of this net; name one of 'accuracy-top1'", id="blob"),
+        pytest.param("-l nan", "-l nan: must be 0 or more", id="tolerance_nan"),
+        pytest.param(
+            "-n foo",
+            "net.prototxt: -n foo: the net has no output blob 'foo' to score by; choose one of 'accuracy-top1'",
+            id="blob",
+        ),
         pytest.param("-c foo", "invalid choice: 'foo' (choose from", id="channel"),
-        pytest.param("-a FOO", "-a FOO: is no algorithm", id="algorithm"),
+        pytest.param("-a FOO", "-a FOO: unknown; choose DIRECT", id="algorithm"),
         pytest.param(
             "-d 1", "-d 1: the net has no DetectionEvaluate or EvalDetection layer to be scored by", id="detection"
         ),
@@ -67,7 +71,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
         pytest.param("--ap-version 12point", "invalid choice: '12point' (choose from", id="ap_version"),
         pytest.param("-r none", "-r none: has no tools/caffe; give the build folder of Intel Caffe", id="no_caffe"),
         pytest.param("-r none --isa skylake", "--isa skylake: with -r the kernels are those that", id="caffe_and_isa"),
-        pytest.param("-a direct", "-a direct: is no algorithm; DIRECT, MA", id="lower_case"),
+        pytest.param("-a direct", "-a direct: unknown; choose DIRECT, MA", id="lower_case"),
         pytest.param("--actors 3000000", "--actors 3000000: is more than 64 for each of", id="many_actors"),
         pytest.param("--cores-per-actor -1", "--cores-per-actor -1: must be at least 1", id="negative_cores"),
         pytest.param("--isa foo", "argument --isa: invalid choice: 'foo'", id="isa"),
@@ -75,7 +79,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *args: object) -> str:
         pytest.param("--data=", "argument --data: is empty; name a file or folder", id="empty_data"),
         pytest.param("--data x.npz", "x.npz: does not exist; give a .npz with an array a top", id="absent_data"),
         pytest.param("--out=/dev/null/x", "/dev/null/x: cannot be written to", id="out_below_a_file"),
-        pytest.param("--strategy foo", "invalid choice: 'foo' (choose from", id="strategy"),
+        pytest.param("--strategy foo", "--strategy foo: unknown; choose ranked, greedy", id="strategy"),
         pytest.param("--actors 0", "--actors 0: must be at least 1; leave it out", id="no_actors"),
         pytest.param("--cores-per-actor 99", "--cores-per-actor 99: an actor may use", id="cores"),
         pytest.param("--out /proc/none", "/proc/none: cannot be written to (", id="out_read_only"),
@@ -220,7 +224,7 @@ def bad_label(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        pytest.param(on_database(bad_image), "mine: record '00000013' is no image that can be decoded", id="image"),
+        pytest.param(on_database(bad_image), "mine: record '00000013' is not an image that can be decoded", id="image"),
         pytest.param(on_database(bad_label), "labels lie outside the classes 0 to 4 (such as 9); correct", id="label"),
         pytest.param(
             edited("num_output: 8", "num_output: 9"), "has shape (8, 6, 3, 3) but the prototxt needs (9, 6", id="shape"
@@ -367,4 +371,4 @@ def test_a_temporary_folder_too_deep_for_sockets_is_told(tiny: Tiny, tmp_path: P
 
 def test_calibrate_takes_no_percentage_for_a_loss(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(capsys, "calibrate", *tiny.args, "-l", "1%")
-    assert said.startswith("argument -l/--accuracy_loss: '1%' is no number; 0.01 is one point of accuracy or mAP;")
+    assert said.startswith("argument -l/--accuracy_loss: '1%' is not a number; 0.01 is one point of accuracy or mAP;")

@@ -43,9 +43,9 @@ def test_runs_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("args", "said"),
     [
         pytest.param(["show", "7"], "has no run 7; its runs are 1 to 2", id="unknown"),
-        pytest.param(["show", "x"], "show x: is nothing that runs does", id="no number"),
-        pytest.param(["show"], "show: is nothing that runs does", id="without a number"),
-        pytest.param(["delete", "1"], "delete 1: is nothing that runs does", id="another word"),
+        pytest.param(["show", "x"], "unknown argument 'show x'", id="no number"),
+        pytest.param(["show"], "unknown argument 'show'", id="without a number"),
+        pytest.param(["delete", "1"], "unknown argument 'delete 1'", id="another word"),
     ],
 )
 def test_runs_refuses(folder: Path, capsys: pytest.CaptureFixture[str], args: list[str], said: str) -> None:

@@ -140,9 +140,12 @@ def test_what_caffe_draws_at_random_is_not_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (b"\xff\xff", "is no AnnotatedDatum (2 bytes); write it again or leave it out"),
-        (b"", "has no datum; it is no AnnotatedDatum, or one without an image: write it again"),
-        (annotated(Datum(data=b"xx", encoded=True)).SerializeToString(), "is no image that can be decoded (2 bytes)"),
+        (b"\xff\xff", "is not an AnnotatedDatum (2 bytes); write it again or leave it out"),
+        (b"", "has no datum; it is not an AnnotatedDatum, or one without an image: write it again"),
+        (
+            annotated(Datum(data=b"xx", encoded=True)).SerializeToString(),
+            "is not an image that can be decoded (2 bytes)",
+        ),
         (annotated(raw_datum(noise(1, 5, 4))).SerializeToString(), "gives 1 x 5 x 4 values where the first record"),
         (AnnotatedDatum(datum=raw_datum(noise(1, 4, 4))).SerializeToString(), "has no type of annotation"),
     ],

@@ -96,7 +96,7 @@ def test_load_arrays_refuses_what_is_no_array(tmp_path: Path, content: object) -
     (tmp_path / "a.npz").write_bytes(content())
     with pytest.raises(DataError) as error:
         load_arrays(tmp_path / "a.npz", [ONE], PROTOTXT)
-    assert str(error.value).startswith(f"{tmp_path}/a.npz: is no .npy or .npz of numbers (")
+    assert str(error.value).startswith(f"{tmp_path}/a.npz: is not a .npy or .npz of numbers (")
     assert str(error.value).endswith("); write it by numpy.savez with arrays 'x'")
     assert "\n" not in str(error.value)
 
@@ -106,7 +106,7 @@ def test_load_arrays_refuses_python_objects(tmp_path: Path) -> None:
         with (tmp_path / name).open("wb") as file:
             objects = np.array([{}, {}], object)
             np.save(file, objects) if name == "a.npy" else np.savez(file, x=objects)
-        with pytest.raises(DataError, match=r"is no .npy or .npz of numbers \(.*bject"):
+        with pytest.raises(DataError, match=r"is not a .npy or .npz of numbers \(.*bject"):
             load_arrays(tmp_path / name, [ONE], PROTOTXT)
 
 

@@ -173,9 +173,9 @@ def _bad_image() -> bytes:
     [
         (_another_size, "gives 3 x 4 x 5 values where the first record gives 3 x 4 x 4; set crop_size or resize_param"),
         (_another_depth, "gives 1 x 4 x 4 values where the first record gives 3 x 4 x 4; set crop_size"),
-        (_bad_parse, "is no Datum (2 bytes); write it again or leave it out"),
+        (_bad_parse, "is not a Datum (2 bytes); write it again or leave it out"),
         (_bad_count, "declares 3 x 4 x 4 = 48 values but holds 3 bytes; write it again or leave it out"),
-        (_bad_image, "is no image that can be decoded (8 bytes); write it again or leave it out"),
+        (_bad_image, "is not an image that can be decoded (8 bytes); write it again or leave it out"),
     ],
     ids=lambda value: value.__name__[1:] if callable(value) else "",
 )
@@ -193,7 +193,7 @@ def test_bad_record_is_named_by_its_key(
 
 def test_bad_first_record_is_named_when_opened(tmp_path: Path) -> None:
     folder = write_lmdb(tmp_path / "db", [(b"0", b"\xff\xff")])
-    with pytest.raises(DataError, match="record '0' is no Datum"):
+    with pytest.raises(DataError, match="record '0' is not a Datum"):
         opened(folder)
 
 

@@ -16,7 +16,7 @@ def test_parse_datum_gives_what_was_written() -> None:
 
 
 def test_parse_datum_refuses_other_bytes() -> None:
-    with pytest.raises(BadRecord, match=r"is no Datum \(3 bytes\); write it again or leave it out"):
+    with pytest.raises(BadRecord, match=r"is not a Datum \(3 bytes\); write it again or leave it out"):
         parse_datum(b"\xff\xff\xff")
 
 
@@ -89,8 +89,8 @@ def test_decode_of_jpeg_is_opencvs() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        (b"", r"is no image that can be decoded \(0 bytes\); write it again or leave it out"),
-        (b"\xff\xd8 not really", r"is no image that can be decoded \(13 bytes\)"),
+        (b"", r"is not an image that can be decoded \(0 bytes\); write it again or leave it out"),
+        (b"\xff\xd8 not really", r"is not an image that can be decoded \(13 bytes\)"),
         (cv2.imencode(".png", np.zeros((2, 2), np.uint16))[1].tobytes(), "is an image of uint16 values where Caffe"),
     ],
     ids=["nothing", "broken jpeg", "16 bits"],

@@ -144,8 +144,8 @@ def test_batches_are_the_same_in_any_order_with_and_without_index(tmp_path: Path
     ("content", "sentence"),
     [
         (None, "does not exist; correct the list or root_folder"),
-        (b"\xff\xd8broken", "is no image that can be decoded (8 bytes); write it again or leave it out"),
-        (b"", "is no image that can be decoded (0 bytes); write it again or leave it out"),
+        (b"\xff\xd8broken", "is not an image that can be decoded (8 bytes); write it again or leave it out"),
+        (b"", "is not an image that can be decoded (0 bytes); write it again or leave it out"),
         (
             cv2.imencode(".png", noise(4, 5, 3))[1].tobytes(),
             "gives 3 x 4 x 5 values where the first image gives 3 x 4 x 4; set new_height and new_width, or crop_size,",
@@ -166,7 +166,7 @@ def test_bad_image_is_named_by_line_and_file(tmp_path: Path, content: bytes | No
 
 def test_bad_first_image_is_named_when_opened(tmp_path: Path) -> None:
     source = write_list(tmp_path, {"a.png": b"x"})
-    with pytest.raises(DataError, match=r"line 1: image '.*a.png' is no image"):
+    with pytest.raises(DataError, match=r"line 1: image '.*a.png' is not an image"):
         opened(source)
 
 

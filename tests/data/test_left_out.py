@@ -25,7 +25,7 @@ from tests.data.databases import (
 Write = Callable[[Path, Iterable[tuple[bytes, bytes]]], Path]
 GOOD = [raw_datum(noise(3, 4, 4, seed=i), label=i).SerializeToString() for i in range(8)]
 BROKEN: dict[str, tuple[bytes, str]] = {
-    "no datum": (b"\xff\xff", "is no Datum (2 bytes)"),
+    "no datum": (b"\xff\xff", "is not a Datum (2 bytes)"),
     "another size": (
         raw_datum(noise(3, 4, 5)).SerializeToString(),
         "gives 3 x 4 x 5 values where the first record gives 3 x 4 x 4",
@@ -36,11 +36,11 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     ),
     "cut JPEG": (
         Datum(data=encoded_datum(noise(4, 4, 3), suffix=".jpg").data[:20], encoded=True).SerializeToString(),
-        "is no image that can be decoded (20 bytes)",
+        "is not an image that can be decoded (20 bytes)",
     ),
     "PNG that is none": (
         Datum(data=b"\x89PNGbroken", encoded=True).SerializeToString(),
-        "is no image that can be decoded (10 bytes)",
+        "is not an image that can be decoded (10 bytes)",
     ),
 }
 
@@ -74,7 +74,7 @@ def test_a_bad_record_is_replaced_by_the_first_good_one(
 def test_the_first_good_record_decides_the_shape(tmp_path: Path) -> None:
     made = data_layer(write_lmdb(tmp_path / "db", [(b"0", b"\xff\xff"), (b"1", GOOD[1]), (b"2", GOOD[2])]), 3)
     assert open_source(made, PROTOTXT, skip_bad=True).shapes["data"] == (3, 3, 4, 4)
-    with pytest.raises(DataError, match="record '0' is no Datum"):
+    with pytest.raises(DataError, match="record '0' is not a Datum"):
         open_source(made, PROTOTXT)
 
 
@@ -118,7 +118,7 @@ def test_a_missing_and_a_broken_image_are_left_out(tmp_path: Path) -> None:
     got = source.batch(0, bad)
     assert {row: (one.key, one.reason) for row, one in bad.items()} == {
         0: ("line 1: '0.png'", "does not exist"),
-        2: ("line 3: '2.png'", "is no image that can be decoded (10 bytes)"),
+        2: ("line 3: '2.png'", "is not an image that can be decoded (10 bytes)"),
     }
     np.testing.assert_array_equal(got["data"][0], noise(4, 4, 3, seed=1).transpose(2, 0, 1))
     np.testing.assert_array_equal(got["data"][3], noise(4, 4, 3, seed=3).transpose(2, 0, 1))

@@ -71,6 +71,6 @@ def test_open_source_names_what_it_does_not_read(type_: str) -> None:
 
 def test_open_source_names_a_layer_that_is_no_data() -> None:
     with pytest.raises(
-        UnsupportedError, match=r"\(Pooling\) is no data layer; AnnotatedData, Data, DummyData, HDF5Data, "
+        UnsupportedError, match=r"\(Pooling\) is not a data layer; AnnotatedData, Data, DummyData, HDF5Data, "
     ):
         open_source(layer("", "Pooling"), PROTOTXT)

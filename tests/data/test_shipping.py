@@ -179,7 +179,7 @@ def told_alike(made: LayerParameter) -> str:
 def test_a_damaged_record_is_told_alike(tmp_path: Path) -> None:
     records = [(b"%02d" % i, datum.SerializeToString()) for i, datum in enumerate(numbered(4))]
     records[2] = (b"02\xff", b"\x00 no datum")
-    assert "record 0x3032ff is no Datum" in told_alike(data_layer(write_lmdb(tmp_path / "db", records), 4))
+    assert "record 0x3032ff is not a Datum" in told_alike(data_layer(write_lmdb(tmp_path / "db", records), 4))
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b""), "folder"])

@@ -272,7 +272,7 @@ def test_transform_refuses_all_at_once() -> None:
     ("content", "sentence"),
     [
         (None, "cannot be read (No such file or directory); a relative path is looked up from the working directory"),
-        (b"\xff\xff\xff", "is no BlobProto; give what compute_image_mean wrote"),
+        (b"\xff\xff\xff", "is not a BlobProto; give what compute_image_mean wrote"),
         (b"", "holds 0 values in the shape 0 x 0 x 0 x 0; give the mean of one image"),
         (
             caffe_pb2.BlobProto(num=2, channels=1, height=1, width=1, data=[1, 2]).SerializeToString(),

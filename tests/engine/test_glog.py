@@ -111,7 +111,7 @@ def without(*parts: str) -> str:
             RECORDED.replace("523] loss = 0.266654", "523] loss = nan"),
             "the mean of 'loss' at its end is not that of its batches", id="mean_nan",
         ),
-        pytest.param(RECORDED.replace("0.84", "0.8x"), "'accuracy-top1' is '0.8x', which is no number", id="no_number"),
+        pytest.param(RECORDED.replace("0.84", "0.8x"), "'accuracy-top1' is '0.8x', which is not a number", id="nan"),
     ],
 )  # fmt: skip
 def test_log_check_says_what_is_wrong(text: str, said: str) -> None:
@@ -143,7 +143,7 @@ def test_log_of_a_detection_test_has_the_map_of_each_output() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [("x", "'map' is 'x', which is no number"), ("nan", "it has no mAP of 'map'")]
+    ("value", "said"), [("x", "'map' is 'x', which is not a number"), ("nan", "it has no mAP of 'map'")]
 )
 def test_log_of_a_detection_test_with_another_value_is_refused(value: str, said: str) -> None:
     log = CaffeLog("net.prototxt")

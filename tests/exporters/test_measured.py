@@ -49,7 +49,7 @@ def test_a_file_scores_as_the_engine_does(case: str, batch: int | None, tmp_path
 def test_blobs_of_names_outputs_that_the_net_has_not() -> None:
     net = open_net(DIGITS / "digits.prototxt")
     assert list(blobs_of(["fc6"], net.graph, Path("model.xml"), net.name)) == ["fc6"]
-    with pytest.raises(OptionError, match=r"model.xml: its output 'prob' is no blob of digits.prototxt"):
+    with pytest.raises(OptionError, match=r"model.xml: its output 'prob' is not a blob of digits.prototxt"):
         blobs_of(["fc6", "prob"], net.graph, Path("model.xml"), net.name)
 
 

@@ -68,7 +68,7 @@ ROWS: dict[str, object] = {
     "times": _row(seconds={"": 1e-5, "conv": 0.25}),
     "left out": _row(
         scores={"top1": Partial(30, 48, 48)},
-        left_out=(LeftOut("data", 7, "'ä'", "is no Datum"), LeftOut("x", 0, "", "")),
+        left_out=(LeftOut("data", 7, "'ä'", "is not a Datum"), LeftOut("x", 0, "", "")),
         n_missing=1,
     ),
     "a slice": (

@@ -146,7 +146,7 @@ REFUSED = {
     "another table": (_altered("CREATE TABLE other (a)"), "is damaged; move it, or give another --out"),
     "version 0": (_altered("PRAGMA user_version = 0"), "is damaged; move it, or give another --out"),
     "version -1": (_altered("PRAGMA user_version = -1"), "is damaged; move it, or give another --out"),
-    "a text": (_make_text, "is no journal of distcalib; move it, or give another --out"),
+    "a text": (_make_text, "is not a journal of distcalib; move it, or give another --out"),
     "another program's": (_make_foreign, "is a database of another program; move it, or give another --out"),
     "newer": (_make_newer, "is of version 99, and this distcalib knows 1; update it, or give another --out"),
     "a folder": (_make_folder, "cannot be opened; give yourself permission, or another --out"),

@@ -92,7 +92,7 @@ def test_prelu_has_one_slope_if_shared(stored: tuple[int, ...]) -> None:
             'type: "Log" log_param { base: 1 }', (2, 3), "base=1; a logarithm needs another base", id="log_one"
         ),
         pytest.param('type: "PReLU"', (3,), "its input has 1 axes", id="prelu_vector"),
-        pytest.param('type: "Power" power_param { scale: 0 power: -1 }', (3,), "is no number", id="power_of_zero"),
+        pytest.param('type: "Power" power_param { scale: 0 power: -1 }', (3,), "is not a number", id="power_of_zero"),
         pytest.param(
             'type: "PReLU" prelu_param { channel_shared: true }',
             (2, 3),

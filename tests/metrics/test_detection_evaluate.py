@@ -166,7 +166,7 @@ def test_in_pixels_undoes_the_resizing(text: str, expected: list[float]) -> None
 
 @pytest.mark.parametrize("label", [0.0, 4.0, -2.0])
 def test_detection_evaluate_refuses_labels_that_are_no_class(label: float) -> None:
-    with pytest.raises(DataError, match="1 of 2 objects have a label that is none of the 4 classes, or the background"):
+    with pytest.raises(DataError, match="1 of 2 objects have a label that is not one of the 4 classes, or the"):
         evaluated([], [[0, 1, 0, *BOX, 0], [0, label, 0, *BOX, 0]])
 
 
@@ -201,7 +201,7 @@ def test_check_layer_refuses_a_detection_evaluate(text: str, said: str) -> None:
 def test_read_sizes_refuses_another_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "sizes.txt"
     path.write_text(text)
-    with pytest.raises(DataError, match="is no name_size_file; its lines are `name height width`"):
+    with pytest.raises(DataError, match="is not a name_size_file; its lines are `name height width`"):
         read_sizes(str(path))
     with pytest.raises(DataError, match=r"cannot be read \(No such file or directory\)"):
         read_sizes(str(tmp_path / "none"))

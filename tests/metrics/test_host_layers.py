@@ -225,7 +225,9 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
             'type: "SoftmaxWithLoss" loss_param { label_smoothing: 0.1 }', "label_smoothing=0.1 is not", id="smoothing"
         ),
         pytest.param(
-            'type: "InfogainLoss"', "is no layer with a score; Accuracy, ContrastiveLoss, DetectionEvaluate", id="type"
+            'type: "InfogainLoss"',
+            "is not a layer with a score; Accuracy, ContrastiveLoss, DetectionEvaluate",
+            id="type",
         ),
     ],
 )

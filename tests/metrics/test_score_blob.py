@@ -55,9 +55,9 @@ def test_choose_score_of_detections_takes_their_evaluation() -> None:
         OptionError, match="-d 1: the net has no DetectionEvaluate or EvalDetection layer to be scored by"
     ):
         choose_score(net(TOP1), detection=True)
-    with pytest.raises(OptionError, match="'top1' is no score of this net; name one of 'map'"):
+    with pytest.raises(OptionError, match="-n top1: the net has no output blob 'top1' to score by; choose one of"):
         choose_score(net(TOP1, MAP), "top1", detection=True)
-    with pytest.raises(OptionError, match=r"name one of 'map' .DetectionEvaluate., or give -d 1 for mAP"):
+    with pytest.raises(OptionError, match=r"choose one of 'map' .DetectionEvaluate., or give -d 1 for mAP"):
         choose_score(net(MAP))
 
 
@@ -66,7 +66,7 @@ def test_choose_score_of_yolo_takes_its_evaluation() -> None:
     assert choose_score(net(YOLO, MAP), detection=True) == "map"
     assert is_map(net(YOLO), "yolo")
     assert not lower_is_better(net(YOLO), "yolo")
-    with pytest.raises(OptionError, match=r"name one of 'yolo' .EvalDetection., or give -d 1 for mAP"):
+    with pytest.raises(OptionError, match=r"choose one of 'yolo' .EvalDetection., or give -d 1 for mAP"):
         choose_score(net(YOLO))
     with pytest.raises(UnsupportedError, match="nms=-1, with which Intel Caffe detects nothing"):
         choose_score(net(YOLO.replace("nms: 0.5", "")), detection=True)
@@ -78,11 +78,11 @@ def test_choose_score_of_yolo_takes_its_evaluation() -> None:
         pytest.param(
             [TOP1, LOSS],
             "acc",
-            "'acc' is no score of this net; name one of 'top1' (Accuracy), 'loss' (SoftmaxWithLoss)",
+            "-n acc: the net has no output blob 'acc' to score by; choose one of 'top1' (Accuracy), 'loss'",
             id="unknown",
         ),
         pytest.param(
-            [LOSS], None, "no Accuracy layer to be scored by; name one of 'loss' (SoftmaxWithLoss)", id="loss_only"
+            [LOSS], None, "no Accuracy layer to be scored by; choose one of 'loss' (SoftmaxWithLoss)", id="loss_only"
         ),
         pytest.param([], None, "add an Accuracy layer to its TEST phase", id="nothing"),
     ],

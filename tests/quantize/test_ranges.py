@@ -40,7 +40,7 @@ def test_threshold_takes_the_negative_side_for_its_size(algorithm: str) -> None:
 
 
 def test_threshold_refuses_an_unknown_algorithm() -> None:
-    with pytest.raises(OptionError, match="-a FOO: is no algorithm; DIRECT, MA, MAXP, KL, MSE are"):
+    with pytest.raises(OptionError, match="-a FOO: unknown; choose DIRECT, MA, MAXP, KL, MSE"):
         observe(np.ones(3, np.float32)).threshold("FOO", 128)
 
 

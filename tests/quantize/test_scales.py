@@ -389,7 +389,7 @@ def test_params_of_two_readers_of_one_blob_agree() -> None:
 
 
 def test_options_refuse_an_unknown_way_to_scale_weights() -> None:
-    with pytest.raises(OptionError, match="--weights_channel both: is no way to scale weights; single and multiple"):
+    with pytest.raises(OptionError, match="--weights_channel both: unknown; choose single or multiple"):
         Options("both")
 
 

@@ -91,7 +91,10 @@ def text_of(report: CalibrationReport) -> str:
         (replace(REPORT, warnings=("4 labels cannot tell",)), "Warning 4 labels cannot tell"),
         (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
         (replace(REPORT, lower_is_better=True, metric="loss"), "loss (lower is better)"),
-        (replace(REPORT, bad_records=BadRecords(1, 80, (LeftOut("data", 3, "00", "is no Datum"),))), "1 of 80 records"),
+        (
+            replace(REPORT, bad_records=BadRecords(1, 80, (LeftOut("data", 3, "00", "is not a Datum"),))),
+            "1 of 80 records",
+        ),
         (replace(REPORT, output_weights="w_new.caffemodel", output_weights_sha256="1" * 64), "w_new.caffemodel"),
         (
             replace(REPORT, plain=PlainRecord("plain.prototxt", "2" * 64, 0.7, 0.05)),

@@ -36,7 +36,7 @@ def test_evaluate_wraps_around_at_the_end_of_the_data(tiny: Tiny) -> None:
 
 
 def test_evaluate_refuses_no_iterations(tiny: Tiny) -> None:
-    with pytest.raises(OptionError, match="-i 0: is no number of iterations; give at least 1"):
+    with pytest.raises(OptionError, match="-i 0: must be at least 1"):
         evaluate(tiny.prototxt, tiny.weights, 0)
 
 

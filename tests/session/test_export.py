@@ -123,7 +123,7 @@ def test_export_leaves_bad_records_out(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, encoded=True)
     spoil(tiny.database, 9)
     options = ExportOptions(to=BOTH, out=tmp_path / "out", iterations=ITERATIONS, n_actors=1)
-    with pytest.raises(DataError, match="is no image that can be decoded"):
+    with pytest.raises(DataError, match="is not an image that can be decoded"):
         export(tiny.prototxt, tiny.weights, options)
     assert not (tmp_path / "out").exists()
     skipping = replace(options, skip_bad_records=True, preprocess="nhwc-bgr")
@@ -306,6 +306,6 @@ def test_place_never_leaves_a_file_with_what_another_one_reads(tmp_path: Path, m
 def test_export_refuses_data_that_are_there_and_cannot_be_read(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, encoded=True)
     spoil(tiny.database, 0)
-    with pytest.raises(DataError, match=r"is no image that can be decoded .*, or give --skip-bad-records"):
+    with pytest.raises(DataError, match=r"is not an image that can be decoded .*, or give --skip-bad-records"):
         export(tiny.prototxt, tiny.weights, ExportOptions(out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()

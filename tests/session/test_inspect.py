@@ -138,7 +138,7 @@ def test_inspect_does_not_advise_a_flag_that_it_has_not(tiny: Tiny, tmp_path: Pa
     (tmp_path / "net.prototxt").write_text(tiny.prototxt.read_text().replace(str(tiny.database), str(database)))
     found = inspect(tmp_path / "net.prototxt")
     [problem] = found.problems
-    assert problem.endswith("record '0' is no Datum (2 bytes); write it again or leave it out")
+    assert problem.endswith("record '0' is not a Datum (2 bytes); write it again or leave it out")
     assert found.notes == ("net.prototxt: shapes are not known",)
 
 
@@ -169,7 +169,8 @@ def test_inspect_says_that_what_calibrate_refuses_cannot_be_run(tmp_path: Path, 
 def test_inspect_says_that_images_over_the_limit_cannot_be_run(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(_image(70000) + 'layer { name: "p" type: "ReLU" bottom: "x" top: "p" }')
-    assert "are the limit (--largest-mb)" in inspect(path).problems[0]
+    [problem] = inspect(path).problems
+    assert "are the limit (--largest-mb)" in problem
 
 
 DEPLOY = """
