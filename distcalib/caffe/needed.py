@@ -34,6 +34,7 @@ _TRAINING = frozenset(
         "DetectionAccuracy",
         "DetectionGroupAccuracy",
         "HardMining",
+        "MarginInnerProduct",
         "SmoothL1LossOHEM",
         "SoftmaxWithLossOHEM",
         "Smooth_L1",
@@ -43,7 +44,7 @@ _TRAINING = frozenset(
     }
 )
 """Losses, choosers of examples, and what mscnn and cascade-rcnn print of their training (the error of boxes matched
-with objects), of forks that give them names that do not end in "Loss"."""
+with objects), of forks that give them names that do not end in "Loss"; sphereface's product that reads labels."""
 
 KNOWN_CODE = (("rpn.proposal_layer", "ProposalLayer"),)
 """Module and class of the Python layers that are converted: see layers/proposal.py."""
@@ -61,6 +62,10 @@ _CODE = "it is code from outside the prototxt, and nothing that is measured read
 _OF_TRAINING = "what it reads is made for training only"
 _FOR_TRAINING = "only layers of training read what it makes"
 _SILENCED = "its value is silenced"
+_MOST_TOPS = {"SmoothL1Loss": 1, "SoftmaxWithLoss": 2}
+"""How many tops a loss has in Caffe and its SSD branch."""
+_WRITERS = frozenset({"HDF5Output", "MatWrite"})
+_WRITES = "it writes a file, and makes nothing that is measured"
 _SHAPERS = frozenset(
     {"Concat", "Crop", "Eltwise", "Flatten", "Permute", "Power", "Reshape", "Slice", "Split", "Squeeze"}
 )
@@ -69,6 +74,8 @@ _SHAPERS = frozenset(
 
 def is_training(layer: Layer) -> bool:
     """Whether the layer does nothing but train: a loss that is not evaluated here, or a chooser of examples."""
+    if len(layer.top) > _MOST_TOPS.get(layer.type, len(layer.top)):
+        return True  # the loss of each roi, by which the OHEM forks choose
     return layer.type in _TRAINING or (layer.type.endswith("Loss") and layer.type not in EVALUATED)
 
 
@@ -87,12 +94,15 @@ def needed(layers: Sequence[Layer]) -> tuple[list[Layer], list[LeftOut]]:
     kept: list[Layer] = []
     left: list[LeftOut] = []
     read: set[str] = set()
+    read_in_vain: set[str] = set()
     trained, labels = _after_training(layers), _of_labels(layers)
     for layer in reversed(layers):
         reason = _reason(layer, suspect, silenced) or (_OF_TRAINING if trained.intersection(layer.top) else "")
-        reason = reason or (_FOR_TRAINING if layer.top and labels.issuperset(layer.top) else "")
+        if not reason and layer.top and labels.issuperset(layer.top) and not read_in_vain.isdisjoint(layer.top):
+            reason = _FOR_TRAINING
         if reason and read.isdisjoint(layer.top):
             left.append(LeftOut(layer, reason))
+            read_in_vain.update(layer.bottom)
             continue
         kept.append(layer)
         if layer.type != "Silence":
@@ -107,6 +117,8 @@ def _reason(layer: Layer, suspect: set[str], silenced: set[str]) -> str:
     """Why the layer may be left out if nothing reads it; "" if it must stay."""
     if is_training(layer):
         return _LOSS
+    if layer.type in _WRITERS:
+        return _WRITES
     if is_foreign_code(layer):
         return _CODE
     if layer.type in _SCORES:
@@ -131,13 +143,15 @@ def _after_training(layers: Sequence[Layer]) -> set[str]:
 
 
 def _of_labels(layers: Sequence[Layer]) -> set[str]:
-    """The blobs that are rearranged data, and that something reads to compute."""
-    rearranged = {top for layer in layers if not layer.bottom for top in layer.top}
+    """The blobs that are rearranged data."""
+    read = {blob for layer in layers for blob in layer.bottom}
+    made = {top for layer in layers if layer.bottom for top in layer.top}
+    rearranged = {top for layer in layers if not layer.bottom for top in layer.top} | (read - made)
     data = set(rearranged)
     for layer in layers:
         if layer.type in _SHAPERS and layer.bottom and rearranged.issuperset(layer.bottom):
             rearranged.update(layer.top)
-    return (rearranged - data) & {blob for layer in layers if layer.type != "Silence" for blob in layer.bottom}
+    return rearranged - data
 
 
 def _silenced(layers: Sequence[Layer]) -> set[str]:

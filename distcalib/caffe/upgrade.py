@@ -129,10 +129,13 @@ def _move_transform_fields(layer: caffe_pb2.LayerParameter) -> None:
 def upgrade_inputs(net: caffe_pb2.NetParameter) -> None:
     """Turn net-level inputs into an Input layer named "input" before all others, in place; without inputs, nothing.
 
-    A net has one input_shape an input, or four input_dim an input (N, C, H, W). Caffe accepts inputs without any
-    shape here and fails later; this raises FormatError at once, as for a wrong number of them."""
+    A net has one input_shape an input, or four input_dim an input (N, C, H, W); FormatError for a wrong number of them.
+    Inputs of no shape make no layer, as in Caffe, which fails later; here arrays may be given for what none makes."""
     n_inputs = len(net.input)
     if n_inputs == 0 and not net.input_dim and not net.input_shape:
+        return
+    if not net.input_dim and not net.input_shape:
+        net.ClearField("input")
         return
     if net.input_shape:
         shapes = list(net.input_shape)

@@ -11,6 +11,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.data.giving import makes_data
 from distcalib.errors import UnsupportedError
 
+_SCORES = frozenset({"Accuracy", "SegAccuracy", "SoftmaxWithLoss"})
 ABSENT = "AbsentData"
 """The type of a layer that nobody wrote."""
 
@@ -33,6 +34,9 @@ def add_absent(full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where
             _refuse_stage(layer, test, where)
             made.append(_standing_for(layer, tops))
             lacking = [blob for blob in lacking if blob not in tops]
+    if has_data and all(layer.type == "Input" for layer in test.layer if makes_data(layer)):
+        readers = [layer for layer in test.layer if not set(lacking).isdisjoint(layer.bottom)]
+        has_data = not all(layer.type in _SCORES for layer in readers)  # labels of a net that has none, to deploy it
     if not has_data and lacking:
         made.append(caffe_pb2.LayerParameter(name=_free_name(full), type=ABSENT, top=lacking))
     layers = [*made, *test.layer]

@@ -138,3 +138,46 @@ def _tops(layer: Layer, made: Sequence[Output], states: Sequence[Output]) -> lis
     if layer.param("recurrent_param").expose_hidden:
         tops += [ops.unsqueeze(state, integers([0])).output(0) for state in states]
     return tops
+
+
+@converts("Lstm", bottoms=(1, 2))
+def lstm_of_forks(layer: Layer, x: Output, clip: Output | None = None) -> Output:
+    """x (T·N, ...) -> h (T·N, M), N being batch_size; or x (T, N, D) -> h (T, N, M) where it is not given.
+
+    Gates are as in an LSTM.  The state goes on from the second step on, or where `clip` (T·N,) is not 0.  Blobs: W_x
+    (4M, D), W_h (4M, M), b (4M,).  (junhyukoh/caffe-lstm, lstm_layer.cpp, whose CPU form has an error for N above 1:
+    there all sequences add what the first one's state brings; tianzhi0549/CTPN has the second form)
+    """
+    p, shape = layer.param("lstm_param"), shape_of(x)
+    size = int(p.num_output)
+    layer.require(size > 0, "num_output is missing; a recurrent layer needs it")
+    by_axis = len(shape) == 3 and not p.HasField("batch_size")
+    n_rows = shape[1] if by_axis else p.batch_size
+    layer.require(
+        len(shape) >= 2 and n_rows > 0 and (by_axis or shape[0] % n_rows == 0),
+        f"its input has shape {shape} for batch_size={n_rows}",
+    )
+    n_steps = shape[0] if by_axis else shape[0] // n_rows
+    width = prod(shape) // (n_steps * n_rows)
+    layer.expect_blobs(3)
+    w_x, w_h, bias = layer.blob(0, (4 * size, width)), layer.blob(1, (4 * size, size)), layer.blob(2, (4 * size,))
+    flat = reshape(x, (n_steps * n_rows, width))
+    total = ops.add(ops.matmul(flat, constant(w_x), False, True), constant(bias)).output(0)
+    sums = [reshape(y, (n_rows, 4 * size)) for y in _steps(reshape(total, (n_steps, n_rows, 4 * size)), n_steps)]
+    conts: list[Output]
+    if clip is None:
+        conts = [constant(np.full((n_rows, 1), float(step > 0), np.float32)) for step in range(n_steps)]
+    else:
+        layer.require(
+            prod(shape_of(clip)) == n_steps * n_rows, f"its clip has shape {shape_of(clip)}; one a row is needed"
+        )
+        flags = ops.convert(ops.not_equal(reshape(clip, (n_steps, n_rows, 1)), constant(0.0)), "f32").output(0)
+        conts = [reshape(y, (n_rows, 1)) for y in _steps(flags, n_steps)]
+    h = c = constant(np.zeros((n_rows, size), np.float32))
+    made = []
+    for of_inputs, cont in zip(sums, conts, strict=True):
+        from_state = ops.matmul(ops.multiply(h, cont), constant(w_h), False, True)
+        c, h = _unit(c, ops.add(of_inputs, from_state).output(0), cont)
+        made.append(h)
+    joined = ops.concat([ops.unsqueeze(y, integers([0])) for y in made], 0).output(0)
+    return joined if by_axis else reshape(joined, (n_steps * n_rows, size))

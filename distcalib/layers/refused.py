@@ -38,9 +38,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         # operators
         "BatchReindex": "picks records by value, so its output has no fixed shape",
         "Filter": "picks records by value, so its output has no fixed shape",
-        "Im2col": "exposes an intermediate of Convolution; use Convolution",
         # code, outputs, multi-node training
-        "HDF5Output": "writes a file while the net runs; remove it from the TEST phase",
         "MnActivation": _TRAINING,
         "MnParamGradCompress": _TRAINING,
         # sources

@@ -12,4 +12,8 @@ from distcalib.layers.shapes import canonical_axis, shape_of
 @converts("Softmax")
 def softmax(layer: Layer, x: Output) -> Output:
     """exp(x - max) / Σ exp(x - max) along `axis`."""
-    return ops.softmax(x, canonical_axis(layer, layer.param("softmax_param").axis, len(shape_of(x)))).output(0)
+    p = layer.param("softmax_param")
+    layer.require(
+        p.normalize_type == "Softmax", f'normalize_type="{p.normalize_type}" of another Caffe is not converted here'
+    )
+    return ops.softmax(x, canonical_axis(layer, p.axis, len(shape_of(x)))).output(0)

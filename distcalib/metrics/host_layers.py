@@ -114,6 +114,10 @@ def check_layer(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
+    if layer.type == "SoftmaxWithLoss" and layer.softmax_param.normalize_type != "Softmax":
+        raise UnsupportedError(
+            f'{_where(layer)}: normalize_type="{layer.softmax_param.normalize_type}" of another Caffe is not evaluated'
+        )
     if layer.type == "SoftmaxWithLoss" and layer.loss_param.label_smoothing != 0.0:
         raise UnsupportedError(
             f"{_where(layer)}: label_smoothing={layer.loss_param.label_smoothing:g} is not evaluated; only 0 is"

@@ -176,14 +176,17 @@ def batch_norm_affine(
     """A BatchNorm by stored statistics as y = a·x + c, both (C,) f64.
 
     a = gamma/sqrt(var + eps), c = beta - a·mean, with mean and var divided by the moving-average factor of blob 2, or
-    multiplied by `unset` if it is 0 (left alone if there is none).  gamma and beta are blobs 3 and 4 where Intel Caffe
+    multiplied by `unset` if it is 0 (left alone if there is none); with `add_eps_before_sqrt: false` eps is added to
+    the root (synopsys-caffe, batch_norm_layer.cpp).  gamma and beta are blobs 3 and 4 where Intel Caffe
     merged a Scale into the layer.
     """
     mean, variance = (np.asarray(b, np.float64).reshape(-1) for b in blobs[:2])
     factor = float(np.asarray(blobs[2]).reshape(-1)[0]) if len(blobs) > 2 else 1.0
     by = unset if factor == 0.0 else 1.0 / factor
+    eps, variance = np.float64(layer.batch_norm_param.eps), variance * by
     with np.errstate(invalid="ignore", divide="ignore"):  # refused by who reads the weights
-        a = 1.0 / np.sqrt(variance * by + np.float64(layer.batch_norm_param.eps))
+        before = layer.batch_norm_param.add_eps_before_sqrt
+        a = 1.0 / (np.sqrt(variance + eps) if before else np.sqrt(variance) + eps)
     if len(blobs) > 3:
         a = a * np.asarray(blobs[3], np.float64).reshape(-1)
     c = -a * mean * by

@@ -6,6 +6,7 @@ of the run are taken out of the journal again.
 """
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 from distcalib.data import Index, Watched, data_identity, watch
@@ -59,18 +60,23 @@ class Guard:
         """Raise DataError if a file, or an image of a list, is not what it was; the journal may lose rows then."""
         self._watched.check_all(ends=True)
         now = self._identity if self._rests else self._looked_at()
-        if now == self._identity:
+        pairs = zip_longest(self._identity, now)
+        changed = [(old, new) for old, new in pairs if new != old and not _was_absent(old)]
+        if not changed:
             return
         if resuming is not None:
             resuming.forget()
-        changed = [
-            str(new[0]) for new, old in zip(now, self._identity, strict=False) if isinstance(new, tuple) and new != old
-        ]
+        known = [pair[0][0] for pair in changed if isinstance(pair[0], tuple)]
         raise DataError(
-            f"{changed[0] if changed else self._path}: was changed since the run began; nothing may change its data "
+            f"{known[0] if known else self._path}: was changed since the run began; nothing may change its data "
             "meanwhile, so put it back and give the command again"
         )
 
     def _looked_at(self) -> list[object]:
         """The files, and every image of a list."""
         return [*data_identity(self._layers, self._path, self._indexes)]
+
+
+def _was_absent(identity: object) -> bool:
+    """Whether a file was not there when the run began: it counts as absent for all of it, should it come later."""
+    return isinstance(identity, tuple) and identity[1] < 0

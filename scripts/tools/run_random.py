@@ -26,19 +26,34 @@ from distcalib.session.inspect import data_shapes
 
 ASSUMED = (3, 224, 224)
 """Channels, height and width of data that are absent and of which the prototxt tells nothing."""
+SIDES = (224, 473, 321, 512)
+"""Sides that are assumed of images, in this order: of classifiers, PSPNet, DeepLab, SSD."""
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
 #: The scores that are taken: those of a detection need boxes.
 SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
 
 
 def run_once(path: Path, state: State = PLAIN) -> Mapping[str, npt.NDArray[np.float32]]:
-    """The outputs of the net by blob, of random inputs; raises UnsupportedError where an output is no number."""
+    """The outputs of the net by blob, of random inputs; raises UnsupportedError where an output is no number.
+
+    Where the size of absent data is assumed, of SIDES the first is taken that all layers fit.
+    """
     net = open_net(path, state=state)
-    shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
-    own = {top: _assumed(net, Blob(top, 0), shapes[top]) for node in unopened(net) for top in node.layer.top}
+    for side in SIDES[:-1]:
+        try:
+            return _run(net, (ASSUMED[0], side, side), state)
+        except UnsupportedError:
+            if not unopened(net):
+                raise
+    return _run(net, (ASSUMED[0], SIDES[-1], SIDES[-1]), state)
+
+
+def _run(net: Net, assumed: tuple[int, int, int], state: State) -> Mapping[str, npt.NDArray[np.float32]]:
+    shapes = data_shapes(net, ZeroBlobs(), [], otherwise=assumed)
+    own = {top: _assumed(net, Blob(top, 0), shapes[top], assumed) for node in unopened(net) for top in node.layer.top}
     if own:  # as --data would feed them
         net = make_net(net.path, net.full, own, state)
-        shapes = data_shapes(net, ZeroBlobs(), [], otherwise=ASSUMED)
+        shapes = data_shapes(net, ZeroBlobs(), [], otherwise=assumed)
     rng = np.random.default_rng(0)
     built = build_model(net.graph, RandomBlobs(0), shapes, net.name)
     compiled = ov.Core().compile_model(built.model, "CPU", CONFIG)
@@ -59,7 +74,7 @@ def run_once(path: Path, state: State = PLAIN) -> Mapping[str, npt.NDArray[np.fl
     return outputs
 
 
-def _assumed(net: Net, blob: Blob, guess: tuple[int, ...]) -> tuple[int, ...]:
+def _assumed(net: Net, blob: Blob, guess: tuple[int, ...], assumed: tuple[int, int, int]) -> tuple[int, ...]:
     """The shape of a top of a layer that makes data in a way of its own, by what reads it."""
     for reader in net.graph.consumers.get(blob, ()):
         if reader.type in ("ROIPooling", "PSROIPooling", "ROIAlign") and reader.bottoms[1:2] == (blob,):
@@ -67,7 +82,7 @@ def _assumed(net: Net, blob: Blob, guess: tuple[int, ...]) -> tuple[int, ...]:
         if reader.type == "FrcnnOutput" and reader.bottoms[3:] == (blob,):
             return (1, 2)
         if reader.type in ("Convolution", "DepthwiseConvolution"):
-            return (guess[0], *ASSUMED)
+            return (guess[0], *assumed)
     return guess
 
 

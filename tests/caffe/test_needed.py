@@ -22,6 +22,15 @@ CASES = {
         "layer { name: 'l' type: 'SoftmaxWithLoss' bottom: 'fc' bottom: 'label' top: 'l' }",
         {"c": "it is a loss of training, no score of a test"},
     ),
+    "the loss of each roi": (
+        "layer { name: 'o' type: 'SoftmaxWithLoss' bottom: 'fc' bottom: 'label' top: 'o' top: 'p' top: 'each' }"
+        "layer { name: 'b' type: 'BoxAnnotatorOHEM' bottom: 'each' top: 'b' }",
+        {"o": "it is a loss of training, no score of a test", "b": "it is a loss of training, no score of a test"},
+    ),
+    "what writes a file": (
+        "layer { name: 'm' type: 'MatWrite' bottom: 'fc' }",
+        {"m": "it writes a file, and makes nothing that is measured"},
+    ),
     "labels of training, rearranged": (
         "layer { name: 'k' type: 'Concat' bottom: 'label' bottom: 'label' top: 'k' }"
         "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'k' top: 'c' }",
@@ -29,6 +38,19 @@ CASES = {
             "k": "only layers of training read what it makes",
             "c": "it is a loss of training, no score of a test",
         },
+    ),
+    "labels of training that no layer of the phase makes": (
+        "layer { name: 'k' type: 'Concat' bottom: 'l1' bottom: 'l2' top: 'k' }"
+        "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'k' top: 'c' }",
+        {
+            "k": "only layers of training read what it makes",
+            "c": "it is a loss of training, no score of a test",
+        },
+    ),
+    "rearranged data in place": (
+        "layer { name: 'k' type: 'Power' bottom: 'label' top: 'k' }"
+        "layer { name: 'e' type: 'Eltwise' bottom: 'k' bottom: 'label' top: 'k' }",
+        {},
     ),
     "rearranged data that nothing reads": (
         "layer { name: 'k' type: 'Concat' bottom: 'label' bottom: 'label' top: 'k' }",
@@ -86,6 +108,13 @@ CASES = {
             "h": "it is a loss of training, no score of a test",
             "l": "what it reads is made for training only",
         },
+    ),
+    "outputs that a layer in place has read": (
+        "layer { name: 'f' type: 'Flatten' bottom: 'data' top: 'f' }"
+        "layer { name: 'r' type: 'ReLU' bottom: 'f' top: 'f' }"
+        "layer { name: 'e' type: 'Eltwise' bottom: 'data' bottom: 'f' top: 'e' }"
+        "layer { name: 's' type: 'Eltwise' bottom: 'e' bottom: 'data' top: 'e' }",
+        {},
     ),
     "a loss that something reads": (
         "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'label' top: 'c' }"

@@ -109,7 +109,6 @@ def test_upgrade_inputs_puts_an_input_layer_first(inputs: str, layer: str) -> No
 @pytest.mark.parametrize(
     ("inputs", "given"),
     [
-        pytest.param('input: "x"', "1 `input` and 0 input_dim", id="no_shape"),
         pytest.param('input: "x" input_dim: 1 input_dim: 2', "1 `input` and 2 input_dim", id="two_dims"),
         pytest.param('input: "x" input: "y" input_shape { }', "2 `input` and 1 input_shape", id="one_shape_of_two"),
         pytest.param("input_dim: 1", "0 `input` and 1 input_dim", id="no_input"),

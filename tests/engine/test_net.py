@@ -63,3 +63,16 @@ def test_open_net_names_a_blob_that_the_data_layer_does_not_make(tmp_path: Path)
     net = make_tiny(tmp_path, edit=lambda text: text.replace('top: "label"', ""))
     with pytest.raises(FormatError, match=r"layer 'top1' \(Accuracy\) reads blob 'label', which no layer before it"):
         open_net(net.prototxt)
+
+
+def test_open_net_puts_a_layer_where_a_net_to_deploy_has_no_labels(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        """input: "x"
+        layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc" inner_product_param { num_output: 2 } }
+        layer { name: "top1" type: "Accuracy" bottom: "fc" bottom: "label" top: "top1" }"""
+    )
+    assert [(layer.type, list(layer.top)) for layer in open_net(path).test.layer[:1]] == [(ABSENT, ["x", "label"])]
+    path.write_text(path.read_text().replace('input: "x"', 'input: "x" input_shape { dim: 1 dim: 3 }'))
+    found = [(layer.type, list(layer.top)) for layer in open_net(path).test.layer[:2]]
+    assert found == [(ABSENT, ["label"]), ("Input", ["x"])]

@@ -136,3 +136,10 @@ def test_batch_norm_of_nvidia_has_scale_and_bias() -> None:
     mean, variance, gamma, beta = (b.reshape(3, 1, 1) for b in (mean, variance, gamma, beta))
     np.testing.assert_allclose(made, (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta, rtol=1e-4, atol=1e-5)
     assert "has 3 blobs; NVIDIA's Caffe has 5 then" in refused(text, (2, 3, 4, 5), blobs=blobs[:3])
+
+
+def test_batch_norm_of_synopsys_may_add_eps_to_the_root() -> None:
+    x, text = random(2, 3, 4, 5), 'type: "BatchNorm" batch_norm_param { add_eps_before_sqrt: false eps: 0.1 }'
+    [made] = run(text, x, blobs=[MEAN, VARIANCE, np.ones(1, np.float32)])
+    mean, variance = (b.reshape(3, 1, 1) for b in (MEAN, VARIANCE))
+    np.testing.assert_allclose(made, (x - mean) / (np.sqrt(variance) + 0.1), rtol=1e-4, atol=1e-5)

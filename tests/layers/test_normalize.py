@@ -36,3 +36,33 @@ def test_normalize_brings_to_a_length(across: bool, shared: bool) -> None:
 @pytest.mark.parametrize("layer_type", ["MVN", "Normalize"])
 def test_normalize_refuses_a_matrix(layer_type: str) -> None:
     assert "its input has 2 axes" in refused(f'type: "{layer_type}"', (2, 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6)], ids=str)
+@pytest.mark.parametrize(
+    ("param", "kind"),
+    [
+        ("normalize_param { }", 2),
+        ('normalize_param { normalize_type: "L1" }', 1),
+        ('softmax_param { normalize_type: "L2" }', 2),
+    ],
+    ids=["L2", "L1", "old"],
+)
+def test_normalize_of_normface(shape: tuple[int, ...], param: str, kind: int) -> None:
+    x = random(*shape)
+    made, length = run(f'type: "Normalize" top: "y" top: "length" {param}', x)
+    total = (np.abs(x) ** kind).sum(axis=1, keepdims=True) + 1e-6
+    wanted = np.sqrt(total) if kind == 2 else total
+    np.testing.assert_allclose(length, wanted, rtol=1e-5)
+    np.testing.assert_allclose(made, x / wanted, rtol=1e-5)
+
+
+def test_normalize_of_ssd_has_one_top() -> None:
+    assert "has two tops" in refused('type: "Normalize" top: "y" top: "z"', (1, 2, 3, 4))
+
+
+def test_channel_scale() -> None:
+    x, scale = random(2, 3, 4, 5), random(2, 4, 5, seed=1)
+    [made] = run('type: "ChannelScale"', x, scale)
+    np.testing.assert_allclose(made, x * scale[:, None], rtol=1e-6)
+    assert "a factor for each place" in refused('type: "ChannelScale"', (2, 3, 4, 5), (2, 3, 4, 5))

@@ -94,3 +94,25 @@ def test_lstm_unit() -> None:
 def test_refusals(text: str, shapes: list[tuple[int, ...]], said: str) -> None:
     blobs = [random(16, 6), random(16), random(16, 4)] if "LSTM" in text else [random(4, 6), random(4)]
     assert said in refused(text, *shapes, blobs=blobs)
+
+
+@pytest.mark.parametrize("clipped", [False, True], ids=["", "clip"])
+@pytest.mark.parametrize("by_axis", [False, True], ids=["batch_size", "axis"])
+def test_lstm_of_forks(by_axis: bool, clipped: bool) -> None:
+    blobs = [random(4 * M, 6, seed=1), random(4 * M, M, seed=2), random(4 * M, seed=3)]
+    x = X.reshape(T, N, 6) if by_axis else X.reshape(T * N, 6)
+    flags = np.where(CONT > 0, CONT, 0).reshape(-1)
+    given = "" if by_axis else f"batch_size: {N}"
+    inputs = [x, flags] if clipped else [x]
+    [made] = run(f'type: "Lstm" lstm_param {{ num_output: {M} {given} }}', *inputs, blobs=blobs)
+    wanted = np.zeros((T, N, M))
+    for item in range(N):
+        h, c = np.zeros(M), np.zeros(M)
+        for step in range(T):
+            goes_on = CONT[step, item] != 0 if clipped else step > 0
+            gates = blobs[0] @ X[step, item].ravel() + blobs[2] + (blobs[1] @ h if goes_on else 0)
+            i, f, o, g = gates.reshape(4, M)
+            c = (sigmoid(f) * c if goes_on else 0) + sigmoid(i) * np.tanh(g)
+            h = wanted[step, item] = sigmoid(o) * np.tanh(c)
+    assert made.shape == ((T, N, M) if by_axis else (T * N, M))
+    np.testing.assert_allclose(made.reshape(T, N, M), wanted, rtol=1e-4, atol=1e-5)

@@ -25,3 +25,7 @@ def test_softmax_sums_to_one_along_its_axis(fields: str, shape: tuple[int, ...],
 
 def test_softmax_refuses_an_axis_outside() -> None:
     assert "axis=1 of an input with 1 axes; -1 to 0 exist" in refused('type: "Softmax"', (4,))
+
+
+def test_softmax_refuses_another_kind_of_normalization() -> None:
+    assert 'normalize_type="L2"' in refused('type: "Softmax" softmax_param { normalize_type: "L2" }', (2, 3))
