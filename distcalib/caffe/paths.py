@@ -52,6 +52,17 @@ def special(path: str | Path) -> str | None:
     return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
+def not_utf8(path: str | Path) -> str | None:
+    """What is wrong with the name of a file or folder, in which the working directory counts; None: it is UTF-8.
+
+    A net names files by text, and so do reports."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        return "its path is not text in UTF-8; rename the folder or the file"
+    return None
+
+
 def named_paths(
     layer: caffe_pb2.LayerParameter, prototxt: Path, fields: Collection[str] = FILE_FIELDS
 ) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.causes import one_cause
 from distcalib.caffe.lint import Finding, lint
-from distcalib.caffe.paths import special
+from distcalib.caffe.paths import not_utf8, special
 from distcalib.caffe.phase import PLAIN, State
 from distcalib.caffe.unread import as_utf8, with_joined_signs, without_unneeded
 from distcalib.caffe.upgrade import upgrade_net
@@ -94,6 +94,8 @@ def read_label_map(path: Path) -> dict[int, str]:
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """The content of a file that must exist, be a file and not be empty; FormatError says what it is instead."""
     where = os.fspath(path)
+    if wrong := not_utf8(where):
+        raise FormatError(f"{where}: {wrong}")
     if special(where) == "a device":  # a pipe may be the shell's <(...)
         raise FormatError(f"{where}: is a device, not a file; name a file")
     try:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.paths import special
+from distcalib.caffe.paths import not_utf8, special
 from distcalib.caffe.reading import HDF5_MAGIC, LFS_MAGIC, cannot_read, is_text
 from distcalib.caffe.wire import I32, I64, LEN, WIDTHS, Field, WireError, read_varint, strided, walk
 from distcalib.errors import FormatError, told
@@ -83,6 +83,8 @@ def _read(view: memoryview, where: str) -> Weights:
 
 
 def _map(where: str) -> mmap.mmap:
+    if wrong := not_utf8(where):
+        raise FormatError(f"{where}: {wrong}")
     if kind := special(where):
         raise FormatError(f"{where}: is {kind}, not a file; write it to a file first")
     try:

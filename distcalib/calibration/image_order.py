@@ -37,8 +37,6 @@ def why_natural(net: Net, metric: str, shapes: Mapping[Blob, tuple[int, ...]], o
         return "nothing is measured"
     if options.root is not None:
         return "Intel Caffe reads the data as they lie"
-    if options.confidence is not None:
-        return "--confidence draws iterations spread over the data"
     score = next(node for node in net.graph if node.tops and node.tops[0].name == metric)
     if score.type != "Accuracy":
         return f"'{metric}' ({score.type}) is not an accuracy"
@@ -55,7 +53,9 @@ def order_text(measured: Results) -> str:
     """What the report says of the order."""
     if measured.fp32_score is None:
         return ""
-    return f"natural: {measured.natural}" if measured.image_order is None else "hard first"
+    if measured.image_order is None:
+        return f"natural: {measured.natural}"
+    return "hard first" if isinstance(measured.image_order, ImageOrder) else "by doubt"
 
 
 def _mixing(net: Net, score: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> str:

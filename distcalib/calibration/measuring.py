@@ -14,7 +14,7 @@ from distcalib.calibration.algorithms import Chosen
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.spec import Row
 from distcalib.errors import EngineError
-from distcalib.metrics import ImageOrder, PartialScore, hard_first, merged
+from distcalib.metrics import Drawing, Hits, ImageOrder, Partial, PartialScore, drawn, hard_first, merged
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import CurvePoint, score_name
@@ -73,8 +73,8 @@ class Results:
     """By iteration, of those that a ranking looks at: what the score is made of."""
     natural: str = ""
     """Why images are taken in the order of the data."""
-    image_order: ImageOrder | None = None
-    """The other one, that of the search; None: theirs."""
+    image_order: ImageOrder | Drawing | None = None
+    """The other one, that of the search, with a confidence as they are drawn; None: that of the data."""
     distances: Mapping[str, float] = field(default_factory=dict)
     """What the ranking saw of each layer, in net order."""
     answered: dict[Candidate, Measurement | Verdict] = field(default_factory=dict)
@@ -134,7 +134,8 @@ class Measuring(Results):
         self.fp32_score = merged(self.fp32_values, self.options.ap_version)
         images = [row.by_image for row in found if row.by_image is not None]
         if images and len(images) == len(found):
-            self.image_order = hard_first(images, self.session.batch)
+            ordered = hard_first if self.options.confidence is None else drawn
+            self.image_order = ordered(images, self.session.batch)
         self.fp32_kept = {i: row.values for i, row in enumerate(found) if row.values}
         self.fp32_seconds = result.run_seconds
         self.cost.unavoidable += result.run_seconds
@@ -152,7 +153,13 @@ class Measuring(Results):
 
     def partials(self, found: Mapping[int, object]) -> dict[int, PartialScore]:
         """What rows say of the score, by iteration."""
-        return {i: row.scores[self.metric] for i, row in found.items() if isinstance(row, Row)}
+        return {i: self._partial(row) for i, row in found.items() if isinstance(row, Row)}
+
+    def _partial(self, row: Row) -> PartialScore:
+        score = row.scores[self.metric]
+        if row.by_image is None or not isinstance(score, Partial):
+            return score
+        return Hits(score.numerator, score.denominator, score.n_records, row.by_image.hits.tobytes())
 
     def timed(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
         """Run jobs, and count what they cost."""

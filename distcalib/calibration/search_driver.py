@@ -23,7 +23,7 @@ from distcalib.engine.ranking import RankSpec, output_weights
 from distcalib.engine.ranking_split import Pace, divided, most_pieces
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
-from distcalib.metrics import Decider, ImageOrder, PartialScore
+from distcalib.metrics import Decider, Drawing, ImageOrder, PartialScore
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import drop_text
@@ -70,7 +70,7 @@ class Searching:
     _known: dict[Candidate, _Known] = field(init=False, default_factory=dict)
     _rankings: dict[Rank, Ranking] = field(init=False, default_factory=dict)
     _decider: Decider = field(init=False)
-    _order: ImageOrder | None = field(init=False)
+    _order: ImageOrder | Drawing | None = field(init=False)
     """Of the images, where what is called an iteration here is a batch of it."""
     _begin: float = field(init=False, default_factory=time.perf_counter)
     _n_rounds: int = field(init=False, default=0)
@@ -79,15 +79,15 @@ class Searching:
 
     def __post_init__(self) -> None:
         options = self.measuring.options
-        hard_first = self.switches.hard_first and options.confidence is None
-        self._order = self.measuring.image_order if hard_first else None
+        order = self._order = self.measuring.image_order if self.switches.hard_first else None
         self._decider = Decider(
             self.measuring.fp32_values if self._order is None else self._order.reference,
             options.accuracy_loss,
             upper=None if self.measuring.lower_is_better else 1,
             confidence=options.confidence,
             ap_version=options.ap_version,
-            probes=() if self._order is None else self._order.probes,
+            probes=order.probes if isinstance(order, ImageOrder) else (),
+            drawing=order if isinstance(order, Drawing) else None,
         )
 
     def run(self) -> Candidate:
@@ -307,12 +307,15 @@ class Searching:
 
     def _ordered(self, spec: NetSpec) -> NetSpec:
         """`spec` with the images in the order of the search."""
-        return spec if self._order is None else replace(spec, images=self._order.images)
+        if self._order is None:
+            return spec
+        by_image = self.measuring.metric if isinstance(self._order, Drawing) else ""
+        return replace(spec, images=self._order.images, by_image=by_image)
 
     def _job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str) -> Job:
         """What scores the iterations `missing`."""
         job = self.measuring.session.scoring(key, spec, len(self._decider.reference), missing, phase)
-        if self._order is None:
+        if not isinstance(self._order, ImageOrder):
             return job
         return at_home(job, self._order, n_useful(self._pass_seconds, self._n_actors))
 

@@ -13,6 +13,7 @@ from typing import IO
 from numpy.lib import format as npy
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import not_utf8
 from distcalib.data.limits import too_many
 from distcalib.errors import DataError
 
@@ -35,6 +36,8 @@ def array_shapes(path: Path) -> Mapping[str, Shape]:
     DataError if there is no file, or no blob can have a row of an array; what else is wrong with one is said by
     load_arrays, which reads it.
     """
+    if wrong := not_utf8(path):
+        raise DataError(f"{path}: {wrong}")
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a .npz with an array a top")
     shapes = _shapes(path)

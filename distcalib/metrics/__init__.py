@@ -4,6 +4,7 @@ from distcalib.metrics.by_image import ByImage, by_image
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
+from distcalib.metrics.drawing import Drawing, Hits, drawn
 from distcalib.metrics.eval_detection import LEAST_SCORE, N_ANCHORS
 from distcalib.metrics.frcnn_output import FRCNN
 from distcalib.metrics.host_layers import (
@@ -48,6 +49,8 @@ __all__ = [
     "YOLO_V3",
     "Decider",
     "Detections",
+    "Drawing",
+    "Hits",
     "ImageOrder",
     "Partial",
     "PartialScore",
@@ -58,6 +61,7 @@ __all__ = [
     "check_shapes",
     "choose_score",
     "detections_of",
+    "drawn",
     "evaluate_layer",
     "hard_first",
     "is_map",

@@ -1,11 +1,12 @@
 """Whether a score will lose more than is tolerated, as soon as the iterations left cannot change the answer.
 
 The bound is exact: an accuracy of the iterations left is at least 0 and at most 1, a loss at least 0; what an mAP can
-come to is proved in distcalib.metrics.detections.  With a
-confidence, a paired test may answer earlier: the losses of single iterations against FP32's vary far less than the
-scores do.  It looks at fixed numbers of iterations, taken in a fixed order that is spread over the data, so its answer
-does not depend on which actor was faster.  Nor does it depend on how much was measured by then: with a confidence the
-answer is that of the shortest beginning of the order which allows one, and what came in behind it is not looked at.
+come to is proved in distcalib.metrics.detections. With a confidence, a paired test may answer earlier: the losses of
+single iterations against FP32's vary far less than the scores do, and where images can be drawn one by one, those that
+may flip are drawn sooner (distcalib.metrics.drawing). It looks at fixed numbers of iterations, taken in a fixed order
+that is spread over the data, so its answer does not depend on which actor was faster. Nor does it depend on how much
+was measured by then: with a confidence the answer is that of the shortest beginning of the order which allows one, and
+what came in behind it is not looked at.
 """
 
 import math
@@ -15,6 +16,7 @@ from functools import cached_property
 from statistics import NormalDist
 
 from distcalib.metrics.detections import DEFAULT_AP, Detections
+from distcalib.metrics.drawing import LEAST_FLIPS, Drawing
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, means_of, merged, shares_of
 from distcalib.metrics.segmentation import Confusion, confusions_of
 
@@ -31,7 +33,7 @@ class Decider:
     `upper`: the largest value that one iteration can have; None for losses, which have no largest and are better the
     lower they are.  `confidence`: how sure an early answer must be; None: certain, and detections know no other.
     `ap_version`: how these become an AP.  `probes`: where hard iterations come first, some that are spread from the
-    hardest to the easiest.
+    hardest to the easiest.  `drawing`: how the images of the iterations were drawn, for a confidence.
     """
 
     reference: Sequence[PartialScore]
@@ -40,6 +42,7 @@ class Decider:
     confidence: float | None = None
     ap_version: str = DEFAULT_AP
     probes: tuple[int, ...] = ()
+    drawing: Drawing | None = None
 
     @cached_property
     def fp32(self) -> float:
@@ -53,7 +56,12 @@ class Decider:
 
     @cached_property
     def _order(self) -> tuple[int, ...]:
-        return spread(len(self.reference))
+        n = len(self.reference)
+        return spread(n) if self.drawing is None else tuple(range(n))
+
+    @cached_property
+    def _looks(self) -> tuple[int, ...]:
+        return looks(len(self.reference)) if self.drawing is None else self.drawing.looks
 
     @property
     def order(self) -> tuple[int, ...] | None:
@@ -137,6 +145,8 @@ class Decider:
         if self.probes and self.confidence is None and (lost := self.loses(partials)) is not None:
             return lost
         found = None if self.confidence is None else self._sequential(values, self.confidence)
+        if self.drawing is not None and found is not None and found[1] < len(self.drawing):
+            return self.drawing.loss(partials, found[1])[0]
         used = list(values) if found is None else self._order[: found[1]]
         loss = math.fsum(self._loss(i, values[i]) for i in used) / len(used)
         return loss if loss == loss else math.inf
@@ -162,7 +172,7 @@ class Decider:
 
     def _sequential(self, values: Mapping[int, Partial], confidence: float) -> tuple[bool, int] | None:
         """The answer of the shortest beginning of the order that gives one, and its length."""
-        n, order, stages = len(self.reference), self._order, frozenset(looks(len(self.reference)))
+        n, order, stages = len(self.reference), self._order, frozenset(self._looks)
         total = known = 0.0
         for length, iteration in enumerate(order, 1):
             if iteration not in values:
@@ -172,7 +182,9 @@ class Decider:
             if length == n:
                 return self.drop([values[i] for i in range(n)]) <= self.tolerance, n
             answer = self._certain(total, known)
-            if answer is None and length in stages:
+            if answer is None and length in stages and self.drawing is not None:
+                answer = self._likely_of(self.drawing, values, length, confidence)
+            elif answer is None and length in stages:
                 answer = self._likely([self._loss(i, values[i]) for i in order[:length]], confidence)
             if answer is not None:
                 return answer, length
@@ -189,7 +201,18 @@ class Decider:
         # At least as much as if one image in the sample had flipped: agreement in a few batches is no proof.
         floor = 1.0 / (stage * max(self.reference[0].denominator, 1)) ** 2
         error = math.sqrt(max(variance, floor) / stage * (1 - stage / n))
-        bound = _student(1 - (1 - confidence) / 2 / len(looks(n)), stage - 1) * error
+        return self._beyond(center, error, stage - 1, confidence)
+
+    def _likely_of(
+        self, drawing: Drawing, values: Mapping[int, Partial], length: int, confidence: float
+    ) -> bool | None:
+        """By what is estimated of all images from those drawn; the error is known as well as there are flips."""
+        center, error, n_flips = drawing.loss(values, length)
+        return None if n_flips < LEAST_FLIPS else self._beyond(center, error, n_flips - 1, confidence)
+
+    def _beyond(self, center: float, error: float, degrees: int, confidence: float) -> bool | None:
+        """Whether a loss of about `center` is on one side of the tolerance, with this look's part of the error."""
+        bound = _student(1 - (1 - confidence) / 2 / len(self._looks), degrees) * error
         if center - bound > self.tolerance:
             return False
         return True if center + bound <= self.tolerance else None

@@ -15,7 +15,7 @@ from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.forks import fork_faults, of_other_forks
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.in_place import in_place_faults
-from distcalib.caffe.paths import resolve_path
+from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
 from distcalib.caffe.reading import left_unread
 from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
@@ -171,6 +171,8 @@ def check_skipping(skip_bad: bool, root: str | Path | None) -> None:
 
 def check_folder(folder: Path, files: Sequence[Path]) -> None:
     """Raise OutputError now, not after hours, if `files` cannot be written into `folder` in the end; leave no trace."""
+    if wrong := not_utf8(folder):
+        raise OutputError(f"{folder}: {wrong}, or give another --out")
     there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     try:
         with tempfile.TemporaryFile(dir=there):

@@ -11,6 +11,7 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.phase import State
 from distcalib.caffe.steps import runs_on_caffe
 from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
+from distcalib.data.limits import too_many
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.worker import data_nodes
@@ -201,6 +202,8 @@ def data_shapes(
             source = open_source(node.layer, net.path, skip_bad=skip_bad)
         except (DataError, UnsupportedError) as error:
             guess = _guess(node.layer, _channels_read(net.graph, node, blobs), otherwise)
+            if guess is not None and problems is not None and too_many(guess) and not isinstance(error, AbsentError):
+                guess = None  # told already: no layer is to say it again
             said = f"shapes below assume {guess}" if guess else "shapes are not known"
             if isinstance(error, AbsentError) or (problems is None and isinstance(error, DataError)):
                 notes.append(f"{error}; {said}")

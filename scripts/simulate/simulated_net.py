@@ -102,11 +102,10 @@ class SimulatedNet:
             self._right[net] = right[: self.n_iterations * self.batch]
         return self._right[net]
 
-    def by_image(self, iteration: int) -> ByImage:
-        """What FP32 says of each image of an iteration."""
-        numbers = slice(iteration * self.batch, (iteration + 1) * self.batch)
+    def by_image(self, net: bytes, numbers: NDArray[np.int_]) -> ByImage:
+        """What a candidate says of each of these images; the margins are those of FP32."""
         margins = self._margins[numbers].astype(np.float32)
-        return ByImage(np.arange(self.batch, dtype=np.int32), self.right(ALL_FP32)[numbers], margins)
+        return ByImage(np.arange(len(numbers), dtype=np.int32), self.right(net)[numbers], margins)
 
     def distance(self, net: bytes, iteration: int) -> float:
         """Of the output from FP32's: the mean square of the shifts of the images in `iteration`."""
@@ -189,7 +188,7 @@ class SimulatedNet:
             numbers = np.arange(i * self.batch, (i + 1) * self.batch) if spec.images is None else spec.images[i]
             numbers = numbers[numbers >= 0]
             score = Partial(int(np.count_nonzero(right[numbers])), len(numbers), len(numbers))
-            said = self.by_image(i) if spec.by_image else None
+            said = self.by_image(spec.net, numbers) if spec.by_image else None
             found.append(Row({METRIC: score}, (), None, given if i in kept else {}, by_image=said))
         return found, seconds
 

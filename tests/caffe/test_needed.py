@@ -109,6 +109,13 @@ CASES = {
             "l": "what it reads is made for training only",
         },
     ),
+    "outputs that a layer in place has read": (
+        "layer { name: 'f' type: 'Flatten' bottom: 'data' top: 'f' }"
+        "layer { name: 'r' type: 'ReLU' bottom: 'f' top: 'f' }"
+        "layer { name: 'e' type: 'Eltwise' bottom: 'data' bottom: 'f' top: 'e' }"
+        "layer { name: 's' type: 'Eltwise' bottom: 'e' bottom: 'data' top: 'e' }",
+        {},
+    ),
     "a loss that something reads": (
         "layer { name: 'c' type: 'CenterLoss' bottom: 'fc' bottom: 'label' top: 'c' }"
         "layer { name: 'r' type: 'ReLU' bottom: 'c' top: 'r' }",

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.caffe import resolve_path
-from distcalib.caffe.paths import special
+from distcalib.caffe import read_net, read_weights, resolve_path
+from distcalib.caffe.paths import not_utf8, special
+from distcalib.errors import FormatError
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,17 @@ def test_special_tells_what_is_no_file(tmp_path: Path) -> None:
     file.touch()
     found = [special(path) for path in (pipe, "/dev/zero", file, tmp_path, tmp_path / "nothing", "a\0b")]
     assert found == ["a pipe", "a device", None, None, None, None]
+
+
+def test_not_utf8_heeds_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    said = "its path is not text in UTF-8; rename the folder or the file"
+    assert not_utf8(tmp_path / "é") is None
+    assert not_utf8(folder / "a") == said
+    monkeypatch.chdir(folder)
+    assert not_utf8("a") == said
+    (folder / "net.prototxt").write_text("layer { }")
+    for read in (read_net, read_weights):
+        with pytest.raises(FormatError, match=said):
+            read("net.prototxt")

@@ -103,12 +103,11 @@ def test_images_are_taken_where_they_are_apart(tmp_path: Path, text: str) -> Non
 @pytest.mark.parametrize(
     ("options", "metric", "said"),
     [
-        (replace(OPTIONS, confidence=0.99), TOP1, "--confidence draws iterations spread over the data"),
         (replace(OPTIONS, quantize_model=True), TOP1, "nothing is measured"),
         (replace(OPTIONS, root=Path("build")), TOP1, "Intel Caffe reads the data as they lie"),
         (OPTIONS, "loss", "'loss' (SoftmaxWithLoss) is not an accuracy"),
     ],
-    ids=["confidence", "nothing_measured", "caffe", "loss"],
+    ids=["nothing_measured", "caffe", "loss"],
 )
 def test_images_stay_where_the_run_needs_it(tiny: Tiny, options: CalibrationOptions, metric: str, said: str) -> None:
     assert why(open_net(tiny.prototxt), metric, options) == said

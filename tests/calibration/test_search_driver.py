@@ -203,6 +203,7 @@ def test_confidence_delivers_what_was_measured_on_all_iterations(tmp_path: Path)
     report = calibrate(net.prototxt, net.weights, replace(OPTIONS, iterations=5 * ITERATIONS, confidence=0.99))
     assert report.met
     assert report.confidence == 0.99
+    assert report.image_order == "by doubt"
     assert report.fp32_layers == ("conv3",)
     assert report.candidates[-1].score == report.score
     assert report.all_int8_score is None, "it loses far too much: a part of the data shows it"

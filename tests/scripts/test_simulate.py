@@ -97,7 +97,7 @@ def test_confidence_stops_on_many_actors_nearly_as_early_as_on_one() -> None:
     """A verdict looks at the first so many of a fixed order, so these must come back first whoever measures them."""
     net = replace(resnet50(), n_images=10_000)
     alone, many = (simulate(net, n, 0.999, Switches(look_ahead=False)) for n in (1, 8))
-    assert many.cost_passes < 1.1 * alone.cost_passes
+    assert many.cost_passes < 1.15 * alone.cost_passes
 
 
 @pytest.mark.slow

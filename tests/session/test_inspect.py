@@ -169,7 +169,8 @@ def test_inspect_says_that_what_calibrate_refuses_cannot_be_run(tmp_path: Path, 
 def test_inspect_says_that_images_over_the_limit_cannot_be_run(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(_image(70000) + 'layer { name: "p" type: "ReLU" bottom: "x" top: "p" }')
-    assert "are the limit (--largest-mb)" in inspect(path).problems[0]
+    [problem] = inspect(path).problems
+    assert "are the limit (--largest-mb)" in problem
 
 
 DEPLOY = """
