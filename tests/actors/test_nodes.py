@@ -166,9 +166,7 @@ def test_place_on_nodes_leaves_cores_to_others(node: NodeInfo, cpus: list[tuple[
 
 def test_place_on_nodes_names_a_cluster_without_a_free_core() -> None:
     for node in (in_use(8, 0.5), in_use(0, 0)):
-        with pytest.raises(
-            MeasureError, match=r"no core of the cluster is free, .* reserved them \(host: 4 core"
-        ):
+        with pytest.raises(MeasureError, match=r"no core of the cluster is free, .* reserved them \(host: 4 core"):
             place_on_nodes([node], None, 1)
 
 
