@@ -26,6 +26,7 @@ from distcalib.calibration.candidate_net import (
     mended_base,
     with_params,
 )
+from distcalib.calibration.changes import changed_images
 from distcalib.calibration.commands import with_commands
 from distcalib.calibration.export_files import with_files
 from distcalib.calibration.framing import frame_note
@@ -40,6 +41,7 @@ from distcalib.calibration.run_record import Interrupted, RunRecord, note_lost_j
 from distcalib.calibration.savings import Saved, count_saved
 from distcalib.calibration.search_driver import Searching
 from distcalib.calibration.search_price import better_calibration, price_warnings
+from distcalib.calibration.speeds import core_speeds
 from distcalib.data import advising
 from distcalib.data.limits import limited
 from distcalib.engine.net import Net, open_net
@@ -221,6 +223,7 @@ class _Run:
                 searching.saved = {name: round(1e9 * times.saved(name)) for name in programs.start.space.order}
             winner = best = searching.run()
             measuring.price = price_warnings(searching, winner)
+            measuring.speeds = core_speeds(searching, base.spec(), winner, session.cores_per_actor)
             if times is not None and options.pareto:
                 measuring.curve = measure_curve(searching, winner, times)
             found = _Found(calibration, winner, deliver(base, calibration, winner))
@@ -367,6 +370,8 @@ class _Run:
             seconds=0.0,
             cost_passes=measuring.cost.passes,
             images_per_second=measuring.images_per_second,
+            core_images_per_second=measuring.speeds,
+            changes=changed_images(measuring, winner),
             pareto=measuring.curve,
             image_order=order_text(measuring),
             candidate_shares=tuple(

@@ -14,7 +14,7 @@ from distcalib.calibration.algorithms import Chosen
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.spec import Row
 from distcalib.errors import EngineError
-from distcalib.metrics import Drawing, Hits, ImageOrder, Partial, PartialScore, drawn, hard_first, merged
+from distcalib.metrics import ByImage, Drawing, Hits, ImageOrder, Partial, PartialScore, drawn, hard_first, merged
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.report import CurvePoint, score_name
@@ -71,6 +71,10 @@ class Results:
     """By iteration."""
     fp32_kept: Mapping[int, Mapping[Blob, NDArray[np.float32]]] = field(default_factory=dict)
     """By iteration, of those that a ranking looks at: what the score is made of."""
+    fp32_images: Sequence[ByImage] = ()
+    """By iteration, where images are scored one by one."""
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    """Images a second of one core, by net."""
     natural: str = ""
     """Why images are taken in the order of the data."""
     image_order: ImageOrder | Drawing | None = None
@@ -138,6 +142,7 @@ class Measuring(Results):
         if images and len(images) == len(found):
             ordered = hard_first if self.options.confidence is None else drawn
             self.image_order = ordered(images, self.session.batch)
+            self.fp32_images = images
         self.fp32_kept = {i: row.values for i, row in enumerate(found) if row.values}
         self.fp32_seconds = result.run_seconds
         self.cost.unavoidable += result.run_seconds

@@ -310,8 +310,7 @@ class Searching:
         """`spec` with the images in the order of the search."""
         if self._order is None:
             return spec
-        by_image = self.measuring.metric if isinstance(self._order, Drawing) else ""
-        return replace(spec, images=self._order.images, by_image=by_image)
+        return replace(spec, images=self._order.images, by_image=self.measuring.metric)
 
     def _job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str) -> Job:
         """What scores the iterations `missing`."""

@@ -172,7 +172,7 @@ class NetWorker:
         # Native whatever the arithmetic is: it is the time of INT8 kernels that is asked for, not what they answer.
         net, graph = spec.net, spec.net.graph
         built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)
-        return TimedProgram(net, built, n_threads)
+        return TimedProgram(net, built, n_threads, spec.whole)
 
     def _run_local(self, program: RankProgram | TimedProgram, iterations: Sequence[int]) -> list[Row]:
         if isinstance(program, TimedProgram):

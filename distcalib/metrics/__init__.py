@@ -23,6 +23,7 @@ from distcalib.metrics.host_layers import (
     scores,
 )
 from distcalib.metrics.image_order import ImageOrder, hard_first
+from distcalib.metrics.pairing import mcnemar, paired_interval
 from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
@@ -69,7 +70,9 @@ __all__ = [
     "lower_is_better",
     "make_layer",
     "mean",
+    "mcnemar",
     "merged",
+    "paired_interval",
     "read_sizes",
     "score_layer",
     "scores",

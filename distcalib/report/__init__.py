@@ -9,6 +9,7 @@ from distcalib.report.reading import read_report
 from distcalib.report.record import (
     CalibrationReport,
     CandidateRecord,
+    Changes,
     CurvePoint,
     Evaluation,
     PlainRecord,
@@ -21,6 +22,7 @@ __all__ = [
     "BadRecords",
     "CalibrationReport",
     "CandidateRecord",
+    "Changes",
     "CurvePoint",
     "Evaluation",
     "ExportedFile",

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distcalib.report.pictures import candidates_chart, pareto_chart
+from distcalib.report.pictures import candidates_chart, pareto_chart, speed_chart
 from distcalib.report.record import CalibrationReport, score_name
 from distcalib.report.rows import candidate_rows, class_rows, layer_rows
-from distcalib.report.scores import NEXT, net_scores, what_helps
+from distcalib.report.scores import NEXT, changes_told, net_scores, what_helps
 
 if TYPE_CHECKING:
     import jinja2
@@ -24,11 +24,13 @@ def page(report: CalibrationReport) -> str:
         score_name=score_name(report.metric, report.lower_is_better),
         next=[(told, report.commands[name]) for name, told in NEXT.items() if name in report.commands],
         helps=what_helps(report),
+        changes_told=changes_told(report),
         nets=net_scores(report),
         layers=layer_rows(report),
         classes=class_rows(report),
         candidates=candidate_rows(report),
         candidates_chart=candidates_chart(report),
+        speed_chart=speed_chart(report),
         pareto_chart=pareto_chart(report),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from distcalib.report.charts import Chart, Point, chart
 from distcalib.report.record import CalibrationReport
+from distcalib.report.scores import all_int8_drop
 
 
 def candidates_chart(report: CalibrationReport) -> Chart | None:
@@ -30,6 +31,24 @@ def pareto_chart(report: CalibrationReport) -> Chart | None:
     points = [_point(report, one.images_per_second, one.fp32_layers, one.drop) for one in report.pareto]
     front = [(one.images_per_second, one.drop) for one in report.pareto if one.optimal]
     return chart(points, "images/s of an actor, predicted", _loses(report), report.tolerance, front=front)
+
+
+def speed_chart(report: CalibrationReport) -> Chart | None:
+    """What the nets lose that were timed, by their speed."""
+    delivered = report.core_images_per_second.get("delivered")
+    if report.drop is None or delivered is None or not math.isfinite(report.drop):
+        return None
+    label = "delivered" if report.fp32_layers else "delivered: all INT8"
+    points = [Point(delivered, report.drop, f"{label}: {report.drop:.6g}", True, label=label)]
+    exact = all_int8_drop(report)
+    likely = next((one.likely_drop for one in report.candidates if not one.fp32_layers), None)
+    int8 = None if not report.fp32_layers else likely if exact is None else exact
+    for name, drop, is_exact in (("FP32", 0.0, True), ("all INT8", int8, exact is not None)):
+        rate = report.core_images_per_second.get(name)
+        if rate is not None and drop is not None and math.isfinite(drop):
+            told = f"{name}: {'' if is_exact else 'about '}{drop:.6g}"
+            points.append(Point(rate, drop, told, exact=is_exact, label=name))
+    return chart(points, "images/s of one core", _loses(report), report.tolerance) if len(points) > 1 else None
 
 
 def _point(

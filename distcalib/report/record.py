@@ -40,6 +40,24 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Changes:
+    """The images of which the delivered net says something else than FP32, and whether that is more than chance.
+
+    `lost`: right in FP32 and wrong now; `gained`: the other way round.  `low`, `high`: the 95 % interval of the drop.
+    `p_value`: McNemar's exact test, how likely a difference as large is if both are equally good.  `lost_images`: the
+    first of those lost, by their number in the order of the data, from 0.
+    """
+
+    n_images: int
+    lost: int
+    gained: int
+    low: float
+    high: float
+    p_value: float
+    lost_images: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class PlainRecord:
     """The same net without -fu, to be run with the caffemodel given; its score over all iterations."""
 
@@ -144,6 +162,10 @@ class CalibrationReport:
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
     quantizable_layers: tuple[str, ...] = ()
     """The INT8 and the FP32 ones, in net order."""
+    changes: Changes | None = None
+    """Where images are scored one by one: what INT8 changed."""
+    core_images_per_second: Mapping[str, float] = field(default_factory=dict)
+    """Of one core, the inference alone, at the end of the run: `FP32`, `all INT8`, `delivered`."""
     candidate_shares: tuple[float, ...] = ()
     """Of each candidate the part of the data that was measured of it."""
     commands: Mapping[str, str] = field(default_factory=dict)

@@ -1,9 +1,13 @@
 """The nets that a report compares: FP32, all INT8, the one delivered; and what helps where none was good enough."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from distcalib.report.record import CalibrationReport, drop_text
+
+SIGNIFICANT = 0.05
+"""Below it a p value says that a difference is more than chance."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,33 @@ def net_scores(report: CalibrationReport) -> list[NetScore]:
     lower = report.lower_is_better
     delivered = () if report.drop is None else (drop_text(report.drop, lower),)
     return [
-        NetScore("FP32", report.fp32_score, ()),
-        NetScore("all INT8", report.all_int8_score, (_all_int8(report),)),
-        NetScore("delivered", report.score, delivered),
+        NetScore("FP32", report.fp32_score, _speed(report, "FP32")),
+        NetScore("all INT8", report.all_int8_score, (_all_int8(report), *_speed(report, "all INT8"))),
+        NetScore("delivered", report.score, (*delivered, *_speed(report, "delivered"))),
     ]
+
+
+def _speed(report: CalibrationReport, name: str) -> tuple[str, ...]:
+    """Lines on how fast a net is, where that was measured."""
+    speeds = report.core_images_per_second
+    rate, fp32 = speeds.get(name), speeds.get("FP32")
+    if rate is None:
+        return ()
+    ratio = () if fp32 is None or name == "FP32" else (f"{rate / fp32:.2f} times FP32",)
+    return f"{rate:,.0f} images/s", *ratio
+
+
+def changes_told(report: CalibrationReport) -> str:
+    """What the images that changed say of the drop; "" where that is not known."""
+    found = report.changes
+    if found is None or report.drop is None:
+        return ""
+    chance = "is more than chance" if found.p_value < SIGNIFICANT else "may be chance"
+    return (
+        f"Of {found.n_images:,} images {found.lost:,} that FP32 has right are lost, and {found.gained:,} that it has "
+        f"wrong are gained. What is lost in all lies between {found.low:.3g} and {found.high:.3g} with 95 % confidence "
+        f"(paired, after Agresti and Min); by McNemar's exact test the difference {chance} (p = {found.p_value:.2g})."
+    )
 
 
 def all_int8_drop(report: CalibrationReport) -> float | None:
@@ -49,16 +76,15 @@ def _all_int8(report: CalibrationReport) -> str:
 
 def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
     """Where the tolerance is not met: sentences, each with the command that it is about, "" where there is none."""
-    if report.met is not False or report.drop is None:
+    if report.met is not False or report.drop is None or not 0.0 < report.drop < math.inf:
         return []
     command, found = report.commands.get("calibrate", ""), []
     if report.stopped_by is not None:
         found.append((f"The search was ended by {report.stopped_by}; without that it may find a net that is good.", ""))
-    lower = report.lower_is_better
     found.append(
         (
-            f"The best net that was measured has a {drop_text(report.drop, lower)}: it is good for a tolerance (-l) of "
-            f"{report.drop:.6g} or more.",
+            f"The best net that was measured has a {drop_text(report.drop, report.lower_is_better)}: it meets -l "
+            f"{_above(report.drop):g} and more.",
             "",
         )
     )
@@ -67,6 +93,12 @@ def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
     if command and report.calibration_algo == "DIRECT":
         found.append(("Scales chosen for each blob by the error at the output.", f"{command} -a auto"))
     return found
+
+
+def _above(drop: float) -> float:
+    """A short number that is not less than `drop`, which is above 0 and finite."""
+    unit = 10.0 ** (math.floor(math.log10(drop)) - 3)
+    return float(f"{math.ceil(round(drop / unit, 6)) * unit:.4g}")
 
 
 def _weights_made(report: CalibrationReport) -> bool:

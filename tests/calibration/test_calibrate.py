@@ -1,6 +1,7 @@
 """calibrate() from end to end, in real actors: what it delivers is what it measured."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,10 +109,25 @@ def test_calibrate_tells_its_phases_and_their_progress(greedy: CalibrationReport
         ("FP32 and ranges", 2 + ITERATIONS, BATCH),
         ("all INT8", ITERATIONS, BATCH),
         ("round 1, 3 candidates", 3 * ITERATIONS, BATCH),
+        ("speed", 3 * 3, BATCH),
     ]
     assert {2 + ITERATIONS, ITERATIONS, 3 * ITERATIONS} <= set(notes.done)
-    assert notes.notes[-1].startswith("round 1, 3 candidates: accuracy-top1 = ")
-    assert notes.notes[-1].endswith("1 layer in FP32: conv3")
+    assert notes.notes[-2].startswith("round 1, 3 candidates: accuracy-top1 = ")
+    assert notes.notes[-2].endswith("1 layer in FP32: conv3")
+    assert re.fullmatch(
+        r"images/s of one core: FP32 \S+, all INT8 \S+, delivered \S+ \(\S+ times FP32\)", notes.notes[-1]
+    )
+
+
+def test_calibrate_tells_how_fast_the_nets_are_and_what_changed(greedy: CalibrationReport) -> None:
+    assert list(greedy.core_images_per_second) == ["FP32", "all INT8", "delivered"]
+    assert min(greedy.core_images_per_second.values()) > 0.0
+    assert greedy.candidate_shares == (1.0,) * 4
+    changes, n = greedy.changes, ITERATIONS * BATCH
+    assert changes is not None
+    assert changes.n_images == n
+    assert (changes.lost - changes.gained) / n == pytest.approx(greedy.drop)
+    assert len(changes.lost_images) == min(changes.lost, 50)
 
 
 def test_calibrate_counts_iterations_where_a_row_is_of_several(

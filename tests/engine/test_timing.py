@@ -28,3 +28,11 @@ def test_timing_has_a_row_an_iteration_and_every_layer_that_multiplies(worker: t
     assert every(row.scores == {} for row in rows)
     with pytest.raises(KeyError):
         net_worker.run("times", (0,))
+
+
+def test_a_whole_net_is_timed_as_one(worker: tuple[NetWorker, Path]) -> None:
+    net_worker, prototxt = worker
+    net_worker.load("whole", net_worker.compile(TimingSpec(open_net(prototxt).spec(), n_cores=1, whole=True)))
+    rows = net_worker.run("whole", (0, 3))
+    assert [set(row.seconds) for row in rows] == [{REST}] * 2
+    assert every(0.0 < row.seconds[REST] < 1.0 for row in rows)

@@ -13,6 +13,7 @@ from distcalib.errors import FormatError
 from distcalib.report import (
     CalibrationReport,
     CandidateRecord,
+    Changes,
     CurvePoint,
     ExportedFile,
     PlainRecord,
@@ -33,6 +34,11 @@ FULL = replace(
     bad_records=bad_records([LeftOut("data", 3, "'k3'", "no image")], 10),
     exported=(ExportedFile("onnx", "model.onnx", 1, 2, 3, {"top1": 0.5}, verified=True),),
     warnings=("little data",),
+    changes=Changes(80, 2, 1, -0.03, 0.06, 1.0, (3, 7)),
+    core_images_per_second={"FP32": 10.0},
+    candidate_shares=(0.5, 1.0),
+    commands={"calibrate": "distcalib calibrate"},
+    quantizable_layers=("conv2", "conv3"),
 )
 
 
@@ -54,6 +60,13 @@ def test_report_json_has_its_version_first_and_then_the_groups() -> None:
 def test_read_report_gives_the_report_that_was_written(report: CalibrationReport, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(report.to_json(), encoding="utf-8")
     assert read_report(tmp_path / "report.json") == report
+
+
+def test_read_report_reads_what_an_earlier_distcalib_wrote(tmp_path: Path) -> None:
+    found = json.loads(FULL.to_json())
+    del found["score"]["changes"], found["run"]["commands"], found["run"]["core_images_per_second"]
+    (tmp_path / "report.json").write_text(json.dumps(found), encoding="utf-8")
+    assert read_report(tmp_path / "report.json") == replace(FULL, changes=None, commands={}, core_images_per_second={})
 
 
 def test_report_json_follows_its_schema() -> None:

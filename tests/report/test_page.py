@@ -15,6 +15,7 @@ from distcalib.report import (
     BadRecords,
     CalibrationReport,
     CandidateRecord,
+    Changes,
     CurvePoint,
     ExportedFile,
     PlainRecord,
@@ -92,7 +93,10 @@ def text_of(report: CalibrationReport) -> str:
         (REPORT, "all INT8 0.5 drop 0.25 delivered 0.745 drop 0.005"),
         (replace(REPORT, commands={"evaluate": "distcalib evaluate -m x"}), "all its scores distcalib evaluate -m x"),
         (replace(REPORT, met=False, commands={"calibrate": "C -l 1"}), "C -l 1 --recover"),
-        (replace(REPORT, met=False), "has a drop 0.005: it is good for a tolerance (-l) of 0.005 or more"),
+        (replace(REPORT, met=False), "has a drop 0.005: it meets -l 0.005 and more"),
+        (replace(REPORT, met=False, drop=0.184444444444), "has a drop 0.184444: it meets -l 0.1845 and more"),
+        (replace(REPORT, met=False, drop=1e-9), "it meets -l 1e-09 and more"),
+        (replace(REPORT, candidates=REPORT.candidates[1:]), "The only one"),
         (REPORT, "conv2 INT8 0.125 conv3 FP32 0.5"),
         (REPORT, "actors 2 of 1 core each; 1.5 s; 2.50 times an FP32 and an all-INT8 pass"),
         (replace(REPORT, met=False, minimal=False), "tolerance 0.01 not met"),
@@ -157,6 +161,35 @@ def test_page_draws_the_curve() -> None:
     assert circles(replace(REPORT, pareto=curve)).count("good chosen") == 2  # in both pictures
     assert "Accuracy against speed" in text_of(replace(REPORT, pareto=curve))
     assert "Accuracy against speed" not in text_of(REPORT)
+
+
+TIMED = replace(REPORT, core_images_per_second={"FP32": 100.0, "all INT8": 250.0, "delivered": 150.0})
+CHANGED = Changes(800, 6, 2, -0.001, 0.0114, 0.289, (3, 141, 592))
+
+
+def test_page_tells_how_fast_the_nets_are() -> None:
+    text = text_of(TIMED)
+    assert "FP32 0.75 100 images/s all INT8 0.5 drop 0.25 250 images/s 2.50 times FP32 delivered 0.745" in text
+    assert "drop 0.005 150 images/s 1.50 times FP32" in text
+    assert circles(TIMED)[:3] == ["good", "bad", "good chosen"]
+    assert "images/s of one core" not in text_of(REPORT)
+
+
+def test_page_draws_all_int8_where_its_loss_is_estimated() -> None:
+    stopped = CandidateRecord((), 2, False, None, None, None, likely_drop=0.125)
+    report = replace(TIMED, all_int8_score=None, candidates=(stopped, REPORT.candidates[1]))
+    assert circles(report)[:3] == ["good", "bad about", "good chosen"]
+    assert "all INT8 – loses too much, about 0.12 250 images/s" in text_of(report)
+
+
+@pytest.mark.parametrize(("p_value", "said"), [(0.289, "may be chance (p = 0.29)"), (0.01, "is more than chance")])
+def test_page_tells_what_changed(p_value: float, said: str) -> None:
+    text = text_of(replace(REPORT, changes=replace(CHANGED, p_value=p_value)))
+    assert "Of 800 images 6 that FP32 has right are lost, and 2 that it has wrong are gained." in text
+    assert "between -0.001 and 0.0114 with 95 % confidence" in text
+    assert said in text
+    assert "The first 3 lost, by their number in the order of the data, from 0 3, 141, 592" in text
+    assert "What changed" not in text_of(REPORT)
 
 
 @pytest.mark.parametrize("report", [REPORT, MAP, NOTHING_MEASURED])

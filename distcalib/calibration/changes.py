@@ -1,0 +1,38 @@
+"""Which images the delivered net gains and loses against FP32, where both scored them one by one."""
+
+import numpy as np
+
+from distcalib.calibration.measuring import Results
+from distcalib.metrics import Hits, mcnemar, paired_interval
+from distcalib.quantize.candidate import Candidate
+from distcalib.report import Changes
+
+MOST_LISTED = 50
+
+
+def changed_images(measured: Results, winner: Candidate) -> Changes | None:
+    """None where images were not scored one by one, or not all of them."""
+    order = measured.image_order
+    if order is None or not measured.fp32_images:
+        return None
+    batch = order.images.shape[1]
+    numbers = np.concatenate([i * batch + one.rows for i, one in enumerate(measured.fp32_images)])
+    before = np.concatenate([one.hits for one in measured.fp32_images])
+    after = before.copy()
+    if winner.int8:
+        values = [value for value in measured.winner_values if isinstance(value, Hits)]
+        right = np.frombuffer(b"".join(value.right for value in values), np.bool_)
+        shown = order.images[order.images >= 0]  # batch by batch, in the order of each
+        if len(values) != len(order.images) or len(right) != len(shown):
+            return None
+        after[np.searchsorted(numbers, shown)] = right
+    lost = numbers[before & ~after]
+    n, n_lost, n_gained = len(numbers), len(lost), int(np.count_nonzero(after & ~before))
+    low, high = (_rounded(end) for end in paired_interval(n_lost, n_gained, n))
+    p_value = _rounded(mcnemar(n_lost, n_gained))
+    return Changes(n, n_lost, n_gained, low, high, p_value, tuple(int(i) for i in lost[:MOST_LISTED]))
+
+
+def _rounded(value: float) -> float:
+    """To what is the same on all machines, whatever their math library makes of the last digits."""
+    return float(f"{value:.6g}")
