@@ -23,8 +23,9 @@ from distcalib.metrics.host_layers import (
     scores,
 )
 from distcalib.metrics.image_order import ImageOrder, hard_first
+from distcalib.metrics.of_losses import OF_LOSSES, name_of_losses, named_as_written
 from distcalib.metrics.pairing import mcnemar, paired_interval
-from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
+from distcalib.metrics.partial import Partial, PartialScore, class_counts, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
 from distcalib.metrics.yolo_v3 import YOLO_V2, YOLO_V3
@@ -43,6 +44,7 @@ __all__ = [
     "LOSS_TYPES",
     "MAP_TYPES",
     "N_ANCHORS",
+    "OF_LOSSES",
     "SCORE_TYPES",
     "SECOND_TOPS",
     "YOLO_DETECTION",
@@ -61,6 +63,7 @@ __all__ = [
     "check_layer",
     "check_shapes",
     "choose_score",
+    "class_counts",
     "detections_of",
     "drawn",
     "evaluate_layer",
@@ -71,6 +74,8 @@ __all__ = [
     "make_layer",
     "mean",
     "mcnemar",
+    "name_of_losses",
+    "named_as_written",
     "merged",
     "paired_interval",
     "read_sizes",

@@ -138,6 +138,23 @@ def test_softmax_loss_divides_by_its_normalizer(case: str, ignoring: bool) -> No
     assert partial.value == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_accuracy_with_a_second_top_counts_each_class(top_k: int) -> None:
+    scores, labels = batch(4, 6)
+    labels[2, :3] = 255
+    layer = make(f'type: "Accuracy" top: "a" top: "each" accuracy_param {{ top_k: {top_k} ignore_label: 255 }}')
+    counts = [[0, 0] for _ in range(5)]
+    for values, label in rows_of(scores, labels, 1):
+        if label != 255:
+            first = sorted(((v, i) for i, v in enumerate(values)), reverse=True)[:top_k]
+            counts[label][0] += 1
+            counts[label][1] += label in [i for _, i in first]
+    found = evaluate_layer(layer, [scores, labels])
+    assert found.by_class == tuple(map(tuple, counts))
+    assert sum(n for n, _ in found.by_class) == found.denominator
+    assert evaluate_layer(make('type: "Accuracy" top: "a"'), list(batch(4))).by_class == ()
+
+
 def test_softmax_loss_weighs_classes_as_segnet_does() -> None:
     scores, labels = batch(4, 6)
     labels[2, :3] = 255
@@ -225,7 +242,7 @@ def test_labels_outside_the_classes_are_an_error_of_the_data(kind: str, label: f
             'type: "SoftmaxWithLoss" loss_param { label_smoothing: 0.1 }', "label_smoothing=0.1 is not", id="smoothing"
         ),
         pytest.param(
-            'type: "InfogainLoss"',
+            'type: "CenterLoss"',
             "is not a layer with a score; Accuracy, ContrastiveLoss, DetectionEvaluate",
             id="type",
         ),
@@ -333,7 +350,9 @@ def test_sigmoid_cross_entropy_loss_refuses_targets_of_another_number() -> None:
 
 
 @pytest.mark.parametrize("normalization", ["", "FULL", "VALID", "BATCH_SIZE", "NONE", "PRE_FIXED"])
-@pytest.mark.parametrize("kind", sorted((LOSS_TYPES | {"Accuracy"}) - {"ContrastiveLoss", "SmoothL1Loss"}))
+@pytest.mark.parametrize(
+    "kind", sorted((LOSS_TYPES | {"Accuracy"}) - {"ContrastiveLoss", "InfogainLoss", "SmoothL1Loss"})
+)
 def test_only_a_sum_is_scaled_to_the_batch_that_records_are_missing_in(kind: str, normalization: str) -> None:
     """With 3 records of 4: SoftmaxWithLoss and SigmoidCrossEntropyLoss alone can be sums."""
     scores, labels = batch(3)
