@@ -22,8 +22,9 @@ from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import choose_score
 from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.options import Options
 from distcalib.quantize.ranges import merge_ranges
-from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.session.evaluate import scores
 
 N_SAMPLED = 10  # as -s by default

@@ -6,11 +6,14 @@ thread is pinned; threads that the engine starts later inherit it. Linux only.""
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from distcalib.actors.machine import read_text
+from distcalib.actors.topology import parse_cpu_list
 from distcalib.errors import MeasureError
 
+_ACTOR = "ray::ActorProce"  # ActorProcess, cut off by the kernel after 15 characters
 _PASSES = 8  # a thread born while the list is read is caught by the next pass; two were enough in every trial
 
 
@@ -49,6 +52,37 @@ def pin_process(cpus: Iterable[int]) -> None:
         f"pinning: {len(astray)} thread(s) run outside CPUs {names} although the kernel agreed; "
         "another program moves them, or the container's CPU set changed; stop that one"
     )
+
+
+def pinned_by_others(root: Path = Path("/")) -> tuple[int, ...]:
+    """The logical CPUs that actors of other runs on this machine are pinned to, ascending.
+
+    An actor is told by the name that Ray gives its process, and is pinned if it may not use all CPUs that this process
+    may.  Containers on one machine, each with a network of its own, are other machines.
+    """
+    mine, found = os.sched_getaffinity(0), set[int]()
+    for process in _actors(root / "proc"):
+        lines = (line for line in read_text(process / "status").splitlines() if line.startswith("Cpus_allowed_list:"))
+        cpus = set(parse_cpu_list(next(lines, "").partition(":")[2]))
+        if cpus and cpus < mine:
+            found |= cpus
+    return tuple(sorted(found))
+
+
+def _actors(proc: Path) -> Iterator[Path]:
+    """The folders of the processes of actors in this network."""
+    network = _network(proc / "self")
+    for process in proc.iterdir():
+        is_actor = process.name.isdigit() and read_text(process / "comm").startswith(_ACTOR)
+        if is_actor and int(process.name) != os.getpid() and _network(process) in (network, ""):
+            yield process
+
+
+def _network(process: Path) -> str:
+    try:
+        return os.readlink(process / "ns" / "net")
+    except OSError:  # of another user, or gone
+        return ""
 
 
 def stray_threads(cpus: Iterable[int]) -> tuple[int, ...]:

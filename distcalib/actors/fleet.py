@@ -59,7 +59,7 @@ class Fleet:
         self._left: list[list[Left]] = [[] for _ in placements]
         self._used: dict[int, None] = {}  # actors that may hold a program; as keys, for sets have no order
         self._abandoned_seconds = 0.0
-        self._actors: list[Actor] = [cluster.start_actor(placement.node) for placement in placements]
+        self._actors: list[Actor] = [cluster.start_actor(place.node, place.reserved) for place in placements]
         try:
             for number, refs in enumerate([self._begin(number) for number in range(len(placements))]):
                 self._finish(number, refs)
@@ -156,7 +156,7 @@ class Fleet:
         added = [replace(placement, actor=first + i) for i, placement in enumerate(free)] if grows else []
         self._placements += added
         self._left += [[] for _ in added]
-        self._actors += [self.cluster.start_actor(placement.node) for placement in added]
+        self._actors += [self.cluster.start_actor(placement.node, placement.reserved) for placement in added]
         try:
             for placement, refs in [(placement, self._begin(placement.actor)) for placement in added]:
                 self._finish(placement.actor, refs)
@@ -235,7 +235,7 @@ class Fleet:
                 placement = self._shelter(number, answering)
         self._actors[number].kill()
         self._placements[number] = placement
-        self._actors[number] = self.cluster.start_actor(placement.node)
+        self._actors[number] = self.cluster.start_actor(placement.node, placement.reserved)
 
     def _place(self, number: int, placement: Placement) -> None:
         """Move an actor that has nothing under way."""
@@ -243,7 +243,7 @@ class Fleet:
         self._used.pop(number, None)
         self._actors[number].kill()
         self._placements[number] = replace(placement, actor=number)
-        self._actors[number] = self.cluster.start_actor(placement.node)
+        self._actors[number] = self.cluster.start_actor(placement.node, placement.reserved)
         self._finish(number, self._begin(number))
 
     def _shelter(self, number: int, answering: Mapping[str, str]) -> Placement:

@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import PackageNotFoundError, version
+from math import floor
 from pathlib import Path
 
+from distcalib.actors.affinity import pinned_by_others
 from distcalib.actors.machine import ISA_VARIABLE, cpu_model, memory, read_text, usable_isas
 from distcalib.actors.topology import Placement, Topology, check_counts, place_actors, read_topology
+from distcalib.errors import MeasureError
 from distcalib.version import __version__
 
 _MEMORY_SHARE = 0.8  # of a machine's: the rest is the system's, Ray's and that of the page cache which holds the data
@@ -29,7 +32,8 @@ class NodeInfo:
     there may have together; `free_bytes`: what was left when the node was asked; `shm_bytes`: of /dev/shm, where Ray's
     object store is; `store_bytes`: of that store, 0 until a pool has asked Ray. `load`: processes that want a core,
     averaged over a minute. `address`: its IP address in the cluster. `machine`: the same for nodes that are only
-    containers on one machine.
+    containers on one machine.  `taken`: logical CPUs that actors of other runs are pinned to; `ray_cpus`: how many Ray
+    has there for all and how many are free, None where nothing is reserved.
     """
 
     node_id: str
@@ -45,6 +49,8 @@ class NodeInfo:
     load: float = 0.0
     machine: str = ""
     store_bytes: int = 0
+    taken: tuple[int, ...] = ()
+    ray_cpus: tuple[float, float] | None = None
 
     @property
     def label(self) -> str:
@@ -69,6 +75,7 @@ def describe_this_node(node_id: str = "", address: str = "", root: Path = Path("
         address=address,
         load=float((read_text(root / "proc/loadavg").split() or ["0"])[0]),
         machine=read_text(root / "proc/sys/kernel/random/boot_id").strip(),
+        taken=pinned_by_others(root),
     )
 
 
@@ -84,9 +91,12 @@ def place_on_nodes(
 
     Machines get actors in proportion to what they can hold; one with fewer cores than an actor wants gets none.
     Numbers follow the host names, then the nodes' ids; on a machine they follow `place_actors`.
-    Raises OptionError when no machine can hold an actor, or for numbers below one.
+    Of a cluster that others use, too, as many cores as are free, and each actor reserves its part of the CPUs.
+    Raises OptionError when no machine can hold an actor, or for numbers below one, MeasureError where no core is free.
     """
     nodes = [_with_less(node, shared_bytes) for node in sorted(nodes, key=lambda node: (node.host, node.node_id))]
+    shares_of = {node.node_id: _cpus_per_core(node) for node in nodes}
+    nodes = _free(nodes)
     usable = [node.topology.n_usable for node in nodes]
     check_counts(n_actors, 1 if cores_per_actor is None else cores_per_actor, sum(usable), max(usable, default=0))
     sizes = [
@@ -95,12 +105,49 @@ def place_on_nodes(
     holds = [n // size for n, size in zip(usable, sizes, strict=True)]
     shares = holds if n_actors is None else share_out(n_actors, holds)
     placed = [
-        replace(placement, node=node.node_id, spare_bytes=spare_bytes(node, share, actor_bytes))
+        replace(
+            placement,
+            node=node.node_id,
+            spare_bytes=spare_bytes(node, share, actor_bytes),
+            reserved=shares_of[node.node_id] * size if share * size <= node.topology.n_usable else 0.0,
+        )
         for node, size, share in zip(nodes, sizes, shares, strict=True)
         if share
         for placement in place_actors(node.topology, share, size)
     ]
     return tuple(replace(placement, actor=number) for number, placement in enumerate(placed))
+
+
+def is_shared(node: NodeInfo) -> bool:
+    """Whether others use cores of the machine now."""
+    return node.ray_cpus is not None and node.ray_cpus[1] < node.ray_cpus[0]
+
+
+def _cpus_per_core(node: NodeInfo) -> float:
+    """What a physical core counts for Ray, so that all cores that may be used are all CPUs; 0: nothing is reserved."""
+    return 0.0 if node.ray_cpus is None else floor(1e4 * node.ray_cpus[0] / max(node.topology.n_usable, 1)) / 1e4
+
+
+def _free(nodes: Sequence[NodeInfo]) -> list[NodeInfo]:
+    """The machines with as many cores as nobody has reserved, those first that no actor is pinned to; without those
+    that have none."""
+    found = []
+    for node in nodes:
+        if node.ray_cpus is None:
+            found.append(node)
+            continue
+        per_core = _cpus_per_core(node)
+        n_most = floor((node.ray_cpus[1] + 1e-6) / per_core) if per_core else 0
+        free = replace(node, topology=node.topology.beside(node.taken, n_most))
+        if free.topology.cores:
+            found.append(free)
+    if not found:
+        used = ", ".join(f"{node.label}: {node.topology.n_usable} core(s)" for node in nodes)
+        raise MeasureError(
+            f"no core of the cluster is free, others have reserved them ({used}); wait until they are done, or "
+            "add nodes"
+        )
+    return found
 
 
 def cores_for_memory(n_cores: int, memory_bytes: int, actor_bytes: int) -> int:

@@ -17,12 +17,13 @@ from distcalib.actors.feeder import IN_FLIGHT
 from distcalib.actors.fleet import Fleet
 from distcalib.actors.jobs import Cargo, Enough, Job, JobResult, OnRows, Progress, WorkerFactory
 from distcalib.actors.node_survey import LOST, ask_nodes
-from distcalib.actors.nodes import NodeInfo, describe_this_node, place_on_nodes
+from distcalib.actors.nodes import NodeInfo, describe_this_node, is_shared, place_on_nodes
 from distcalib.actors.ray_cluster import Cluster
 from distcalib.actors.topology import Placement
 from distcalib.errors import DistcalibError, MeasureError
 
 _LOG = logging.getLogger(__name__)
+_FREE_SECONDS, _FREE_PAUSE_SECONDS = 3.0, 0.2  # Ray counts the CPUs of a killed actor as free a moment later
 _N_TRIALS, _PAUSE_SECONDS = 20, 3.0  # a minute, which is what Ray takes at the most to give a lost node up
 _RESCUE_SECONDS = 0.5  # a shard takes no longer, unless an iteration does
 
@@ -77,7 +78,7 @@ class ActorPool:
         self._cluster = Cluster(address, n_cpus=len(placements))
         try:
             if self._spread:
-                self.nodes = self._ask()
+                self.nodes = self._ask_free()
                 placements = self._place(self.nodes, n_actors)
             self.nodes = self._with_stores(self.nodes)
             self._agree = env if callable(env) else None
@@ -174,9 +175,23 @@ class ActorPool:
         return found.nodes
 
     def _with_stores(self, nodes: Sequence[NodeInfo]) -> tuple[NodeInfo, ...]:
-        """The nodes with the sizes of their object stores, which Ray knows."""
+        """The nodes with what Ray alone knows: the sizes of their object stores, and in a cluster what is reserved."""
         stores = self._cluster.store_bytes()
         return tuple(replace(node, store_bytes=stores.get(node.node_id or self._cluster.home, 0)) for node in nodes)
+
+    def _ask_free(self) -> tuple[NodeInfo, ...]:
+        """All nodes of the cluster, once the actors of a run that has just ended are gone; those of others stay."""
+        end = time.monotonic() + _FREE_SECONDS
+        while True:
+            nodes = self._with_cpus(self._ask())
+            if not any(map(is_shared, nodes)) or time.monotonic() >= end:
+                return nodes
+            time.sleep(_FREE_PAUSE_SECONDS)
+
+    def _with_cpus(self, nodes: Sequence[NodeInfo]) -> tuple[NodeInfo, ...]:
+        """Of a cluster that others may use, too: what is reserved there."""
+        cpus = self._cluster.cpus() if self._cluster.reserves else {}
+        return tuple(replace(node, ray_cpus=cpus.get(node.node_id or self._cluster.home)) for node in nodes)
 
     def _welcome(self, fleet: Fleet, meanwhile: bool = False) -> None:
         """Use nodes that have joined since, if they are as the others; else say why not, once. `meanwhile`, in a call,
@@ -191,7 +206,7 @@ class ActorPool:
             self._unwelcome.update(self._cluster.live_nodes().keys() - known - {node.node_id for node in found.nodes})
             for label, reason in found.silent.items():
                 _LOG.warning("%s joined and is not used: %s", label, reason)
-        for node in self._with_stores(found.nodes):
+        for node in self._with_cpus(self._with_stores(found.nodes)):
             placements: tuple[Placement, ...] = ()
             try:
                 alike = self._agree is None or self._agree((*self.nodes, node)) == self._env

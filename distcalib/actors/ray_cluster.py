@@ -133,11 +133,24 @@ class Cluster:
             node: name for node, name in live.items() if node == self.home or (node in ports and _listens(*ports[node]))
         }
 
-    def start_actor(self, node: str = "") -> Actor:
-        """Start an actor process on `node` ("": this machine). It reserves no CPUs of Ray's: pinning is what keeps
-        actors apart, and a reservation that cannot be met would wait for ever."""
+    @property
+    def reserves(self) -> bool:
+        """Whether actors reserve CPUs: in a cluster that was joined here. In a Ray that this process had already, its
+        owner decides what runs beside what."""
+        return self._ours and self._private is None
+
+    def cpus(self) -> dict[str, tuple[float, float]]:
+        """The CPUs of each live node as Ray counts them, and how many of them nobody has reserved, by id in hex."""
+        free: Any = load_ray()._private.state.available_resources_per_node()
+        total = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in load_ray().nodes() if node["Alive"]}
+        return {node: (n, free.get(node, {}).get("CPU", 0.0)) for node, n in total.items()}
+
+    def start_actor(self, node: str = "", n_cpus: float = 0.0) -> Actor:
+        """Start an actor process on `node` ("": this machine). Pinning is what keeps the actors of a run apart; in a
+        cluster that others use, too, each reserves `n_cpus` of Ray's, which must be free: else it would wait for
+        ever."""
         there = load_ray().util.scheduling_strategies.NodeAffinitySchedulingStrategy(node or self.home, soft=False)
-        return Actor(load_ray().remote(ActorProcess).options(num_cpus=0, scheduling_strategy=there).remote())
+        return Actor(load_ray().remote(ActorProcess).options(num_cpus=n_cpus, scheduling_strategy=there).remote())
 
     def get(self, ref: Ref) -> Any:
         """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""

@@ -141,6 +141,10 @@ def _lacks_of_working_folder() -> Iterator[Lack]:
     except OSError:
         yield Lack("the working directory is not there any more", "go to another one (cd)")
         return
+    mask = os.umask(0o022)  # it can only be read by setting it
+    os.umask(mask)
+    if mask & 0o700:
+        yield Lack(f"umask {mask:03o} takes from this user what Ray's processes make", "umask 022")
     if not os.access(folder, os.X_OK):
         yield Lack(f"{folder}: the working directory is closed to this user", "go to another one (cd)")
 

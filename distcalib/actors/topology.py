@@ -8,8 +8,8 @@ Hyper-thread siblings share the multiply units, so a core counts once and only i
 actor's memory is that of its NUMA node because it is pinned before it allocates (docs/decisions/011)."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
@@ -44,6 +44,12 @@ class Topology:
     n_machine: int = 0
     offline: tuple[int, ...] = ()
 
+    def beside(self, taken: Collection[int], n_most: int) -> "Topology":
+        """At most `n_most` of the cores, those first of which no CPU is `taken`."""
+        used = set(taken)
+        wanted = sorted(self.cores, key=lambda core: bool(used.intersection(core.cpus)))[:n_most]
+        return replace(self, cores=tuple(sorted(wanted, key=lambda core: core.cpus)))
+
     @property
     def n_usable(self) -> int:
         """Cores that can be busy at a time: a quota of 1.5 CPUs is one; never less than one."""
@@ -64,6 +70,8 @@ class Placement:
     cpus: tuple[int, ...]
     node: str = ""
     spare_bytes: int = 0
+    reserved: float = 0.0
+    """Of the CPUs of its node, as Ray counts them: what it keeps from others."""
 
     @property
     def n_threads(self) -> int:

@@ -5,6 +5,7 @@ before the file is written its text is read back and compared with what was meas
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from distcalib.calibration.candidate_net import (
     mended_base,
     with_params,
 )
+from distcalib.calibration.commands import with_commands
 from distcalib.calibration.export_files import with_files
 from distcalib.calibration.framing import frame_note
 from distcalib.calibration.image_order import order_text, why_natural
@@ -245,6 +247,7 @@ class _Run:
             report = self._write_weights(made, weights, report)
             corrected = tuple(name for name in winner.int8_layers if name in calibration.corrected)
             report = replace(report, corrected_layers=corrected, equalized_layers=found.pairs)
+        report = with_commands(report, self.options)
         self.target.write(made.text(), report)
         return report
 
@@ -274,6 +277,7 @@ class _Run:
                 drop=None if measured is None else measured.drop,
             ),
         )
+        report = with_commands(report, self.options)
         write_atomically(target.forced_prototxt, made.text())
         target.write(plain, report)
         return report
@@ -289,6 +293,7 @@ class _Run:
                 scales[:] = [1.0] * len(scales)
         text = Deliverable(mended(with_params(base, params))).text()
         report = self._report(text, base, metric, quantizer, winner, Results(), isa_here(self.options.isa))
+        report = with_commands(report, self.options)
         self.target.write(text, report)
         return report
 
@@ -331,6 +336,7 @@ class _Run:
             all_int8_score=None if first is None else first.score,
             score=None if measured is None else measured.score,
             drop=None if measured is None else measured.drop,
+            quantizable_layers=quantizer.space.order,
             int8_layers=winner.int8_layers,
             fp32_layers=winner.fp32_layers,
             refused_layers=quantizer.refused,
@@ -363,6 +369,10 @@ class _Run:
             images_per_second=measuring.images_per_second,
             pareto=measuring.curve,
             image_order=order_text(measuring),
+            candidate_shares=tuple(
+                1.0 if isinstance(said, Measurement) else measuring.shares.get(candidate, 0.0)
+                for candidate, said in measuring.answered.items()
+            ),
         )
 
 
@@ -370,7 +380,8 @@ def _record(said: Measurement | Verdict, tolerance: float, failed: str | None) -
     """What the report says of a candidate."""
     candidate = said.candidate
     if isinstance(said, Verdict):
-        return CandidateRecord(candidate.fp32_layers, len(candidate.int8), said.meets, None, None, failed)
+        likely = said.likely_drop if math.isfinite(said.likely_drop) else None
+        return CandidateRecord(candidate.fp32_layers, len(candidate.int8), said.meets, None, None, failed, likely)
     meets = said.drop <= tolerance
     return CandidateRecord(candidate.fp32_layers, len(candidate.int8), meets, said.score, said.drop, failed)
 

@@ -79,6 +79,8 @@ class Results:
     """What the ranking saw of each layer, in net order."""
     answered: dict[Candidate, Measurement | Verdict] = field(default_factory=dict)
     """What the strategy was told, in its order: the winner follows from it."""
+    shares: dict[Candidate, float] = field(default_factory=dict)
+    """Of each the part of the data that was measured of it by then."""
     failed: dict[Candidate, str] = field(default_factory=dict)
     """Candidates that could not be run, with the reason."""
     stopped_by: str | None = None

@@ -10,7 +10,7 @@ from distcalib.errors import OptionError
 from distcalib.exporters.runtimes import need_onnx
 from distcalib.metrics import DEFAULT_AP
 from distcalib.plugins import load_plugins
-from distcalib.quantize.scales import Options
+from distcalib.quantize.options import Options
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
 from distcalib.search import make_strategy
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping

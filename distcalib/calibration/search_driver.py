@@ -161,7 +161,7 @@ class Searching:
 
     def other(self, label: str, calibration: Calibration) -> "Searching":
         """The same search in the net with the weights of another calibration; its results are its own."""
-        measuring = replace(self.measuring, answered={}, failed={}, without_int8_kernel={}, stopped_by=None)
+        measuring = replace(self.measuring, answered={}, failed={}, shares={}, without_int8_kernel={}, stopped_by=None)
         return replace(self, measuring=measuring, programs=self.programs.of(calibration), label=f"{label}: ")
 
     def ranking(self, request: Rank) -> Ranking:
@@ -224,6 +224,7 @@ class Searching:
             found = Verdict(candidate, False, self._decider.likely_drop(known.values))
         else:
             found = Verdict(candidate, bool(known.error is None and self._decider.decide(known.values)))
+        self.measuring.shares[candidate] = len(known.values) / len(self._decider.reference)
         if not isinstance(self.measuring.answered.get(candidate), Measurement):
             self.measuring.answered[candidate] = found
         return found

@@ -225,8 +225,8 @@ def curve_table(report: CalibrationReport) -> Table:
     return table
 
 
-def run(args: argparse.Namespace) -> int:
-    """Calibrate; the last line is the verdict."""
+def options_of(args: argparse.Namespace) -> CalibrationOptions:
+    """What the flags ask for."""
     args.detection = detection_of(args)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
     args.plugins = tuple(args.plugins)
@@ -234,7 +234,12 @@ def run(args: argparse.Namespace) -> int:
     args.equalize |= args.recover
     args.bias_correction |= args.recover
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
-    options = CalibrationOptions(**given, n_actors=args.actors)
+    return CalibrationOptions(**given, n_actors=args.actors)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate; the last line is the verdict."""
+    options = options_of(args)
     console = console_of(args)
     interrupted = False
     with ConsoleReporter(console) as reporter:

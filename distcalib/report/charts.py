@@ -13,12 +13,17 @@ N_TICKS = 5
 
 @dataclass(frozen=True)
 class Point:
-    """A point in units of the data, and what is said of it; `chosen`: what was delivered."""
+    """A point in units of the data, and what is said of it; `chosen`: what was delivered.
+
+    Not `exact`: its y was estimated.  `label` stands beside it.
+    """
 
     x: float
     y: float
     told: str
     chosen: bool = False
+    exact: bool = True
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,23 @@ class Placed:
     told: str
     chosen: bool
     good: bool
+    exact: bool
+    label: str
+
+    @property
+    def anchor(self) -> str:
+        """Where its label begins, so that it stays inside."""
+        return "end" if self.x > 0.6 * WIDTH else "start"
+
+    @property
+    def label_x(self) -> float:
+        """Beside the point."""
+        return round(self.x + (-12 if self.anchor == "end" else 12), 1)
+
+    @property
+    def label_y(self) -> float:
+        """Above the point, as long as that is inside."""
+        return round(self.y - 9 if self.y > TOP + 16 else self.y + 18, 1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,8 @@ class Chart:
     points: Sequence[Placed]
     limit: float
     """The y of the tolerance."""
+    front: str = ""
+    """A line through the best ones, as SVG writes its points."""
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -59,10 +83,17 @@ class Chart:
     bottom: int = HEIGHT - BOTTOM
 
 
-def chart(points: Sequence[Point], x_title: str, y_title: str, limit: float, whole: bool = False) -> Chart:
+def chart(
+    points: Sequence[Point],
+    x_title: str,
+    y_title: str,
+    limit: float,
+    whole: bool = False,
+    front: Sequence[tuple[float, float]] = (),
+) -> Chart:
     """At least one point, against a limit that y should not exceed; the chosen ones are drawn last.
 
-    `whole`: x is a number of things.
+    `whole`: x is a number of things.  `front`: the line through the best ones.
     """
     x_ends = _ends([point.x for point in points])
     y_ends = _ends([0.0, limit, *(point.y for point in points)])
@@ -73,7 +104,7 @@ def chart(points: Sequence[Point], x_title: str, y_title: str, limit: float, who
     def y_at(y: float) -> float:
         return round(HEIGHT - BOTTOM - (y - y_ends[0]) / (y_ends[1] - y_ends[0]) * (HEIGHT - BOTTOM - TOP), 1)
 
-    placed = [Placed(x_at(p.x), y_at(p.y), p.told, p.chosen, p.y <= limit) for p in points]
+    placed = [Placed(x_at(p.x), y_at(p.y), p.told, p.chosen, p.y <= limit, p.exact, p.label) for p in points]
     return Chart(
         x_title,
         y_title,
@@ -81,6 +112,7 @@ def chart(points: Sequence[Point], x_title: str, y_title: str, limit: float, who
         [Tick(y_at(y), f"{y:,.6g}") for y in ticks(*y_ends)],
         sorted(placed, key=lambda point: point.chosen),
         y_at(limit),
+        " ".join(f"{x_at(x)},{y_at(y)}" for x, y in front) if len(front) > 1 else "",
     )
 
 

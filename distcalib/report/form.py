@@ -34,6 +34,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "class_names",
     ),
     "layers": (
+        "quantizable_layers",
         "int8_layers",
         "fp32_layers",
         "refused_layers",
@@ -64,6 +65,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "pareto",
         "exported_images_per_second",
         "n_rows_from_journal",
+        "candidate_shares",
+        "commands",
     ),
 }
 """The keys of each group, which are the names of the fields."""
@@ -78,9 +81,12 @@ def grouped(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ungrouped(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a report from what report.json has.  Raises KeyError or TypeError where something is missing."""
+    """The fields of a report from what report.json has, those that an earlier distcalib did not write left out.
+
+    Raises KeyError or TypeError where a group is missing.
+    """
     fields = {"warnings": found["warnings"]}
-    return fields | {name: found[group][name] for group, names in GROUPS.items() for name in names}
+    return fields | {n: found[group][n] for group, names in GROUPS.items() for n in names if n in found[group]}
 
 
 def json_text(value: object) -> str:

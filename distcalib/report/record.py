@@ -12,7 +12,8 @@ from distcalib.report.form import grouped, json_text
 class CandidateRecord:
     """One candidate that the result follows from; score and drop are None where a verdict was enough.
 
-    `failed`: why it could not be run.
+    `failed`: why it could not be run.  `likely_drop`: what it loses on the part of the data that decided, where
+    that was looked at.
     """
 
     fp32_layers: tuple[str, ...]
@@ -21,6 +22,7 @@ class CandidateRecord:
     score: float | None
     drop: float | None
     failed: str | None = None
+    likely_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,12 @@ class CalibrationReport:
     """Of one core, by runtime and FP32 or INT8, the inference alone."""
     n_rows_from_journal: int = 0
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
+    quantizable_layers: tuple[str, ...] = ()
+    """The INT8 and the FP32 ones, in net order."""
+    candidate_shares: tuple[float, ...] = ()
+    """Of each candidate the part of the data that was measured of it."""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """This run as a command, and what may be run next with its files: `calibrate`, `evaluate`, `export`."""
 
     def to_json(self) -> str:
         """The text of report.json: form.py."""

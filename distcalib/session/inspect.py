@@ -19,7 +19,8 @@ from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.plugins import load_plugins
 from distcalib.quantize.faults import intel_faults
-from distcalib.quantize.scales import Options, Quantizer
+from distcalib.quantize.options import Options
+from distcalib.quantize.scales import Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.session.checks import (
     data_warnings,

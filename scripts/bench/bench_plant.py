@@ -12,7 +12,7 @@ from pathlib import Path
 from distcalib.caffe import read_weights
 from distcalib.engine.net import open_net
 from distcalib.errors import OptionError
-from distcalib.quantize.scales import Options
+from distcalib.quantize.options import Options
 from scripts.bench.bench_evaluate import default_model
 from scripts.bench.plant import STRENGTH, choose, plant
 from scripts.trial import Trial

@@ -31,7 +31,8 @@ from distcalib.engine.spec import NetSpec
 from distcalib.engine.worker import Setting, data_nodes
 from distcalib.metrics import choose_score, evaluate_layer, mean
 from distcalib.quantize.fusion import QUANTIZABLE
-from distcalib.quantize.scales import Options, Quantizer
+from distcalib.quantize.options import Options
+from distcalib.quantize.scales import Quantizer
 
 Batch = dict[str, NDArray[np.float32]]
 

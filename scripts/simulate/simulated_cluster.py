@@ -53,7 +53,7 @@ class SimulatedCluster:
         """As it is."""
         return value
 
-    def start_actor(self, node: str = "") -> "SimulatedActor":
+    def start_actor(self, node: str = "", n_cpus: float = 0.0) -> "SimulatedActor":
         """In no time: what starting takes is not looked into."""
         return SimulatedActor(self)
 

@@ -1,7 +1,11 @@
 """In a process of its own each time: pinning the test runner would slow down everything after it."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+from distcalib.actors.affinity import pinned_by_others
 
 ALLOWED = "import os, threading; cpu = min(os.sched_getaffinity(0)); "
 
@@ -76,3 +80,21 @@ stop.set()
 """)
         == "True True"
     )
+
+
+def test_pinned_by_others_finds_actors_that_are_pinned_in_this_network(tmp_path: Path) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    everything = ",".join(map(str, mine))
+    processes = {
+        "10": ("ray::ActorProce", str(mine[0]), "net:[1]"),
+        "11": ("ray::ActorProce", everything, "net:[1]"),  # not pinned yet
+        "12": ("python", str(mine[-1]), "net:[1]"),
+        "13": ("ray::ActorProce", str(mine[-1]), "net:[2]"),  # a container of its own
+    }
+    for pid, (comm, cpus, network) in {"self": ("python", everything, "net:[1]"), **processes}.items():
+        folder = tmp_path / "proc" / pid
+        (folder / "ns").mkdir(parents=True)
+        (folder / "comm").write_text(f"{comm}\n")
+        (folder / "status").write_text(f"Name:\t{comm}\nCpus_allowed_list:\t{cpus}\n")
+        (folder / "ns" / "net").symlink_to(network)
+    assert pinned_by_others(tmp_path) == ((mine[0],) if len(mine) > 1 else ())

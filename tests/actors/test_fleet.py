@@ -28,7 +28,7 @@ class Listening:
     def get(self, ref: Outcome) -> Outcome:
         return ref
 
-    def start_actor(self, node: str = "") -> Any:
+    def start_actor(self, node: str = "", n_cpus: float = 0.0) -> Any:
         number, self.n_actors = self.n_actors, self.n_actors + 1
         self.started.append(node)
         return ListeningActor(self, number)
@@ -133,7 +133,7 @@ def break_starts(cluster: Listening, broken: str, error: DistcalibError | ActorL
     """From now on no actor starts on `broken`: its processes die, or its worker cannot be made."""
     start = cluster.start_actor
 
-    def start_actor(node: str = "") -> Any:
+    def start_actor(node: str = "", n_cpus: float = 0.0) -> Any:
         actor = start(node)
         if node == broken:
             actor.call = lambda method, *args, n_returns=1: error if method == "make_worker" else Outcome()

@@ -7,9 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from distcalib.actors.nodes import NodeInfo, cores_for_memory, describe_this_node, place_on_nodes, share_out
+from distcalib.actors.nodes import (
+    NodeInfo,
+    cores_for_memory,
+    describe_this_node,
+    is_shared,
+    place_on_nodes,
+    share_out,
+)
 from distcalib.actors.topology import Core, Topology
-from distcalib.errors import OptionError
+from distcalib.errors import MeasureError, OptionError
+from tests.every import every
 
 GB = 2**30
 
@@ -129,3 +137,42 @@ def test_cores_for_memory(n_cores: int, memory_gb: int, actor_gb: int, cores: in
 )
 def test_share_out_is_in_proportion(n_actors: int, holds: list[int], shares: list[int]) -> None:
     assert share_out(n_actors, holds) == shares
+
+
+def in_use(total: float, free: float, taken: tuple[int, ...] = (), n_cores: int = 4) -> NodeInfo:
+    cores = tuple(Core((2 * i, 2 * i + 1), 0, 0, 2) for i in range(n_cores))
+    return NodeInfo(
+        "id", "host", Topology(cores, None, n_cores), (), 2**40, {}, 2**40, taken=taken, ray_cpus=(total, free)
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus"),
+    [
+        pytest.param(in_use(8, 8), [(0,), (2,), (4,), (6,)], id="all_free"),
+        pytest.param(in_use(8, 6, (0, 1)), [(2,), (4,), (6,)], id="one_core_is_pinned"),
+        pytest.param(in_use(8, 4), [(0,), (2,)], id="half_is_reserved"),
+        pytest.param(in_use(8, 4, (2,)), [(0,), (4,)], id="what_is_pinned_comes_last"),
+        pytest.param(in_use(2, 1), [(0,), (2,)], id="started_with_fewer_cpus"),
+    ],
+)
+def test_place_on_nodes_leaves_cores_to_others(node: NodeInfo, cpus: list[tuple[int, ...]]) -> None:
+    placements = place_on_nodes([node], None, 1)
+    assert [placement.cpus for placement in placements] == cpus
+    assert node.ray_cpus is not None
+    assert every(placement.reserved == node.ray_cpus[0] / 4 for placement in placements)
+    assert sum(placement.reserved for placement in placements) <= node.ray_cpus[1]
+
+
+def test_place_on_nodes_names_a_cluster_without_a_free_core() -> None:
+    for node in (in_use(8, 0.5), in_use(0, 0)):
+        with pytest.raises(MeasureError, match=r"no core of the cluster is free, .* reserved them \(host: 4 core"):
+            place_on_nodes([node], None, 1)
+
+
+def test_actors_that_share_cores_reserve_nothing() -> None:
+    assert {placement.reserved for placement in place_on_nodes([in_use(8, 8)], 6, 1)} == {0.0}
+
+
+def test_is_shared_tells_whether_others_are_there() -> None:
+    assert [is_shared(node) for node in (in_use(8, 8), in_use(8, 7), in_use(8, 8, (1,)))] == [False, True, False]

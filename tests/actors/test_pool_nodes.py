@@ -35,6 +35,8 @@ class MadeUp:
     def store_bytes(self) -> dict[str, int]:
         return {"id-b": 7, "id-c": 5}
 
+    reserves = False
+
     def put(self, value: object) -> object:
         return value
 
@@ -71,7 +73,7 @@ class FakeCall:
 
     seconds_per_iteration = None
 
-    def __init__(self, *args: object, on_rows: object) -> None:
+    def __init__(self, *args: object, on_rows: object, check: object) -> None:
         pass
 
     def run(self) -> list[Any]:
@@ -167,7 +169,7 @@ def test_pool_uses_nodes_that_join_in_a_run(
     made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, n_actors: int | None, at_home: bool, used: bool
 ) -> None:
     class Joining(FakeCall):
-        def __init__(self, *args: Any, on_rows: object) -> None:
+        def __init__(self, *args: Any, on_rows: object, check: object) -> None:
             self.look = args[-1]
 
         def run(self) -> list[Any]:
@@ -256,7 +258,7 @@ def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(made_up: MadeUp, mon
     asked: list[list[str]] = []
 
     def start(*args: Any) -> FakeFleet:
-        got.append(args[-1])
+        got.append(args[5])
         return FakeFleet(*args)
 
     monkeypatch.setattr(pool_module, "Fleet", start)

@@ -63,6 +63,15 @@ def test_start_lacks_looks_at_the_working_directory(
     assert [sentence for sentence in sentences if said in sentence]
 
 
+def test_start_lacks_looks_at_the_umask() -> None:
+    before = os.umask(0o777)
+    try:
+        sentences = [lack.sentence for lack in start_lacks(1)]
+    finally:
+        os.umask(before)
+    assert "umask 777 takes from this user what Ray's processes make; umask 022" in sentences
+
+
 CGROUPS = {
     "version 2": ("0::/a/b", {"sys/fs/cgroup/a/pids.max": "100", "sys/fs/cgroup/a/pids.current": "20"}, (100, 80)),
     "version 1": (

@@ -259,13 +259,13 @@ def test_calibrate_without_a_layer_for_int8_says_so(tmp_path: Path) -> None:
     [
         pytest.param({"iterations": 0}, "-i 0", id="iterations"),
         pytest.param({"sampling_iterations": 0}, "-s 0", id="sampling"),
-        pytest.param({"accuracy_loss": -0.1}, "-l -0.1: is no tolerance", id="negative_tolerance"),
-        pytest.param({"accuracy_loss": float("nan")}, "-l nan: is no tolerance", id="tolerance_nan"),
-        pytest.param({"accuracy_loss": float("inf")}, "-l inf: is no tolerance", id="tolerance_inf"),
+        pytest.param({"accuracy_loss": -0.1}, "-l -0.1: must be 0 or more", id="negative_tolerance"),
+        pytest.param({"accuracy_loss": float("nan")}, "-l nan: must be 0 or more", id="tolerance_nan"),
+        pytest.param({"accuracy_loss": float("inf")}, "-l inf: must be 0 or more", id="tolerance_inf"),
         pytest.param({"calibration_algos": "MEDIAN"}, "-a MEDIAN", id="algorithm"),
         pytest.param({"weights_channel": "foo"}, "foo", id="channel"),
         pytest.param({"strategy": "magic"}, "--strategy magic", id="strategy"),
-        pytest.param({"calibration_algos": "AUTO"}, "-a AUTO: is no .*, KL, MSE are, and auto chooses", id="algorithm"),
+        pytest.param({"calibration_algos": "AUTO"}, "-a AUTO: unknown; choose .*, KL, MSE or auto", id="algorithm"),
         pytest.param({"clx": True}, "-clx: says for which CPU -fu scales weights, and -fu is not given", id="clx"),
         pytest.param(
             {"bias_correction": True, "performance_model": True},

@@ -11,8 +11,9 @@ from distcalib.engine.builder import BuiltModel, build_model
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
+from distcalib.quantize.options import Options
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.storage import params_of, storage
 from tests.cpu import needs_vnni
 

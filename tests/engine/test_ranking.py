@@ -15,8 +15,9 @@ from distcalib.engine.ranking_split import Most, Pace, divided
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.quantize.fusion import find_fused, in_run_order
+from distcalib.quantize.options import Options
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.quantize.scales import Calibration, Quantizer
 from tests.session.tiny import make_tiny
 
 LOGITS = (Blob("fc", 0),)

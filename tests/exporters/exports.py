@@ -24,8 +24,9 @@ from distcalib.exporters import Exported, build_export, save_ir
 from distcalib.exporters.runtimes import open_model, optimized_ops
 from distcalib.layers import FileBlobs
 from distcalib.metrics import merged
+from distcalib.quantize.options import Options
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Options, Quantizer
+from distcalib.quantize.scales import Calibration, Quantizer
 
 Array = NDArray[np.float32]
 HERE = Path(__file__).parent

@@ -13,7 +13,8 @@ from distcalib.caffe.graph import Graph, build_graph
 from distcalib.errors import UnsupportedError
 from distcalib.quantize.force_u8 import Forced, force_u8, refuse_unforceable
 from distcalib.quantize.fusion import Fused, find_fused, fold
-from distcalib.quantize.scales import Options, Quantizer
+from distcalib.quantize.options import Options
+from distcalib.quantize.scales import Quantizer
 from tests.quantize.nets import conv, eltwise, layer, relu
 
 Blobs = dict[str, tuple[NDArray[np.float32], ...]]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from distcalib.caffe.caffe_pb2 import QuantizationParameter
-from distcalib.quantize.scales import Calibration, Options
+from distcalib.quantize.options import Options
+from distcalib.quantize.scales import Calibration
 from tests.quantize.nets import calibrate, conv, eltwise, layer, make_graph, relu, weights_of
 
 BASE = Options(enable_1st_conv=True)

@@ -6,14 +6,23 @@ import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from distcalib.data import LeftOut
-from distcalib.report import BadRecords, CalibrationReport, CandidateRecord, CurvePoint, PlainRecord, page
+from distcalib.report import (
+    BadRecords,
+    CalibrationReport,
+    CandidateRecord,
+    CurvePoint,
+    ExportedFile,
+    PlainRecord,
+    page,
+)
 from tests.report.reports import REPORT
 
-VOID = {"meta", "line", "br"}
+VOID = {"meta", "line", "br", "polyline"}
 MAP = replace(
     REPORT,
     metric="mAP",
@@ -78,15 +87,21 @@ def text_of(report: CalibrationReport) -> str:
         (REPORT, "In FP32: conv3 . With it in INT8 the tolerance is missed, which was measured."),
         (REPORT, "1 more layer was not tried conv1 first convolution"),
         (REPORT, "All 2, in the order in which they were asked for"),
+        (replace(REPORT, candidate_shares=(0.25, 1.0)), "1 none 2 25% 0.5 0.25 missed 2 conv3 1 100% 0.745 0.005 met"),
+        (replace(REPORT, quantizable_layers=("conv3", "conv2")), "conv3 FP32 0.5 with it in INT8 the net loses 0.25"),
+        (REPORT, "all INT8 0.5 drop 0.25 delivered 0.745 drop 0.005"),
+        (replace(REPORT, commands={"evaluate": "distcalib evaluate -m x"}), "all its scores distcalib evaluate -m x"),
+        (replace(REPORT, met=False, commands={"calibrate": "C -l 1"}), "C -l 1 --recover"),
+        (replace(REPORT, met=False), "has a drop 0.005: it is good for a tolerance (-l) of 0.005 or more"),
         (REPORT, "conv2 INT8 0.125 conv3 FP32 0.5"),
         (REPORT, "actors 2 of 1 core each; 1.5 s; 2.50 times an FP32 and an all-INT8 pass"),
         (replace(REPORT, met=False, minimal=False), "tolerance 0.01 not met"),
         (replace(REPORT, distances={"conv2": math.inf, "conv3": 0.5}), "conv2 INT8 – conv3 FP32 0.5"),
         (replace(REPORT, distances={"conv2": 0.0, "conv3": 0.0}), "conv2 INT8 0 conv3 FP32 0"),
-        (replace(REPORT, distances={}), "conv3 FP32 conv2 INT8"),
-        (replace(REPORT, distances={"conv3": 0.5}), "conv3 FP32 0.5 conv2 INT8 –"),  # --keep-int8 conv2
+        (replace(REPORT, distances={}), "conv3 FP32 with it in INT8 the net loses 0.25 conv2 INT8"),
+        (replace(REPORT, distances={"conv3": 0.5}), "loses 0.25 conv2 INT8 –"),  # --keep-int8 conv2
         (replace(REPORT, without_int8_kernel=("conv2",)), "conv2 no INT8 kernel here INT8"),
-        (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 3 no object in the data: counts as 0 AP is taken"),
+        (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 3 no object in the data: counts as 0"),
         (MAP, "AP is taken as 11point."),
         (replace(REPORT, warnings=("4 labels cannot tell",)), "Warning 4 labels cannot tell"),
         (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
@@ -122,8 +137,15 @@ def test_page_draws_what_was_measured_and_the_delivered_one_last() -> None:
         CandidateRecord(("conv2", "conv3"), 0, True, math.nan, math.inf, "died"),
         CandidateRecord((), 2, False, 0.5, 0.25),
     )
-    assert circles(replace(REPORT, candidates=others)) == ["bad", "good chosen"]
-    assert circles(replace(REPORT, candidates=others[:2])) == []  # one point is no picture
+    assert circles(replace(REPORT, candidates=others)) == ["good", "bad", "good chosen"]  # FP32 first
+    assert circles(replace(REPORT, candidates=others[:2])) == ["good", "good chosen"]
+    assert circles(replace(REPORT, candidates=others[:1])) == []  # FP32 alone is no picture
+
+
+def test_page_draws_what_is_estimated_as_such() -> None:
+    stopped = CandidateRecord((), 2, False, None, None, None, likely_drop=0.125)
+    assert circles(replace(REPORT, candidates=(stopped,))) == ["good", "bad about"]
+    assert "none 2 – – about 0.12 missed" in text_of(replace(REPORT, candidates=(stopped,)))
 
 
 def test_page_draws_the_curve() -> None:
@@ -146,11 +168,62 @@ def test_page_needs_nothing_else(report: CalibrationReport) -> None:
 
 def test_page_shows_a_dash_for_what_is_no_number() -> None:
     broken = CandidateRecord((), 2, False, math.nan, math.inf, "no kernel")
-    assert "none 2 – – could not be run: no kernel" in text_of(replace(REPORT, candidates=(broken,)))
+    assert "none 2 – – – could not be run: no kernel" in text_of(replace(REPORT, candidates=(broken,)))
+
+
+HOSTILE = "</code></pre></style><script>alert(1)</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}"
+TAGS = set(
+    re.findall(
+        r"\w+",
+        "html head meta title style body h1 h2 p div span b code pre table tr th td details summary br svg line text "
+        "circle polyline DOCTYPE",
+    )
+)
 
 
 def test_page_shows_names_as_they_are() -> None:
-    name = "<b>&\"'"
-    made = page(replace(REPORT, int8_layers=(name,), distances={name: 1.0}))
-    assert "<b>&" not in made
-    assert name in text_of(replace(REPORT, int8_layers=(name,), distances={name: 1.0}))
+    one = replace(REPORT.candidates[0], fp32_layers=(HOSTILE,), failed=HOSTILE)
+    names = (
+        "model",
+        "weights",
+        "output",
+        "sha256",
+        "metric",
+        "ap_version",
+        "stopped_by",
+        "strategy",
+        "calibration_algo",
+    )
+    texts: dict[str, Any] = dict.fromkeys(
+        (*names, "calibration_algo", "weights_channel", "isa", "way", "kernels"), HOSTILE
+    )
+    report = replace(
+        MAP,
+        **texts,
+        output_weights=HOSTILE,
+        output_weights_sha256=HOSTILE,
+        image_order=HOSTILE,
+        plain=PlainRecord(HOSTILE, HOSTILE, 0.5, 0.5),
+        met=False,
+        int8_layers=(HOSTILE,),
+        fp32_layers=(HOSTILE + "2",),
+        quantizable_layers=(HOSTILE, HOSTILE + "2"),
+        without_int8_kernel=(HOSTILE,),
+        refused_layers={HOSTILE: HOSTILE},
+        class_names={1: HOSTILE},
+        candidates=(one, *REPORT.candidates),
+        distances={HOSTILE: 1.0},
+        pareto=(CurvePoint((HOSTILE,), 0.5, 0.25, 10.0, True), CurvePoint((HOSTILE,), 0.5, 0.25, 12.0, True)),
+        warnings=(HOSTILE,),
+        flags=(HOSTILE,),
+        versions={"distcalib": HOSTILE, HOSTILE: HOSTILE},
+        images_per_second={HOSTILE: 1.0},
+        commands={"calibrate": HOSTILE, "evaluate": HOSTILE, "export": HOSTILE},
+        bad_records=BadRecords(1, 80, (LeftOut(HOSTILE, 3, HOSTILE, HOSTILE),)),
+        exported=(ExportedFile("onnx", HOSTILE, 1, 2, 3, {HOSTILE: 0.5}, {HOSTILE: 0.5}, reason=HOSTILE),),
+    )
+    made = page(report)
+    assert not re.search(r"<(script|img)|&{{ 49|['\"]&49", made)
+    tags = set(re.findall(r"<([A-Za-z0-9]+)", made))
+    assert tags <= TAGS
+    assert text_of(report).count("<script>alert(1)</script>") >= 30

@@ -19,6 +19,7 @@ def test_report_json_tells_of_candidates() -> None:
         "score": 0.745,
         "drop": 0.005,
         "failed": None,
+        "likely_drop": None,
     }
 
 

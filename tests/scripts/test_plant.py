@@ -17,7 +17,8 @@ from distcalib.engine.spec import NetSpec
 from distcalib.errors import OptionError, WeightsError
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
-from distcalib.quantize.scales import Options, Quantizer
+from distcalib.quantize.options import Options
+from distcalib.quantize.scales import Quantizer
 from scripts.bench.plant import choose, main, plant, plantable
 from scripts.trial import Trial
 from tests.every import every

@@ -6,7 +6,7 @@ from distcalib.caffe import read_weights
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import open_net
-from distcalib.quantize.scales import Options
+from distcalib.quantize.options import Options
 from scripts.trial import Trial
 from tests.session.tiny import ITERATIONS, make_tiny
 

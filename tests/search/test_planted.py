@@ -9,7 +9,7 @@ import pytest
 from distcalib.caffe import read_weights
 from distcalib.engine.net import open_net
 from distcalib.quantize.candidate import Candidate
-from distcalib.quantize.scales import Options
+from distcalib.quantize.options import Options
 from distcalib.search import STRATEGIES
 from scripts.bench.plant import choose, plant
 from scripts.trial import Trial
