@@ -98,17 +98,17 @@ def _calibrated(n: int, name: str, flags: list[object], out: Path, off: Sequence
     program = ["scripts.bench.bench_search", "--without", *off] if off else ["distcalib"]
     seconds, said = _run([sys.executable, "-m", *program, "calibrate", *flags, "-c", "multiple", "-1st", "--out", out])
     report: dict[str, Any] = ungrouped(json.loads((out / "report.json").read_text()))
-    n_fp32, n_candidates = len(report["fp32_layers"]), len(report["candidates"])
-    met = "" if report["met"] else " (not met)"
+    n_fp32, n_candidates = len(report["layers"]["fp32_layers"]), len(report["search"]["candidates"])
+    met = "" if report["score"]["met"] else " (not met)"
     shares = [int(share) for share in SHARE.findall(said)]
     return (
         n,
         name + met,
-        f"{report['score']:.4f}",
+        f"{report['score']['score']:.4f}",
         n_fp32,
         n_candidates,
         f"{median(shares):.0f} %" if shares else "",
-        f"{report['cost_passes']:.2f}",
+        f"{report['run']['cost_passes']:.2f}",
         f"{seconds:.1f}",
     )
 
