@@ -1,0 +1,80 @@
+"""Which nets are timed, and that one which cannot be run costs no result."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from distcalib.actors import Job
+from distcalib.calibration.speeds import core_speeds
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.timing import REST, TimingSpec
+from distcalib.errors import EngineError
+from distcalib.quantize.candidate import Candidate, Space
+
+SPACE = Space(("conv1", "conv2"))
+START, SOME, FP32 = SPACE.all_int8, SPACE.candidate(["conv1"]), SPACE.candidate([])
+SECONDS = {b"fp32": 0.5, b"conv1 conv2": 0.125, b"conv1": 0.25}
+
+
+class Searched:
+    """A search that is over, on actors that take SECONDS for the fastest iteration."""
+
+    def __init__(self, failed: Sequence[Candidate] = (), broken: bytes = b"", root: Path | None = None) -> None:
+        self.notes: list[str] = []
+        self.jobs: list[Job] = []
+        self._broken = broken
+        self.programs = SimpleNamespace(start=START, spec=lambda c: NetSpec(" ".join(c.int8_layers).encode(), "net"))
+        self.measuring = SimpleNamespace(
+            options=SimpleNamespace(root=root),
+            failed=dict.fromkeys(failed, "no kernel"),
+            ranked=(0, 2, 4, 6),
+            session=SimpleNamespace(batch=10, run=self.run, reporter=SimpleNamespace(note=self.notes.append)),
+        )
+
+    def run(self, phase: str, jobs: Sequence[Job]) -> list[Any]:
+        self.jobs += jobs
+        return [self.result(job) for job in jobs]
+
+    def result(self, job: Job) -> Any:
+        assert isinstance(job.spec, TimingSpec)
+        net = job.spec.net.net
+        if net == self._broken:
+            return SimpleNamespace(error=EngineError("cannot compile"), rows=[])
+        assert job.spec.whole
+        times = [SECONDS[net] * factor for factor in (3, 1, 2)]
+        return SimpleNamespace(error=None, rows=[Row({}, (), {}, seconds={REST: one}) for one in times])
+
+    def speeds(self, winner: Candidate, n_cores: int = 1) -> Mapping[str, float]:
+        return core_speeds(self, NetSpec(b"fp32", "net"), winner, n_cores)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("searched", "winner", "expected"),
+    [
+        pytest.param(Searched(), SOME, {"FP32": 20.0, "all INT8": 80.0, "delivered": 40.0}, id="some"),
+        pytest.param(Searched(), START, {"FP32": 20.0, "all INT8": 80.0, "delivered": 80.0}, id="all INT8"),
+        pytest.param(Searched(), FP32, {"FP32": 20.0, "all INT8": 80.0, "delivered": 20.0}, id="FP32"),
+        pytest.param(Searched([START]), SOME, {"FP32": 20.0, "delivered": 40.0}, id="all INT8 cannot be run"),
+        pytest.param(Searched(broken=b"conv1"), SOME, {"FP32": 20.0, "all INT8": 80.0}, id="cannot be timed"),
+        pytest.param(Searched(root=Path("build")), SOME, {}, id="of Caffe"),
+    ],
+)
+def test_speeds_of_the_nets(searched: Searched, winner: Candidate, expected: dict[str, float]) -> None:
+    assert searched.speeds(winner) == expected
+
+
+def test_a_net_is_timed_once_on_three_iterations_and_told() -> None:
+    searched = Searched()
+    searched.speeds(START)
+    assert [(job.key, job.order, job.may_fail) for job in searched.jobs] == [
+        ("speed/FP32", (0, 2, 4), True),
+        ("speed/all INT8", (0, 2, 4), True),
+    ]
+    assert searched.notes == ["images/s of one core: FP32 20, all INT8 80, delivered 80 (4.00 times FP32)"]
+
+
+def test_speeds_are_those_of_one_of_several_cores() -> None:
+    assert Searched().speeds(SOME, n_cores=2)["delivered"] == 20.0
