@@ -190,7 +190,7 @@ def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
     if node.type == "InnerProduct":
         return prod(bottom[1:]) * node.layer.inner_product_param.num_output
     layer = Layer(node.layer, ZeroBlobs(), "")
-    weight = convolution.weight_shape(layer, bottom[1])
+    weight = convolution.weight_shape(layer, bottom[1], len(bottom) - 2)
     return prod(top[1:]) * prod(weight[1:])
 
 
@@ -339,7 +339,9 @@ class _Builder:
         """x times the folded weights, plus bias."""
         y = product(layer, x, _fp32_weights(weight))
         y.get_node().set_friendly_name(layer.name)
-        return ops.add(y, ops.constant(along_channels(layer, bias))).output(0) if np.any(bias) else y
+        if not np.any(bias):
+            return y
+        return ops.add(y, ops.constant(along_channels(layer, bias, len(y.get_shape())))).output(0)
 
     def _group_blobs(self, group: Fused, layer: Layer) -> dict[str, tuple[Array, ...]]:
         """The group's blobs in the shapes that the net asks for."""
@@ -350,8 +352,13 @@ class _Builder:
             )
             has_bias, n_out = layer.proto.inner_product_param.bias_term, layer.proto.inner_product_param.num_output
         else:
-            layer.require(len(x_shape) == 4, f"its input has {len(x_shape)} dimensions; 4 (N, C, H, W) are converted")
-            shape = convolution.weight_shape(layer, int(x_shape[1]))
+            rank = len(x_shape)
+            layer.require(rank in (3, 4, 5), f"its input has {rank} dimensions; 3 to 5, (N, C, ...), are converted")
+            layer.require(
+                rank == 4 or group.name not in self.params,
+                f"its input has {rank} dimensions, and INT8 is for images, of 4; keep it in FP32 (--keep-fp32)",
+            )
+            shape = convolution.weight_shape(layer, int(x_shape[1]), rank - 2)
             has_bias, n_out = layer.proto.convolution_param.bias_term, layer.proto.convolution_param.num_output
         layer.expect_blobs(2 if has_bias else 1)
         found = {layer.name: tuple(layer.blob(i, s) for i, s in enumerate([shape, (n_out,)][: 2 if has_bias else 1]))}
