@@ -1,6 +1,7 @@
 """`distcalib evaluate`."""
 
 import argparse
+from collections.abc import Mapping
 
 from distcalib.cli.arguments import (
     add_actors,
@@ -106,9 +107,11 @@ def lines(result: Evaluation) -> list[str]:
         aps = {label: f"{ap:.6g}" for label, ap in result.average_precisions.get(name, {}).items()}
         absent = result.classes_without_objects.get(name, ())
         aps |= dict.fromkeys(absent, "no object in the data, counts as 0")
-        for label, ap in sorted(aps.items()):
-            called = f" ({result.class_names[label]})" if label in result.class_names else ""
-            shown.append(f"    class {label}{called}: {ap}")
+        shown += _by_class(result, aps)
+    for name, accuracies in result.class_accuracies.items():
+        shown.append(f"{name}, the accuracy of each class:")
+        told_of = {label: f"{accuracy:.6g}" for label, accuracy in accuracies.items()}
+        shown += _by_class(result, told_of | dict.fromkeys(result.classes_without_labels[name], "no label in the data"))
     if result.without_int8_kernel:
         shown.append(f"without an INT8 kernel here: {', '.join(result.without_int8_kernel)}")
     if result.bad_records is not None and result.bad_records.count:
@@ -122,3 +125,9 @@ def lines(result: Evaluation) -> list[str]:
         f"{result.images_per_second:,.0f} images/s on {result.n_actors} {actors} ({result.isa}, {result.way})"
     )
     return shown
+
+
+def _by_class(result: Evaluation, told: Mapping[int, str]) -> list[str]:
+    """A line a class, with its name where that is known."""
+    names = {label: f" ({result.class_names[label]})" for label in told if label in result.class_names}
+    return [f"    class {label}{names.get(label, '')}: {told[label]}" for label in sorted(told)]

@@ -275,7 +275,7 @@ class _Loaded:
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
-            if blob.name not in scores:
+            if self.graph.producer[blob].type not in SCORE_TYPES:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
@@ -376,7 +376,7 @@ def data_nodes(graph: Graph) -> Sequence[Node]:
 def refuse_host_feeding(graph: Graph, where: str) -> None:
     """Raise UnsupportedError where a layer reads what a loss or accuracy makes: those are ends of the net here.
 
-    Detections are read by what scores them, and by Silence.
+    Detections are read by what scores them; Silence may read all.
     """
     bad = [
         f"layer '{reader.name}' ({reader.type}) reads blob '{top}', made by '{node.name}' ({node.type})"
@@ -384,7 +384,7 @@ def refuse_host_feeding(graph: Graph, where: str) -> None:
         if node.type in HOST_TYPES
         for top in node.tops
         for reader in graph.consumers.get(top, ())
-        if node.type in SCORE_TYPES or (reader.type not in SCORE_TYPES and reader.tops)
+        if reader.tops and (node.type in SCORE_TYPES or reader.type not in SCORE_TYPES)
     ]
     if bad:
         raise UnsupportedError(

@@ -75,11 +75,21 @@ def _decode_detections(said: Any, arrays: Found) -> Detections:
     return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives))
 
 
+def _by_class(part: Partial) -> list[object]:
+    """The counts by class, where there are some."""
+    return [[list(one) for one in part.by_class]] if part.by_class else []
+
+
+def _counts(said: Any) -> tuple[tuple[int, int], ...]:
+    """What `_by_class` wrote."""
+    return tuple((int(n), int(hits)) for one in said for n, hits in one)
+
+
 KINDS: Mapping[str, Kind] = {
     "mean": Kind(
         Partial,
-        lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records)],
-        lambda said, _: Partial(_number(said[0]), *map(int, said[1:])),
+        lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records), *_by_class(part)],
+        lambda said, _: Partial(_number(said[0]), *map(int, said[1:3]), by_class=_counts(said[3:])),
     ),
     "confusion": Kind(
         Confusion,

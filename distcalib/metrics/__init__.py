@@ -23,7 +23,7 @@ from distcalib.metrics.host_layers import (
     scores,
 )
 from distcalib.metrics.image_order import ImageOrder, hard_first
-from distcalib.metrics.partial import Partial, PartialScore, detections_of, mean, merged
+from distcalib.metrics.partial import Partial, PartialScore, class_counts, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
 from distcalib.metrics.yolo_v3 import YOLO_V2, YOLO_V3
@@ -60,6 +60,7 @@ __all__ = [
     "check_layer",
     "check_shapes",
     "choose_score",
+    "class_counts",
     "detections_of",
     "drawn",
     "evaluate_layer",

@@ -107,10 +107,8 @@ def check_layer(layer: LayerParameter) -> None:
         check_detection_evaluate(layer)
     if layer.type == YOLO_DETECTION:
         check_eval_detection(layer)
-    if len(layer.top) > (2 if layer.type in SECOND_TOPS else 1):
-        said = (
-            f"its {'third' if layer.type in SECOND_TOPS else 'second'} top is not evaluated; remove '{layer.top[-1]}'"
-        )
+    if len(layer.top) > (2 if layer.type in _TWO_TOPS else 1):
+        said = f"its {'third' if layer.type in _TWO_TOPS else 'second'} top is not evaluated; remove '{layer.top[-1]}'"
         raise UnsupportedError(f"{_where(layer)}: {said}")
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
@@ -141,10 +139,15 @@ def accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
     """The part of labels among the top_k scores along `axis`:  scores (N, C, ...), labels (N, ...).
 
     Caffe sorts (score, class) pairs in descending order, so that of equal scores the larger class stands first. A NaN
-    is above everything and never a hit: where Caffe's sort is undefined, a broken net must not score.
+    is above everything and never a hit: where Caffe's sort is undefined, a broken net must not score.  With a second
+    top, labels and hits are counted by class, too.
     """
-    _, labels, hits = score_rows(layer, scores, labels)
-    return Partial(int(np.count_nonzero(hits)), len(labels))
+    rows, labels, hits = score_rows(layer, scores, labels)
+    by_class: tuple[tuple[int, int], ...] = ()
+    if len(layer.top) == 2:
+        counts = (np.bincount(of, minlength=rows.shape[1]).tolist() for of in (labels, labels[hits]))
+        by_class = tuple(zip(*counts, strict=True))
+    return Partial(int(np.count_nonzero(hits)), len(labels), by_class=by_class)
 
 
 def score_rows(
@@ -244,8 +247,10 @@ _BY_BOTTOMS: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
     "SmoothL1Loss": smooth_l1_loss,
 }
 
-SECOND_TOPS: Mapping[str, str] = {"Accuracy": "the accuracy of each class", "SoftmaxWithLoss": "the probabilities"}
-"""What the second top of a score has, by type; it is not evaluated, and nothing may read it."""
+SECOND_TOPS: Mapping[str, str] = {"SoftmaxWithLoss": "the probabilities"}
+"""What the second top of a score has, by type, where it is not evaluated; nothing may read it."""
+_TWO_TOPS = frozenset({"Accuracy", *SECOND_TOPS})
+"""The scores that may have a second top; an Accuracy's has the accuracy of each class, and nothing may read it."""
 
 _BOTTOMS: dict[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
 """How many bottoms a score takes, where it is not predictions and labels."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -28,6 +28,8 @@ class Partial:
     denominator: int
     n_records: int = 1
     """What it weighs among other iterations: the records that it is of."""
+    by_class: tuple[tuple[int, int], ...] = field(default=(), kw_only=True)
+    """Of an Accuracy with a second top: of each class its labels that count, and those of them that are found."""
 
     @property
     def value(self) -> float:
@@ -49,6 +51,14 @@ def merged(parts: Iterable[PartialScore], ap_version: str = DEFAULT_AP) -> float
     if confusions := confusions_of(found):
         return Confusion.summed(confusions).mean_iou
     return Detections.merged(detections, ap_version) if detections else mean(means_of(found))
+
+
+def class_counts(parts: Iterable[PartialScore]) -> tuple[tuple[int, int], ...]:
+    """Of each class its labels and those found, of all iterations; empty where no class was counted."""
+    counted = [part.by_class for part in means_of(parts) if part.by_class]
+    return tuple(
+        (sum(n for n, _ in of_class), sum(hits for _, hits in of_class)) for of_class in zip(*counted, strict=True)
+    )
 
 
 def detections_of(parts: Iterable[PartialScore]) -> list[Detections]:

@@ -1,6 +1,7 @@
 """Results as data, and data as text."""
 
 from distcalib.report.bad_records import BadRecords, bad_records
+from distcalib.report.comparing import differing, facts, not_comparable
 from distcalib.report.exported import ExportedFile, exported_json, exported_lines
 from distcalib.report.form import TIMING_KEYS
 from distcalib.report.page import page
@@ -25,9 +26,12 @@ __all__ = [
     "ExportedFile",
     "PlainRecord",
     "bad_records",
+    "differing",
     "drop_text",
     "exported_json",
     "exported_lines",
+    "facts",
+    "not_comparable",
     "page",
     "read_report",
     "score_name",

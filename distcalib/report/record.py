@@ -231,6 +231,10 @@ class Evaluation:
     """What makes a score worth less than it seems."""
     segmentations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Of each blob that is a mean IoU: that, pixel accuracy and mean recall, of the pixels of all iterations."""
+    class_accuracies: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """Of each second top of an Accuracy: by class the part of its labels in all iterations that is found."""
+    classes_without_labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of the same tops, the classes of which no label counts: they have no accuracy."""
 
     def to_json(self) -> str:
         """The evaluation for machines: keys in the order of the fields."""

@@ -23,6 +23,7 @@ from distcalib.metrics import (
     absent_classes,
     average_precisions,
     choose_score,
+    class_counts,
     confusions_of,
     detections_of,
     merged,
@@ -80,6 +81,7 @@ def _evaluate(
         session.check_files()
         int8 = running_int8(net.graph)
         means, weights_of = scores(found, ap_version), loss_weights(net)
+        by_class = counts_by_class(net.graph, found)
         return Evaluation(
             model=str(model),
             scores=means,
@@ -105,6 +107,10 @@ def _evaluate(
             images_per_second=images_per_second,
             warnings=(*_elsewhere(net, options), *_warnings(session, found, means)),
             segmentations=segmentations(found),
+            class_accuracies={top: _accuracies(counts) for top, counts in by_class.items()},
+            classes_without_labels={
+                top: tuple(i for i, (n, _) in enumerate(counts) if not n) for top, counts in by_class.items()
+            },
         )
 
 
@@ -162,6 +168,17 @@ def segmentations(found: Sequence[Row]) -> dict[str, dict[str, float]]:
         name: {"mean_iou": one.mean_iou, "pixel_accuracy": one.pixel_accuracy, "mean_recall": one.mean_recall}
         for name, one in sums.items()
     }
+
+
+def counts_by_class(graph: Graph, found: Sequence[Row]) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Of each second top of an Accuracy: by class the labels of all iterations, and those of them that are found."""
+    tops = {node.tops[1].name: node.tops[0].name for node in graph if node.type == "Accuracy" and len(node.tops) == 2}
+    counts = {top: class_counts(row.scores[name] for row in found) for top, name in tops.items()}
+    return {top: of_top for top, of_top in counts.items() if of_top}
+
+
+def _accuracies(counts: Sequence[tuple[int, int]]) -> dict[int, float]:
+    return {label: hits / n for label, (n, hits) in enumerate(counts) if n}
 
 
 def loss_weights(net: Net) -> dict[str, float]:

@@ -87,3 +87,17 @@ def test_lines_tell_the_ap_of_each_class_below_its_map() -> None:
         "    class 3 (boat): no object in the data, counts as 0",
         "other = 1",
     ]
+
+
+def test_lines_tell_the_accuracy_of_each_class() -> None:
+    result = replace(
+        RESULT,
+        class_accuracies={"each": {0: 0.75, 2: 1 / 3}},
+        classes_without_labels={"each": (1,)},
+    )
+    assert lines(result)[5:9] == [
+        "each, the accuracy of each class:",
+        "    class 0: 0.75",
+        "    class 1: no label in the data",
+        "    class 2: 0.333333",
+    ]

@@ -48,6 +48,7 @@ DETECTIONS = Detections(
 ROWS: dict[str, object] = {
     "nothing": _row(),
     "counts": _row(scores={"top1": Partial(37, 50), "top5": Partial(0, 0)}, kernels={"conv1": "jit_avx512_I8"}),
+    "counts by class": _row(scores={"top1": Partial(3, 5, 2, by_class=((2, 1), (3, 2), (0, 0)))}),
     "losses": _row(scores={f"loss{i}": Partial(x, 1) for i, x in enumerate([0.1, 1e-310, -0.0, NAN, INF, -INF, 3.0])}),
     "huge counts": _row(scores={"n": Partial(2**70 + 1, 2**65)}),
     "detections": _row(scores={"map": DETECTIONS}),
@@ -148,7 +149,7 @@ def test_encode_knows_every_field_of_a_row() -> None:
         Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out", "by_image", "n_missing"],
         ByImage: ["rows", "hits", "margins"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
-        Partial: ["numerator", "denominator", "n_records"],
+        Partial: ["numerator", "denominator", "n_records", "by_class"],
         Detections: ["labels", "scores", "hits", "positives"],
         Histogram: ["counts", "exponent"],
     }

@@ -138,6 +138,23 @@ def test_softmax_loss_divides_by_its_normalizer(case: str, ignoring: bool) -> No
     assert partial.value == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_accuracy_with_a_second_top_counts_each_class(top_k: int) -> None:
+    scores, labels = batch(4, 6)
+    labels[2, :3] = 255
+    layer = make(f'type: "Accuracy" top: "a" top: "each" accuracy_param {{ top_k: {top_k} ignore_label: 255 }}')
+    counts = [[0, 0] for _ in range(5)]
+    for values, label in rows_of(scores, labels, 1):
+        if label != 255:
+            first = sorted(((v, i) for i, v in enumerate(values)), reverse=True)[:top_k]
+            counts[label][0] += 1
+            counts[label][1] += label in [i for _, i in first]
+    found = evaluate_layer(layer, [scores, labels])
+    assert found.by_class == tuple(map(tuple, counts))
+    assert sum(n for n, _ in found.by_class) == found.denominator
+    assert evaluate_layer(make('type: "Accuracy" top: "a"'), list(batch(4))).by_class == ()
+
+
 def test_softmax_loss_weighs_classes_as_segnet_does() -> None:
     scores, labels = batch(4, 6)
     labels[2, :3] = 255

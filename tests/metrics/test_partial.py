@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from distcalib.metrics import Partial, mean
+from distcalib.metrics import Partial, class_counts, mean
 
 
 def test_mean_is_over_iterations_not_over_labels() -> None:
@@ -62,3 +62,9 @@ def test_mean_of_iterations_of_as_many_records_is_caffes(n_records: int) -> None
     rng = random.Random(1)
     losses = [rng.random() for _ in range(99)]
     assert mean([Partial(loss, 3, n_records) for loss in losses]) == math.fsum(loss / 3 for loss in losses) / 99
+
+
+def test_class_counts_are_those_of_all_iterations() -> None:
+    parts = [Partial(3, 5, by_class=((2, 1), (3, 2), (0, 0))), Partial(1, 4, by_class=((0, 0), (4, 1), (0, 0)))]
+    assert class_counts(parts) == class_counts(reversed(parts)) == ((2, 1), (7, 3), (0, 0))
+    assert class_counts([Partial(3, 5)]) == ()

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
-from distcalib.caffe import read_net
+from distcalib.caffe import caffe_pb2, read_net
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import make_net, open_net
@@ -102,3 +103,20 @@ def test_evaluate_runs_in_a_stage(tmp_path: Path) -> None:
     assert found.scores == wanted.scores
     with pytest.raises(UnsupportedError, match="give --stage val"):
         evaluate(staged.prototxt, staged.weights, 2, n_actors=1)
+
+
+def test_evaluate_gives_the_accuracy_of_each_class(tmp_path: Path) -> None:
+    net = make_tiny(
+        tmp_path, edit=lambda text: text.replace('top: "accuracy-top1"', 'top: "accuracy-top1" top: "each"')
+    )
+    found = evaluate(net.prototxt, net.weights, ITERATIONS, n_actors=2)
+    plain = make_tiny(tmp_path / "plain")
+    assert found.scores == evaluate(plain.prototxt, plain.weights, ITERATIONS, n_actors=1).scores
+    with lmdb.open(str(net.database), readonly=True, lock=False) as database, database.begin() as reading:
+        labels = [caffe_pb2.Datum.FromString(value).label for _, value in reading.cursor()]
+    accuracies = found.class_accuracies["each"]
+    assert set(accuracies) | set(found.classes_without_labels["each"]) == set(range(5))
+    hits = [accuracy * labels.count(label) for label, accuracy in accuracies.items()]
+    assert hits == pytest.approx([round(hit) for hit in hits])
+    assert round(sum(hits)) == 41, "as many as the accuracy of all has"
+    assert not evaluate(plain.prototxt, plain.weights, 1, n_actors=1).class_accuracies
