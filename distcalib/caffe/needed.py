@@ -19,6 +19,7 @@ EVALUATED = frozenset(
         "ContrastiveLoss",
         "EuclideanLoss",
         "HingeLoss",
+        "InfogainLoss",
         "MultinomialLogisticLoss",
         "SigmoidCrossEntropyLoss",
         "SmoothL1Loss",

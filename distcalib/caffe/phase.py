@@ -14,7 +14,7 @@ from distcalib.caffe.needed import LeftOut, needed
 from distcalib.caffe.upgrade import upgrade_inputs
 from distcalib.errors import FormatError, UnsupportedError
 
-_TWO_TOPS = ("SoftmaxWithLoss",)
+_TWO_TOPS = ("InfogainLoss", "SoftmaxWithLoss")
 """Scores with a second top that is not evaluated, the probabilities: not made where nothing reads it."""
 _BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Pooling", "Python", "SpatialDropout"})
 """The types, beside data layers, whose result depends on their phase: in training a BatchNorm has the statistics of its

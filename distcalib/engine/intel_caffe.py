@@ -27,7 +27,7 @@ from distcalib.engine.glog import CaffeLog, Output
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.errors import EngineError
-from distcalib.metrics import DETECTION, Partial
+from distcalib.metrics import DETECTION, Partial, named_as_written
 
 Bytes = NDArray[np.uint8]
 
@@ -95,6 +95,9 @@ class CaffeWorker:
         if not isinstance(spec, CaffeSpec):
             return self._embedded.compile(spec)
         net = caffe_pb2.NetParameter.FromString(spec.net.net)
+        named_as_written(net)
+        for layer in net.layer:  # the matrix of an InfogainLoss, which names its file
+            del layer.blobs[:]
         program = _Program(net_text(net), spec.net.where, self._weights(spec.net, net), spec.slices)
         return np.frombuffer(_MAGIC + pickle.dumps(program), np.uint8)
 

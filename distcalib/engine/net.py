@@ -20,6 +20,7 @@ from distcalib.caffe import (
     test_net,
 )
 from distcalib.caffe.graph import Graph, build_graph
+from distcalib.caffe.infogain import add_matrices
 from distcalib.caffe.names import name_apart
 from distcalib.caffe.phase import PLAIN, State, in_test
 from distcalib.caffe.several import split_several
@@ -27,6 +28,7 @@ from distcalib.data import add_absent, array_shapes, feed
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import DataError, FormatError, UnsupportedError
 from distcalib.layers import too_few
+from distcalib.metrics import LOSS_TYPES, name_of_losses
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def make_net(
 ) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
     test = test_net(full, state)
+    add_matrices(test, path)
+    name_of_losses(test, LOSS_TYPES)
     add_absent(full, test, path.name)
     read = {blob for layer in test.layer for blob in layer.bottom}
     try:

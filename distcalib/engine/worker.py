@@ -28,6 +28,7 @@ from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import (
     HOST_TYPES,
+    OF_LOSSES,
     SCORE_TYPES,
     ByImage,
     Partial,
@@ -269,7 +270,9 @@ class _Loaded:
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
-                scores[node.tops[0].name] = self._scored(node, bottoms, batch)
+                score = self._scored(node, bottoms, batch)
+                scores[node.tops[0].name] = score
+                values[node.tops[0]] = np.array(score.value if isinstance(score, Partial) else 0.0)
                 if node.tops[0].name == self.program.header.spec.by_image:
                     told = by_image(node.layer, bottoms, batch.good)
             else:
@@ -376,7 +379,7 @@ def data_nodes(graph: Graph) -> Sequence[Node]:
 def refuse_host_feeding(graph: Graph, where: str) -> None:
     """Raise UnsupportedError where a layer reads what a loss or accuracy makes: those are ends of the net here.
 
-    Detections are read by what scores them; Silence may read all.
+    Detections are read by what scores them, losses by Eltwise and Power; Silence may read all.
     """
     bad = [
         f"layer '{reader.name}' ({reader.type}) reads blob '{top}', made by '{node.name}' ({node.type})"
@@ -384,7 +387,9 @@ def refuse_host_feeding(graph: Graph, where: str) -> None:
         if node.type in HOST_TYPES
         for top in node.tops
         for reader in graph.consumers.get(top, ())
-        if reader.tops and (node.type in SCORE_TYPES or reader.type not in SCORE_TYPES)
+        if reader.tops
+        and (node.type in SCORE_TYPES or reader.type not in SCORE_TYPES)
+        and reader.type not in OF_LOSSES.values()
     ]
     if bad:
         raise UnsupportedError(

@@ -30,8 +30,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "Smooth_L1": _LOSS,
         "SmoothL1LossOHEM": _LOSS,
         "SoftmaxWithLossOHEM": _LOSS,
-        # losses without a score of their own
-        "InfogainLoss": _LOSS,
         # recurrent
         "Recurrent": _SEQUENCE,
         "ContinuationIndicator": _SEQUENCE,

@@ -23,6 +23,7 @@ from distcalib.metrics.host_layers import (
     scores,
 )
 from distcalib.metrics.image_order import ImageOrder, hard_first
+from distcalib.metrics.of_losses import OF_LOSSES, name_of_losses, named_as_written
 from distcalib.metrics.partial import Partial, PartialScore, class_counts, detections_of, mean, merged
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
@@ -42,6 +43,7 @@ __all__ = [
     "LOSS_TYPES",
     "MAP_TYPES",
     "N_ANCHORS",
+    "OF_LOSSES",
     "SCORE_TYPES",
     "SECOND_TOPS",
     "YOLO_DETECTION",
@@ -70,6 +72,8 @@ __all__ = [
     "lower_is_better",
     "make_layer",
     "mean",
+    "name_of_losses",
+    "named_as_written",
     "merged",
     "read_sizes",
     "score_layer",

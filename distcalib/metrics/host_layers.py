@@ -17,11 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
-from distcalib.errors import DataError, UnsupportedError
+from distcalib.errors import UnsupportedError
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
 from distcalib.metrics.frcnn_output import FRCNN, check_frcnn_output, check_frcnn_shapes, frcnn_output
+from distcalib.metrics.infogain import INFOGAIN, check_infogain, infogain_loss
+from distcalib.metrics.labelled import (
+    check_labels,
+    normalized,
+    records_of,
+    rows_of,
+    without_ignored,
+)
+from distcalib.metrics.labelled import (
+    where as _where,
+)
+from distcalib.metrics.of_losses import OF_LOSSES, eltwise_of_losses, power_of_losses
 from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
 from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
@@ -110,6 +122,8 @@ def check_layer(layer: LayerParameter) -> None:
     if len(layer.top) > (2 if layer.type in _TWO_TOPS else 1):
         said = f"its {'third' if layer.type in _TWO_TOPS else 'second'} top is not evaluated; remove '{layer.top[-1]}'"
         raise UnsupportedError(f"{_where(layer)}: {said}")
+    if layer.type == INFOGAIN:
+        check_infogain(layer)
     if layer.type == "Accuracy" and layer.accuracy_param.top_k < 1:
         raise UnsupportedError(f"{_where(layer)}: top_k=0; it must be at least 1")
     if layer.type == "SoftmaxWithLoss" and layer.softmax_param.normalize_type != "Softmax":
@@ -156,9 +170,9 @@ def score_rows(
     """Of an Accuracy layer the class scores (n, C) of each label that counts, the labels (n,), and which are hits."""
     p = layer.accuracy_param
     _check_accuracy(layer, scores.shape, labels.shape)
-    rows, labels = _rows(layer, scores, labels, p.axis)
+    rows, labels = rows_of(layer, scores, labels, p.axis)
     n_classes = rows.shape[1]
-    rows, labels = _without_ignored(layer, rows, labels, p)
+    rows, labels = without_ignored(layer, rows, labels, p)
     own = rows[np.arange(len(labels)), labels][:, None]
     before = ~(rows <= own) | ((rows == own) & (np.arange(n_classes) > labels[:, None]))
     return rows, labels, np.asarray(before.sum(axis=1) < p.top_k)
@@ -173,17 +187,17 @@ def softmax_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial
     class_weighting of its class (caffe-segnet, softmax_loss_layer.cpp).
     """
     p = layer.loss_param
-    rows, labels = _rows(layer, scores, labels, layer.softmax_param.axis)
+    rows, labels = rows_of(layer, scores, labels, layer.softmax_param.axis)
     n_all = len(labels)
     axis = layer.softmax_param.axis % scores.ndim
-    rows, labels = _without_ignored(layer, rows, labels, p)
+    rows, labels = without_ignored(layer, rows, labels, p)
     with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN, as in Caffe
         exponentials = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
     chosen = exponentials[np.arange(len(labels)), labels] / exponentials.sum(axis=1)
     losses = -np.log(np.maximum(chosen, FLT_MIN))
     if p.weight_by_label_freqs:
         losses = losses * _class_weights(layer, rows.shape[1])[labels]
-    return _normalized(p, float(losses.sum()), n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
+    return normalized(p, float(losses.sum()), n_all, len(labels), prod(scores.shape[:axis]), LossParameter.VALID)
 
 
 def _class_weights(layer: LayerParameter, n_classes: int) -> Array:
@@ -214,19 +228,19 @@ def sigmoid_cross_entropy_loss(layer: LayerParameter, x: Array, targets: Array) 
         values, wanted = values[counts], wanted[counts]
     with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN
         losses = np.log1p(np.exp(-np.abs(values))) - values * (wanted - (values >= 0.0))
-    return _normalized(p, float(losses.sum()), x.size, len(values), x.shape[0], LossParameter.BATCH_SIZE)
+    return normalized(p, float(losses.sum()), x.size, len(values), x.shape[0], LossParameter.BATCH_SIZE)
 
 
 def multinomial_logistic_loss(layer: LayerParameter, probabilities: Array, labels: Array) -> Partial:
     """-Σ log(max(p[label], 1e-20)) / N:  probabilities (N, ...) as C a record, labels (N)."""
-    rows, labels = _records(layer, probabilities, labels)
+    rows, labels = records_of(layer, probabilities, labels)
     chosen = np.maximum(rows[np.arange(len(labels)), labels].astype(np.float64), LOG_THRESHOLD)
     return Partial(float(-np.log(chosen).sum()), len(labels))
 
 
 def hinge_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
     """Σ max(0, 1 ± s) / N, minus at the label; of the squares with norm L2:  scores (N, ...) as C a record."""
-    rows, labels = _records(layer, scores, labels)
+    rows, labels = records_of(layer, scores, labels)
     margins = rows.astype(np.float64)
     margins[np.arange(len(labels)), labels] *= -1.0
     margins = np.maximum(0.0, 1.0 + margins)
@@ -244,15 +258,24 @@ def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
 
 _BY_BOTTOMS: dict[str, Callable[[LayerParameter, Sequence[Array]], Partial]] = {
     "ContrastiveLoss": contrastive_loss,
+    INFOGAIN: infogain_loss,
+    OF_LOSSES["Eltwise"]: eltwise_of_losses,
+    OF_LOSSES["Power"]: power_of_losses,
     "SmoothL1Loss": smooth_l1_loss,
 }
 
-SECOND_TOPS: Mapping[str, str] = {"SoftmaxWithLoss": "the probabilities"}
+SECOND_TOPS: Mapping[str, str] = {"InfogainLoss": "the probabilities", "SoftmaxWithLoss": "the probabilities"}
 """What the second top of a score has, by type, where it is not evaluated; nothing may read it."""
 _TWO_TOPS = frozenset({"Accuracy", *SECOND_TOPS})
 """The scores that may have a second top; an Accuracy's has the accuracy of each class, and nothing may read it."""
 
-_BOTTOMS: dict[str, tuple[int, ...]] = {"ContrastiveLoss": (3,), "SmoothL1Loss": (2, 3, 4)}
+_BOTTOMS: dict[str, tuple[int, ...]] = {
+    "ContrastiveLoss": (3,),
+    INFOGAIN: (2, 3),
+    OF_LOSSES["Eltwise"]: tuple(range(2, 1000)),
+    OF_LOSSES["Power"]: (1,),
+    "SmoothL1Loss": (2, 3, 4),
+}
 """How many bottoms a score takes, where it is not predictions and labels."""
 
 _EVALUATORS: dict[str, Callable[[LayerParameter, Array, Array], Partial]] = {
@@ -284,7 +307,7 @@ _MAKERS: Mapping[str, tuple[Callable[[LayerParameter, Sequence[Array]], Array], 
 HOST_TYPES: set[str] = {*SCORE_TYPES, *_MAKERS}
 """What the engine leaves out of the compiled net; what is no score makes a blob that only these read."""
 
-LOSS_TYPES: set[str] = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION}
+LOSS_TYPES: set[str] = SCORE_TYPES - MAP_TYPES - {"Accuracy", SEGMENTATION, *OF_LOSSES.values()}
 """Those of them where a lower value is better."""
 
 Evaluator = Callable[[LayerParameter, Sequence[Array]], Partial]
@@ -323,77 +346,23 @@ def _require_bottoms(layer: LayerParameter, n: int) -> None:
 
 def _is_sum(layer: LayerParameter) -> bool:
     """Whether the loss is a sum over the records, which grows with their number, and not a mean."""
-    if layer.type not in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss"):
+    if layer.type not in ("SoftmaxWithLoss", "SigmoidCrossEntropyLoss", INFOGAIN):
         return False  # Caffe divides by the records, whatever loss_param says
     p = layer.loss_param
     return p.HasField("normalization") and p.normalization in (LossParameter.NONE, LossParameter.PRE_FIXED)
 
 
-def _normalized(
-    param: LossParameter,
-    loss: float,
-    n_all: int,
-    n_valid: int,
-    n_records: int,
-    default: int,
-) -> Partial:
-    """A sum of losses over what the layer divides it by: `default` where the prototxt does not say; over nothing where
-    no label counts, which is 0 as in Caffe."""
-    if not n_valid:
-        return Partial(0.0, 0)
-    mode: int = param.normalization if param.HasField("normalization") else default
-    if not param.HasField("normalization") and param.HasField("normalize"):
-        mode = LossParameter.VALID if param.normalize else LossParameter.BATCH_SIZE
-    if mode == LossParameter.PRE_FIXED:
-        return Partial(loss / max(1.0, param.pre_fixed_normalizer), 1)
-    normalizers: dict[int, int] = {
-        LossParameter.FULL: n_all,
-        LossParameter.VALID: n_valid,
-        LossParameter.BATCH_SIZE: n_records,
-        LossParameter.NONE: 1,
-    }
-    return Partial(loss, max(1, normalizers[mode]))
-
-
-def _records(layer: LayerParameter, scores: Array, labels: Array) -> tuple[Array, npt.NDArray[np.int64]]:
-    """All values of a record as its classes, with one label each, checked."""
-    rows, whole = _rows(layer, scores.reshape(scores.shape[0], -1), labels, 1)
-    _require_classes(layer, rows, whole)
-    return rows, whole
-
-
-def _rows(layer: LayerParameter, scores: Array, labels: Array, axis: int) -> tuple[Array, npt.NDArray[np.int64]]:
-    """One row of class scores and one label each, `axis` moved to the end; labels are truncated to integers as in C."""
-    _check_labels(layer, scores.shape, labels.shape, axis)
-    n_classes = scores.shape[axis]
-    with np.errstate(invalid="ignore"):  # a NaN becomes a number far outside, which is reported as such
-        whole = labels.ravel().astype(np.int64)
-    return np.moveaxis(scores, axis, -1).reshape(-1, n_classes), whole
-
-
-def _check_labels(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...], axis: int) -> None:
-    """UnsupportedError where there is not one label for each row of class scores along `axis`."""
-    if not -len(scores) <= axis < len(scores):
-        raise UnsupportedError(f"{_where(layer)}: axis={axis} of predictions with {len(scores)} axes; it must be one")
-    n_rows = prod(scores) // max(1, scores[axis])
-    if prod(labels) != n_rows:
-        raise UnsupportedError(
-            f"{_where(layer)}: {prod(labels)} labels for predictions of shape {scores} along axis {axis}; "
-            f"{n_rows} are needed"
-        )
-
-
 def _check_accuracy(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
     """UnsupportedError for shapes that Accuracy does not take."""
     p = layer.accuracy_param
-    _check_labels(layer, scores, labels, p.axis)
+    check_labels(layer, scores, labels, p.axis)
     if p.top_k > scores[p.axis]:
         raise UnsupportedError(f"{_where(layer)}: top_k={p.top_k} of {scores[p.axis]} classes; lower it")
 
 
 def _check_softmax_loss(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
     """UnsupportedError for shapes that SoftmaxWithLoss does not take."""
-    _check_labels(layer, scores, labels, layer.softmax_param.axis)
+    check_labels(layer, scores, labels, layer.softmax_param.axis)
 
 
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
@@ -405,30 +374,3 @@ _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
     "SoftmaxWithLoss": (2, _check_softmax_loss),
 }
 """By type how many bottoms are looked at, and by what."""
-
-
-def _without_ignored(
-    layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64], param: Any
-) -> tuple[Array, npt.NDArray[np.int64]]:
-    """The rows that count; DataError if one of their labels is no class."""
-    if param.HasField("ignore_label"):
-        counts = labels != param.ignore_label
-        rows, labels = rows[counts], labels[counts]
-    _require_classes(layer, rows, labels)
-    return rows, labels
-
-
-def _require_classes(layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64]) -> None:
-    """DataError for labels that are no class."""
-    n_classes = rows.shape[1]
-    outside = labels[(labels < 0) | (labels >= n_classes)]
-    if outside.size:
-        shown = ", ".join(str(label) for label in np.unique(outside)[:5])
-        raise DataError(
-            f"{_where(layer)}: {outside.size} of {labels.size} labels lie outside the classes 0 to {n_classes - 1} "
-            f"(such as {shown}); correct the data set, or set ignore_label"
-        )
-
-
-def _where(layer: LayerParameter) -> str:
-    return f"layer '{layer.name}' ({layer.type})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter
 from distcalib.errors import OptionError
 from distcalib.metrics.host_layers import LOSS_TYPES, MAP_TYPES, SCORE_TYPES, check_layer
+from distcalib.metrics.of_losses import OF_LOSSES
 from distcalib.metrics.segmentation import SEGMENTATION
 
 
@@ -63,4 +64,6 @@ def is_map(net: NetParameter, blob: str) -> bool:
 
 
 def _scores(net: NetParameter) -> dict[str, LayerParameter]:
-    return {layer.top[0]: layer for layer in net.layer if layer.type in SCORE_TYPES and layer.top}
+    """The layers whose value a net may be scored by: what is worked out of losses may fall where they rise."""
+    types = SCORE_TYPES - set(OF_LOSSES.values())
+    return {layer.top[0]: layer for layer in net.layer if layer.type in types and layer.top}

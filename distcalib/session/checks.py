@@ -15,6 +15,7 @@ from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.forks import fork_faults, of_other_forks
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.in_place import in_place_faults
+from distcalib.caffe.infogain import lacks_matrix
 from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
 from distcalib.caffe.reading import left_unread
@@ -99,6 +100,11 @@ def net_notes(net: Net) -> list[str]:
     found = [
         f"{net.name}: layer '{one.layer.name}' ({one.layer.type}) is left out: {one.reason}"
         for one in left_out(net.full, net.state)
+    ]
+    found += [
+        f"{net.name}: layer '{layer.name}' ({layer.type}) is left out: {said}"
+        for layer in in_test(net.full, net.state)
+        if (said := lacks_matrix(layer, net.path)) is not None
     ]
     found += [f"{net.name}: {said}" for said in net.renamed]
     found += [

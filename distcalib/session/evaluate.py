@@ -17,6 +17,7 @@ from distcalib.errors import OptionError
 from distcalib.metrics import (
     DEFAULT_AP,
     LOSS_TYPES,
+    OF_LOSSES,
     SCORE_TYPES,
     Confusion,
     Detections,
@@ -183,7 +184,11 @@ def _accuracies(counts: Sequence[tuple[int, int]]) -> dict[int, float]:
 
 def loss_weights(net: Net) -> dict[str, float]:
     """The weight of each loss that is one: 1 unless the layer says otherwise."""
-    losses = [node for node in net.graph if node.type in LOSS_TYPES]
+    losses = [
+        node
+        for node in net.graph
+        if node.type in LOSS_TYPES or (node.type in OF_LOSSES.values() and node.layer.loss_weight)
+    ]
     weights = {n.tops[0].name: n.layer.loss_weight[0] if n.layer.loss_weight else 1.0 for n in losses}
     return {name: weight for name, weight in weights.items() if weight != 0.0}
 

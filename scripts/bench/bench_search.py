@@ -8,11 +8,13 @@ table.  `cost` is the report's cost_passes: actor-seconds of all evaluation and 
 FP32 and one all-INT8 pass.  `seconds` is the wall time of the whole command, start-up included.  `--nncf` names the
 Python of an environment with nncf (it is no dependency of distcalib), for scripts/bench/peer_nncf.py on the same files;
 its seconds end with NNCF's answer, and in brackets stand the layers that Intel Caffe would run in FP32 of its choice.
+`refused at` is the median share of the data after which a candidate that loses too much was refused, all INT8 included.
 `--ablation` adds rows with one help of `ranked` switched off each.
 """
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from distcalib.calibration import calibrate as calibration
@@ -29,8 +32,9 @@ from distcalib.cli import main as distcalib
 from distcalib.report.form import ungrouped
 from scripts.bench.bench_evaluate import default_model
 
-ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>7} | {:>9} |"
-HELPS = ("share_prefixes", "stop_early", "look_ahead")
+ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>11} | {:>7} | {:>9} |"
+HELPS = ("share_prefixes", "stop_early", "look_ahead", "hard_first")
+SHARE = re.compile(r"loses too much.* \(after (\d+)% of the data\)")
 UNCOUNTED = ("--max-candidates", 99)  # with a limit no second search counts how many layers an option saved
 
 
@@ -49,9 +53,10 @@ def main() -> None:
     add("--only", nargs="+", metavar="STRATEGY", help="names of rows, in place of all")
     add("--nncf", metavar="PYTHON")
     add("--ablation", action="store_true")
+    add("--ablated", nargs="+", choices=HELPS, default=HELPS, help="what --ablation switches off (default: each)")
     args = parser.parse_args()
-    print(ROW.format("planted", "strategy", "top-1", "FP32", "candidates", "cost", "seconds"))
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    print(ROW.format("planted", "strategy", "top-1", "FP32", "candidates", "refused at", "cost", "seconds"))
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         for n in args.n:
             for row in _rows(n, args, Path(folder, str(n))):
@@ -79,40 +84,43 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
     for i, (name, flags) in enumerate(chosen.items()):  # each has a folder of its own: nothing is measured already
         yield _calibrated(n, name, [*files, *actors, *flags], folder / f"out{i}", [])
     if args.ablation:
-        for off in HELPS:
+        for off in args.ablated:
             yield _calibrated(n, f"ranked, no {off}", [*files, *actors], folder / off, [off])
     if args.nncf:
         _, text = _run([args.nncf, "-m", "scripts.bench.peer_nncf", *files])
-        found: dict[str, Any] = json.loads(text.splitlines()[-1])
+        answer = next(line for line in text.splitlines() if line.startswith("{"))
+        found: dict[str, Any] = json.loads(answer)
         told = f"{len(found['fp32_layers'])} ({len(found['fp32_layers_in_caffe'])})"
-        yield n, "NNCF", f"{found['score']:.4f}", told, "", "", f"{found['seconds']:.1f}"
+        yield n, "NNCF", f"{found['score']:.4f}", told, "", "", "", f"{found['seconds']:.1f}"
 
 
 def _calibrated(n: int, name: str, flags: list[object], out: Path, off: Sequence[str]) -> Sequence[object]:
     program = ["scripts.bench.bench_search", "--without", *off] if off else ["distcalib"]
-    seconds, _ = _run([sys.executable, "-m", *program, "calibrate", *flags, "-c", "multiple", "-1st", "--out", out])
+    seconds, said = _run([sys.executable, "-m", *program, "calibrate", *flags, "-c", "multiple", "-1st", "--out", out])
     report: dict[str, Any] = ungrouped(json.loads((out / "report.json").read_text()))
-    n_fp32, n_candidates = len(report["fp32_layers"]), len(report["candidates"])
-    met = "" if report["met"] else " (not met)"
+    n_fp32, n_candidates = len(report["layers"]["fp32_layers"]), len(report["search"]["candidates"])
+    met = "" if report["score"]["met"] else " (not met)"
+    shares = [int(share) for share in SHARE.findall(said)]
     return (
         n,
         name + met,
-        f"{report['score']:.4f}",
+        f"{report['score']['score']:.4f}",
         n_fp32,
         n_candidates,
-        f"{report['cost_passes']:.2f}",
+        f"{median(shares):.0f} %" if shares else "",
+        f"{report['run']['cost_passes']:.2f}",
         f"{seconds:.1f}",
     )
 
 
 def _run(command: Sequence[object]) -> tuple[float, str]:
-    """Wall seconds and stdout; exit code 2, a tolerance that is not met, is an answer too."""
+    """Wall seconds, and what it printed; exit code 2, a tolerance that is not met, is an answer too."""
     begin = time.perf_counter()
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if done.returncode not in (0, 2):
         sys.exit(f"{' '.join(map(str, command))}: {done.stderr.strip().splitlines()[-1]}")
-    return seconds, done.stdout
+    return seconds, done.stdout + done.stderr
 
 
 def _without(help_: str, arguments: list[str]) -> int:

@@ -108,7 +108,7 @@ def test_simulated_resnet50_costs_what_is_promised() -> None:
     assert exact.winner.fp32_layers == sure.winner.fp32_layers == tuple(net.hard)
     assert exact.cost_passes <= 1.9
     natural = simulate(net, 1, switches=Switches(hard_first=False))
-    assert natural.answered == exact.answered
+    assert natural.path() == exact.path()
     assert 2.0 <= natural.cost_passes <= 2.6
     assert sure.cost_passes <= 1.5
     others = [simulate(net, 1, strategy=name) for name in ("topological", "greedy")]

@@ -11,6 +11,7 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import make_net, open_net
 from distcalib.errors import OptionError, UnsupportedError
+from distcalib.session.checks import net_notes
 from distcalib.session.evaluate import loss_weights
 from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
@@ -120,3 +121,37 @@ def test_evaluate_gives_the_accuracy_of_each_class(tmp_path: Path) -> None:
     assert hits == pytest.approx([round(hit) for hit in hits])
     assert round(sum(hits)) == 41, "as many as the accuracy of all has"
     assert not evaluate(plain.prototxt, plain.weights, 1, n_actors=1).class_accuracies
+
+
+def _of_losses(text: str) -> str:
+    more = """
+layer { name: "gain" type: "InfogainLoss" bottom: "fc" bottom: "label" top: "gain"
+  infogain_loss_param { source: "h.bin" } }
+layer { name: "sum" type: "Eltwise" bottom: "loss" bottom: "gain" top: "sum" eltwise_param { coeff: 1 coeff: 0.5 } }
+layer { name: "half" type: "Power" bottom: "sum" top: "half" power_param { scale: 0.5 } }
+layer { name: "quiet" type: "Silence" bottom: "loss" }
+"""
+    return text + more
+
+
+def test_evaluate_gives_what_reads_losses(tmp_path: Path) -> None:
+    matrix = caffe_pb2.BlobProto(data=[float(i == j) for i in range(5) for j in range(5)])
+    (tmp_path / "h.bin").write_bytes(matrix.SerializeToString())
+    net = make_tiny(tmp_path, edit=_of_losses)
+    found = evaluate(net.prototxt, net.weights, ITERATIONS, n_actors=2)
+    scores = found.scores
+    assert scores["gain"] == pytest.approx(scores["loss"], rel=1e-9), "of the unit matrix"
+    assert scores["sum"] == pytest.approx(1.5 * scores["loss"], rel=1e-9)
+    assert scores["half"] == pytest.approx(0.75 * scores["loss"], rel=1e-9)
+    assert found.loss == pytest.approx(2 * scores["loss"], rel=1e-9), "Caffe adds the losses alone"
+
+
+def test_a_loss_whose_matrix_is_not_there_is_left_out_with_a_note(tmp_path: Path) -> None:
+    def edit(text: str) -> str:
+        return text + _of_losses("").partition('layer { name: "sum"')[0]
+
+    net = open_net(make_tiny(tmp_path, edit=edit).prototxt)
+    assert "gain" not in {layer.name for layer in net.test.layer}
+    assert "layer 'gain' (InfogainLoss) is left out: its matrix, the file 'h.bin', is not there" in " ".join(
+        net_notes(net)
+    )
