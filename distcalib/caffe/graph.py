@@ -223,4 +223,4 @@ def _rewired(node: Node, found: Reads) -> Node:
 
 # Published prototxts name both tops of their dummy input "data" (ssd_vgg16_int8.prototxt): harmless, they carry no
 # weights.
-_REPEATABLE = frozenset({"Data", "DummyData", "Input", "ImageData", "AnnotatedData", "HDF5Data"})
+_REPEATABLE = frozenset({"Data", "DummyData", "Input", "DenseImageData", "ImageData", "AnnotatedData", "HDF5Data"})

@@ -20,6 +20,8 @@ _PATHS = (
     ("image_data_param", "source"),
     ("image_data_param", "root_folder"),
     ("image_data_param", "mean_file"),
+    ("dense_image_data_param", "source"),
+    ("dense_image_data_param", "root_folder"),
     ("hdf5_data_param", "source"),
     ("annotated_data_param", "label_map_file"),
     ("detection_evaluate_param", "name_size_file"),

@@ -16,9 +16,9 @@ from distcalib.actors import JobResult
 from distcalib.caffe.graph import Blob, Node
 from distcalib.calibration.candidate_net import deliver
 from distcalib.data import DATA_TYPES
-from distcalib.engine.builder import device_outputs
 from distcalib.engine.net import Net
 from distcalib.engine.spec import NetSpec, Outputs
+from distcalib.engine.unconverted import device_outputs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.blob_algorithms import Choice, search_choices
 from distcalib.quantize.scales import Calibration

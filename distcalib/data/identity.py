@@ -58,10 +58,16 @@ def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -
         with source.open("rb") as lines:
             lines.seek(len(BOM) if lines.read(len(BOM)) == BOM else 0)
             for line in lines:
-                name = line.rsplit(None, 1)[0] if line.strip() else b""
-                if name:
+                for name in _names(layer, line):
                     file = index.root + name.decode(errors="surrogateescape")
                     yield _identity(Path(index.folder) / file, ends=False)
+
+
+def _names(layer: caffe_pb2.LayerParameter, line: bytes) -> list[bytes]:
+    """The files that a line of a list names: all but its label."""
+    if layer.type == "DenseImageData":
+        return line.split()
+    return line.rsplit(None, 1)[:1] if line.strip() else []
 
 
 def _identity(path: Path, *, ends: bool) -> FileIdentity:

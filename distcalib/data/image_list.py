@@ -39,11 +39,12 @@ _MOST_SOUGHT = 256  # names of which one shows the folder that they are in
 
 
 class Line(NamedTuple):
-    """Line `number` (from 1) of a list: the image's file and its label."""
+    """Line `number` (from 1) of a list: the image's file and its label, or the file of its labels."""
 
     number: int
     file: str
     label: int
+    labels_file: str = ""
 
 
 class ImageList:
@@ -52,6 +53,10 @@ class ImageList:
     A relative name starts from the working directory if the first image that there is is found there, as in Caffe, else
     from the folder of `prototxt`. Without `index` all lines are read once, and DataError names those that are none.
     `missing`: the records whose files were not there for the driver, and why; None: this machine decides."""
+
+    pattern = _LINE
+    """A line, in two parts."""
+    wanted = "path, a space and a whole number"
 
     def __init__(
         self,
@@ -144,7 +149,7 @@ class ImageList:
                 raise DataError(f"{self.path}: its lines end with a carriage return alone; write a newline behind each")
             offsets.append(at)
             at += len(line)
-            parts = _LINE.fullmatch(line.removesuffix(b"\n"))
+            parts = self.pattern.fullmatch(line.removesuffix(b"\n"))
             if parts is None:
                 bad.append(number)
                 trailing += _BLANK_END.search(line) is not None
@@ -152,9 +157,7 @@ class ImageList:
                 names.append(parts[1])
         if bad:
             blanks = " (what ends in blanks has no label to Caffe)" if trailing else ""
-            raise DataError(
-                f"{self.path}: {_numbered(bad)} no path, a space and a whole number{blanks}; correct the list"
-            )
+            raise DataError(f"{self.path}: {_numbered(bad)} no {self.wanted}{blanks}; correct the list")
         if not offsets:
             raise DataError(f"{self.path}: the list is empty; give a line 'path label' for each image")
         step = -(-len(offsets) // Records.MAX_KEYS)
@@ -171,13 +174,19 @@ class ImageList:
             file.readline()
 
     def _line(self, position: int, line: bytes) -> Line:
-        parts = _LINE.fullmatch(line.removesuffix(b"\n"))
+        parts = self.pattern.fullmatch(line.removesuffix(b"\n"))
         if parts is None:
             raise DataError(
                 f"{self.path}: line {position + 1} is not what it was when the list was indexed; {SAME_DATA}"
             )
-        file = os.path.join(self.index.folder, self.index.root + os.fsdecode(parts[1]))
-        return Line(position + 1, file, int(parts[2]))
+        return self.made(position + 1, parts[1], parts[2])
+
+    def made(self, number: int, first: bytes, second: bytes) -> Line:
+        """What the two parts of a line say."""
+        return Line(number, self._path(first), int(second))
+
+    def _path(self, name: bytes) -> str:
+        return os.path.join(self.index.folder, self.index.root + os.fsdecode(name))
 
 
 def why_missing(file: str) -> str | None:

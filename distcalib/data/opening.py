@@ -13,6 +13,7 @@ from distcalib.caffe.paths import named_paths, special
 from distcalib.data.annotated import AnnotatedSource
 from distcalib.data.database import DatabaseSource
 from distcalib.data.datum import times
+from distcalib.data.dense_images import DenseImageSource
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
@@ -23,7 +24,7 @@ from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source
 from distcalib.errors import DataError, UnsupportedError, told
 
-DATA_TYPES: set[str] = {"AnnotatedData", "Data", "DummyData", "HDF5Data", "ImageData", "Input"}
+DATA_TYPES: set[str] = {"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "Input"}
 """Layer types that `open_source` opens."""
 
 REFUSED_DATA: dict[str, str] = {
@@ -113,6 +114,8 @@ def _opened(
         return DatabaseSource(layer, prototxt, index, skip_bad, shipped, room)
     if layer.type == "ImageData":
         return ImageSource(layer, prototxt, index, skip_bad, shipped, room, missing)
+    if layer.type == "DenseImageData":
+        return DenseImageSource(layer, prototxt, index, room)
     if layer.type == "HDF5Data":
         return Hdf5Source(layer, prototxt, index, opened)
     if layer.type == "DummyData":

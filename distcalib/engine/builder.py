@@ -23,8 +23,9 @@ from distcalib.engine.arithmetic import NATIVE, Arithmetic, Integers
 from distcalib.engine.finding import MAKES_REAL, Finding
 from distcalib.engine.in_place import can_follow, sum_in_place
 from distcalib.engine.shared_memory import is_lendable, lent
+from distcalib.engine.unconverted import device_outputs, refuse_unconverted
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, layer_refusal, quantized
+from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, quantized
 from distcalib.layers.batch_norm import stored_blobs
 from distcalib.layers.products import along_channels, product
 from distcalib.layers.shapes import too_large, why_not
@@ -56,38 +57,6 @@ class BuiltModel:
     values: Mapping[Blob, Output] = field(default_factory=dict)
     stored: Mapping[Blob, Grid] = field(default_factory=dict)
     watched: tuple[Blob, ...] = ()
-
-
-def device_outputs(graph: Graph) -> tuple[Blob, ...]:
-    """What the model must yield: what host layers (losses, accuracies, detections) read, and the net's outputs, of all
-    that no host layer makes.
-    """
-    wanted: set[Blob] = set(graph.outputs)
-    wanted.update(blob for node in graph if node.type in HOST_TYPES for blob in node.bottoms)
-    return tuple(sorted(blob for blob in wanted if graph.producer[blob].type not in DATA_TYPES | HOST_TYPES))
-
-
-def unconverted(graph: Graph, where: str) -> list[str]:
-    """A sentence for each type in `graph` that cannot be run, with its layers and the reason."""
-    known = DATA_TYPES | HOST_TYPES
-    found: dict[tuple[str, str], list[str]] = {}
-    for node in graph:
-        if node.type not in known and (reason := layer_refusal(node.layer)) is not None:
-            found.setdefault((node.type, reason), []).append(node.name)
-    return [f"{where}: {_layers(names)} ({kind}): {reason}" for (kind, reason), names in found.items()]
-
-
-def _layers(names: Sequence[str], most: int = 3) -> str:
-    """`layer 'a'`, `layers 'a', 'b'`, `layers 'a', 'b', 'c' and 4 more`."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"layer{'s' if names[1:] else ''} " + ", ".join(f"'{name}'" for name in names[:most]) + more
-
-
-def refuse_unconverted(graph: Graph, where: str) -> None:
-    """Raise UnsupportedError naming every layer of `graph` whose type cannot be run."""
-    reasons = unconverted(graph, where)
-    if reasons:
-        raise UnsupportedError("; ".join(reasons))
 
 
 def build_model(
@@ -190,7 +159,7 @@ def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
     if node.type == "InnerProduct":
         return prod(bottom[1:]) * node.layer.inner_product_param.num_output
     layer = Layer(node.layer, ZeroBlobs(), "")
-    weight = convolution.weight_shape(layer, bottom[1])
+    weight = convolution.weight_shape(layer, bottom[1], len(bottom) - 2)
     return prod(top[1:]) * prod(weight[1:])
 
 
@@ -339,7 +308,9 @@ class _Builder:
         """x times the folded weights, plus bias."""
         y = product(layer, x, _fp32_weights(weight))
         y.get_node().set_friendly_name(layer.name)
-        return ops.add(y, ops.constant(along_channels(layer, bias))).output(0) if np.any(bias) else y
+        if not np.any(bias):
+            return y
+        return ops.add(y, ops.constant(along_channels(layer, bias, len(y.get_shape())))).output(0)
 
     def _group_blobs(self, group: Fused, layer: Layer) -> dict[str, tuple[Array, ...]]:
         """The group's blobs in the shapes that the net asks for."""
@@ -350,8 +321,13 @@ class _Builder:
             )
             has_bias, n_out = layer.proto.inner_product_param.bias_term, layer.proto.inner_product_param.num_output
         else:
-            layer.require(len(x_shape) == 4, f"its input has {len(x_shape)} dimensions; 4 (N, C, H, W) are converted")
-            shape = convolution.weight_shape(layer, int(x_shape[1]))
+            rank = len(x_shape)
+            layer.require(rank in (3, 4, 5), f"its input has {rank} dimensions; 3 to 5, (N, C, ...), are converted")
+            layer.require(
+                rank == 4 or group.name not in self.params,
+                f"its input has {rank} dimensions, and INT8 is for images, of 4; keep it in FP32 (--keep-fp32)",
+            )
+            shape = convolution.weight_shape(layer, int(x_shape[1]), rank - 2)
             has_bias, n_out = layer.proto.convolution_param.bias_term, layer.proto.convolution_param.num_output
         layer.expect_blobs(2 if has_bias else 1)
         found = {layer.name: tuple(layer.blob(i, s) for i, s in enumerate([shape, (n_out,)][: 2 if has_bias else 1]))}

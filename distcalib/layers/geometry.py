@@ -8,6 +8,10 @@ from typing import Any
 from distcalib.layers.registry import Layer
 
 Pair = tuple[int, int]
+_OF_TWO_AXES = (
+    *(f"{stem}_{axis}" for stem in ("kernel", "stride", "pad", "dilation") for axis in "hw"),
+    *(f"pad_{side}" for side in "tblr"),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,36 @@ def kernel_geometry(layer: Layer) -> Geometry:
     sides = pads_by_side(layer, p, any(geometry.pad))
     if sides is not None:
         geometry = replace(geometry, pad=sides[0], end=sides[1])
+    for what in ("kernel", "stride", "dilation"):
+        layer.require(min(getattr(geometry, what)) > 0, f"{what} is {getattr(geometry, what)}; it must be above zero")
+    return geometry
+
+
+@dataclass(frozen=True)
+class AxesGeometry:
+    """Of a convolution over any number of axes: a number for each of them."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
+def axes_geometry(layer: Layer, n_axes: int) -> AxesGeometry:
+    """The geometry of the layer's convolution_param over `n_axes` axes, 1 or 3, by base_conv_layer.cpp.
+
+    Each value is given once for all axes or once an axis; X_h with X_w are for two axes.  Raises UnsupportedError.
+    """
+    p = layer.param("convolution_param")
+    for name in _OF_TWO_AXES:
+        layer.require(not p.HasField(name), f"{name} is for images, and its input has {n_axes} axes of positions")
+
+    def values(name: str, default: int | None) -> tuple[int, ...]:
+        given = tuple(int(value) for value in getattr(p, name)) or (() if default is None else (default,))
+        layer.require(len(given) in (1, n_axes), f"{name} is given {len(given)} times; 1 or {n_axes} fit its input")
+        return given * (n_axes // len(given))
+
+    geometry = AxesGeometry(values("kernel_size", None), values("stride", 1), values("pad", 0), values("dilation", 1))
     for what in ("kernel", "stride", "dilation"):
         layer.require(min(getattr(geometry, what)) > 0, f"{what} is {getattr(geometry, what)}; it must be above zero")
     return geometry

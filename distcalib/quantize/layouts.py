@@ -47,4 +47,4 @@ def data_channels(layer: caffe_pb2.LayerParameter) -> int | None:
     shapes = (*layer.input_param.shape, *layer.dummy_data_param.shape)
     if shapes:
         return int(shapes[0].dim[1]) if len(shapes[0].dim) == 4 else None
-    return 3 if layer.type in ("Data", "AnnotatedData", "ImageData") else None
+    return 3 if layer.type in ("Data", "AnnotatedData", "DenseImageData", "ImageData") else None

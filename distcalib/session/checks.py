@@ -20,8 +20,8 @@ from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
 from distcalib.caffe.reading import left_unread
 from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
-from distcalib.engine.builder import unconverted
 from distcalib.engine.net import Net
+from distcalib.engine.unconverted import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
 from distcalib.errors import DataError, DistcalibError, OptionError, OutputError, UnsupportedError, WeightsError
 from distcalib.layers import layer_refusal

@@ -15,10 +15,11 @@ import openvino as ov
 
 from distcalib.caffe.graph import Blob
 from distcalib.caffe.phase import PLAIN, State
-from distcalib.data import VARIES
+from distcalib.data import VARIES, open_source
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import Net, make_net, open_net
-from distcalib.errors import UnsupportedError
+from distcalib.engine.worker import data_nodes
+from distcalib.errors import DataError, UnsupportedError
 from distcalib.layers import RandomBlobs, ZeroBlobs
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, make_layer, score_layer
 from distcalib.session.checks import unopened
@@ -26,8 +27,8 @@ from distcalib.session.inspect import data_shapes
 
 ASSUMED = (3, 224, 224)
 """Channels, height and width of data that are absent and of which the prototxt tells nothing."""
-SIDES = (224, 473, 321, 512)
-"""Sides that are assumed of images, in this order: of classifiers, PSPNet, DeepLab, SSD."""
+SIZES = ((224, 224), (473, 473), (321, 321), (360, 480), (512, 512))
+"""Sizes that are assumed of images, in this order: of classifiers, PSPNet, DeepLab, SegNet, SSD."""
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
 #: The scores that are taken: those of a detection need boxes.
 SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
@@ -36,16 +37,30 @@ SCORED = SCORE_TYPES - {"DetectionEvaluate", "EvalDetection"}
 def run_once(path: Path, state: State = PLAIN) -> Mapping[str, npt.NDArray[np.float32]]:
     """The outputs of the net by blob, of random inputs; raises UnsupportedError where an output is no number.
 
-    Where the size of absent data is assumed, of SIDES the first is taken that all layers fit.
+    Where the size of absent data is assumed, of SIZES the first is taken that all layers fit; where none fits, the
+    error is that of the first.
     """
     net = open_net(path, state=state)
-    for side in SIDES[:-1]:
+    first: UnsupportedError | None = None
+    for size in SIZES if lacks_data(net) else SIZES[:1]:
         try:
-            return _run(net, (ASSUMED[0], side, side), state)
-        except UnsupportedError:
-            if not unopened(net):
-                raise
-    return _run(net, (ASSUMED[0], SIDES[-1], SIDES[-1]), state)
+            return _run(net, (ASSUMED[0], *size), state)
+        except UnsupportedError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def lacks_data(net: Net) -> bool:
+    """Whether the size of some data is assumed: their files are not there, or code makes them."""
+    if unopened(net):
+        return True
+    for node in data_nodes(net.graph):
+        try:
+            open_source(node.layer, net.path).close()
+        except DataError:
+            return True
+    return False
 
 
 def _run(net: Net, assumed: tuple[int, int, int], state: State) -> Mapping[str, npt.NDArray[np.float32]]:

@@ -34,6 +34,7 @@ def test_open_source_opens_each_type(tmp_path: Path) -> None:
     layers = {
         "AnnotatedData": annotated,
         "Data": data_layer(write_datums(tmp_path / "db", numbered(3))),
+        "DenseImageData": layer(_dense(tmp_path), "DenseImageData"),
         "DummyData": layer('top: "data" dummy_data_param { shape { dim: 2 } }', "DummyData"),
         "HDF5Data": layer(f'top: "x" hdf5_data_param {{ source: "{_hdf5(tmp_path)}" batch_size: 2 }}', "HDF5Data"),
         "ImageData": layer(f'top: "x" top: "y" image_data_param {{ source: "{_images(tmp_path)}" }}', "ImageData"),
@@ -71,6 +72,14 @@ def test_open_source_names_what_it_does_not_read(type_: str) -> None:
 
 def test_open_source_names_a_layer_that_is_no_data() -> None:
     with pytest.raises(
-        UnsupportedError, match=r"\(Pooling\) is not a data layer; AnnotatedData, Data, DummyData, HDF5Data, "
+        UnsupportedError, match=r"\(Pooling\) is not a data layer; AnnotatedData, Data, DenseImageData, DummyData, "
     ):
         open_source(layer("", "Pooling"), PROTOTXT)
+
+
+def _dense(folder: Path) -> str:
+    """The fields of a layer that reads an image with its labels."""
+    for name, image in (("dense.png", noise(2, 2, 3)), ("labels.png", noise(2, 2))):
+        (folder / name).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    (folder / "pairs.txt").write_text(f"{folder}/dense.png {folder}/labels.png\n")
+    return f'top: "x" top: "y" dense_image_data_param {{ source: "{folder}/pairs.txt" batch_size: 1 }}'

@@ -7,9 +7,10 @@ import pytest
 
 from distcalib.caffe import read_net, test_net
 from distcalib.caffe.graph import build_graph
-from distcalib.engine.builder import build_model, layer_shapes, unconverted
+from distcalib.engine.builder import build_model, layer_shapes
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
+from distcalib.engine.unconverted import unconverted
 from distcalib.layers import RandomBlobs, ZeroBlobs
 from distcalib.metrics import make_layer
 from distcalib.quantize.fusion import find_fused

@@ -275,3 +275,16 @@ def test_inspect_finds_what_a_score_cannot_take(tmp_path: Path) -> None:
         path.read_text().replace('bottom: "x" bottom: "x"', 'bottom: "x" bottom: "l"').replace("dim: 3 ", "dim: 2 ")
     )
     assert [problem.partition("): ")[2] for problem in inspect(path).problems] == ["top_k=9 of 3 classes; lower it"]
+
+
+def test_inspect_assumes_labels_of_an_image_where_pairs_are_absent(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "d" type: "DenseImageData" top: "x" top: "l" dense_image_data_param { source: "absent.txt" '
+        'batch_size: 2 new_height: 8 new_width: 6 } } layer { name: "c" type: "Convolution" bottom: "x" top: "c" '
+        'convolution_param { num_output: 3 kernel_size: 1 } } layer { name: "s" type: "SegAccuracy" bottom: "c" '
+        'bottom: "l" top: "s" } layer { name: "f" type: "SoftmaxWithLoss" bottom: "c" bottom: "l" top: "f" }'
+    )
+    found = inspect(path)
+    assert found.problems == ()
+    assert "shapes below assume (2, 3, 8, 6)" in " ".join(found.notes)
