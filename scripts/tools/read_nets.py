@@ -29,6 +29,7 @@ from distcalib.session.inspect import inspect
 RUNS = "runs"
 KINDS = (
     ("a traceback", r"^traceback"),
+    ("a template or a broken text", r"'\$' where the name of a field"),
     ("a field that is not known", r"unknown field|stands twice in one|which \w+ does not have"),
     (
         "a template or a broken text",

@@ -96,7 +96,7 @@ def _assumed(net: Net, blob: Blob, guess: tuple[int, ...], assumed: tuple[int, i
             return (1, 5)
         if reader.type == "FrcnnOutput" and reader.bottoms[3:] == (blob,):
             return (1, 2)
-        if reader.type in ("Convolution", "DepthwiseConvolution"):
+        if reader.type in ("Concat", "Convolution", "DepthwiseConvolution"):
             return (guess[0], *assumed)
     return guess
 

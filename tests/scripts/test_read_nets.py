@@ -47,6 +47,7 @@ def test_public_nets_come_out_as_listed(net: list[str]) -> None:
     ("reason", "kind"),
     [
         ("n: line 3: unknown field 'x' in LayerParameter; remove it", "a field that is not known"),
+        ("n: 2 things: line 1: '$' where the name of a field is; line 2: unknown field", "a template or a broken text"),
         ("n: layer 'p' (Python): runs a.B, code from outside", "a Python layer"),
         ("n: layer 'p' (Odd): is not a layer type of Caffe or Intel Caffe", "a layer type that is not known"),
         ("n: has no data layer in the TEST phase; add one", "no data layer in TEST"),
@@ -94,3 +95,13 @@ def test_table_counts_each_file_once() -> None:
         "     1    17%  a Python layer",
         "     6         in all",
     ]
+
+
+def test_images_that_code_makes_are_assumed_where_they_are_joined(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text("""
+layer { name: "d" type: "Python" top: "color" top: "depth" top: "label" python_param { module: "m" layer: "L" } }
+layer { name: "data" type: "Concat" bottom: "color" bottom: "depth" top: "data" }
+layer { name: "p" type: "Convolution" bottom: "data" top: "p" convolution_param { num_output: 2 kernel_size: 3 } }
+""")
+    assert outcome(path, tmp_path, run=True).kind == RUNS
