@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from distcalib.actors.cancellation import Cancellation, Cancelled
 from distcalib.calibration import search_driver as searching
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.run_record import Interrupted, described
+from distcalib.calibration.run_record import CONTINUES, Interrupted, described
 from distcalib.cli.exit_codes import INTERRUPTED, TERMINATED
 from distcalib.cli.main import main
 from distcalib.errors import OutputError
@@ -75,20 +76,31 @@ def test_another_tolerance_takes_what_was_measured_and_other_data_do_not(
     finally:
         os.utime(data, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     _, second, third = read_runs(tmp_path)
-    assert second.n_measured == 0 < second.n_recorded
+    assert second.n_measured < ITERATIONS < second.n_recorded, (
+        "all INT8 is measured to the end, which the first run left"
+    )
     assert report.n_rows_from_journal == third.n_recorded == 0 < third.n_measured
 
 
-def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
-    tiny: Tiny, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+class _Ending(Silent):
+    """Calls `end` when the phase `name` begins."""
 
-    with monkeypatch.context() as patched:
-        patched.setattr(searching.Searching, "_rank", interrupt)  # after the all-INT8 net
-        with pytest.raises(Interrupted) as interrupted:
-            calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    def __init__(self, name: str, end: Callable[[], object]) -> None:
+        self._name, self._end = name, end
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        if name.startswith(self._name):
+            self._end()
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, out=tmp_path, strategy="greedy")  # which measures all INT8 to the end
+    with pytest.raises(Interrupted) as interrupted:
+        calibrate(tiny.prototxt, tiny.weights, options, reporter=_Ending("round 1", _interrupt))
     report = interrupted.value.report
     assert (report.stopped_by, report.fp32_layers, report.met) == ("Ctrl-C", (), False)
     assert report.score == report.all_int8_score
@@ -98,29 +110,27 @@ def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(
     assert _results(tmp_path) == _results(reference)
 
 
-class _Cancelling(Silent):
-    """Cancels in another thread once the all-INT8 net was measured."""
-
-    def __init__(self) -> None:
-        self.token = Cancellation()
-
-    def phase(self, name: str, n_iterations: int, batch: int) -> None:
-        if name.startswith("ranking"):
-            thread = threading.Thread(target=self.token.cancel)
-            thread.start()
-            thread.join()
+def test_ctrl_c_before_anything_was_measured_to_the_end_leaves_the_journal(
+    tiny: Tiny, reference: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt, match=CONTINUES):
+        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path), reporter=_Ending("ranking", _interrupt))
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    assert _results(tmp_path) == _results(reference)
 
 
 def test_a_cancelled_run_delivers_the_best_that_was_measured(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
-    reporter = _Cancelling()
+    token = Cancellation()
+
+    def cancel() -> None:
+        thread = threading.Thread(target=token.cancel)
+        thread.start()
+        thread.join()
+
+    options = replace(OPTIONS, out=tmp_path, strategy="greedy")
     with pytest.raises(Interrupted) as interrupted:
-        calibrate(
-            tiny.prototxt,
-            tiny.weights,
-            replace(OPTIONS, out=tmp_path),
-            reporter=reporter,
-            cancellation=reporter.token,
-        )
+        calibrate(tiny.prototxt, tiny.weights, options, reporter=_Ending("round 1", cancel), cancellation=token)
     report = interrupted.value.report
     assert (report.stopped_by, report.fp32_layers) == ("cancellation", ())
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
@@ -161,8 +171,9 @@ def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that has not had a Ray yet
-    monkeypatch.setattr(searching.Searching, "_rank", lambda *_: signal.raise_signal(signal.SIGTERM))
-    command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--actors", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(searching.Searching, "_tell", lambda *_: signal.raise_signal(signal.SIGTERM))
+    command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--strategy", "greedy", "--actors", "1"]
+    command += ["--out", str(tmp_path)]
     assert main(command) == TERMINATED
     report = fields_of(tmp_path / "report.json")
     assert (report["stopped_by"], report["fp32_layers"]) == ("SIGTERM", [])

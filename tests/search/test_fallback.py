@@ -60,4 +60,4 @@ def test_none_delivers_all_int8_whatever_it_loses() -> None:
 def test_make_strategy_names_those_that_exist() -> None:
     with pytest.raises(OptionError) as caught:
         make_strategy("quickest", 0.01)
-    assert str(caught.value) == f"--strategy quickest: is none; {', '.join(STRATEGIES)} are"
+    assert str(caught.value) == f"--strategy quickest: unknown; choose {', '.join(STRATEGIES)}"
