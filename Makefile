@@ -5,9 +5,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 BUILD  ?= build
 
-# Most tests of runs wait for Ray to start: three files at a time fill two cores.
-PARALLEL ?= -n 3 --dist loadfile
-
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -35,7 +32,7 @@ demo-detection: $(VENV)/.run  ## calibrate the SSD of examples/digit_scenes into
 	$(BIN)/distcalib calibrate $(DEMO_DETECTION)
 
 test: $(VENV)/.test  ## the tests, but the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
+	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(VENV)/.test  ## the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -83,6 +83,7 @@ TRAINING = frozenset(
         "TransformationParameter.fix_crop",
         "TransformationParameter.more_fix_crop",
         "TransformationParameter.multi_scale",
+        "WindowDataParameter.shuffle",
     }
 )
 """Fields that only training reads, or that choose how an equal result is computed."""

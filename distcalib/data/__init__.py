@@ -12,7 +12,7 @@ from distcalib.data.left_out import FLAG, Bad, LeftOut, SkippableError, advising
 from distcalib.data.missing import find_missing
 from distcalib.data.objects import look_at_objects
 from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source, reads
-from distcalib.data.sampling import random_parts
+from distcalib.data.sampling import is_shuffled, random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
 from distcalib.data.source import VARIES, FloatArray, Index, PickingSource, Source
@@ -49,6 +49,7 @@ __all__ = [
     "files_of",
     "mean_of",
     "find_missing",
+    "is_shuffled",
     "load_arrays",
     "look_at_objects",
     "makes_data",

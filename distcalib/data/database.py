@@ -160,9 +160,6 @@ def database_faults(layer: caffe_pb2.LayerParameter) -> list[str]:
         faults.append(
             f"rand_skip: {param.rand_skip} begins at a random record, so no score could be measured twice; take it out"
         )
-    if param.shuffle:
-        # Reading in order instead would measure other images than Intel Caffe will with the delivered file.
-        faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
     if param.side:
         faults.append("side is for labels of boxes and not done; take it out")
     moved = [name for name in _MOVED if param.HasField(name)]

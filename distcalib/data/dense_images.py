@@ -139,7 +139,7 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
         faults.append("new_height and new_width belong together; give both or none")
     elif wrong := size_wrong(param.new_height, param.new_width):
         faults.append(f"new_height and new_width: {wrong}; correct them")
-    random = [name for name in ("rand_skip", "shuffle", "mirror", "crop_height", "crop_width") if getattr(param, name)]
+    random = [name for name in ("rand_skip", "mirror", "crop_height", "crop_width") if getattr(param, name)]
     if random:
         faults.append(f"{', '.join(random)}: drawn at random, so no score could be measured twice; take it out")
     if param.mean_file:

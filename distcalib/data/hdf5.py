@@ -185,8 +185,6 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
         faults.append("hdf5_data_param has no source; name a list of HDF5 files")
     if not param.batch_size:
         faults.append("hdf5_data_param has no batch_size; give the number of rows an iteration")
-    if param.shuffle:
-        faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
     if layer.HasField("transform_param"):
         faults.append("transform_param is refused by Caffe for HDF5 data; write the values transformed")
     return faults

@@ -145,8 +145,6 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
         faults.append(
             f"rand_skip: {param.rand_skip} begins at a random image, so no score could be measured twice; take it out"
         )
-    if param.shuffle:
-        faults.append("shuffle: true draws another order each run, so no score could be measured twice; take it out")
     moved = [name for name in _MOVED if param.HasField(name)]
     faults += [f"image_data_param.{name} is of an old format; write it in transform_param" for name in moved]
     return faults

@@ -38,6 +38,14 @@ def random_parts(layer: caffe_pb2.LayerParameter) -> list[str]:
     return found
 
 
+def is_shuffled(layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether Caffe draws another order of the records each time: they are read in their own order here, which over all
+    of them gives the same score.
+    """
+    params = (layer.data_param, layer.image_data_param, layer.hdf5_data_param, layer.dense_image_data_param)
+    return any(param.shuffle for param in params)
+
+
 def _random_annotated(layer: caffe_pb2.LayerParameter) -> list[str]:
     transform, found = layer.transform_param, []
     if any(_gives(one) and _draws(one.sampler) for one in layer.annotated_data_param.batch_sampler):

@@ -19,7 +19,7 @@ from distcalib.caffe.infogain import lacks_matrix
 from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
 from distcalib.caffe.reading import left_unread
-from distcalib.data import DATA_TYPES, FLAG, makes_data, random_parts
+from distcalib.data import DATA_TYPES, FLAG, is_shuffled, makes_data, random_parts
 from distcalib.engine.net import Net
 from distcalib.engine.unconverted import unconverted
 from distcalib.engine.worker import data_nodes, refuse_host_feeding
@@ -126,6 +126,11 @@ def net_notes(net: Net) -> list[str]:
             found.append(
                 f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
                 f"{'them' if first else 'it'} out of the TEST phase"
+            )
+        if is_shuffled(layer):
+            found.append(
+                f"{where}: shuffle: the records are read in their own order; Caffe draws another each run, which gives "
+                "the same score over all of the data, and that of other records over a part (-i x batch)"
             )
         if layer.detection_output_param.HasField("save_output_param"):
             found.append(f"{where}: save_output_param is ignored: no detections are written to files")

@@ -211,10 +211,6 @@ def test_bad_first_record_is_named_when_opened(tmp_path: Path) -> None:
             "rand_skip: 9 begins at a random record, so no score could be measured twice; take it out",
         ),
         (
-            'top: "a" data_param { source: "db" batch_size: 1 backend: LMDB shuffle: true }',
-            "shuffle: true draws another order each run, so no score could be measured twice; take it out",
-        ),
-        (
             'top: "a" data_param { source: "db" batch_size: 1 backend: LMDB crop_size: 3 }',
             "data_param.crop_size is of an old format; write it in transform_param",
         ),
@@ -225,7 +221,7 @@ def test_bad_first_record_is_named_when_opened(tmp_path: Path) -> None:
             "number of records an iteration; side is for labels of boxes",
         ),
     ],
-    ids=["batch", "source", "tops", "rand_skip", "shuffle", "old format", "side", "all at once"],
+    ids=["batch", "source", "tops", "rand_skip", "old format", "side", "all at once"],
 )
 def test_layer_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(DataError) as error:

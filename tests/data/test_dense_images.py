@@ -75,7 +75,7 @@ def test_an_index_lets_another_process_begin(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("param", "transform", "says"),
     [
-        pytest.param("batch_size: 1 shuffle: true", "", "shuffle: drawn at random", id="shuffle"),
+        pytest.param("batch_size: 1 rand_skip: 2", "", "rand_skip: drawn at random", id="rand_skip"),
         pytest.param("batch_size: 1 crop_height: 2 crop_width: 2", "", "crop_height, crop_width: drawn", id="crop"),
         pytest.param("batch_size: 1", "crop_size: 3", "crop_size would move the image and not its labels", id="centre"),
         pytest.param("", "", "batch_size is 0", id="batch"),

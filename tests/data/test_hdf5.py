@@ -266,16 +266,12 @@ def test_index_of_other_files_is_refused(tmp_path: Path) -> None:
         ('top: "x" hdf5_data_param { batch_size: 1 }', "hdf5_data_param has no source; name a list of HDF5 files"),
         ('top: "x" hdf5_data_param { source: "l" }', "hdf5_data_param has no batch_size; give the number of rows"),
         (
-            'top: "x" hdf5_data_param { source: "l" batch_size: 1 shuffle: true }',
-            "shuffle: true draws another order each run, so no score could be measured twice; take it out",
-        ),
-        (
             'top: "x" hdf5_data_param { source: "l" batch_size: 1 } transform_param {}',
             "transform_param is refused by Caffe for HDF5 data; write the values transformed",
         ),
         ("", "has no tops; name the datasets to be read; hdf5_data_param has no source; name a list of HDF5 files; "),
     ],
-    ids=["tops", "source", "batch", "shuffle", "transform", "all at once"],
+    ids=["tops", "source", "batch", "transform", "all at once"],
 )
 def test_layer_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(DataError) as error:

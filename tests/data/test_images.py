@@ -179,12 +179,11 @@ def test_bad_first_image_is_named_when_opened(tmp_path: Path) -> None:
         ("new_height: 3", "new_height and new_width belong together; give both or none"),
         ("min_height: 3 min_width: 3", "min_height and min_width size the blob but not the images in Intel Caffe; use"),
         ("rand_skip: 3", "rand_skip: 3 begins at a random image, so no score could be measured twice; take it out"),
-        ("shuffle: true", "shuffle: true draws another order each run, so no score could be measured twice"),
         ("crop_size: 3", "image_data_param.crop_size is of an old format; write it in transform_param"),
         ("min_width: 1 rand_skip: 3", "min_height and min_width size the blob but not the images in Intel Caffe; use "
          "new_height and new_width; rand_skip: 3 begins"),
     ],
-    ids=["tops", "source", "batch", "size", "least size", "rand_skip", "shuffle", "old format", "all at once"],
+    ids=["tops", "source", "batch", "size", "least size", "rand_skip", "old format", "all at once"],
 )  # fmt: skip
 def test_layer_is_refused_in_one_sentence(text: str, sentence: str) -> None:
     if "top" not in text:

@@ -288,3 +288,18 @@ def test_inspect_assumes_labels_of_an_image_where_pairs_are_absent(tmp_path: Pat
     found = inspect(path)
     assert found.problems == ()
     assert "shapes below assume (2, 3, 8, 6)" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "param"),
+    [("ImageData", "image_data_param"), ("HDF5Data", "hdf5_data_param"), ("DenseImageData", "dense_image_data_param")],
+)
+def test_inspect_tells_that_shuffled_records_are_read_in_their_order(kind: str, param: str, tmp_path: Path) -> None:
+    text = f'layer {{ name: "data" type: "{kind}" top: "data" top: "label" '
+    text += f'{param} {{ source: "l" batch_size: 2 shuffle: true }} }}'
+    ends = 'layer { name: "end" type: "Silence" bottom: "data" bottom: "label" }'
+    (tmp_path / "net.prototxt").write_text(text + ends)
+    found = inspect(tmp_path / "net.prototxt")
+    [note] = [note for note in found.notes if "shuffle" in note]
+    assert note.startswith(f"net.prototxt: layer 'data' ({kind}): shuffle: the records are read in their own order;")
+    assert not any("shuffle" in problem for problem in found.problems)
