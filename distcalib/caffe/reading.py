@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ from distcalib.caffe.paths import not_utf8, special
 from distcalib.caffe.phase import PLAIN, State
 from distcalib.caffe.unread import as_utf8, with_joined_signs, without_unneeded
 from distcalib.caffe.upgrade import upgrade_net
+from distcalib.caffe.upgrade_v0 import ignored_parameters
 from distcalib.errors import FindingsError, FormatError, told
 
 CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -73,6 +75,16 @@ def left_unread(path: str | os.PathLike[str]) -> list[str]:
     except (text_format.ParseError, DeprecationWarning):
         return [str(finding) for finding in _findings(text)]
     return []
+
+
+def ignored_in(path: str | os.PathLike[str]) -> list[str]:
+    """What `read_net` passes over in the V0 text `path` as Caffe does: parameters that are of other types of layers."""
+    content = read_file(path)
+    net = caffe_pb2.NetParameter()
+    if is_text(content):
+        with suppress(text_format.ParseError):
+            text_format.Parse(with_joined_signs(_decode(content, os.fspath(path))), net, allow_unknown_field=True)
+    return ignored_parameters(net)
 
 
 def read_label_map(path: Path) -> dict[int, str]:

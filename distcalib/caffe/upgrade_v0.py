@@ -153,9 +153,27 @@ def _upgrade_layer(entry: caffe_pb2.V1LayerParameter, problems: list[str]) -> ca
             _put(getattr(new, PARAM_OF_TYPE[old.type]), MOVED[field.name][0], value)
         elif field.name == "hdf5_output_param" and old.type == "hdf5_output":
             new.hdf5_output_param.CopyFrom(value)
-        elif field.name not in ("name", "type", "blobs", "blobs_lr", "weight_decay"):
-            problems.append(f"{where}: {field.name} is not a parameter of this type; remove it")
     return new
+
+
+def ignored_parameters(net: caffe_pb2.NetParameter) -> list[str]:
+    """A phrase for each V0 layer that has parameters of other types: Caffe logs them, and goes on without them."""
+    found = []
+    for old in (entry.layer for entry in net.layers if entry.HasField("layer")):
+        strays = [
+            field.name for field, _ in old.ListFields() if old.type in V0_TYPES and _is_stray(field.name, old.type)
+        ]
+        if strays:
+            found.append(f"layer '{old.name}' ({old.type}): {', '.join(strays)}")
+    return found
+
+
+def _is_stray(name: str, layer_type: str) -> bool:
+    if name in TRANSFORM or name in ("name", "type", "blobs", "blobs_lr", "weight_decay"):
+        return False
+    if name in MOVED:
+        return layer_type not in MOVED[name][1]
+    return not (name == "hdf5_output_param" and layer_type == "hdf5_output")
 
 
 def _put(message: Any, name: str, value: Any) -> None:

@@ -18,7 +18,7 @@ from distcalib.caffe.in_place import in_place_faults
 from distcalib.caffe.infogain import lacks_matrix
 from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
-from distcalib.caffe.reading import left_unread
+from distcalib.caffe.reading import ignored_in, left_unread
 from distcalib.data import DATA_TYPES, FLAG, is_shuffled, makes_data, random_parts
 from distcalib.engine.net import Net
 from distcalib.engine.unconverted import unconverted
@@ -110,6 +110,10 @@ def net_notes(net: Net) -> list[str]:
     found += [
         f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed: it is not in the file that is written"
         for said in left_unread(net.path)
+    ]
+    found += [
+        f"{net.name}: {said}: not of this type, so Caffe ignores it; it is not in the file that is written"
+        for said in ignored_in(net.path)
     ]
     found += [
         f"{net.name}: layer '{layer.name}' ({layer.type}): its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, "

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2, read_net
-from distcalib.caffe.upgrade_v0 import MOVED, PARAM_OF_TYPE, TRANSFORM, V0_TYPES
+from distcalib.caffe.upgrade_v0 import MOVED, PARAM_OF_TYPE, TRANSFORM, V0_TYPES, ignored_parameters
 from distcalib.errors import FormatError
 
 
@@ -107,7 +107,6 @@ def test_read_net_names_all_that_v0_cannot_say(tmp_path: Path) -> None:
             tmp_path,
             """
             layers { layer { name: "a" type: "convolution" } }
-            layers { layer { name: "b" type: "relu" num_output: 3 } }
             layers { layer { name: "c" type: "tanh" } name: "d" }
             layers { layer { name: "p" type: "padding" pad: 1 } bottom: "x" top: "y" }
             layers { layer { name: "e" type: "relu" } bottom: "y" top: "y" }
@@ -115,6 +114,18 @@ def test_read_net_names_all_that_v0_cannot_say(tmp_path: Path) -> None:
         )
     message = str(caught.value)
     assert "layer 'a' (convolution): no such type in V0" in message
-    assert "layer 'b' (relu): num_output is not a parameter of this type; remove it" in message
     assert "layer 'c' (tanh): name cannot stand beside `layer { }`" in message
     assert "layer 'e' (relu): reads a padding layer, which only a conv or pool" in message
+
+
+def test_parameters_of_other_types_are_passed_over_with_a_word(tmp_path: Path) -> None:
+    """Caffe logs "Unknown parameter num_output for layer type relu", and runs the net."""
+    text = """
+        layers { layer { name: "a" type: "data" source: "db" batchsize: 2 det_crop_mode: "warp" } top: "x" top: "y" }
+        layers { layer { name: "b" type: "relu" num_output: 3 } bottom: "x" top: "z" }
+        """
+    net = read(tmp_path, text)
+    assert [layer.type for layer in net.layer] == ["Data", "ReLU"]
+    parsed = caffe_pb2.NetParameter()
+    text_format.Parse(text, parsed)
+    assert ignored_parameters(parsed) == ["layer 'a' (data): det_crop_mode", "layer 'b' (relu): num_output"]
