@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from distcalib.calibration.changes import changed_images
 from distcalib.calibration.search_driver import Searching
 from distcalib.metrics import Partial, PartialScore
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.quantize.thresholds import AUTO
+from distcalib.report import Changes
 from distcalib.search import Measurement, Rank
 from distcalib.search.price import Knee, knee, shorter
 
@@ -23,7 +25,7 @@ def price_warnings(searching: Searching, winner: Candidate) -> tuple[str, ...]:
     start, options = searching.programs.start, searching.measuring.options
     if winner == start or options.strategy != "ranked" or searching.measuring.stopped_by is not None:
         return ()
-    found = [_noise_warning(searching)]
+    found = [_noise_warning(searching, winner)]
     candidates = shorter(start, winner, searching.ranking(Rank(start.movable)))
     if candidates:
         last = searching.measurement(winner)
@@ -47,9 +49,13 @@ def _knee_warning(found: Knee | None, last: Measurement, metric: str) -> str:
     )
 
 
-def _noise_warning(searching: Searching) -> str:
+def _noise_warning(searching: Searching, winner: Candidate) -> str:
     measuring = searching.measuring
-    told = noise(measuring.fp32_values, measuring.winner_values)
+    if measuring.image_order is not None:  # batches of another order than the iterations of FP32: image by image then
+        changes = changed_images(measuring, winner)
+        told = None if changes is None else noise_of(changes)
+    else:
+        told = noise(measuring.fp32_values, measuring.winner_values)
     tolerance = measuring.options.accuracy_loss
     if told is None or not 0.0 < tolerance < told[0]:
         return ""
@@ -83,6 +89,12 @@ def better_calibration(searching: Searching, calibration: Calibration) -> Calibr
     )
     measuring.chosen = replace(chosen, choice=direct)
     return of_direct
+
+
+def noise_of(changes: Changes) -> tuple[float, int]:
+    """The standard error of the drop, from the images that were lost and gained, and how many images there are."""
+    n, changed, net = changes.n_images, changes.lost + changes.gained, changes.lost - changes.gained
+    return math.sqrt(changed - net**2 / n) / n, n
 
 
 def noise(fp32: Sequence[PartialScore], other: Sequence[PartialScore]) -> tuple[float, int] | None:

@@ -13,9 +13,10 @@ import pytest
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.search_driver import Searching
-from distcalib.calibration.search_price import noise, price_warnings
+from distcalib.calibration.search_price import noise, noise_of, price_warnings
 from distcalib.metrics import Partial
 from distcalib.quantize.candidate import Candidate, Space
+from distcalib.report import Changes
 from distcalib.search import Measurement, Ranking
 from tests.calibration.test_calibrate import Notes
 from tests.session.tiny import ITERATIONS, Tiny
@@ -39,6 +40,13 @@ NAMES = tuple(f"l{i:02}" for i in range(12))
 DROPS = {0: 0.04, 1: 0.037, 2: 0.018, 5: 0.012, 10: 0.009}
 
 
+def test_noise_of_images_is_that_of_those_that_changed() -> None:
+    """5 lost and 1 gained of 900: the difference of an image is -1, 0 or 1, of variance 6/900 - (4/900)^2."""
+    found, n = noise_of(Changes(900, 5, 1, 0.0, 0.0, 1.0, ()))
+    assert n == 900
+    assert found == pytest.approx(math.sqrt((6 / 900 - (4 / 900) ** 2) / 900))
+
+
 class Stand:
     """A search that knows the drop of so many layers in FP32."""
 
@@ -49,7 +57,12 @@ class Stand:
         options = SimpleNamespace(strategy=strategy, accuracy_loss=tolerance)
         parts = [[Partial(n, 10) for n in row] for row in ((9, 8, 10, 9), (8, 8, 8, 9))]
         self.measuring = SimpleNamespace(
-            options=options, stopped_by=None, metric="top1", fp32_values=parts[0], winner_values=parts[1]
+            options=options,
+            stopped_by=None,
+            metric="top1",
+            fp32_values=parts[0],
+            winner_values=parts[1],
+            image_order=None,
         )
 
     def ranking(self, _: object) -> Ranking:
