@@ -1,4 +1,4 @@
-"""The actors of a pool as processes: start, pin, replace, kill. What they work on is the business of call.py."""
+"""The actors of a pool as processes: start, pin, replace, kill. What they work on is the business of execution.py."""
 
 import logging
 from collections import Counter

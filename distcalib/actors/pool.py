@@ -1,7 +1,7 @@
 """The pool of pinned actors: what the rest of distcalib sees of parallelism.
 
 One machine is a cluster of one: there is no serial path beside it, a pool of one actor is that. What a worker computes
-is none of its business; how work is dealt out is in dispatcher.py, how results come back in call.py."""
+is none of its business; how work is dealt out is in dispatcher.py, how results come back in execution.py."""
 
 import logging
 import time
@@ -39,7 +39,7 @@ class ActorPool:
     each actor's environment before the factory is even imported there; it may refuse the nodes.
     `shared` is stored once for all actors; arrays in it arrive as read-only views. `cargo` is what is too large for
     that: its pieces are stored one after the other, once `env` has agreed to the nodes, and live as long as the pool.
-    `in_flight`: tasks that an actor is given at a time, see feeding.py.
+    `in_flight`: tasks that an actor is given at a time, see feeder.py.
     `still`: asked when an actor has died, see Fleet.
     `address`: of a Ray cluster, on all nodes of which actors run; None: the Ray already used in this process, else
     RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used within seconds.

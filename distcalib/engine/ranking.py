@@ -5,7 +5,7 @@ actor: the part of the net up to their first difference once an iteration, then 
 values that live at the cut.  Compiling is most of the cost on small nets, and half a net takes half of it; nothing is
 exported: an actor that takes iterations from another compiles all of it again, which pays where it would be idle.
 Where a chunk begins, and what is run before that, depends on the net alone, never on the actors, so that no kernel
-chosen at a cut can change a result; how it is divided among them (dividing.py) changes none.
+chosen at a cut can change a result; how it is divided among them (ranking_split.py) changes none.
 """
 
 from collections.abc import Callable, Mapping, Sequence

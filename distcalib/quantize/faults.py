@@ -1,6 +1,6 @@
 """Where Intel Caffe itself computes something else than the graph or the file says: told here, and predicted so.
 
-Source: intel-caffe.md, "Graph rewrites before running", "INT8 arithmetic" and "Settled later on a real build"; that a
+Source: docs/intel-caffe-files.md, and the nets recorded from a real Intel Caffe; that a
 BatchNorm is folded into weights that others share is read in remove_batch_norm.cpp and was not measured.
 """
 

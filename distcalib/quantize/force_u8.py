@@ -9,8 +9,7 @@ costs accuracy: it is measured as it is.
 The predecessor takes (128/scale_in)·Σw from the bias, w being the weights as they are. Here w are the integers that
 are multiplied, over their scale: then the accumulators are those of the plain net, but where the frame shows. With the
 weights as they are each channel is off by 128 times the sum of its rounding errors (resnet20, measured in
-docs/decisions/007-a-first-convolution-on-u8.md). Sources: intel-caffe.md, "-fu", and Intel Caffe's
-first_conv_force_u8.py.
+docs/decisions/007-a-first-convolution-on-u8.md). Source: Intel Caffe's first_conv_force_u8.py.
 """
 
 from collections.abc import Iterator

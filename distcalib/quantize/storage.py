@@ -1,8 +1,8 @@
 """How Intel Caffe stores each value of a quantized net: FP32, or integers on a grid.
 
 One function answers for the engine (which rounding happens where), for the calibrator (which scales a consumer sees)
-and for `inspect`: it follows the blobs through one iteration (memory.py). Source of every rule: intel-caffe.md, "INT8
-arithmetic" and "Settled later on a real build", and the recorded nets that show it.
+and for `inspect`: it follows the blobs through one iteration (memory.py). Source of every rule:
+docs/intel-caffe-files.md, and the nets recorded from a real Intel Caffe (tests/engine/test_golden_rules.py).
 """
 
 import math

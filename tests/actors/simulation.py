@@ -18,7 +18,7 @@ def jobs(*n_iterations: int) -> list[Job]:
 
 
 class Simulation:
-    """Drive a dispatcher as call.py does.
+    """Drive a dispatcher as execution.py does.
 
     `dies(actor, n-th task of that actor, task)` kills the actor on that task, `fails(task)` is an error of its worker
     and ends a job that may fail; `enough(job, positions done)` ends one that has enough. `hangs(actor, n-th task)`: its

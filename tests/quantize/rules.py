@@ -1,5 +1,4 @@
-"""What a quantized net must keep to, so that Intel Caffe computes what was measured: intel-caffe.md, "INT8 arithmetic"
-and "Settled later on a real build".
+"""What a quantized net must keep to, so that Intel Caffe computes what was measured: docs/intel-caffe-files.md.
 
 Told a second time, from the layers of the file alone and without distcalib.quantize: what the calibrator believes of
 fusion and storage is not asked for; which layers Intel Caffe's compiler puts together is (distcalib.caffe).

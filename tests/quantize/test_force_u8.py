@@ -55,7 +55,7 @@ def naive(
     convolution: caffe_pb2.LayerParameter,
     blobs: Mapping[str, tuple[NDArray[np.float32], ...]],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The integers (C, H, W) that the convolution multiplies, and its accumulators (M, H', W'), by intel-caffe.md.
+    """The integers (C, H, W) that the convolution multiplies, and its accumulators (M, H', W'), as in Intel Caffe.
 
     The frame of the data layer is 0 here, which is not all of it: tests/data/test_transform.py has that.
     """
