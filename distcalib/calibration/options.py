@@ -81,18 +81,7 @@ class CalibrationOptions(Options):
     @property
     def session(self) -> SessionOptions:
         """What they say of measuring."""
-        return SessionOptions(
-            iterations=max(self.iterations_read) + 1,
-            data=self.data,
-            skip_bad_records=self.skip_bad_records,
-            ship_data=self.ship_data,
-            isa=self.isa,
-            root=self.root,
-            n_actors=self.n_actors,
-            cores_per_actor=self.cores_per_actor,
-            address=self.address,
-            plugins=self.plugins,
-        )
+        return SessionOptions.of(self, iterations=max(self.iterations_read) + 1)
 
     def __post_init__(self) -> None:
         convert_options(self)

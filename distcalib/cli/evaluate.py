@@ -65,23 +65,7 @@ def run(args: argparse.Namespace) -> int:
         result = evaluate(
             model_of(args),
             args.weights,
-            EvaluationOptions(
-                iterations=args.iterations,
-                n_actors=args.actors,
-                cores_per_actor=args.cores_per_actor,
-                isa=args.isa,
-                data=args.data,
-                stages=tuple(args.stages),
-                level=args.level,
-                detection=detection,
-                ap_version=args.ap_version,
-                root=args.root,
-                address=args.address,
-                skip_bad_records=args.skip_bad_records,
-                ship_data=args.ship_data,
-                largest_mb=args.largest_mb,
-                plugins=args.plugins,
-            ),
+            EvaluationOptions.of(args, n_actors=args.actors, detection=detection),
             reporter=reporter,
         )
     if args.json:

@@ -2,9 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distcalib.actors.isa import known_isa
 from distcalib.errors import OptionError
@@ -57,12 +56,6 @@ class ExportOptions(SessionOptions):
             raise OptionError(f"--preprocess {self.preprocess}: unknown; choose {', '.join(FORMS[:-1])} or {FORMS[-1]}")
         if "onnx" in self.to:
             need_onnx()
-
-    @classmethod
-    def of(cls, asked: object, **own: Any) -> "ExportOptions":
-        """Those of `asked`, the arguments of a command or CalibrationOptions, by their names; `own` come first."""
-        names = [one.name for one in fields(cls) if one.name not in own and hasattr(asked, one.name)]
-        return cls(**own, **{name: getattr(asked, name) for name in names})
 
     def drop_of(self, target: str) -> float:
         """What a file of `target` may lose."""

@@ -1,7 +1,8 @@
 """What every command that measures is asked for, checked before anything is opened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from distcalib.caffe.phase import State
 from distcalib.data.limits import check_largest
@@ -11,6 +12,8 @@ from distcalib.plugins import load_plugins
 from distcalib.session.checks import check_ap_version, check_iterations, check_skipping
 from distcalib.session.option_types import convert_options
 from distcalib.session.shipping import check_ship_data
+
+_OptionsT = TypeVar("_OptionsT", bound="SessionOptions")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class SessionOptions:
     cores_per_actor: int | None = None
     address: str | None = None
     plugins: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls: type[_OptionsT], asked: object, **own: Any) -> _OptionsT:
+        """Those of `asked`, the arguments of a command or CalibrationOptions, by their names; `own` come first."""
+        names = [one.name for one in fields(cls) if one.name not in own and hasattr(asked, one.name)]
+        return cls(**own, **{name: getattr(asked, name) for name in names})
 
     @property
     def state(self) -> State:
