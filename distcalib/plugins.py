@@ -25,14 +25,21 @@ def load_plugins(names: Sequence[str] = ()) -> None:
 
     One that is imported already is left as it is. Raises OptionError for a module that cannot be imported.
     """
-    for name in (*names, *_installed()):
+    for name in _wanted(names):
         if name not in _loaded:
             _loaded[name] = _imported(name)
 
 
-def plugin_versions() -> dict[str, str]:
-    """A hash of the code of each plugin that was imported, by `plugin NAME`: scores depend on it."""
-    return {f"plugin {_short(name)}": _hash(module) for name, module in sorted(_loaded.items())}
+def plugin_versions(names: Sequence[str] = ()) -> dict[str, str]:
+    """A hash of the code of each plugin of a run, by `plugin NAME`: scores depend on it.
+
+    Those that an earlier run of this process imported do not count: its actors do not have them.
+    """
+    return {f"plugin {_short(name)}": _hash(_loaded[name]) for name in sorted(_wanted(names)) if name in _loaded}
+
+
+def _wanted(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*names, *_installed())))
 
 
 def _short(name: str) -> str:

@@ -146,7 +146,7 @@ class _Run:
         base = mended_base(base, self.reporter.note)
         quantizer = Quantizer(base.graph, options)
         backend = open_backend(options.root, options.isa)
-        self.versions = versions(backend.versions)
+        self.versions = versions(backend.versions, options.plugins)
         if options.first_conv_force_u8:
             refuse_unforceable(quantizer, base.name)
             with advising(backend.may_skip):

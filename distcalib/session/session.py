@@ -150,7 +150,7 @@ class Session:
     @property
     def versions(self) -> dict[str, str]:
         """What a score depends on beside its inputs."""
-        return versions(self.backend.versions)
+        return versions(self.backend.versions, self._options.plugins)
 
     @property
     def batch(self) -> int:

@@ -1,7 +1,7 @@
 """What a score depends on beside its inputs."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from types import MappingProxyType
 
@@ -9,8 +9,8 @@ from distcalib.plugins import plugin_versions
 from distcalib.version import __version__
 
 
-def versions(of_backend: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-    """Of the libraries that a row passes through, by name; with those `of_backend` and of plugins."""
+def versions(of_backend: Mapping[str, str] = MappingProxyType({}), plugins: Sequence[str] = ()) -> dict[str, str]:
+    """Of the libraries that a row passes through, by name; with those `of_backend` and of the `plugins` of the run."""
     return {
         "distcalib": __version__,
         "openvino": version("openvino"),
@@ -19,5 +19,5 @@ def versions(of_backend: Mapping[str, str] = MappingProxyType({})) -> dict[str, 
         "opencv": version("opencv-python-headless"),
         "python": platform.python_version(),
         **of_backend,
-        **plugin_versions(),
+        **plugin_versions(plugins),
     }

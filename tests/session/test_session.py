@@ -8,6 +8,7 @@ import distcalib.actors.nodes
 from distcalib.actors.isa import isa_here
 from distcalib.engine.net import open_net
 from distcalib.errors import MeasureError, OptionError
+from distcalib.plugins import load_plugins
 from distcalib.session.backend import Embedded
 from distcalib.session.intel_caffe import CaffeBuild, IntelCaffe
 from distcalib.session.progress import Silent
@@ -18,7 +19,11 @@ from tests.session.tiny import Tiny
 
 
 def test_versions_name_what_a_score_depends_on() -> None:
-    assert versions().keys() == {"distcalib", "openvino", "ray", "numpy", "opencv", "python"}
+    names = {"distcalib", "openvino", "ray", "numpy", "opencv", "python"}
+    assert versions().keys() == names
+    load_plugins(["json"])
+    assert versions().keys() == names, "a plugin of another run of this process counts"
+    assert versions(plugins=["json"]).keys() == {*names, "plugin json"}
 
 
 def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions() -> None:
