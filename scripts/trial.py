@@ -14,7 +14,7 @@ from distcalib.actors.isa import isa_here
 from distcalib.caffe import Weights, share
 from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.candidate_net import deliver
-from distcalib.calibration.measuring import ranked_iterations
+from distcalib.calibration.goal import ranked_iterations
 from distcalib.data import open_source
 from distcalib.engine.net import Net
 from distcalib.engine.ranking import distance

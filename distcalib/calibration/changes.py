@@ -2,25 +2,25 @@
 
 import numpy as np
 
-from distcalib.calibration.measuring import Results
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.results import SearchResult
 from distcalib.metrics import Hits, mcnemar, paired_interval
-from distcalib.quantize.candidate import Candidate
 from distcalib.report import Changes
 
 MOST_LISTED = 50
 
 
-def changed_images(measured: Results, winner: Candidate) -> Changes | None:
+def changed_images(fp32: Fp32Pass, found: SearchResult) -> Changes | None:
     """None where images were not scored one by one, or not all of them."""
-    order = measured.image_order
-    if order is None or not measured.fp32_images:
+    order = fp32.order
+    if order is None or not fp32.images:
         return None
     batch = order.images.shape[1]
-    numbers = np.concatenate([i * batch + one.rows for i, one in enumerate(measured.fp32_images)])
-    before = np.concatenate([one.hits for one in measured.fp32_images])
+    numbers = np.concatenate([i * batch + one.rows for i, one in enumerate(fp32.images)])
+    before = np.concatenate([one.hits for one in fp32.images])
     after = before.copy()
-    if winner.int8:
-        values = [value for value in measured.winner_values if isinstance(value, Hits)]
+    if found.winner.int8:
+        values = [value for value in found.values if isinstance(value, Hits)]
         right = np.frombuffer(b"".join(value.right for value in values), np.bool_)
         shown = order.images[order.images >= 0]  # batch by batch, in the order of each
         if len(values) != len(order.images) or len(right) != len(shown):

@@ -2,11 +2,10 @@
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.report import CalibrationReport
 
 _SPELLED: Mapping[str, str] = {
     "iterations": "-i",
@@ -41,14 +40,15 @@ _ALWAYS = ("iterations",)
 """Options that are said even where they are the default."""
 
 
-def with_commands(report: CalibrationReport, options: CalibrationOptions) -> CalibrationReport:
-    """`report`, whose files are known, with its commands."""
-    weights = report.output_weights or report.weights
-    found = {"calibrate": calibrate_command(report.model, report.weights, options)}
+def commands_of(
+    model: str, weights: str, output: str, output_weights: str | None, options: CalibrationOptions
+) -> dict[str, str]:
+    """By name the command of a run, which wrote `output` and maybe `output_weights`, and what may be run next."""
+    found = {"calibrate": calibrate_command(model, weights, options)}
     if not options.performance_model:  # what it writes is for speed runs only
-        found["evaluate"] = evaluate_command(report.output, weights, options)
-        found["export"] = export_command(report.output, weights, options)
-    return replace(report, commands=found)
+        found["evaluate"] = evaluate_command(output, output_weights or weights, options)
+        found["export"] = export_command(output, output_weights or weights, options)
+    return found
 
 
 def calibrate_command(model: str, weights: str, options: CalibrationOptions) -> str:

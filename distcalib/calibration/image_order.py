@@ -11,11 +11,10 @@ from math import prod
 
 from distcalib.actors import Job
 from distcalib.caffe.graph import Blob, Node
-from distcalib.calibration.measuring import Results
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import Net
 from distcalib.engine.worker import data_nodes
-from distcalib.metrics import HOST_TYPES, ImageOrder
+from distcalib.metrics import HOST_TYPES, Drawing, ImageOrder
 from distcalib.session.by_record import has_row_a_record, mixes
 
 _PICKED = frozenset({"Data", "HDF5Data", "ImageData", "Input"})
@@ -49,13 +48,11 @@ def why_natural(net: Net, metric: str, shapes: Mapping[Blob, tuple[int, ...]], o
     return _mixing(net, score, shapes)
 
 
-def order_text(measured: Results) -> str:
-    """What the report says of the order."""
-    if measured.fp32_score is None:
-        return ""
-    if measured.image_order is None:
-        return f"natural: {measured.natural}"
-    return "hard first" if isinstance(measured.image_order, ImageOrder) else "by doubt"
+def order_text(order: ImageOrder | Drawing | None, natural: str) -> str:
+    """What the report says of the order; `natural`: why it is that of the data."""
+    if order is None:
+        return f"natural: {natural}"
+    return "hard first" if isinstance(order, ImageOrder) else "by doubt"
 
 
 def _mixing(net: Net, score: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> str:

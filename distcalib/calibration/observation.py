@@ -1,15 +1,19 @@
 """What a calibration measures before it quantizes anything: ranges and the FP32 net."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.actors import JobResult
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.algorithms import choose, score_inputs
+from distcalib.calibration.algorithms import Chosen, choose, score_inputs
 from distcalib.calibration.candidate_net import with_params
-from distcalib.calibration.measuring import Measuring
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.goal import Goal
+from distcalib.calibration.meter import Meter
+from distcalib.calibration.results import Observed
 from distcalib.engine.net import Net
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import EngineError
@@ -33,48 +37,67 @@ MAX_TAP_BYTES = 512 * 2**20
 MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
 
 
-def rests_of(session: Session, measuring: Measuring) -> Rests:
+def rests_of(session: Session, goal: Goal, fp32: Fp32Pass) -> Rests:
     """What the FP32 score rests on."""
-    return Rests(session.net, measuring.metric, measuring.fp32_values, session.inputs.shapes, session.inputs.indexes)
+    return Rests(session.net, goal.metric, fp32.values, session.inputs.shapes, session.inputs.indexes)
 
 
-def verdict_warnings(session: Session, measuring: Measuring) -> tuple[str, ...]:
-    """What makes a verdict worth less than it seems; nothing of a net that was not measured."""
-    if measuring.fp32_score is None:
+def verdict_warnings(session: Session, goal: Goal, fp32: Fp32Pass | None, price: Sequence[str]) -> tuple[str, ...]:
+    """What makes a verdict worth less than it seems, the `price` of its FP32 layers among it; nothing of a net that was
+    not measured.
+    """
+    if fp32 is None:
         return ()
-    options = measuring.options
-    found = rests_of(session, measuring).warnings(measuring.fp32_score, options.accuracy_loss)
+    options = goal.options
     # The flag lets such a net pass; its score is still not that of the file in Caffe.
     overwritten = in_place_warnings(session.net) if options.root is None else []
     return (
         *overwritten,
-        *found,
-        *measuring.price,
+        *rests_of(session, goal, fp32).warnings(fp32.score, options.accuracy_loss),
+        *price,
         *length_warnings(session.inputs.lengths, options.iterations, session.net.name),
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Observing:
-    """Observes the net `base` on the actors of its session; what it finds of scores goes to `measuring`."""
+    """Observes the net `base` on the actors of its session."""
 
-    measuring: Measuring
     session: Session
+    meter: Meter
     base: Net
+    goal: Goal
 
-    def observe(self, quantizer: Quantizer) -> Calibration:
+    def observe(self, quantizer: Quantizer) -> Observed:
         """The FP32 pass and, over the first `-s` iterations, the ranges of what the scales are made from."""
-        taps, options, weights = quantizer.observed, self.measuring.options, self.session.inputs.weights
+        taps, options, weights = quantizer.observed, self.goal.options, self.session.inputs.weights
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
         equalized = equalize(quantizer.graph, quantizer.groups, weights) if options.equalize else None
-        versions = [{}] if equalized is None else [{}, equalized.blobs]
-        samplings = self._samplings(taps)
+        found, fp32 = self._passes(taps, [{}] if equalized is None else [{}, equalized.blobs])
+        calibration, chosen = self._choose(Calibration(quantizer, found[0], weights))
+        pairs: Mapping[str, str] = {}
+        without: dict[str, Calibration] = {}
+        if equalized is not None:
+            without["--equalize"], pairs = calibration, equalized.pairs
+            self._check_equalized(equalized)
+            weights = {**weights, **equalized.blobs}
+            calibration, chosen = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
+        if options.bias_correction:
+            without["--bias-correction"] = calibration
+            calibration = self._correct(calibration)
+        return Observed(calibration, fp32, chosen, pairs, without)
+
+    def _passes(
+        self, taps: Sequence[Blob], versions: Sequence[Mapping[str, tuple[NDArray[np.float32], ...]]]
+    ) -> tuple[list[dict[Blob, Range]], Fp32Pass | None]:
+        """The ranges of `taps` in the FP32 net with the blobs of each of `versions`, and the scores of it as given."""
+        samplings, options, goal = self._samplings(taps), self.goal.options, self.goal
         work = [(self.base.spec(part, blobs), part.n_rows) for blobs in versions for part in samplings]
         n_parts = len(work)
         if not options.quantize_model:
-            kept = Kept(score_inputs(self.base, self.measuring.metric), self.measuring.ranked)
-            by_image = "" if self.measuring.natural else self.measuring.metric
+            kept = Kept(score_inputs(self.base, goal.metric), goal.ranked)
+            by_image = "" if goal.natural else goal.metric
             work.append((self.base.spec(kept=kept, by_image=by_image), options.iterations))
         results = self.measure("ranges" if options.quantize_model else "FP32 and ranges", work) if work else []
         found: list[dict[Blob, Range]] = [{} for _ in versions]
@@ -82,31 +105,26 @@ class Observing:
             observed = samplings[place % len(samplings)].taps
             ends = merge_ranges(observed, [row.ranges for row in rows(result)])
             found[place // len(samplings)].update(ends)
-        if not options.quantize_model:
-            self.measuring.take_fp32(results[-1], self.base.name)
-            rests_of(self.session, self.measuring).refuse_nothing()
-        calibration = self._choose(Calibration(quantizer, found[0], weights))
-        if equalized is not None:
-            self.measuring.without["--equalize"] = calibration
-            self._check_equalized(equalized)
-            weights = {**weights, **equalized.blobs}
-            calibration = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
-        if options.bias_correction:
-            self.measuring.without["--bias-correction"] = calibration
-            calibration = self._correct(calibration)
-        return calibration
+        return found, None if options.quantize_model else self._fp32(results[-1])
+
+    def _fp32(self, result: JobResult) -> Fp32Pass:
+        """What the FP32 pass says; refused if it says nothing."""
+        found = Fp32Pass.of(result, self.goal, self.session.batch, self.base.name)
+        self.meter.count_unavoidable(found.seconds)
+        self.meter.note(found.told(self.goal))
+        rests_of(self.session, self.goal, found).refuse_nothing()
+        return found
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many rows, and count what it costs."""
-        return self.measuring.timed(phase, self.session.jobs(phase, work))
+        return self.meter.run(phase, self.session.jobs(phase, work))
 
     def _check_equalized(self, equalized: Equalized) -> None:
         """Raise EngineError if the equalized net is not the one given, in FP32 on the sampled iterations."""
-        self.measuring.pairs = equalized.pairs
         self.session.reporter.note(f"equalization: {len(equalized.pairs)} pairs of layers")
         if not equalized.pairs:
             return
-        outputs = Outputs(score_inputs(self.base, self.measuring.metric), self._sampled.start)
+        outputs = Outputs(score_inputs(self.base, self.goal.metric), self._sampled.start)
         n = min(len(self._sampled), MAX_CHECKED)
         specs = [self.base.spec(changed=blobs, outputs=outputs) for blobs in ({}, equalized.blobs)]
         before, after = (rows(result) for result in self.measure("equalized in FP32", [(spec, n) for spec in specs]))
@@ -152,20 +170,18 @@ class Observing:
         self.session.reporter.note(f"bias correction: {len(names)} layers")
         return replace(calibration, corrected=biases)
 
-    def _choose(self, calibration: Calibration) -> Calibration:
+    def _choose(self, calibration: Calibration) -> tuple[Calibration, Chosen | None]:
         """`calibration` with the algorithm that was asked for, or with `-a auto` with those of least error."""
-        measuring = self.measuring
-        if measuring.options.calibration_algos != AUTO:
-            return replace(calibration, choice=Choice(measuring.options.calibration_algos))
-        chosen = choose(self.base, calibration, measuring.metric, self._sampled, self.measure)
-        measuring.chosen = chosen
+        if self.goal.options.calibration_algos != AUTO:
+            return replace(calibration, choice=Choice(self.goal.options.calibration_algos)), None
+        chosen = choose(self.base, calibration, self.goal.metric, self._sampled, self.measure)
         self.session.reporter.note(str(chosen))
-        return replace(calibration, choice=chosen.choice)
+        return replace(calibration, choice=chosen.choice), chosen
 
     @property
     def _sampled(self) -> range:
         """The iterations that ranges are taken from."""
-        return self.measuring.options.sampled
+        return self.goal.options.sampled
 
     @property
     def _block(self) -> int:
@@ -176,7 +192,7 @@ class Observing:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
         sampled = self._sampled
         first, end, block = sampled.start, sampled.stop, self._block
-        options = self.measuring.options
+        options = self.goal.options
         sound = options.quantize_model or options.root is not None  # no FP32 pass of the embedded engine looks
         if options.calibration_algos not in NEED_VALUES:
             return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []

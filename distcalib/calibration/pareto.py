@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from distcalib.actors import Job
-from distcalib.calibration.measuring import Measuring
+from distcalib.calibration.goal import Goal
+from distcalib.calibration.meter import Meter
 from distcalib.calibration.search_driver import Searching
 from distcalib.engine.spec import NetSpec
 from distcalib.engine.timing import REST, TimingSpec
@@ -44,26 +45,26 @@ class LayerTimes:
         return max(self.fp32.get(layer, 0.0) - self.int8.get(layer, 0.0), 0.0)
 
 
-def layer_times(measuring: Measuring, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
+def layer_times(meter: Meter, goal: Goal, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
     """Measure both nets on the iterations that a ranking looks at, by actors of `n_cores`; of each layer the median."""
-    order = measuring.ranked
+    order = goal.ranked
     jobs = [
         Job(f"times/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order)
         for name, spec in (("FP32", fp32), ("INT8", int8))
     ]
-    found = [[row.seconds for row in rows(result)] for result in measuring.timed(PHASE, jobs)]
+    found = [[row.seconds for row in rows(result)] for result in meter.run(PHASE, jobs)]
     slow, fast = ({name: median(row[name] for row in times) for name in times[0]} for times in found)
     return LayerTimes(slow, fast)
 
 
 def measure_curve(searching: Searching, winner: Candidate, times: LayerTimes) -> tuple[CurvePoint, ...]:
     """The curve, the `winner` among its points, from the fastest to the slowest."""
-    measuring, start = searching.measuring, searching.programs.start
+    batch, start = searching.meter.session.batch, searching.programs.start
     candidates = [start]
     if start.movable:
-        candidates = curve(start, searching.ranking(Rank(start.movable)))
+        candidates = curve(start, searching.ranked(Rank(start.movable)))
     candidates = list(dict.fromkeys([*candidates, winner]))
-    points = [_point(m, times, measuring.session.batch) for m in searching.scores("curve", candidates)]
+    points = [_point(m, times, batch) for m in searching.scores("curve", candidates)]
     return best_marked(sorted(points, key=lambda p: (-p.images_per_second, p.drop, len(p.fp32_layers))))
 
 

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distcalib.calibration.changes import changed_images
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.results import Observed, SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.metrics import Partial, PartialScore
 from distcalib.quantize.blob_algorithms import Choice
-from distcalib.quantize.candidate import Candidate
-from distcalib.quantize.scales import Calibration
 from distcalib.quantize.thresholds import AUTO
 from distcalib.report import Changes
 from distcalib.search import Measurement, Rank
@@ -20,20 +19,20 @@ from distcalib.search.price import Knee, knee, shorter
 DIRECT = "DIRECT"
 
 
-def price_warnings(searching: Searching, winner: Candidate) -> tuple[str, ...]:
+def price_warnings(searching: Searching, result: SearchResult, changes: Changes | None) -> tuple[str, ...]:
     """What is to be said of a set that fell back: that its last layers bought little, that its drop may be chance."""
-    start, options = searching.programs.start, searching.measuring.options
-    if winner == start or options.strategy != "ranked" or searching.measuring.stopped_by is not None:
+    start, goal, winner = searching.programs.start, searching.goal, result.winner
+    if winner == start or goal.options.strategy != "ranked" or result.stopped_by is not None:
         return ()
-    found = [_noise_warning(searching, winner)]
-    candidates = shorter(start, winner, searching.ranking(Rank(start.movable)))
+    found = [_noise_warning(goal.options.accuracy_loss, searching.fp32, result, changes)]
+    candidates = shorter(start, winner, searching.ranked(Rank(start.movable)))
     if candidates:
-        last = searching.measurement(winner)
+        last = searching.board.measurement(winner)
         measured = searching.scores("what the layers in FP32 buy", [start, *candidates])
         first = next((one for one in measured if one.candidate == start), None)
         if first is not None:
             inner = [one for one in measured if one.candidate != start]
-            found.append(_knee_warning(knee(first, inner, last), last, searching.measuring.metric))
+            found.append(_knee_warning(knee(first, inner, last), last, goal.metric))
     return tuple(filter(None, found))
 
 
@@ -49,14 +48,11 @@ def _knee_warning(found: Knee | None, last: Measurement, metric: str) -> str:
     )
 
 
-def _noise_warning(searching: Searching, winner: Candidate) -> str:
-    measuring = searching.measuring
-    if measuring.image_order is not None:  # batches of another order than the iterations of FP32: image by image then
-        changes = changed_images(measuring, winner)
+def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, changes: Changes | None) -> str:
+    if fp32.order is not None:  # batches of another order than the iterations of FP32: image by image then
         told = None if changes is None else noise_of(changes)
     else:
-        told = noise(measuring.fp32_values, measuring.winner_values)
-    tolerance = measuring.options.accuracy_loss
+        told = noise(fp32.values, result.values)
     if told is None or not 0.0 < tolerance < told[0]:
         return ""
     return (
@@ -65,30 +61,28 @@ def _noise_warning(searching: Searching, winner: Candidate) -> str:
     )
 
 
-def better_calibration(searching: Searching, calibration: Calibration) -> Calibration:
-    """`calibration`, or with `-a auto` that of DIRECT if the all-INT8 net scores better with it on all the data.
+def better_search(searching: Searching, observed: Observed) -> tuple[Searching, Observed]:
+    """What it was given, or with `-a auto` the search with DIRECT if the all-INT8 net scores better so on all the data.
 
     auto goes by the error at the output on the sampled iterations, which is no score.  Biases are corrected for the
     scales of one algorithm, so with those its choice stands.
     """
-    measuring, start = searching.measuring, searching.programs.start
-    chosen = measuring.chosen
+    start, chosen, calibration = searching.programs.start, observed.chosen, observed.calibration
     direct = Choice(DIRECT)
-    if measuring.options.calibration_algos != AUTO or chosen is None or not start.int8 or calibration.corrected:
-        return calibration
-    if set(chosen.algorithms.values()) <= {DIRECT}:
-        return calibration
+    if chosen is None or not start.int8 or calibration.corrected or set(chosen.algorithms.values()) <= {DIRECT}:
+        return searching, observed
     of_direct = replace(calibration, choice=direct)
     found = searching.scores("all INT8, auto", [start])
-    other = searching.other(f"{AUTO} against {DIRECT}", of_direct).scores("all INT8, DIRECT", [start])
-    if not other or (found and found[0].drop <= other[0].drop):
-        return calibration
+    other = searching.other(f"{AUTO} against {DIRECT}", of_direct)
+    measured = other.scores("all INT8, DIRECT", [start])
+    if not measured or (found and found[0].drop <= measured[0].drop):
+        return searching, observed
     told = f" against {found[0].score:.6g}" if found else ""
-    measuring.session.reporter.note(
-        f"{AUTO}: {DIRECT} for all scores {other[0].score:.6g} in INT8{told} on all the data, so it is kept"
+    searching.meter.note(
+        f"{AUTO}: {DIRECT} for all scores {measured[0].score:.6g} in INT8{told} on all the data, so it is kept"
     )
-    measuring.chosen = replace(chosen, choice=direct)
-    return of_direct
+    other.label = ""
+    return other, replace(observed, calibration=of_direct, chosen=replace(chosen, choice=direct))
 
 
 def noise_of(changes: Changes) -> tuple[float, int]:

@@ -26,8 +26,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distcalib.calibration import calibrate as calibration
-from distcalib.calibration.search_driver import Searching, Switches
+from distcalib.calibration.calibrate import run_calibration
+from distcalib.calibration.search_driver import Switches
+from distcalib.cli import calibrate
 from distcalib.cli import main as distcalib
 from distcalib.report.form import ungrouped
 from scripts.bench.bench_evaluate import default_model
@@ -126,7 +127,7 @@ def _run(command: Sequence[object]) -> tuple[float, str]:
 def _without(help_: str, arguments: list[str]) -> int:
     """`distcalib` with a help of the search switched off; in a process of its own."""
     switches = replace(Switches(), **{help_: False})
-    vars(calibration)["Searching"] = partial(Searching, switches=switches)
+    vars(calibrate)["calibrate"] = partial(run_calibration, switches=switches)
     return distcalib(arguments)
 
 

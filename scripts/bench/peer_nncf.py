@@ -23,7 +23,7 @@ import psutil
 from numpy.typing import NDArray
 
 from distcalib.calibration.algorithms import score_inputs
-from distcalib.calibration.measuring import ranked_iterations
+from distcalib.calibration.goal import ranked_iterations
 from distcalib.data import open_source
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import Net, open_net

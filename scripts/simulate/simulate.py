@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distcalib.actors import Enough, Job, JobResult
-from distcalib.calibration.measuring import Measuring
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.goal import Goal, ranked_iterations
+from distcalib.calibration.meter import Meter
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.engine.spec import NetSpec, Row
@@ -41,7 +43,7 @@ SWITCHES = {
 
 
 class SimulatedSession:
-    """What Session is to Measuring: the Actors of a net that does not exist."""
+    """What Session is to a Meter: the Actors of a net that does not exist."""
 
     def __init__(self, net: SimulatedNet, n_actors: int, task_seconds: float = TASK_SECONDS) -> None:
         self.pool = SimulatedPool(net, n_actors, task_seconds)
@@ -107,21 +109,21 @@ def simulate(
     session = SimulatedSession(net, n_actors, task_seconds)
     n = net.n_iterations
     options = CalibrationOptions(iterations=n, accuracy_loss=tolerance, confidence=confidence, strategy=strategy)
-    measuring = Measuring(session, METRIC, False, options)
-    [fp32] = measuring.timed("FP32", [Job("fp32", net.fp32(measuring.ranked), n, "FP32")])
-    measuring.take_fp32(fp32, net.name)
-    winner = Searching(measuring, net, switches or Switches()).run()
-    cost, cluster = measuring.cost, session.pool.cluster
-    assert cost.passes is not None, "two passes were measured"
-    minimal = measuring.is_minimal(winner, tolerance)
+    meter, goal = Meter(session), Goal(METRIC, False, options, ranked_iterations(n, net.batch))
+    [answers] = meter.run("FP32", [Job("fp32", net.fp32(goal.ranked), n, "FP32")])
+    fp32 = Fp32Pass.of(answers, goal, net.batch, net.name)
+    meter.count_unavoidable(fp32.seconds)
+    found = Searching(meter, net, goal, fp32, switches or Switches()).run()
+    assert meter.passes is not None, "two passes were measured"
+    cluster = session.pool.cluster
     return Simulated(
-        winner,
-        measuring.answered,
-        measuring.distances,
-        minimal,
+        found.winner,
+        found.answered,
+        found.distances,
+        found.minimal,
         cluster.clock,
         cluster.busy_seconds,
-        cost.passes,
+        meter.passes,
     )
 
 

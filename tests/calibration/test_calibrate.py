@@ -337,7 +337,7 @@ def test_calibrate_makes_no_folder_when_it_fails(tiny: Tiny, tmp_path: Path) -> 
 
 def test_calibrate_refuses_a_score_that_fp32_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = make_tiny(tmp_path)
-    monkeypatch.setattr("distcalib.calibration.measuring.merged", lambda values, ap_version: float("nan"))
+    monkeypatch.setattr("distcalib.calibration.fp32_pass.merged", lambda values, ap_version: float("nan"))
     with pytest.raises(EngineError, match=r"net\.prototxt: 'accuracy-top1' is nan in FP32 already; correct"):
         calibrate(net.prototxt, net.weights, replace(OPTIONS, n_actors=1))
 

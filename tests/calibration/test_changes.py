@@ -1,10 +1,13 @@
 """Images lost and gained, whatever the order in which the search took them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from distcalib.calibration.changes import changed_images
-from distcalib.calibration.measuring import Results
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.results import SearchResult
 from distcalib.metrics import ByImage, Hits, drawn, hard_first
 from distcalib.quantize.candidate import Candidate, Space
 
@@ -13,8 +16,12 @@ BEFORE = np.array([1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 1], bool)
 AFTER = np.array([1, 0, 1, 1, 0, 1, 0, 1, 1, 0, 0], bool)  # in places 1, 6 and 10 lost, in 2 gained
 
 
-def measured(by_confidence: bool, after: np.ndarray | None = AFTER) -> Results:
-    """Three iterations of four images, of which number 8 could not be read."""
+def candidate(*int8: str) -> Candidate:
+    return Candidate(frozenset(int8), Space(("conv1", "conv2")))
+
+
+def measured(by_confidence: bool, after: np.ndarray | None = AFTER) -> tuple[Fp32Pass, SearchResult]:
+    """Three iterations of four images, of which number 8 could not be read; `after`: None: of the FP32 net."""
     numbers = np.array([0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11], np.int32)
     margins = np.linspace(3.0, 0.1, len(numbers)).astype(np.float32)
     images = []
@@ -22,22 +29,19 @@ def measured(by_confidence: bool, after: np.ndarray | None = AFTER) -> Results:
         mine = numbers // BATCH == i
         images.append(ByImage((numbers[mine] % BATCH).astype(np.int32), BEFORE[mine], margins[mine]))
     order = (drawn if by_confidence else hard_first)(images, BATCH)
-    found = Results(fp32_images=images, image_order=order)
+    values = []
     if after is not None:
         right = dict(zip(numbers.tolist(), after.tolist(), strict=True))
         for row in order.images:
             hits = [right[i] for i in row.tolist() if i >= 0]
-            found.winner_values = (*found.winner_values, Hits(sum(hits), len(hits), 1, np.array(hits).tobytes()))
-    return found
-
-
-def candidate(*int8: str) -> Candidate:
-    return Candidate(frozenset(int8), Space(("conv1", "conv2")))
+            values.append(Hits(sum(hits), len(hits), 1, np.array(hits).tobytes()))
+    fp32 = Fp32Pass(0.8, (), images=images, order=order)
+    return fp32, SearchResult(candidate() if after is None else candidate("conv1"), values=values)
 
 
 @pytest.mark.parametrize("by_confidence", [False, True], ids=["hard first", "drawn"])
 def test_images_lost_and_gained_are_found_again_in_the_order_of_the_data(by_confidence: bool) -> None:
-    found = changed_images(measured(by_confidence), candidate("conv1"))
+    found = changed_images(*measured(by_confidence))
     assert found is not None
     assert (found.n_images, found.lost, found.gained, found.lost_images) == (11, 3, 1, (1, 6, 11))
     assert found.low < 2 / 11 < found.high
@@ -45,26 +49,22 @@ def test_images_lost_and_gained_are_found_again_in_the_order_of_the_data(by_conf
 
 
 def test_the_fp32_net_changes_nothing() -> None:
-    found = changed_images(measured(False, None), candidate())
+    found = changed_images(*measured(False, None))
     assert found is not None
     assert (found.lost, found.gained, found.lost_images, found.p_value) == (0, 0, (), 1.0)
 
 
 def test_nothing_is_told_of_images_that_were_not_looked_at() -> None:
-    assert changed_images(measured(False, None), candidate("conv1")) is None  # ended before its last iteration
-    whole = measured(False)
-    whole.winner_values = whole.winner_values[:-1]
-    assert changed_images(whole, candidate("conv1")) is None
-    natural = measured(False)
-    natural.image_order = None
-    assert changed_images(natural, candidate("conv1")) is None
+    fp32, whole = measured(False)
+    assert changed_images(fp32, replace(whole, values=())) is None  # ended before its last iteration
+    assert changed_images(fp32, replace(whole, values=whole.values[:-1])) is None
+    assert changed_images(replace(fp32, order=None), whole) is None
 
 
 def test_no_more_are_listed_than_can_be_looked_at() -> None:
     n = 200
     images = [ByImage(np.arange(n, dtype=np.int32), np.ones(n, bool), np.linspace(1, 2, n).astype(np.float32))]
-    order = hard_first(images, n)
-    wrong = Hits(0, n, 1, bytes(n))
-    found = changed_images(Results(fp32_images=images, image_order=order, winner_values=[wrong]), candidate("conv1"))
+    fp32 = Fp32Pass(1.0, (), images=images, order=hard_first(images, n))
+    found = changed_images(fp32, SearchResult(candidate("conv1"), values=[Hits(0, n, 1, bytes(n))]))
     assert found is not None
     assert (found.lost, found.lost_images) == (n, tuple(range(50)))

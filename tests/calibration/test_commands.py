@@ -1,16 +1,15 @@
 """The commands of a report: the same run again, and what may be run with its files."""
 
 import shlex
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from distcalib.calibration.commands import with_commands
+from distcalib.calibration.commands import commands_of
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.cli.calibrate import options_of
 from distcalib.cli.main import make_parser
-from tests.report.reports import REPORT
 
 CHANGED = {
     "iterations": 18,
@@ -74,8 +73,8 @@ def parsed(command: str) -> tuple[str, CalibrationOptions]:
 def test_the_command_of_a_run_asks_for_its_options(changes: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTCALIB_LARGEST_MB", "77")
     options = CalibrationOptions(**changes)  # type: ignore[arg-type]
-    report = with_commands(replace(REPORT, model="a net.prototxt", weights="-w.caffemodel"), options)
-    assert parsed(report.commands["calibrate"]) == ("calibrate", options)
+    found = commands_of("a net.prototxt", "-w.caffemodel", "net_quantized.prototxt", None, options)
+    assert parsed(found["calibrate"]) == ("calibrate", options)
 
 
 def test_every_option_is_tried() -> None:
@@ -86,12 +85,12 @@ def test_every_option_is_tried() -> None:
 @pytest.mark.parametrize("name", ["evaluate", "export"])
 def test_what_is_run_next_reads_the_files_of_the_run(name: str) -> None:
     options = CalibrationOptions(iterations=18, data=Path("x.npz"), accuracy_loss=0.5, pareto=True)
-    report = with_commands(replace(REPORT, output="out dir/n.prototxt", output_weights="new.caffemodel"), options)
-    args = make_parser().parse_args(shlex.split(report.commands[name])[1:])
+    found = commands_of("net.prototxt", "given.caffemodel", "out dir/n.prototxt", "new.caffemodel", options)
+    args = make_parser().parse_args(shlex.split(found[name])[1:])
     assert (args.command, str(args.model), str(args.weights)) == (name, "out dir/n.prototxt", "new.caffemodel")
     assert (args.iterations, str(args.data)) == (18, "x.npz")
 
 
 def test_a_net_for_speed_runs_is_neither_evaluated_nor_exported() -> None:
-    report = with_commands(REPORT, CalibrationOptions(performance_model=True))
-    assert list(report.commands) == ["calibrate"]
+    options = CalibrationOptions(performance_model=True)
+    assert list(commands_of("net.prototxt", "net.caffemodel", "out.prototxt", None, options)) == ["calibrate"]

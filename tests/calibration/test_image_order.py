@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.calibrate import calibrate, run_calibration
 from distcalib.calibration.image_order import why_natural
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.search_driver import Searching, Switches
+from distcalib.calibration.scoreboard import Scoreboard
+from distcalib.calibration.search_driver import Switches
 from distcalib.data import open_source
 from distcalib.engine.checking import checked_shapes
 from distcalib.engine.net import Net, open_net
@@ -113,15 +114,11 @@ def test_images_stay_where_the_run_needs_it(tiny: Tiny, options: CalibrationOpti
     assert why(open_net(tiny.prototxt), metric, options) == said
 
 
-def in_both_orders(
-    net: Tiny, options: CalibrationOptions, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[CalibrationReport]:
+def in_both_orders(net: Tiny, options: CalibrationOptions, folder: Path) -> list[CalibrationReport]:
     """Reports of the search with hard images first, and in natural order."""
     found = [calibrate(net.prototxt, net.weights, replace(options, out=folder / "hard"))]
-    monkeypatch.setattr(
-        "distcalib.calibration.calibrate.Searching", lambda m, p: Searching(m, p, Switches(hard_first=False))
-    )
-    return [*found, calibrate(net.prototxt, net.weights, replace(options, out=folder / "natural"))]
+    natural = replace(options, out=folder / "natural")
+    return [*found, run_calibration(net.prototxt, net.weights, natural, switches=Switches(hard_first=False))]
 
 
 def verdicts(report: CalibrationReport) -> list[tuple[tuple[str, ...], bool]]:
@@ -131,11 +128,9 @@ def verdicts(report: CalibrationReport) -> list[tuple[tuple[str, ...], bool]]:
 
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("strategy", ["ranked", "greedy", "topological"])
-def test_the_file_is_that_of_the_natural_order(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
-) -> None:
+def test_the_file_is_that_of_the_natural_order(tiny: Tiny, tmp_path: Path, strategy: str) -> None:
     options = replace(OPTIONS, strategy=strategy, iterations=ITERATIONS * 4, n_actors=2)  # records come four times
-    hard, natural = in_both_orders(tiny, options, tmp_path, monkeypatch)
+    hard, natural = in_both_orders(tiny, options, tmp_path)
     assert Path(hard.output).read_bytes() == Path(natural.output).read_bytes()
     assert verdicts(hard) == verdicts(natural)
     assert hard.image_order == "hard first"
@@ -150,16 +145,16 @@ def test_a_killed_search_goes_on_with_the_batches_that_it_had(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "whole", n_actors=1))
-    take, n_taken = Searching._take, 0
+    take, n_taken = Scoreboard.take, 0
 
-    def die(self: Searching, *args: object) -> None:
+    def die(self: Scoreboard, *args: object) -> None:
         nonlocal n_taken
         n_taken += 1
         if n_taken == 2:  # what was measured of it is in the journal
             raise RuntimeError("killed")
         take(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Searching, "_take", die)
+    monkeypatch.setattr(Scoreboard, "take", die)
     options = replace(OPTIONS, out=tmp_path / "out", n_actors=2)
     with pytest.raises(RuntimeError, match="killed"):
         calibrate(tiny.prototxt, tiny.weights, options)
@@ -173,9 +168,7 @@ def test_a_killed_search_goes_on_with_the_batches_that_it_had(
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("n_layers", [1, 2])
-def test_planted_digits_fall_back_in_either_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_layers: int
-) -> None:
+def test_planted_digits_fall_back_in_either_order(tmp_path: Path, n_layers: int) -> None:
     digits = ROOT / "examples" / "digits" / "digits.prototxt"
     weights = digits.with_suffix(".caffemodel")
     folder = tmp_path / "planted"
@@ -184,7 +177,7 @@ def test_planted_digits_fall_back_in_either_order(
     options = CalibrationOptions(
         iterations=18, accuracy_loss=0.005, weights_channel="multiple", enable_1st_conv=True, n_actors=2
     )
-    hard, natural = in_both_orders(net, options, tmp_path, monkeypatch)
+    hard, natural = in_both_orders(net, options, tmp_path)
     assert Path(hard.output).read_bytes() == Path(natural.output).read_bytes()
     assert verdicts(hard) == verdicts(natural)
     assert hard.fp32_layers

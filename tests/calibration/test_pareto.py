@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.layer_ranking import LayerRanking
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.pareto import LayerTimes, best_marked
-from distcalib.calibration.search_driver import Searching
 from distcalib.engine.timing import REST
 from distcalib.errors import OptionError
 from distcalib.quantize.candidate import Space
 from distcalib.report import CurvePoint
+from distcalib.search import Ranking
 from tests.every import every
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny
 
@@ -65,21 +67,23 @@ def test_pareto_has_the_winner_both_ends_and_what_can_be_made_again(tiny: Tiny, 
 
 @pytest.mark.usefixtures("one_ray")
 def test_by_time_searches_by_what_was_measured(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
+    """Milliseconds of each layer, as nanoseconds."""
+    fp32 = {name: 0.001 * (i + 2) for i, name in enumerate(QUANTIZABLE)}
+    times = LayerTimes({REST: 1.0, **fp32}, {REST: 1.0, **dict.fromkeys(QUANTIZABLE, 0.001)})
+    monkeypatch.setattr("distcalib.calibration.search_stage.layer_times", lambda *_: times)
+    made: list[Ranking] = []
+    of = LayerRanking.of
 
-    def searching(*args):  # type: ignore[no-untyped-def]
-        made.append(Searching(*args))
+    def seen(self: LayerRanking, *args: Any) -> Ranking:
+        made.append(of(self, *args))
         return made[-1]
 
-    monkeypatch.setattr("distcalib.calibration.calibrate.Searching", searching)
+    monkeypatch.setattr(LayerRanking, "of", seen)
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, by_time=True))
     assert report.fp32_layers == ("conv3",)
     assert report.flags == ("by_time",)
     assert report.pareto == ()
-    [ranking] = made[0]._rankings.values()
-    assert made[0].saved is not None
-    assert ranking.work == made[0].saved
-    assert set(made[0].saved) == set(QUANTIZABLE)
+    assert made[0].work == {name: 1_000_000 * (i + 1) for i, name in enumerate(QUANTIZABLE)}
 
 
 def test_pareto_without_measuring_is_refused() -> None:

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 
 import distcalib
-from distcalib.actors import Job, JobResult
 from distcalib.actors.cancellation import Cancellation, Cancelled
-from distcalib.calibration import search_driver as searching
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.run_record import CONTINUES, Interrupted, described
+from distcalib.calibration.scoreboard import Scoreboard
 from distcalib.cli.exit_codes import INTERRUPTED, TERMINATED
 from distcalib.cli.main import main
 from distcalib.errors import OutputError
@@ -150,16 +149,16 @@ def test_evaluate_with_a_cancelled_token_ends_at_once(tiny: Tiny) -> None:
 def test_ctrl_c_in_a_round_delivers_the_best_of_what_it_measured(
     tiny: Tiny, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = searching.Searching._take
+    take = Scoreboard.take
     interrupted_at: list[Candidate] = []
 
-    def interrupt(self: searching.Searching, candidate: Candidate, job: Job, result: JobResult) -> None:
+    def interrupt(self: Scoreboard, candidate: Candidate, *found: Any) -> None:
         if candidate.fp32_layers and not interrupted_at:
             interrupted_at.append(candidate)
             raise KeyboardInterrupt
-        take(self, candidate, job, result)
+        take(self, candidate, *found)
 
-    monkeypatch.setattr(searching.Searching, "_take", interrupt)
+    monkeypatch.setattr(Scoreboard, "take", interrupt)
     with pytest.raises(Interrupted) as interrupted:
         calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     report = interrupted.value.report
@@ -171,7 +170,11 @@ def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that has not had a Ray yet
-    monkeypatch.setattr(searching.Searching, "_tell", lambda *_: signal.raise_signal(signal.SIGTERM))
+
+    def end(*_: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("distcalib.calibration.search_driver.round_lines", end)
     command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--strategy", "greedy", "--actors", "1"]
     command += ["--out", str(tmp_path)]
     assert main(command) == TERMINATED

@@ -1,25 +1,20 @@
 """The driver between strategies and actors: what is measured, when it stops, and what the report says of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distcalib.actors.ray_cluster import Cluster, Ref
-from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.calibrate import calibrate, run_calibration
 from distcalib.calibration.candidate_net import deliver
-from distcalib.calibration.measuring import ranked_iterations
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.search_driver import Searching, Switches, n_ahead
+from distcalib.calibration.search_driver import Switches
 from distcalib.errors import OptionError
-from distcalib.metrics import Partial
-from distcalib.quantize.candidate import Candidate, Space
 from distcalib.report import CalibrationReport
-from distcalib.search import Decide, Measure
 from tests.calibration.test_calibrate import without_times
 from tests.every import every
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
@@ -61,12 +56,11 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
     ranked: CalibrationReport,
     tiny: Tiny,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     n_actors: int,
     switches: Switches,
 ) -> None:
-    monkeypatch.setattr("distcalib.calibration.calibrate.Searching", lambda m, c: Searching(m, c, switches))
-    other = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, n_actors=n_actors))
+    options = replace(OPTIONS, out=tmp_path, n_actors=n_actors)
+    other = run_calibration(tiny.prototxt, tiny.weights, options, switches=switches)
     expected = {**without_times(Path(ranked.output).parent / "report.json"), "output": other.output}
     assert without_times(tmp_path / "report.json") == expected
     assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
@@ -91,30 +85,6 @@ def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
         made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
         monkeypatch.setattr(Cluster, "wait", shuffled)
     assert made[0] == made[1]
-
-
-CANDIDATE = Space(("conv2", "conv3")).all_int8
-
-
-@pytest.mark.parametrize(
-    ("n_lost", "request_of", "stops"),
-    [
-        pytest.param(0, Decide, False, id="nothing known"),
-        pytest.param(1, Decide, True, id="lost"),
-        pytest.param(1, Measure, False, id="its score is wanted"),
-    ],
-)
-def test_searching_stops_a_candidate_that_is_decided(
-    n_lost: int, request_of: Callable[[Candidate], Decide | Measure], stops: bool
-) -> None:
-    """One iteration of ten with all images wrong is more than a loss of 0.05, whatever the others are."""
-    measuring: Any = SimpleNamespace(options=replace(OPTIONS, accuracy_loss=0.05), lower_is_better=False)
-    measuring.fp32_values, measuring.image_order = [Partial(8, 8)] * 10, None
-    programs: Any = None  # nothing is compiled
-    values = dict.fromkeys(range(n_lost), Partial(0, 8))
-    asked = request_of(CANDIDATE)
-    assert Searching(measuring, programs)._suffices(asked, values) is stops
-    assert not Searching(measuring, programs, Switches(stop_early=False))._suffices(asked, values)
 
 
 def test_keep_int8_is_kept_at_the_price_of_the_tolerance(tiny: Tiny, tmp_path: Path) -> None:
@@ -208,50 +178,3 @@ def test_confidence_delivers_what_was_measured_on_all_iterations(tmp_path: Path)
     assert report.candidates[-1].score == report.score
     assert report.all_int8_score is None, "it loses far too much: a part of the data shows it"
     assert report.minimal
-
-
-@pytest.mark.parametrize(
-    ("n_iterations", "batch", "expected"),
-    [
-        pytest.param(100, 100, (0, 50), id="resnet20"),
-        pytest.param(18, 50, (0, 4, 9, 13), id="digits"),
-        pytest.param(1, 10, (0,), id="one"),
-        pytest.param(10, 1000, (0, 5), id="large_batches"),
-    ],
-)
-def test_ranked_iterations_are_spread_over_the_data(n_iterations: int, batch: int, expected: tuple[int, ...]) -> None:
-    assert ranked_iterations(n_iterations, batch) == expected
-
-
-@pytest.mark.parametrize(
-    ("batch", "image_bytes", "n"),
-    [
-        pytest.param(8, 4000, 25, id="logits"),
-        pytest.param(8, 873_240, 10, id="ssd300"),
-        pytest.param(32, 873_240, 3, id="ssd300_large_batch"),
-        pytest.param(8, 2**30, 2, id="huge"),
-    ],
-)
-def test_ranked_iterations_are_fewer_where_the_compared_values_are_large(batch: int, image_bytes: int, n: int) -> None:
-    assert len(ranked_iterations(1000, batch, image_bytes)) == n
-
-
-def test_n_ahead_is_nothing_where_actors_have_enough_to_do() -> None:
-    assert n_ahead(1, 1, 100, 0.03, 0.25) == 0
-    assert n_ahead(1, 2, 1000, 0.5, 1.0) == 0
-    assert n_ahead(20, 64, 100, 0.03, 0.25) <= 2
-
-
-def test_n_ahead_does_not_look_into_what_would_be_a_surprise() -> None:
-    assert n_ahead(1, 2, 100, 0.01, 0.25, n_likely=1) == 1
-    assert n_ahead(1, 2, 100, 0.01, 0.25, n_likely=0) == 0
-    assert n_ahead(1, 1024, 1000, 0.5, 1.0, n_likely=2) < n_ahead(1, 1024, 1000, 0.5, 1.0)
-
-
-def test_n_ahead_grows_with_idle_actors() -> None:
-    assert n_ahead(1, 64, 100, 0.03, 0.25) >= 4
-    assert n_ahead(1, 1024, 1000, 0.5, 1.0) >= 4
-
-
-def test_n_ahead_counts_what_the_driver_does_for_each() -> None:
-    assert 1 <= n_ahead(1, 4096, 1000, 0.5, 1.0) < n_ahead(1, 1024, 1000, 0.5, 1.0)

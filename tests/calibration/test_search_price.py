@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from distcalib.calibration.calibrate import calibrate
-from distcalib.calibration.options import CalibrationOptions
+from distcalib.caffe.graph import Blob
+from distcalib.calibration.algorithms import Chosen
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.results import Observed, SearchResult
 from distcalib.calibration.search_driver import Searching
-from distcalib.calibration.search_price import noise, noise_of, price_warnings
+from distcalib.calibration.search_price import better_search, noise, noise_of, price_warnings
 from distcalib.metrics import Partial
+from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.candidate import Candidate, Space
+from distcalib.quantize.scales import Calibration
 from distcalib.report import Changes
 from distcalib.search import Measurement, Ranking
-from tests.calibration.test_calibrate import Notes
-from tests.session.tiny import ITERATIONS, Tiny
-
-pytestmark = pytest.mark.usefixtures("one_ray")
 
 
 def test_noise_is_that_of_paired_iterations() -> None:
@@ -48,24 +47,19 @@ def test_noise_of_images_is_that_of_those_that_changed() -> None:
 
 
 class Stand:
-    """A search that knows the drop of so many layers in FP32."""
+    """A search that knows the drop of so many layers in FP32; the images are taken in the order of the data."""
 
     def __init__(self, tolerance: float = 0.01, strategy: str = "ranked") -> None:
         start = Space(NAMES, {}).all_int8
         self.programs = SimpleNamespace(start=start)
-        self.winner = start.without(*NAMES[:10])
         options = SimpleNamespace(strategy=strategy, accuracy_loss=tolerance)
-        parts = [[Partial(n, 10) for n in row] for row in ((9, 8, 10, 9), (8, 8, 8, 9))]
-        self.measuring = SimpleNamespace(
-            options=options,
-            stopped_by=None,
-            metric="top1",
-            fp32_values=parts[0],
-            winner_values=parts[1],
-            image_order=None,
-        )
+        self.goal = SimpleNamespace(options=options, metric="top1")
+        before, after = ([Partial(n, 10) for n in row] for row in ((9, 8, 10, 9), (8, 8, 8, 9)))
+        self.fp32 = Fp32Pass(0.9, before)
+        self.board = self
+        self.result = SearchResult(start.without(*NAMES[:10]), values=after)
 
-    def ranking(self, _: object) -> Ranking:
+    def ranked(self, _: object) -> Ranking:
         return Ranking({name: 20.0 - i for i, name in enumerate(NAMES)}, dict.fromkeys(NAMES, 1))
 
     def measurement(self, candidate: Candidate) -> Measurement:
@@ -75,8 +69,8 @@ class Stand:
     def scores(self, _: str, candidates: list[Candidate]) -> list[Measurement]:
         return [self.measurement(one) for one in candidates]
 
-    def warnings(self, winner: Candidate | None = None) -> tuple[str, ...]:
-        return price_warnings(cast(Searching, self), winner or self.winner)
+    def warnings(self, result: SearchResult | None = None) -> tuple[str, ...]:
+        return price_warnings(cast(Searching, self), result or self.result, None)
 
 
 def test_what_the_last_layers_bought_is_told() -> None:
@@ -88,30 +82,64 @@ def test_what_the_last_layers_bought_is_told() -> None:
     )
 
 
-def test_nothing_is_told_of_few_layers_or_another_strategy() -> None:
+def test_nothing_is_told_of_few_layers_of_another_strategy_or_of_a_search_that_was_ended() -> None:
     quiet = Stand(tolerance=0.05)
-    assert quiet.warnings(quiet.programs.start) == ()
+    assert quiet.warnings(replace(quiet.result, winner=quiet.programs.start)) == ()
     assert [told.split()[0] for told in quiet.warnings()] == ["8"]
+    assert quiet.warnings(replace(quiet.result, stopped_by="--max-time 1")) == ()
     assert Stand(strategy="greedy").warnings() == ()
 
 
-@pytest.mark.parametrize(("of_direct", "kept"), [(0.0, "DIRECT"), (0.4, "auto")], ids=["better", "worse"])
-def test_auto_keeps_direct_where_it_scores_better(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_direct: float, kept: str
-) -> None:
-    scores = Searching.scores
+class Auto:
+    """A search of the all-INT8 net, and another one with DIRECT."""
 
-    def scored(searching: Searching, phase: str, candidates: list[Candidate]) -> list[Measurement]:
-        made = scores(searching, phase, candidates)
-        drop = {"all INT8, auto": 0.2, "all INT8, DIRECT": of_direct}.get(phase)
-        return made if drop is None else [replace(one, drop=drop) for one in made]
+    def __init__(self, drop: float | None, of_direct: float | None = None) -> None:
+        self.programs = SimpleNamespace(start=Space(NAMES, {}).all_int8)
+        self.drop, self.of_direct = drop, of_direct
+        self.label, self.notes = "", list[str]()
+        self.meter = SimpleNamespace(note=self.notes.append)
 
-    monkeypatch.setattr(Searching, "scores", scored)
-    notes = Notes()
-    options = CalibrationOptions(
-        iterations=ITERATIONS, calibration_algos="auto", strategy="none", out=tmp_path, n_actors=1
-    )
-    report = calibrate(tiny.prototxt, tiny.weights, options, reporter=notes)
-    told = [note for note in notes.notes if note.startswith("auto: DIRECT for all scores")]
-    assert (set(report.algorithms.values()) == {"DIRECT"}) == (kept == "DIRECT")
-    assert len(told) == (kept == "DIRECT")
+    def other(self, label: str, calibration: Any) -> Auto:
+        assert calibration.choice == Choice("DIRECT")
+        found = Auto(self.of_direct)
+        found.label = label
+        return found
+
+    def scores(self, _: str, candidates: list[Candidate]) -> list[Measurement]:
+        return [Measurement(one, 0.9 - self.drop, self.drop) for one in candidates if self.drop is not None]
+
+
+@pytest.mark.parametrize(
+    ("auto", "of_direct", "kept"),
+    [
+        pytest.param(0.2, 0.1, "DIRECT", id="better"),
+        pytest.param(0.2, 0.4, "auto", id="worse"),
+        pytest.param(0.2, 0.2, "auto", id="alike"),
+        pytest.param(None, 0.4, "DIRECT", id="auto cannot be run"),
+        pytest.param(0.2, None, "auto", id="DIRECT cannot be run"),
+    ],
+)
+def test_auto_keeps_direct_where_it_scores_better(auto: float | None, of_direct: float | None, kept: str) -> None:
+    blob = Blob("data", 0)
+    calibration = Calibration(cast(Any, None), {}, {}, choice=Choice("KL"))
+    observed = Observed(calibration, chosen=Chosen(Choice("KL"), (blob,), {"KL": 0.1}))
+    searching = Auto(auto, of_direct)
+    found, seen = better_search(cast(Searching, searching), observed)
+    assert (found is cast(Searching, searching)) == (kept == "auto")
+    assert found.label == ""
+    assert seen.chosen is not None
+    algorithm = "KL" if kept == "auto" else "DIRECT"
+    assert (seen.calibration.choice, seen.chosen.algorithms) == (Choice(algorithm), {str(blob): algorithm})
+    assert [note.partition(" scores")[0] for note in searching.notes] == ["auto: DIRECT for all"] * (kept == "DIRECT")
+
+
+def test_the_choice_stands_where_it_is_direct_or_biases_were_corrected_for_it() -> None:
+    searching = cast(Searching, Auto(0.4, 0.0))
+    calibration = Calibration(cast(Any, None), {}, {}, choice=Choice("KL"))
+    chosen = Chosen(Choice("KL"), (Blob("data", 0),), {})
+    for observed in (
+        Observed(calibration),
+        Observed(calibration, chosen=replace(chosen, choice=Choice("DIRECT"))),
+        Observed(replace(calibration, corrected={"l00": ()}), chosen=chosen),
+    ):
+        assert better_search(searching, observed) == (searching, observed)

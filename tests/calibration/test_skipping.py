@@ -16,7 +16,6 @@ from distcalib.caffe import read_weights
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum, Datum
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.search_driver import Searching
 from distcalib.cli.main import main
 from distcalib.data import open_source
 from distcalib.engine.batch import read_batch
@@ -354,7 +353,7 @@ def test_calibrate_goes_on_where_a_killed_run_ended(
     def die(*_: object) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setattr(Searching, "_tell", die)
+    monkeypatch.setattr("distcalib.calibration.search_driver.round_lines", die)
     options = replace(OPTIONS, out=tmp_path / "out")
     with pytest.raises(RuntimeError, match="killed"):
         calibrate(bad_net.prototxt, bad_net.weights, options)

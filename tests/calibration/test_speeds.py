@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from distcalib.actors import Job
+from distcalib.calibration.results import SearchResult
 from distcalib.calibration.speeds import core_speeds
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.timing import REST, TimingSpec
@@ -27,12 +28,9 @@ class Searched:
         self.jobs: list[Job] = []
         self._broken = broken
         self.programs = SimpleNamespace(start=START, spec=lambda c: NetSpec(" ".join(c.int8_layers).encode(), "net"))
-        self.measuring = SimpleNamespace(
-            options=SimpleNamespace(root=root),
-            failed=dict.fromkeys(failed, "no kernel"),
-            ranked=(0, 2, 4, 6),
-            session=SimpleNamespace(batch=10, run=self.run, reporter=SimpleNamespace(note=self.notes.append)),
-        )
+        self.failed = dict.fromkeys(failed, "no kernel")
+        self.goal = SimpleNamespace(options=SimpleNamespace(root=root), ranked=(0, 2, 4, 6))
+        self.meter = SimpleNamespace(session=SimpleNamespace(batch=10, run=self.run), note=self.notes.append)
 
     def run(self, phase: str, jobs: Sequence[Job]) -> list[Any]:
         self.jobs += jobs
@@ -48,7 +46,8 @@ class Searched:
         return SimpleNamespace(error=None, rows=[Row({}, (), {}, seconds={REST: one}) for one in times])
 
     def speeds(self, winner: Candidate, n_cores: int = 1) -> Mapping[str, float]:
-        return core_speeds(self, NetSpec(b"fp32", "net"), winner, n_cores)  # type: ignore[arg-type]
+        found = SearchResult(winner, failed=self.failed)
+        return core_speeds(self, NetSpec(b"fp32", "net"), found, n_cores)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

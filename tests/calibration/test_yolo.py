@@ -8,9 +8,9 @@ import pytest
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import score_inputs
-from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.calibrate import calibrate, run_calibration
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.search_driver import Searching, Switches
+from distcalib.calibration.search_driver import Switches
 from distcalib.cli.main import main
 from distcalib.engine.net import open_net
 from distcalib.engine.spec import Outputs, Row
@@ -82,9 +82,9 @@ def test_calibrate_stops_candidates_early_and_decides_as_without(
     found = calibrate(tiny_yolo.prototxt, tiny_yolo.weights, replace(options, out=tmp_path / "0"), reporter=notes)
     shares = [int(note.rsplit("after ", 1)[1].split("%")[0]) for note in notes.notes if "too much (after" in note]
     assert min(shares) < 100, "at least one was stopped before the end"
-    searching = "distcalib.calibration.calibrate.Searching"
-    monkeypatch.setattr(searching, lambda m, c: Searching(m, c, Switches(stop_early=False)))
-    whole = calibrate(tiny_yolo.prototxt, tiny_yolo.weights, replace(options, out=tmp_path / "1"))
+    whole = run_calibration(
+        tiny_yolo.prototxt, tiny_yolo.weights, replace(options, out=tmp_path / "1"), switches=Switches(stop_early=False)
+    )
     assert found.candidates == whole.candidates
     assert found.sha256 == whole.sha256
 

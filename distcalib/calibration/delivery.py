@@ -1,0 +1,80 @@
+"""The files of a calibration: one net, with -fu or new weights some more."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
+from distcalib.calibration.candidate_net import Deliverable, deliver, deliver_plain
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.calibration.output_files import Target
+from distcalib.calibration.results import Observed
+from distcalib.engine.net import Net
+from distcalib.quantize.candidate import Candidate
+from distcalib.report import CalibrationReport
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The net `made`, and with -fu the same net without it, `plain`, to be run with the caffemodel given.
+
+    `corrected`: layers whose bias is not the one given; `equalized`: those that were scaled, each with its reader.
+    """
+
+    made: Deliverable
+    plain: Deliverable | None = None
+    corrected: tuple[str, ...] = ()
+    equalized: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, base: Net, observed: Observed, winner: Candidate, options: CalibrationOptions) -> "Delivery":
+        """Those of `winner`."""
+        calibration = observed.calibration
+        made = deliver(base, calibration, winner)
+        if not made.changed:
+            return cls(made)
+        if options.first_conv_force_u8:
+            return cls(made, deliver_plain(base, calibration, winner))
+        corrected = tuple(name for name in winner.int8_layers if name in calibration.corrected)
+        return cls(made, None, corrected, observed.pairs)
+
+    def write_weights(self, target: Target, weights: Weights) -> str | None:
+        """Write the caffemodel, if it is not the one given; returns its sha256.  Raises OutputError."""
+        if not self.made.changed:
+            return None
+        target.make_folder()
+        self.made.write_weights(target.caffemodel, weights)
+        return _sha256(target.caffemodel)
+
+    def write(self, target: Target, report: CalibrationReport) -> None:
+        """Write the nets and both reports.  Raises OutputError."""
+        if self.plain is None:
+            target.write(self.made.text(), report)
+        else:
+            write_atomically(target.forced_prototxt, self.made.text())
+            target.write(self.plain.text(), report)
+
+
+def for_folder(net: Net, folder: Path) -> Net:
+    """The net as it can be written to `folder`: its relative paths are made absolute if that is not its own folder."""
+    if folder.resolve() == net.path.parent.resolve():
+        return net
+    full = caffe_pb2.NetParameter()
+    full.CopyFrom(net.full)
+    resolve_sources(full, net.path)
+    return net.remade(full)
+
+
+def text_sha256(made: Deliverable) -> str:
+    """The hash of its prototxt."""
+    return hashlib.sha256(made.text().encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """The hash of a file, read piece by piece."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            found.update(piece)
+    return found.hexdigest()

@@ -1,0 +1,95 @@
+"""What each layer, alone in INT8 with what it needs, does to the net's output on a few iterations spread over the data.
+
+Only sums over the iterations count, so how the work is divided among the actors does not show.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import fsum, inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distcalib.actors import Job
+from distcalib.caffe.graph import Blob
+from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.goal import RANKED_BYTES, Goal
+from distcalib.calibration.meter import Meter
+from distcalib.calibration.programs import Programs
+from distcalib.engine.ranking import RankSpec, output_weights
+from distcalib.engine.ranking_split import Pace, Piece, divided, most_pieces
+from distcalib.search import Rank, Ranking
+from distcalib.session.backend import rows
+
+
+@dataclass
+class LayerRanking:
+    """The rankings of one search, each made once.
+
+    `share_prefixes`: what layers have in common up to where they differ is computed once.  `saved`: by layer what INT8
+    saves there, in any unit; None: its multiply-adds stand for it.
+    """
+
+    meter: Meter
+    programs: Programs
+    goal: Goal
+    fp32: Fp32Pass
+    share_prefixes: bool = True
+    saved: Mapping[str, int] | None = None
+    _found: dict[Rank, Ranking] = field(default_factory=dict)
+
+    @property
+    def distances(self) -> Mapping[str, float]:
+        """What the first ranking saw of each layer, in net order; empty before."""
+        return next(iter(self._found.values())).alone if self._found else {}
+
+    def of(self, request: Rank, pace: Pace, label: str = "") -> Ranking:
+        """The ranking; `pace`: what passes of this net take, by which the work is divided."""
+        if request not in self._found:
+            self._found[request] = self._made(request, pace, label)
+        return self._found[request]
+
+    def _made(self, request: Rank, pace: Pace, label: str) -> Ranking:
+        outputs, layers = self.programs.outputs, request.layers
+        reference = {i: tuple(values[blob] for blob in outputs) for i, values in self._reference().items()}
+        iterations = tuple(sorted(reference))
+        phase = f"{label}ranking {len(layers)} layers"
+        weights = output_weights(reference)
+        chunks = self.programs.chunks(layers, self.share_prefixes)
+        most = most_pieces(chunks, reference, RANKED_BYTES)
+        pieces = list(divided(chunks, iterations, self.meter.session.n_actors, most, pace))
+
+        def job(number: int, piece: Piece) -> Job:
+            values = {k: reference[k] for k in piece.iterations}
+            return Job(
+                f"rank/{number}",
+                RankSpec(piece.candidates, outputs, values, weights, piece.begin, piece.head),
+                len(piece.iterations),
+                phase,
+                order=piece.iterations,
+                may_fail=True,
+                row_sizes=(len(piece.candidates),) * len(piece.iterations),
+            )
+
+        seen: dict[str, list[float]] = {layer: [] for layer in layers}
+        failed: set[str] = set()
+        jobs = [job(number, piece) for number, piece in enumerate(pieces)]
+        for piece, result in zip(pieces, self.meter.run(phase, jobs), strict=True):
+            # The whole chunk: how it was divided must not show.
+            failed.update(() if result.complete else piece.chunk)
+            for row in rows(result):
+                for name, one in row.distances.items():
+                    seen[name].append(one)
+        distances = {name: inf if name in failed else fsum(found) / len(iterations) for name, found in seen.items()}
+        worst = max(distances, key=lambda layer: distances[layer])
+        self.meter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
+        return Ranking(distances, self.saved or self.meter.session.work(layers))
+
+    def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
+        """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""
+        if self.fp32.kept:
+            return self.fp32.kept
+        order, phase = self.goal.ranked, "ranking, FP32"
+        job = Job("fp32", self.programs.fp32_outputs(), len(order), phase, order=order)
+        [found] = self.meter.run(phase, [job])
+        return {i: row.values for i, row in zip(order, rows(found), strict=True)}

@@ -1,0 +1,48 @@
+"""Runs jobs on the actors of a calibration, and counts what they cost."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from distcalib.actors import Enough, Job, JobResult
+from distcalib.session.evaluate import rate
+from distcalib.session.protocol import Actors
+
+
+class Meter:
+    """Actor-seconds of a calibration on the actors of `session`."""
+
+    def __init__(self, session: Actors) -> None:
+        self.session = session
+        self._seconds = self._unavoidable = 0.0
+        self._images_per_second: dict[str, float] = {}
+
+    def run(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
+        """Run jobs, and count what they cost."""
+        begin = time.perf_counter()
+        results = self.session.run(phase, jobs, enough)
+        self.count(sum(r.run_seconds + r.compile_seconds + r.load_seconds for r in results))
+        if len(results) == 1 and results[0].rows and enough is None and not results[0].n_recorded:
+            self._images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
+        return results
+
+    def count(self, seconds: float) -> None:
+        """Count actor-seconds that no result has."""
+        self._seconds += seconds
+
+    def count_unavoidable(self, seconds: float) -> None:
+        """Count what one FP32 or one all-INT8 pass took: the unit of `passes` is one of each."""
+        self._unavoidable += seconds
+
+    @property
+    def passes(self) -> float | None:
+        """The total in units of the unavoidable; None where nothing was."""
+        return self._seconds / self._unavoidable if self._unavoidable else None
+
+    @property
+    def images_per_second(self) -> Mapping[str, float]:
+        """Of all actors together, by phase that was one job."""
+        return dict(self._images_per_second)
+
+    def note(self, text: str) -> None:
+        """Tell the user."""
+        self.session.reporter.note(text)

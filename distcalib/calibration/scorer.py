@@ -1,0 +1,45 @@
+"""Jobs that score nets in the order of a search, and what their rows say."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from distcalib.actors import Job, JobResult
+from distcalib.actors.dispatcher import n_useful
+from distcalib.calibration.fp32_pass import partials
+from distcalib.calibration.image_order import at_home
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.metrics import Drawing, ImageOrder, PartialScore
+from distcalib.session.protocol import Actors
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores by `metric` over `n_iterations`; `order`: of the images, where an iteration is a batch of it."""
+
+    session: Actors
+    metric: str
+    n_iterations: int
+    order: ImageOrder | Drawing | None
+
+    def program(self, spec: NetSpec) -> NetSpec:
+        """`spec` with the images in the order of the search."""
+        if self.order is None:
+            return spec
+        return replace(spec, images=self.order.images, by_image=self.metric)
+
+    def job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str, pass_seconds: float) -> Job:
+        """What scores the iterations `missing`; `pass_seconds`: what all of them take."""
+        job = self.session.scoring(key, spec, self.n_iterations, missing, phase)
+        if not isinstance(self.order, ImageOrder):
+            return job
+        return at_home(job, self.order, n_useful(pass_seconds, self.session.n_actors))
+
+    def rows(self, job: Job, result: JobResult) -> dict[int, Row]:
+        """The rows of a job by iteration."""
+        return self.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
+
+    def so_far(self, job: Job, found: Mapping[int, object]) -> dict[int, PartialScore]:
+        """What rows that came so far, by position, say of the score, by iteration."""
+        order = job.order or ()
+        by_number = {order[position]: row for position, row in found.items()}
+        return partials(self.session.by_iteration(job, by_number), self.metric)

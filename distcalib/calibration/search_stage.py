@@ -1,0 +1,100 @@
+"""From what was observed to the winner, and what is measured of it then; whatever ends it, the best so far is known."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from distcalib.actors.cancellation import Cancelled
+from distcalib.actors.signals import ended_by
+from distcalib.calibration.changes import changed_images
+from distcalib.calibration.delivery import Delivery
+from distcalib.calibration.goal import Goal
+from distcalib.calibration.meter import Meter
+from distcalib.calibration.pareto import LayerTimes, layer_times, measure_curve
+from distcalib.calibration.programs import NetPrograms
+from distcalib.calibration.results import Afterwards, Observed, SearchResult
+from distcalib.calibration.run_record import signal_name
+from distcalib.calibration.savings import count_saved
+from distcalib.calibration.search_driver import Searching, Switches
+from distcalib.calibration.search_price import better_search, price_warnings
+from distcalib.calibration.speeds import core_speeds
+from distcalib.engine.net import Net
+from distcalib.session.session import Session
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the search and what came after it found; `observed` may be other scales than it began with."""
+
+    observed: Observed
+    result: SearchResult
+    after: Afterwards = field(default_factory=Afterwards)
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class SearchStage:
+    """Searches on the actors of `session` for the layers of `base` that fall back."""
+
+    base: Net
+    session: Session
+    meter: Meter
+    goal: Goal
+    switches: Switches
+
+    def search(self, observed: Observed) -> Searched:
+        """Measure until the winner is known; after Ctrl-C the best that was measured, if anything was.
+
+        All INT8 where nothing is measured.
+        """
+        fp32 = observed.fp32
+        if fp32 is None:
+            return Searched(observed, SearchResult(observed.calibration.quantizer.space.all_int8))
+        programs = NetPrograms(self.base, observed.calibration, self.goal.metric)
+        searching = Searching(self.meter, programs, self.goal, fp32, self.switches)
+        searching, observed = better_search(searching, observed)
+        result: SearchResult | None = None
+        after = Afterwards()
+        try:
+            times = self._times(searching)
+            result = searching.run()
+            for found in self._afterwards(searching, observed, result, times):
+                after = found
+        except KeyboardInterrupt as interrupt:
+            by = "cancellation" if isinstance(interrupt, Cancelled) else signal_name(ended_by())
+            best = searching.interrupted(None if result is None else result.winner, by=by)
+            if best is None:
+                raise
+            return Searched(observed, best, replace(after, changes=changed_images(fp32, best)), interrupted=True)
+        # Once more, for what was measured of other candidates since.
+        return Searched(observed, searching.result(result.winner, result.stopped_by), after)
+
+    def _times(self, searching: Searching) -> LayerTimes | None:
+        """--by-time, --pareto: those of the layers."""
+        options, start = self.goal.options, searching.programs.start
+        if not (options.by_time or options.pareto):
+            return None
+        int8 = searching.programs.spec(start)
+        found = layer_times(self.meter, self.goal, self.base.spec(), int8, self.session.cores_per_actor)
+        if options.by_time:
+            searching.ranking.saved = {name: round(1e9 * found.saved(name)) for name in start.space.order}
+        return found
+
+    def _afterwards(
+        self, searching: Searching, observed: Observed, result: SearchResult, times: LayerTimes | None
+    ) -> Iterator[Afterwards]:
+        """What is measured when the winner is known, step by step."""
+        options, winner, n_cores = self.goal.options, result.winner, self.session.cores_per_actor
+        found = Afterwards(changed_images(searching.fp32, result))
+        yield found
+        found = replace(found, price=price_warnings(searching, result, found.changes))
+        yield found
+        found = replace(found, speeds=core_speeds(searching, self.base.spec(), result, n_cores))
+        yield found
+        if times is not None and options.pareto:
+            found = replace(found, curve=measure_curve(searching, winner, times))
+            yield found
+        delivery = Delivery.of(self.base, observed, winner, options)
+        if delivery.plain is not None:
+            yield replace(found, plain=searching.measure_plain(winner))
+        elif delivery.made.changed:
+            yield replace(found, savings=count_saved(searching, observed.without, result))
