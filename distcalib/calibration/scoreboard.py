@@ -12,6 +12,7 @@ from distcalib.errors import DistcalibError
 from distcalib.metrics import Decider, Drawing, ImageOrder, PartialScore
 from distcalib.quantize.candidate import Candidate
 from distcalib.search import Decide, Measure, Measurement, Verdict
+from distcalib.search.price import Loss
 
 # A candidate that meets the tolerance is not stopped in the last tenth of the data.
 NEARLY_ALL = 0.9
@@ -134,6 +135,13 @@ class Scoreboard:
             return Measurement(candidate, nan, inf)
         values = self.values(candidate)
         return Measurement(candidate, self.decider.score(values), self.decider.drop(values))
+
+    def loss(self, request: Measure) -> Loss:
+        """What a candidate that was measured loses, or about that, if it is lost."""
+        candidate = request.candidate
+        if self.is_lost(request):
+            return Loss(candidate, self.likely_drop(candidate), about=True)
+        return Loss(candidate, self.measurement(candidate).drop)
 
     def measured_again(self, measurement: Measurement) -> None:
         """There is a score of a candidate now, of which the strategy has a verdict, maybe."""

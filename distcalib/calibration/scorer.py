@@ -12,14 +12,18 @@ from distcalib.metrics import Drawing, ImageOrder, PartialScore
 from distcalib.session.protocol import Actors
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scorer:
-    """Scores by `metric` over `n_iterations`; `order`: of the images, where an iteration is a batch of it."""
+    """Scores by `metric` over `n_iterations`; `order`: of the images, where an iteration is a batch of it.
+
+    `pass_seconds`: what all iterations took of an actor, once one net was measured.
+    """
 
     session: Actors
     metric: str
     n_iterations: int
     order: ImageOrder | Drawing | None
+    pass_seconds: float = 0.0
 
     def program(self, spec: NetSpec) -> NetSpec:
         """`spec` with the images in the order of the search."""
@@ -27,12 +31,12 @@ class Scorer:
             return spec
         return replace(spec, images=self.order.images, by_image=self.metric)
 
-    def job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str, pass_seconds: float) -> Job:
-        """What scores the iterations `missing`; `pass_seconds`: what all of them take."""
+    def job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str) -> Job:
+        """What scores the iterations `missing`."""
         job = self.session.scoring(key, spec, self.n_iterations, missing, phase)
         if not isinstance(self.order, ImageOrder):
             return job
-        return at_home(job, self.order, n_useful(pass_seconds, self.session.n_actors))
+        return at_home(job, self.order, n_useful(self.pass_seconds, self.session.n_actors))
 
     def rows(self, job: Job, result: JobResult) -> dict[int, Row]:
         """The rows of a job by iteration."""

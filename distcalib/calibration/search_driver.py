@@ -25,6 +25,7 @@ from distcalib.engine.spec import NetSpec
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, make_strategy
+from distcalib.search.price import Loss
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ class Searching:
     _budget: Budget = field(init=False)
     _n_rounds: int = field(init=False, default=0)
     _compile_seconds: float = field(init=False, default=0.0)
-    _pass_seconds: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         switches = self.switches
@@ -123,20 +123,25 @@ class Searching:
 
     def ranked(self, request: Rank) -> Ranking:
         """One look at every layer, made once."""
-        seconds = self._pass_seconds / self.board.n_iterations
+        seconds = self._scorer.pass_seconds / self.board.n_iterations
         pace = Pace(self._compile_seconds, self.fp32.seconds / self.board.n_iterations, seconds)
         return self.ranking.of(request, pace, self.label)
 
     def scores(self, phase: str, candidates: Sequence[Candidate]) -> list[Measurement]:
         """The scores of `candidates` that can be run, measured together; no strategy learns of them."""
         requests = [Measure(candidate) for candidate in candidates if candidate.int8]
-        missing = [request for request in requests if not self.board.is_known(request)]
-        if missing:
-            self._work(missing, phase)
+        self._learn(phase, requests)
         found = [self.board.measurement(candidate) for candidate in candidates]
         for measurement in found:
             self.board.measured_again(measurement)
         return [measurement for measurement in found if isfinite(measurement.drop)]
+
+    def losses(self, phase: str, candidates: Sequence[Candidate]) -> list[Loss]:
+        """What `candidates` lose; where a part of the data shows that it is too much, about that.  No strategy learns
+        of them."""
+        requests = [Measure(candidate, unless_lost=True) for candidate in candidates]
+        self._learn(phase, requests)
+        return [self.board.loss(request) for request in requests]
 
     def measure_plain(self, candidate: Candidate) -> Measurement | None:
         """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
@@ -144,7 +149,7 @@ class Searching:
             return None
         n, phase, decider = self.board.n_iterations, "without -fu", self.board.decider
         program = self._scorer.program(self.programs.plain(candidate))
-        job = replace(self._job(phase, program, range(n), phase), may_fail=False)
+        job = replace(self._scorer.job(phase, program, range(n), phase), may_fail=False)
         [result] = self.meter.run(phase, [job])
         found = partials(self._scorer.rows(job, result), self.goal.metric)
         values = [found[i] for i in range(n)]
@@ -167,6 +172,11 @@ class Searching:
             self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]])
         return ask.wanted
 
+    def _learn(self, phase: str, requests: Sequence[Measure]) -> None:
+        missing = [request for request in requests if not self.board.is_known(request)]
+        if missing:
+            self._work(missing, phase)
+
     def _answer(self, request: Request) -> Answer:
         return self.ranked(request) if isinstance(request, Rank) else self.board.answer(request)
 
@@ -180,15 +190,15 @@ class Searching:
             if candidate not in self._specs:
                 self._specs[candidate] = self._scorer.program(self.programs.spec(candidate))
             self.board.begin(candidate)
-            job = self._job(f"{self._n_rounds}/{i}", self._specs[candidate], self.board.wanted(request), phase)
+            job = self._scorer.job(f"{self._n_rounds}/{i}", self._specs[candidate], self.board.wanted(request), phase)
             jobs.append(replace(job, in_order=self.board.decider.order is not None))
         results = self.meter.run(phase, jobs, self._enough(requests, jobs))
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._take(request.candidate, job, result)
         if is_first:
-            self._pass_seconds = results[0].run_seconds * jobs[0].size / max(results[0].size, 1)
-            self.meter.count_unavoidable(0.0 if self.label else self._pass_seconds)
-            self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self._n_actors
+            self._scorer.pass_seconds = results[0].run_seconds * jobs[0].size / max(results[0].size, 1)
+            self.meter.count_unavoidable(0.0 if self.label else self._scorer.pass_seconds)
+            self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self.meter.session.n_actors
         for line in round_lines(phase, requests, self.board, self.goal):
             self.meter.note(line)
         self._n_rounds += 1
@@ -215,22 +225,16 @@ class Searching:
     def _take_recorded(self) -> None:
         """What the journal has of the candidates of a round that did not come to its end."""
         for i, (candidate, missing) in enumerate(self.board.unfinished()):
-            job = self._job(f"recorded/{i}", self._specs[candidate], missing, "")
+            job = self._scorer.job(f"recorded/{i}", self._specs[candidate], missing, "")
             found = self.meter.session.recorded(job)
             if found is not None:
                 self._take(candidate, job, found)
 
-    def _job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str) -> Job:
-        """What scores the iterations `missing`."""
-        return self._scorer.job(key, spec, missing, phase, self._pass_seconds)
-
-    @property
-    def _n_actors(self) -> int:
-        return self.meter.session.n_actors
-
     def _n_ahead(self, n_wanted: int, n_likely: int) -> int:
         """How many likely candidates are worth measuring together with those that are wanted."""
-        if not self.switches.look_ahead or not self._pass_seconds:
+        if not self.switches.look_ahead or not self._scorer.pass_seconds:
             return 0
         n = self.board.n_iterations
-        return n_ahead(n_wanted, self._n_actors, n, self._pass_seconds / n, self._compile_seconds, n_likely)
+        return n_ahead(
+            n_wanted, self.meter.session.n_actors, n, self._scorer.pass_seconds / n, self._compile_seconds, n_likely
+        )

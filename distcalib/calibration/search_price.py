@@ -13,8 +13,8 @@ from distcalib.metrics import Partial, PartialScore
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.thresholds import AUTO
 from distcalib.report import Changes
-from distcalib.search import Measurement, Rank
-from distcalib.search.price import Knee, knee, shorter
+from distcalib.search import Rank
+from distcalib.search.price import Knee, Loss, knee, shorter
 
 DIRECT = "DIRECT"
 
@@ -27,24 +27,25 @@ def price_warnings(searching: Searching, result: SearchResult, changes: Changes 
     found = [_noise_warning(goal.options.accuracy_loss, searching.fp32, result, changes)]
     candidates = shorter(start, winner, searching.ranked(Rank(start.movable)))
     if candidates:
-        last = searching.board.measurement(winner)
-        measured = searching.scores("what the layers in FP32 buy", [start, *candidates])
-        first = next((one for one in measured if one.candidate == start), None)
-        if first is not None:
-            inner = [one for one in measured if one.candidate != start]
-            found.append(_knee_warning(knee(first, inner, last), last, goal.metric))
+        last = Loss(winner, searching.board.measurement(winner).drop)
+        first, *inner = searching.losses("what the layers in FP32 buy", [start, *candidates])
+        found.append(_knee_warning(knee(first, inner, last), last, goal.metric))
     return tuple(filter(None, found))
 
 
-def _knee_warning(found: Knee | None, last: Measurement, metric: str) -> str:
+def _knee_warning(found: Knee | None, last: Loss, metric: str) -> str:
     if found is None:
         return ""
-    layers, n_all = found.measured.candidate.fp32_layers, len(last.candidate.fp32_layers)
+    layers, n_all = found.loss.candidate.fp32_layers, len(last.candidate.fp32_layers)
     shown = ", ".join(layers[:4]) + (", ..." if len(layers) > 4 else "")
-    enough = math.ceil(1e6 * max(found.measured.drop, 0.0)) / 1e6
+    drop = max(found.loss.drop, 0.0)
+    # An estimate is told with two digits, and the tolerance with something to spare.
+    enough = math.ceil(1000 * 1.1 * drop) / 1000 if found.loss.about else math.ceil(1e6 * drop) / 1e6
+    about, text = ("about ", f"{drop:.2g}") if found.loss.about else ("", f"{found.loss.drop:.6g}")
     return (
-        f"{found.n_more} of the {n_all} layers in FP32 win {found.gain:.3g} of {metric} together; with {len(layers)} "
-        f"({shown}) the drop is {found.measured.drop:.6g}, and -l {enough:g} would deliver as few"
+        f"{found.n_more} of the {n_all} layers in FP32 win {about}{found.gain:.{2 if about else 3}g} of {metric} "
+        f"together; with {len(layers)} ({shown}) the drop is {about}{text}, and -l {enough:g} would "
+        f"{'probably ' if about else ''}deliver as few"
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from distcalib.quantize.candidate import Candidate
 from distcalib.search.ranked import ranked_list
-from distcalib.search.strategy import Measurement, Ranking
+from distcalib.search.strategy import Ranking
 
 LEAST = 4
 """FP32 layers from which on it is asked what they bought."""
@@ -20,10 +20,19 @@ BENT = 0.8
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What a candidate loses; `about`: as estimated from the part of the data that showed that it is too much."""
+
+    candidate: Candidate
+    drop: float
+    about: bool = False
+
+
+@dataclass(frozen=True)
 class Knee:
     """A smaller set in FP32, and what the layers beyond it bought."""
 
-    measured: Measurement
+    loss: Loss
     n_more: int
     """Layers that the delivered set has beyond it."""
     gain: float
@@ -48,13 +57,13 @@ def shorter(start: Candidate, winner: Candidate, ranking: Ranking) -> list[Candi
     return [candidate for candidate in dict.fromkeys(found) if set(candidate.fp32_layers) < set(winner.fp32_layers)]
 
 
-def knee(first: Measurement, inner: Sequence[Measurement], last: Measurement) -> Knee | None:
+def knee(first: Loss, inner: Sequence[Loss], last: Loss) -> Knee | None:
     """The one of `inner` from which on a layer buys least, between all INT8 and the winner; None if all buy alike."""
     n_all, gain_all = _n_more(last, first), first.drop - last.drop
     if n_all < LEAST or not 0.0 < gain_all < math.inf:
         return None
 
-    def left(one: Measurement) -> float:
+    def left(one: Loss) -> float:
         return _n_more(one, first) / n_all + max(one.drop - last.drop, 0.0) / gain_all
 
     best = min(inner, key=lambda one: (left(one), _n_more(one, first)), default=None)
@@ -63,5 +72,5 @@ def knee(first: Measurement, inner: Sequence[Measurement], last: Measurement) ->
     return Knee(best, _n_more(last, best), max(best.drop - last.drop, 0.0))
 
 
-def _n_more(one: Measurement, other: Measurement) -> int:
+def _n_more(one: Loss, other: Loss) -> int:
     return len(one.candidate.fp32_layers) - len(other.candidate.fp32_layers)

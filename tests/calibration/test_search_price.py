@@ -21,6 +21,7 @@ from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.scales import Calibration
 from distcalib.report import Changes
 from distcalib.search import Measurement, Ranking
+from distcalib.search.price import Loss
 
 
 def test_noise_is_that_of_paired_iterations() -> None:
@@ -49,7 +50,8 @@ def test_noise_of_images_is_that_of_those_that_changed() -> None:
 class Stand:
     """A search that knows the drop of so many layers in FP32; the images are taken in the order of the data."""
 
-    def __init__(self, tolerance: float = 0.01, strategy: str = "ranked") -> None:
+    def __init__(self, tolerance: float = 0.01, strategy: str = "ranked", about: bool = False) -> None:
+        self.about = about
         start = Space(NAMES, {}).all_int8
         self.programs = SimpleNamespace(start=start)
         options = SimpleNamespace(strategy=strategy, accuracy_loss=tolerance)
@@ -66,8 +68,8 @@ class Stand:
         drop = DROPS[len(candidate.fp32_layers)]
         return Measurement(candidate, 0.9 - drop, drop)
 
-    def scores(self, _: str, candidates: list[Candidate]) -> list[Measurement]:
-        return [self.measurement(one) for one in candidates]
+    def losses(self, _: str, candidates: list[Candidate]) -> list[Loss]:
+        return [Loss(one, DROPS[len(one.fp32_layers)], self.about) for one in candidates]
 
     def warnings(self, result: SearchResult | None = None) -> tuple[str, ...]:
         return price_warnings(cast(Searching, self), result or self.result, None)
@@ -79,6 +81,10 @@ def test_what_the_last_layers_bought_is_told() -> None:
     assert knee == (
         "8 of the 10 layers in FP32 win 0.009 of top1 together; with 2 (l00, l01) the drop is 0.018, and -l 0.018 "
         "would deliver as few"
+    )
+    assert Stand(about=True).warnings()[1] == (
+        "8 of the 10 layers in FP32 win about 0.009 of top1 together; with 2 (l00, l01) the drop is about 0.018, and "
+        "-l 0.02 would probably deliver as few"
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from distcalib.quantize.candidate import Candidate, Space
-from distcalib.search import Measurement, Ranking
-from distcalib.search.price import knee, shorter
+from distcalib.search import Ranking
+from distcalib.search.price import Loss, knee, shorter
 
 NAMES = tuple(f"l{i:02}" for i in range(12))
 
@@ -19,8 +19,8 @@ def with_fp32(n: int) -> Candidate:
     return space().all_int8.without(*NAMES[:n]) if n else space().all_int8
 
 
-def measured(n: int, drop: float) -> Measurement:
-    return Measurement(with_fp32(n), 0.9 - drop, drop)
+def measured(n: int, drop: float) -> Loss:
+    return Loss(with_fp32(n), drop)
 
 
 def test_shorter_has_the_most_harmful_halves() -> None:
@@ -37,7 +37,7 @@ def test_shorter_leaves_few_layers_alone() -> None:
 def test_knee_is_where_most_is_won_by_few() -> None:
     found = knee(measured(0, 0.04), [measured(5, 0.012), measured(2, 0.018), measured(1, 0.037)], measured(10, 0.009))
     assert found is not None
-    assert (len(found.measured.candidate.fp32_layers), found.n_more) == (2, 8)
+    assert (len(found.loss.candidate.fp32_layers), found.n_more) == (2, 8)
     assert found.gain == pytest.approx(0.009)
 
 
@@ -51,5 +51,5 @@ def test_knee_is_where_most_is_won_by_few() -> None:
     ],
     ids=["all buy alike", "none was measured", "few", "nothing is won"],
 )
-def test_no_knee(inner: list[Measurement], last: Measurement) -> None:
+def test_no_knee(inner: list[Loss], last: Loss) -> None:
     assert knee(measured(0, 0.04), inner, last) is None
