@@ -111,17 +111,18 @@ def test_digit_scenes_reads_boxes_from_three_maps_and_has_blobs_for_every_layer(
 
 
 @pytest.mark.slow
-def test_digit_scenes_is_calibrated_with_a_layer_in_fp32(tmp_path: Path, one_ray: object) -> None:
-    """What `make demo-detection` does."""
+@pytest.mark.parametrize("recover", ["auto", "off"])
+def test_digit_scenes_is_calibrated(tmp_path: Path, one_ray: object, recover: str) -> None:
+    """What `make demo-detection` does, and with the weights given."""
     report = calibrate(
         SCENES / "digit_scenes.prototxt",
         SCENES / "digit_scenes.caffemodel",
-        CalibrationOptions(iterations=25, detection=True, accuracy_loss=0.01, out=tmp_path),
+        CalibrationOptions(iterations=25, detection=True, accuracy_loss=0.01, recover=recover, out=tmp_path),
     )
     assert report.fp32_score is not None
     assert report.fp32_score > 0.75
     assert report.met
     assert report.score is not None
     assert report.score >= report.fp32_score - 0.01
-    assert report.fp32_layers
+    assert bool(report.fp32_layers) == (recover == "off"), "new weights leave nothing to pay"
     assert report.int8_layers

@@ -71,7 +71,7 @@ def run_calibration(
 ) -> CalibrationReport:
     """`calibrate`, with parts of the search left out as `switches` say."""
     kind = "dummy" if options.performance_model else "quantized"
-    is_new = options.first_conv_force_u8 or options.bias_correction or options.equalize
+    is_new = options.first_conv_force_u8 or options.makes_weights or options.may_recover
     target = Target(model, options.out, kind, weights if is_new else None)
     run = _Run(weights, options, target, reporter or Logged(), cancellation, switches or Switches())
     try:
@@ -146,9 +146,8 @@ class _Run:
         )
         with session, RunRecord(session, f"calibrate {self.target.model}", options) as record:
             meter, goal = Meter(session), Goal.of(base, metric, options, session.inputs)
-            observed = Observing(session, meter, base, goal).observe(quantizer)
-            stage = SearchStage(base, session, meter, goal, self.switches)
-            searched = stage.search(observed)
+            observing = Observing(session, meter, base, goal)
+            searched = SearchStage(base, session, meter, goal, self.switches, observing).search(quantizer)
             observed, result = searched.observed, searched.result
             delivery = Delivery.of(base, observed, result.winner, options)
             run = self._run_info(session, meter, goal, searched, begin)

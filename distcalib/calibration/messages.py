@@ -11,11 +11,13 @@ from distcalib.search import Decide, Measure, Measurement
 
 def round_name(number: int, n_candidates: int) -> str:
     """A round as progress names it."""
-    return f"round {number}, {n_candidates} candidate{'s' if n_candidates > 1 else ''}" if number else "all INT8"
+    return f"round {number}, {n_candidates} candidate{'s' if n_candidates > 1 else ''}"
 
 
-def round_lines(phase: str, requests: Sequence[Measure | Decide], board: Scoreboard, goal: Goal) -> Iterator[str]:
-    """A line on the best of a round, or on each candidate that was decided only."""
+def round_lines(
+    phase: str, label: str, requests: Sequence[Measure | Decide], board: Scoreboard, goal: Goal
+) -> Iterator[str]:
+    """A line on the best of a round, or on each candidate that was decided only; `label`: of the search."""
     failed = board.failed
     for request in requests:
         if request.candidate in failed:
@@ -33,7 +35,7 @@ def round_lines(phase: str, requests: Sequence[Measure | Decide], board: Scorebo
         word = "meets the tolerance" if board.meets(candidate) else "loses too much"
         if board.hard_first and isinstance(request, Measure):
             word += f", about {board.likely_drop(candidate):.2g}"
-        yield f"{fp32_text(candidate)}: {word} (after {share:.0%} of the data)"
+        yield f"{label}{fp32_text(candidate)}: {word} (after {share:.0%} of the data)"
 
 
 def score_text(measured: Measurement, goal: Goal) -> str:

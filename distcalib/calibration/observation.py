@@ -1,6 +1,6 @@
 """What a calibration measures before it quantizes anything: ranges and the FP32 net."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,7 @@ from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.session import Session
 
+Blobs = tuple[NDArray[np.float32], ...]
 # Rows of ranges that the driver holds at the most: its memory does not grow with -s.
 MAX_ROWS = 64
 # Values that one program hands out for an algorithm that looks at all of them: more are observed in several passes.
@@ -74,7 +75,9 @@ class Observing:
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
         equalized = equalize(quantizer.graph, quantizer.groups, weights) if options.equalize else None
-        found, fp32 = self._passes(taps, [{}] if equalized is None else [{}, equalized.blobs])
+        versions: list[Mapping[str, Blobs]] = [{}] if equalized is None else [{}, equalized.blobs]
+        phase = "ranges" if options.quantize_model else "FP32 and ranges"
+        found, fp32 = self._passes(phase, taps, versions, scored=not options.quantize_model)
         calibration, chosen = self._choose(Calibration(quantizer, found[0], weights))
         pairs: Mapping[str, str] = {}
         without: dict[str, Calibration] = {}
@@ -88,24 +91,51 @@ class Observing:
             calibration = self._correct(calibration)
         return Observed(calibration, fp32, chosen, pairs, without)
 
+    def recovered(self, observed: Observed) -> Iterator[tuple[str, Observed]]:
+        """`observed` with weights that fit INT8 better, and what was done: corrected biases, then scaled channels too.
+
+        What cannot be done is left out with a note.
+        """
+        given = observed.calibration
+        quantizer, weights = given.quantizer, given.weights
+        try:
+            corrected = self._correct(given)
+            if corrected is not given:
+                tried = replace(observed, calibration=corrected, without={"--bias-correction": given})
+                yield "corrected biases", tried
+            equalized = equalize(quantizer.graph, quantizer.groups, weights)
+            self._check_equalized(equalized)
+            if not equalized.pairs:
+                return
+            [found], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
+            scaled = Calibration(quantizer, found, {**weights, **equalized.blobs}, equalized=equalized.blobs)
+            scaled, chosen = self._choose(scaled)
+            without = {"--equalize": given, "--bias-correction": scaled}
+            corrected = self._correct(scaled)
+        except EngineError as error:
+            self.session.reporter.note(f"new weights are left out: {str(error).rpartition('; ')[0]}")
+            return
+        yield "equalized, corrected biases", Observed(corrected, observed.fp32, chosen, equalized.pairs, without)
+
     def _passes(
-        self, taps: Sequence[Blob], versions: Sequence[Mapping[str, tuple[NDArray[np.float32], ...]]]
+        self, phase: str, taps: Sequence[Blob], versions: Sequence[Mapping[str, Blobs]], scored: bool
     ) -> tuple[list[dict[Blob, Range]], Fp32Pass | None]:
-        """The ranges of `taps` in the FP32 net with the blobs of each of `versions`, and the scores of it as given."""
+        """The ranges of `taps` in the FP32 net with the blobs of each of `versions`; and if it is to be `scored`, the
+        scores of the net as given."""
         samplings, options, goal = self._samplings(taps), self.goal.options, self.goal
         work = [(self.base.spec(part, blobs), part.n_rows) for blobs in versions for part in samplings]
         n_parts = len(work)
-        if not options.quantize_model:
+        if scored:
             kept = Kept(score_inputs(self.base, goal.metric), goal.ranked)
             by_image = "" if goal.natural else goal.metric
             work.append((self.base.spec(kept=kept, by_image=by_image), options.iterations))
-        results = self.measure("ranges" if options.quantize_model else "FP32 and ranges", work) if work else []
+        results = self.measure(phase, work) if work else []
         found: list[dict[Blob, Range]] = [{} for _ in versions]
         for place, result in enumerate(results[:n_parts]):
             observed = samplings[place % len(samplings)].taps
             ends = merge_ranges(observed, [row.ranges for row in rows(result)])
             found[place // len(samplings)].update(ends)
-        return found, None if options.quantize_model else self._fp32(results[-1])
+        return found, self._fp32(results[-1]) if scored else None
 
     def _fp32(self, result: JobResult) -> Fp32Pass:
         """What the FP32 pass says; refused if it says nothing."""

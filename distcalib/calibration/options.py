@@ -19,6 +19,8 @@ from distcalib.session.option_types import convert_options
 from distcalib.session.options import SessionOptions, check_actors
 from distcalib.session.shipping import check_ship_data
 
+RECOVER = ("auto", "off")
+"""When new weights are tried by themselves; equalize and bias_correction ask for them in any case."""
 _DECIDE_NOTHING = frozenset({"ship_data"})
 """Switches that say how a run is done, and change no byte of what it finds."""
 
@@ -37,6 +39,8 @@ class CalibrationOptions(Options):
     calibration_algos: str = "DIRECT"
     bias_correction: bool = False
     equalize: bool = False
+    recover: str = "auto"
+    count_saved: bool = False
     quantize_model: bool = False
     performance_model: bool = False
     strategy: str = "ranked"
@@ -79,6 +83,17 @@ class CalibrationOptions(Options):
         return {*self.sampled, *(() if self.quantize_model else range(self.iterations))}
 
     @property
+    def makes_weights(self) -> bool:
+        """Whether a new caffemodel is written in any case."""
+        return self.equalize or self.bias_correction
+
+    @property
+    def may_recover(self) -> bool:
+        """Whether new weights are tried where all INT8 loses too much."""
+        is_search = not (self.quantize_model or self.performance_model or self.strategy == "none")
+        return self.recover == "auto" and is_search and not (self.makes_weights or self.first_conv_force_u8)
+
+    @property
     def session(self) -> SessionOptions:
         """What they say of measuring."""
         return SessionOptions.of(self, iterations=max(self.iterations_read) + 1)
@@ -99,6 +114,8 @@ class CalibrationOptions(Options):
         if self.calibration_algos not in (*ALGORITHMS, AUTO):
             named = f"{', '.join(ALGORITHMS)} or {AUTO}"
             raise OptionError(f"-a {self.calibration_algos}: unknown; choose {named}")
+        if self.recover not in RECOVER:
+            raise OptionError(f"--recover {self.recover}: unknown; choose {' or '.join(RECOVER)}")
         if self.quantize_model and self.performance_model:
             raise OptionError(
                 "-p and -q exclude each other: one writes scales of 1.0 and one the measured ones; leave one out"

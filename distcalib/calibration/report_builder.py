@@ -150,6 +150,7 @@ def _calibration(finished: Finished) -> dict[str, Any]:
     return {
         "weights_channel": options.weights_channel,
         "flags": options.flags,
+        "recover": "auto" if options.may_recover else "off",
         "calibration_algo": options.calibration_algos,
         "algorithms": {} if chosen is None else chosen.algorithms,
         "output_errors": {} if chosen is None else chosen.errors,

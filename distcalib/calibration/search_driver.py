@@ -54,13 +54,12 @@ class Searching:
     _specs: dict[Candidate, NetSpec] = field(init=False, default_factory=dict)
     _without_kernel: dict[Candidate, tuple[str, ...]] = field(init=False, default_factory=dict)
     _budget: Budget = field(init=False)
-    _n_rounds: int = field(init=False, default=0)
-    _compile_seconds: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         switches = self.switches
         order = self.fp32.order if switches.hard_first else None
         self.board = Scoreboard(decider_of(self.goal, self.fp32, order), order is not None, switches.stop_early)
+        self._n_calls, self._n_rounds, self._compile_seconds = 0, 0, 0.0
         self._budget = Budget(self.goal.options)
         self._scorer = Scorer(self.meter.session, self.goal.metric, self.board.n_iterations, order)
         self.ranking = LayerRanking(self.meter, self.programs, self.goal, self.fp32, switches.share_prefixes)
@@ -136,7 +135,7 @@ class Searching:
             self.board.measured_again(measurement)
         return [measurement for measurement in found if isfinite(measurement.drop)]
 
-    def losses(self, phase: str, candidates: Sequence[Candidate]) -> list[Loss]:
+    def losses(self, phase: str | None, candidates: Sequence[Candidate]) -> list[Loss]:
         """What `candidates` lose; where a part of the data shows that it is too much, about that.  No strategy learns
         of them."""
         requests = [Measure(candidate, unless_lost=True) for candidate in candidates]
@@ -166,15 +165,13 @@ class Searching:
         wanted = [r for r in ask.wanted if not isinstance(r, Rank) and not is_known(r)]
         if wanted:
             self._budget.check(len(self.board.answered))
-            likely = ask.maybe if ask.n_likely is None else ask.maybe[: ask.n_likely]
             ahead = [request for request in ask.maybe if not is_known(request)]
-            n_likely = sum(not is_known(request) for request in likely)
+            n_likely = sum(not is_known(request) for request in ask.maybe[: ask.n_likely])
             self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]])
         return ask.wanted
 
-    def _learn(self, phase: str, requests: Sequence[Measure]) -> None:
-        missing = [request for request in requests if not self.board.is_known(request)]
-        if missing:
+    def _learn(self, phase: str | None, requests: Sequence[Measure]) -> None:
+        if missing := [request for request in requests if not self.board.is_known(request)]:
             self._work(missing, phase)
 
     def _answer(self, request: Request) -> Answer:
@@ -183,14 +180,19 @@ class Searching:
     def _work(self, requests: Sequence[Measure | Decide], phase: str | None = None) -> None:
         """Measure what is missing, all at once."""
         is_first = not self._specs
-        phase = self.label + (round_name(self._n_rounds, len(requests)) if phase is None else phase)
+        if phase is None:
+            of_start = [request.candidate for request in requests] == [self.programs.start]
+            self._n_rounds += not of_start
+            phase = "all INT8" if of_start else round_name(self._n_rounds, len(requests))
+        phase = self.label + phase
+        self._n_calls += 1
         jobs = []
         for i, request in enumerate(requests):
             candidate = request.candidate
             if candidate not in self._specs:
                 self._specs[candidate] = self._scorer.program(self.programs.spec(candidate))
             self.board.begin(candidate)
-            job = self._scorer.job(f"{self._n_rounds}/{i}", self._specs[candidate], self.board.wanted(request), phase)
+            job = self._scorer.job(f"{self._n_calls}/{i}", self._specs[candidate], self.board.wanted(request), phase)
             jobs.append(replace(job, in_order=self.board.decider.order is not None))
         results = self.meter.run(phase, jobs, self._enough(requests, jobs))
         for request, job, result in zip(requests, jobs, results, strict=True):
@@ -199,9 +201,8 @@ class Searching:
             self._scorer.pass_seconds = results[0].run_seconds * jobs[0].size / max(results[0].size, 1)
             self.meter.count_unavoidable(0.0 if self.label else self._scorer.pass_seconds)
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self.meter.session.n_actors
-        for line in round_lines(phase, requests, self.board, self.goal):
+        for line in round_lines(phase, self.label, requests, self.board, self.goal):
             self.meter.note(line)
-        self._n_rounds += 1
 
     def _enough(self, requests: Sequence[Measure | Decide], jobs: Sequence[Job]) -> Enough:
         """What tells whether a job need not go on."""

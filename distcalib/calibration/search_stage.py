@@ -9,8 +9,10 @@ from distcalib.calibration.changes import changed_images
 from distcalib.calibration.delivery import Delivery
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.meter import Meter
+from distcalib.calibration.observation import Observing
 from distcalib.calibration.pareto import LayerTimes, layer_times, measure_curve
 from distcalib.calibration.programs import NetPrograms
+from distcalib.calibration.recovery import recovered_search
 from distcalib.calibration.results import Afterwards, Observed, SearchResult
 from distcalib.calibration.run_record import signal_name
 from distcalib.calibration.savings import count_saved
@@ -18,6 +20,7 @@ from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.calibration.search_price import better_search, price_warnings
 from distcalib.calibration.speeds import core_speeds
 from distcalib.engine.net import Net
+from distcalib.quantize.scales import Quantizer
 from distcalib.session.session import Session
 
 
@@ -40,21 +43,24 @@ class SearchStage:
     meter: Meter
     goal: Goal
     switches: Switches
+    observing: Observing
 
-    def search(self, observed: Observed) -> Searched:
-        """Measure until the winner is known; after Ctrl-C the best that was measured, if anything was.
+    def search(self, quantizer: Quantizer) -> Searched:
+        """Observe, then measure until the winner is known; after Ctrl-C the best that was measured, if anything was.
 
         All INT8 where nothing is measured.
         """
+        observed = self.observing.observe(quantizer)
         fp32 = observed.fp32
         if fp32 is None:
-            return Searched(observed, SearchResult(observed.calibration.quantizer.space.all_int8))
+            return Searched(observed, SearchResult(quantizer.space.all_int8))
         programs = NetPrograms(self.base, observed.calibration, self.goal.metric)
         searching = Searching(self.meter, programs, self.goal, fp32, self.switches)
         searching, observed = better_search(searching, observed)
         result: SearchResult | None = None
         after = Afterwards()
         try:
+            searching, observed = recovered_search(searching, observed, self.observing)
             times = self._times(searching)
             result = searching.run()
             for found in self._afterwards(searching, observed, result, times):
@@ -96,5 +102,5 @@ class SearchStage:
         delivery = Delivery.of(self.base, observed, winner, options)
         if delivery.plain is not None:
             yield replace(found, plain=searching.measure_plain(winner))
-        elif delivery.made.changed:
+        elif delivery.made.changed and options.count_saved:
             yield replace(found, savings=count_saved(searching, observed.without, result))

@@ -143,7 +143,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="store_true",
         help="scale the channels between two layers so that the weights of both fit INT8; writes a new caffemodel, too",
     )
-    add("--recover", action="store_true", help="--equalize and --bias-correction")
+    add(
+        "--recover",
+        nargs="?",
+        const="on",
+        default=defaults.recover,
+        choices=("auto", "on", "off"),
+        help="new weights that fit INT8 better, in a new caffemodel: auto tries --bias-correction, then --equalize as "
+        "well, where all layers in INT8 lose too much, and keeps them if less is lost (default); on, or --recover "
+        "alone, does both in any case; off keeps the caffemodel as it is",
+    )
+    add("--keep-weights", dest="recover", action="store_const", const="off", help="--recover off")
+    add(
+        "--count-saved",
+        action="store_true",
+        help="find out how many FP32 layers the new weights save, by a search without each; costs those searches",
+    )
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add(
@@ -231,8 +246,9 @@ def options_of(args: argparse.Namespace) -> CalibrationOptions:
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
     args.plugins = tuple(args.plugins)
     args.export = tuple(dict.fromkeys(args.export))
-    args.equalize |= args.recover
-    args.bias_correction |= args.recover
+    if args.recover == "on":
+        args.equalize = args.bias_correction = True
+        args.recover = "auto"  # nothing is left to try
     given = {field.name: getattr(args, field.name) for field in fields(CalibrationOptions) if hasattr(args, field.name)}
     return CalibrationOptions(**given, n_actors=args.actors)
 

@@ -47,6 +47,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "calibration": (
         "weights_channel",
         "flags",
+        "recover",
         "calibration_algo",
         "algorithms",
         "output_errors",

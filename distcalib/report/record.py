@@ -85,13 +85,13 @@ class CalibrationReport:
     output_weights_sha256: str | None
     plain: PlainRecord | None
     equalized_layers: Mapping[str, str]
-    """With --equalize: the layers that were scaled, each with the one that reads it."""
+    """Where --equalize made `output_weights`: the layers that were scaled, each with the one that reads it."""
     corrected_layers: tuple[str, ...]
-    """With --bias-correction: the INT8 layers whose bias in `output_weights` is not that of `weights`."""
+    """Where --bias-correction made them: the INT8 layers whose bias in `output_weights` is not that of `weights`."""
     all_int8_score_given: float | None
-    """Where `output_weights` are new by --equalize or --bias-correction: `all_int8_score` with the weights given."""
+    """With --count-saved, where `output_weights` are new: `all_int8_score` with the weights given."""
     layers_saved: Mapping[str, int]
-    """With --equalize, --bias-correction: by option, in the order in which they apply, how many FP32 layers fewer."""
+    """With --count-saved: by what made new weights, in the order in which it applies, how many FP32 layers fewer."""
     metric: str
     lower_is_better: bool
     tolerance: float
@@ -160,6 +160,8 @@ class CalibrationReport:
     """Of one core, by runtime and FP32 or INT8, the inference alone."""
     n_rows_from_journal: int = 0
     """Rows of results that an earlier run in the folder had measured, and this one did not measure again."""
+    recover: str = "off"
+    """`auto`: new weights were tried where all INT8 lost too much."""
     quantizable_layers: tuple[str, ...] = ()
     """The INT8 and the FP32 ones, in net order."""
     changes: Changes | None = None

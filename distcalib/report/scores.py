@@ -103,7 +103,7 @@ def _above(drop: float) -> float:
 
 def _weights_made(report: CalibrationReport) -> bool:
     others = ("equalize", "bias_correction", "first_conv_force_u8", "root")
-    return any(flag in report.flags for flag in others)
+    return report.recover == "auto" or any(flag in report.flags for flag in others)
 
 
 NEXT: Mapping[str, str] = {

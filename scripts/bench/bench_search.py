@@ -36,7 +36,7 @@ from scripts.bench.bench_evaluate import default_model
 ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>11} | {:>7} | {:>9} |"
 HELPS = ("share_prefixes", "stop_early", "look_ahead", "hard_first")
 SHARE = re.compile(r"loses too much.* \(after (\d+)% of the data\)")
-UNCOUNTED = ("--max-candidates", 99)  # with a limit no second search counts how many layers an option saved
+KEEP = "--keep-weights"  # or planted layers would not fall back: scaled channels are what new weights mend
 
 
 def main() -> None:
@@ -72,21 +72,22 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
     files += ["-i", args.iterations, "-l", args.accuracy_loss]
     actors = ["--actors", args.actors] if args.actors else []
     runs: dict[str, list[object]] = {
-        "ranked": [],
-        "ranked, --confidence": ["--confidence", "0.999"],
-        "ranked, --bias-correction": ["--bias-correction", *UNCOUNTED],
-        "ranked, --equalize": ["--equalize", *UNCOUNTED],
-        "ranked, --recover": ["--recover", *UNCOUNTED],
-        "topological": ["--strategy", "topological"],
+        "ranked": [KEEP],
+        "ranked, --confidence": ["--confidence", "0.999", KEEP],
+        "ranked, --bias-correction": ["--bias-correction"],
+        "ranked, --equalize": ["--equalize"],
+        "ranked, --recover": ["--recover"],
+        "ranked, --recover auto": [],
+        "topological": ["--strategy", "topological", KEEP],
     }
     if n <= args.greedy:
-        runs["greedy"] = ["--strategy", "greedy"]
+        runs["greedy"] = ["--strategy", "greedy", KEEP]
     chosen = {name: flags for name, flags in runs.items() if args.only is None or name in args.only}
     for i, (name, flags) in enumerate(chosen.items()):  # each has a folder of its own: nothing is measured already
         yield _calibrated(n, name, [*files, *actors, *flags], folder / f"out{i}", [])
     if args.ablation:
         for off in args.ablated:
-            yield _calibrated(n, f"ranked, no {off}", [*files, *actors], folder / off, [off])
+            yield _calibrated(n, f"ranked, no {off}", [*files, *actors, KEEP], folder / off, [off])
     if args.nncf:
         _, text = _run([args.nncf, "-m", "scripts.bench.peer_nncf", *files])
         answer = next(line for line in text.splitlines() if line.startswith("{"))

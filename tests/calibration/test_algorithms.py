@@ -79,7 +79,12 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
 
 
 OPTIONS = CalibrationOptions(
-    iterations=ITERATIONS, sampling_iterations=ITERATIONS, calibration_algos="auto", quantize_model=True, n_actors=1
+    recover="off",
+    iterations=ITERATIONS,
+    sampling_iterations=ITERATIONS,
+    calibration_algos="auto",
+    quantize_model=True,
+    n_actors=1,
 )
 
 

@@ -23,6 +23,7 @@ OPTIONS = CalibrationOptions(
     sampling_iterations=2,
     accuracy_loss=0.05,  # two of 48 images, so that conv3 alone falls back
     bias_correction=True,
+    count_saved=True,
     n_actors=1,
 )
 

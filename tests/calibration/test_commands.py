@@ -22,6 +22,8 @@ CHANGED = {
     "calibration_algos": "auto",
     "bias_correction": True,
     "equalize": True,
+    "recover": "off",
+    "count_saved": True,
     "strategy": "greedy",
     "confidence": 0.999,
     "max_candidates": 7,

@@ -29,7 +29,9 @@ from tests.standin import make_standin
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, detection=True, accuracy_loss=0.1)
+OPTIONS = CalibrationOptions(
+    iterations=ITERATIONS, recover="off", sampling_iterations=2, detection=True, accuracy_loss=0.1
+)
 
 
 @pytest.fixture(scope="module")

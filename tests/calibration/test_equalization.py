@@ -24,7 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_ray")
 
 NET, WEIGHTS = "net_quantized.prototxt", "net_new.caffemodel"
 OPTIONS = CalibrationOptions(
-    iterations=ITERATIONS, sampling_iterations=2, accuracy_loss=0.05, equalize=True, strategy="none", n_actors=1
+    iterations=ITERATIONS,
+    sampling_iterations=2,
+    accuracy_loss=0.05,
+    equalize=True,
+    count_saved=True,
+    strategy="none",
+    n_actors=1,
 )
 
 

@@ -20,6 +20,7 @@ pytest.importorskip("onnxruntime")
 @pytest.mark.parametrize("recovered", [False, True], ids=["its weights", "new weights"])
 def test_calibrate_exports_what_it_delivers(tiny: Tiny, tmp_path: Path, recovered: bool) -> None:
     options = CalibrationOptions(
+        recover="off",
         iterations=ITERATIONS,
         out=tmp_path,
         n_actors=1,

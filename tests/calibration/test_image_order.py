@@ -21,7 +21,7 @@ from scripts.bench.plant import main as plant
 from tests.calibration.reports import lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2)
 ROOT = Path(__file__).parents[2]
 TOP1 = "accuracy-top1"
 
@@ -175,7 +175,7 @@ def test_planted_digits_fall_back_in_either_order(tmp_path: Path, n_layers: int)
     plant(["-m", str(digits), "-w", str(weights), "--layers", str(n_layers), "-1st", "--out", str(folder)])
     net = Tiny(folder / digits.name, folder / weights.name, folder)
     options = CalibrationOptions(
-        iterations=18, accuracy_loss=0.005, weights_channel="multiple", enable_1st_conv=True, n_actors=2
+        iterations=18, recover="off", accuracy_loss=0.005, weights_channel="multiple", enable_1st_conv=True, n_actors=2
     )
     hard, natural = in_both_orders(net, options, tmp_path)
     assert Path(hard.output).read_bytes() == Path(natural.output).read_bytes()

@@ -33,7 +33,9 @@ from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, accuracy_loss=0.02, n_actors=2)
+OPTIONS = CalibrationOptions(
+    iterations=ITERATIONS, recover="off", sampling_iterations=2, accuracy_loss=0.02, n_actors=2
+)
 
 
 def _results(folder: Path) -> tuple[bytes, dict[str, Any]]:
@@ -175,7 +177,19 @@ def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr("distcalib.calibration.search_driver.round_lines", end)
-    command = ["calibrate", *tiny.args, "-i", str(ITERATIONS), "-l", "0", "--strategy", "greedy", "--actors", "1"]
+    command = [
+        "calibrate",
+        *tiny.args,
+        "-i",
+        str(ITERATIONS),
+        "-l",
+        "0",
+        "--strategy",
+        "greedy",
+        "--actors",
+        "1",
+        "--keep-weights",
+    ]
     command += ["--out", str(tmp_path)]
     assert main(command) == TERMINATED
     report = fields_of(tmp_path / "report.json")

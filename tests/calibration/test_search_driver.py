@@ -21,7 +21,7 @@ from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2)
 
 
 @pytest.fixture(scope="module")

@@ -239,6 +239,7 @@ def test_an_iteration_without_a_good_record_is_refused(tiny: Tiny, tmp_path: Pat
 
 
 OPTIONS = CalibrationOptions(
+    recover="off",
     iterations=ITERATIONS,
     sampling_iterations=ITERATIONS,
     accuracy_loss=0.1,

@@ -12,7 +12,7 @@ from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-COUNTS = ["-i", str(ITERATIONS), "-s", "2"]
+COUNTS = ["-i", str(ITERATIONS), "-s", "2", "--keep-weights"]
 
 
 def test_calibrate_ends_with_the_verdict(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

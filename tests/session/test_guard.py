@@ -22,7 +22,7 @@ from tests.data.databases import noise, raw_datum, write_datums
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, n_actors=1)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, n_actors=1)
 
 
 class Acting(Notes):

@@ -18,7 +18,7 @@ from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, n_actors=1)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, n_actors=1)
 V1 = {"Data": "DATA", "Convolution": "CONVOLUTION", "ReLU": "RELU", "InnerProduct": "INNER_PRODUCT"} | {
     "Accuracy": "ACCURACY",
     "SoftmaxWithLoss": "SOFTMAX_LOSS",

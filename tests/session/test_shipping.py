@@ -30,7 +30,7 @@ from tests.session.tiny_ssd import TinySsd, make_tiny_ssd
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, strategy="greedy")
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, strategy="greedy")
 
 
 class Removing(Silent):

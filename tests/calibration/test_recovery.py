@@ -1,0 +1,150 @@
+"""--recover auto: new weights where all INT8 loses too much, and where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from distcalib.calibration.calibrate import calibrate
+from distcalib.calibration.goal import Goal
+from distcalib.calibration.observation import Observing
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.calibration.recovery import recovered_search
+from distcalib.calibration.results import Observed
+from distcalib.calibration.search_driver import Searching
+from distcalib.errors import EngineError, OptionError
+from distcalib.quantize.candidate import Candidate, Space
+from distcalib.quantize.scales import Calibration
+from distcalib.search.price import Loss
+from tests.calibration.reports import lasting
+from tests.calibration.test_calibrate import Notes
+from tests.session.evaluated import evaluate
+from tests.session.tiny import ITERATIONS, Tiny
+
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, accuracy_loss=0.01, n_actors=1)
+LOOSE = replace(OPTIONS, accuracy_loss=0.2)  # equalized it loses less than that, as given more
+GIVEN, BIASES, SCALED = (Observed(Calibration(cast(Any, name), {}, {})) for name in ("given", "biases", "scaled"))
+STEPS = {"corrected biases": BIASES, "equalized, corrected biases": SCALED}
+
+
+class Stand:
+    """A search whose all-INT8 net loses so much; `drops`: with other weights."""
+
+    def __init__(self, drop: float, drops: Mapping[str, float], options: CalibrationOptions = OPTIONS) -> None:
+        self.goal = Goal("top1", False, options)
+        self.programs = SimpleNamespace(start=Space(("a", "b")).all_int8)
+        self.drop, self.drops, self.label = drop, drops, ""
+        self.tried: list[str] = []
+        self.meter = SimpleNamespace(note=self.tried.append)
+
+    def losses(self, phase: None, candidates: list[Candidate]) -> list[Loss]:
+        return [Loss(one, self.drop, about=self.drop > self.goal.options.accuracy_loss) for one in candidates]
+
+    def other(self, label: str, calibration: Calibration) -> Stand:
+        self.tried.append(label)
+        found = Stand(self.drops[str(calibration.quantizer)], {}, self.goal.options)
+        found.label = f"{label}: "
+        return found
+
+    def recovered(self, observed: Observed) -> Iterator[tuple[str, Observed]]:
+        assert observed is GIVEN
+        yield from STEPS.items()
+
+
+@pytest.mark.parametrize(
+    ("given", "biases", "scaled", "kept", "n_tried"),
+    [
+        pytest.param(0.01, 0.0, 0.0, GIVEN, 0, id="nothing is lost"),
+        pytest.param(0.02, 0.01, 0.0, BIASES, 1, id="biases are enough"),
+        pytest.param(0.02, 0.02, 0.01, SCALED, 2, id="both are needed"),
+        pytest.param(0.40, 0.20, 0.25, BIASES, 2, id="biases lose least"),
+        pytest.param(0.40, 0.30, 0.20, SCALED, 2, id="both lose least"),
+        pytest.param(0.40, 0.31, 0.35, GIVEN, 2, id="not worth a caffemodel"),
+        pytest.param(0.012, 0.05, 0.01, SCALED, 2, id="what meets is worth it"),
+    ],
+)
+def test_weights_are_kept_that_meet_or_lose_much_less(
+    given: float, biases: float, scaled: float, kept: Observed, n_tried: int
+) -> None:
+    searching = Stand(given, {"biases": biases, "scaled": scaled})
+    found, observed = recovered_search(cast(Searching, searching), GIVEN, cast(Observing, searching))
+    assert observed is kept
+    assert (found is cast(Searching, searching)) == (kept is GIVEN)
+    assert found.label == ""
+    assert len(searching.tried) == n_tried + (kept is not GIVEN)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recover": "off"},
+        {"strategy": "none"},
+        {"equalize": True},
+        {"bias_correction": True},
+        {"first_conv_force_u8": True},
+        {"quantize_model": True},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_nothing_is_tried_unasked(changes: dict[str, Any]) -> None:
+    searching = Stand(0.5, {}, replace(OPTIONS, **changes))
+    found = recovered_search(cast(Searching, searching), GIVEN, cast(Observing, searching))
+    assert found == (cast(Searching, searching), GIVEN)
+    assert searching.tried == []
+
+
+def test_recover_is_auto_or_off() -> None:
+    with pytest.raises(OptionError, match="--recover on: unknown; choose auto or off"):
+        replace(OPTIONS, recover="on")
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_calibrate_recovers_before_it_pays_with_fp32_layers(tiny: Tiny, tmp_path: Path) -> None:
+    notes = Notes()
+    report = calibrate(tiny.prototxt, tiny.weights, replace(LOOSE, out=tmp_path / "1"), reporter=notes)
+    assert (report.met, report.fp32_layers, report.recover) == (True, (), "auto")
+    assert report.equalized_layers == {"conv1": "conv2", "conv2": "conv3", "conv3": "conv4", "conv4": "fc"}
+    assert report.corrected_layers == report.int8_layers
+    assert report.output_weights == str(tmp_path / "1" / "net_new.caffemodel")
+    assert f"wrote {report.output} and {report.output_weights}" in report.verdict
+    assert evaluate(report.output, report.output_weights, ITERATIONS, n_actors=1).scores[report.metric] == report.score
+    assert [record.fp32_layers for record in report.candidates] == [()]
+    assert (report.layers_saved, report.all_int8_score_given) == ({}, None), "that is asked for with a flag"
+    kept = "equalized, corrected biases: all INT8 loses less, so these weights are kept, in a new caffemodel"
+    assert kept in notes.notes
+    assert any(note.startswith("corrected biases: no layer in FP32: loses too much") for note in notes.notes)
+    other = calibrate(tiny.prototxt, tiny.weights, replace(LOOSE, out=tmp_path / "2", n_actors=2))
+    assert lasting(other, "output_weights", "commands") == lasting(report, "output_weights", "commands")
+    for name in ("net_quantized.prototxt", "net_new.caffemodel"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_what_new_weights_saved_is_counted_when_asked_for(tiny: Tiny, tmp_path: Path) -> None:
+    options = replace(LOOSE, out=tmp_path, count_saved=True)
+    report = calibrate(tiny.prototxt, tiny.weights, options)
+    assert report.fp32_layers == ()
+    assert report.layers_saved["--equalize"] >= 1
+    assert report.all_int8_score_given is not None
+    assert report.fp32_score is not None
+    assert report.all_int8_score_given < report.fp32_score - LOOSE.accuracy_loss
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_weights_that_cannot_be_made_are_left_out_with_a_note(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise EngineError("net.prototxt: --equalize: blob 'fc' of the FP32 net would change; leave out --equalize")
+
+    monkeypatch.setattr(Observing, "_check_equalized", fail)
+    notes = Notes()
+    report = calibrate(tiny.prototxt, tiny.weights, replace(LOOSE, out=tmp_path), reporter=notes)
+    assert (report.met, report.fp32_layers) == (True, ("conv3",))
+    said = "new weights are left out: net.prototxt: --equalize: blob 'fc' of the FP32 net would change"
+    assert said in notes.notes
