@@ -63,7 +63,7 @@ def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, chang
 
 
 def better_search(searching: Searching, observed: Observed) -> tuple[Searching, Observed]:
-    """What it was given, or with `-a auto` the search with DIRECT if the all-INT8 net scores better so on all the data.
+    """What it was given, or with `-a auto` the search with DIRECT, where all INT8 loses too much and less with that.
 
     auto goes by the error at the output on the sampled iterations, which is no score.  Biases are corrected for the
     scales of one algorithm, so with those its choice stands.
@@ -72,15 +72,17 @@ def better_search(searching: Searching, observed: Observed) -> tuple[Searching, 
     direct = Choice(DIRECT)
     if chosen is None or not start.int8 or calibration.corrected or set(chosen.algorithms.values()) <= {DIRECT}:
         return searching, observed
-    of_direct = replace(calibration, choice=direct)
-    found = searching.scores("all INT8, auto", [start])
-    other = searching.other(f"{AUTO} against {DIRECT}", of_direct)
-    measured = other.scores("all INT8, DIRECT", [start])
-    if not measured or (found and found[0].drop <= measured[0].drop):
+    [auto] = searching.losses(None, [start])
+    if not auto.about and searching.goal.is_met(auto.drop):
         return searching, observed
-    told = f" against {found[0].score:.6g}" if found else ""
+    of_direct = replace(calibration, choice=direct)
+    other = searching.other(f"{AUTO} against {DIRECT}", of_direct)
+    [found] = other.losses(None, [start])
+    if auto.drop <= found.drop:
+        return searching, observed
     searching.meter.note(
-        f"{AUTO}: {DIRECT} for all scores {measured[0].score:.6g} in INT8{told} on all the data, so it is kept"
+        f"{AUTO}: with {DIRECT} for all blobs all INT8 loses {found.drop:.2g}, which is less than {auto.drop:.2g}; so "
+        "that is kept"
     )
     other.label = ""
     return other, replace(observed, calibration=of_direct, chosen=replace(chosen, choice=direct))

@@ -12,6 +12,8 @@ import pytest
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import Chosen
 from distcalib.calibration.fp32_pass import Fp32Pass
+from distcalib.calibration.goal import Goal
+from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.results import Observed, SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.calibration.search_price import better_search, noise, noise_of, price_warnings
@@ -99,11 +101,12 @@ def test_nothing_is_told_of_few_layers_of_another_strategy_or_of_a_search_that_w
 class Auto:
     """A search of the all-INT8 net, and another one with DIRECT."""
 
-    def __init__(self, drop: float | None, of_direct: float | None = None) -> None:
+    def __init__(self, drop: float, of_direct: float = math.inf) -> None:
         self.programs = SimpleNamespace(start=Space(NAMES, {}).all_int8)
         self.drop, self.of_direct = drop, of_direct
         self.label, self.notes = "", list[str]()
         self.meter = SimpleNamespace(note=self.notes.append)
+        self.goal = Goal("top1", False, CalibrationOptions(accuracy_loss=0.01))
 
     def other(self, label: str, calibration: Any) -> Auto:
         assert calibration.choice == Choice("DIRECT")
@@ -111,8 +114,8 @@ class Auto:
         found.label = label
         return found
 
-    def scores(self, _: str, candidates: list[Candidate]) -> list[Measurement]:
-        return [Measurement(one, 0.9 - self.drop, self.drop) for one in candidates if self.drop is not None]
+    def losses(self, _: None, candidates: list[Candidate]) -> list[Loss]:
+        return [Loss(one, self.drop, about=self.drop > 0.01) for one in candidates]
 
 
 @pytest.mark.parametrize(
@@ -121,11 +124,12 @@ class Auto:
         pytest.param(0.2, 0.1, "DIRECT", id="better"),
         pytest.param(0.2, 0.4, "auto", id="worse"),
         pytest.param(0.2, 0.2, "auto", id="alike"),
-        pytest.param(None, 0.4, "DIRECT", id="auto cannot be run"),
-        pytest.param(0.2, None, "auto", id="DIRECT cannot be run"),
+        pytest.param(0.01, 0.0, "auto", id="auto meets the tolerance"),
+        pytest.param(math.inf, 0.4, "DIRECT", id="auto cannot be run"),
+        pytest.param(0.2, math.inf, "auto", id="DIRECT cannot be run"),
     ],
 )
-def test_auto_keeps_direct_where_it_scores_better(auto: float | None, of_direct: float | None, kept: str) -> None:
+def test_auto_keeps_direct_where_it_loses_less(auto: float, of_direct: float, kept: str) -> None:
     blob = Blob("data", 0)
     calibration = Calibration(cast(Any, None), {}, {}, choice=Choice("KL"))
     observed = Observed(calibration, chosen=Chosen(Choice("KL"), (blob,), {"KL": 0.1}))
@@ -136,7 +140,7 @@ def test_auto_keeps_direct_where_it_scores_better(auto: float | None, of_direct:
     assert seen.chosen is not None
     algorithm = "KL" if kept == "auto" else "DIRECT"
     assert (seen.calibration.choice, seen.chosen.algorithms) == (Choice(algorithm), {str(blob): algorithm})
-    assert [note.partition(" scores")[0] for note in searching.notes] == ["auto: DIRECT for all"] * (kept == "DIRECT")
+    assert [note.partition(" for")[0] for note in searching.notes] == ["auto: with DIRECT"] * (kept == "DIRECT")
 
 
 def test_the_choice_stands_where_it_is_direct_or_biases_were_corrected_for_it() -> None:
