@@ -154,8 +154,8 @@ class _Run:
             finished = Finished(base, self.weights, self.target, goal, observed, result, delivery, run, searched.after)
             session.check_files()
             note_lost_journal(session)
-            sha256 = delivery.write_weights(self.target, session.inputs.weights)
-            finished = replace(finished, weights_sha256=sha256)
+            delivery = delivery.with_weights(self.target, session.inputs.weights)
+            finished = replace(finished, delivery=delivery)
             report = self._delivered(finished)
             record.verdict = report.verdict
             engines = engines_written(base, delivery.made.net)

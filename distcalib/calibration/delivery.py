@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distcalib.caffe import Weights, caffe_pb2, resolve_sources, write_atomically
+from distcalib.caffe.belonging import belonging_line, file_sha256
 from distcalib.calibration.candidate_net import Deliverable, deliver, deliver_plain
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.output_files import Target
@@ -26,6 +27,10 @@ class Delivery:
     plain: Deliverable | None = None
     corrected: tuple[str, ...] = ()
     equalized: Mapping[str, str] = field(default_factory=dict)
+    weights_sha256: str | None = None
+    """Of the caffemodel that was written, if it is not the one given."""
+    head: str = ""
+    """The first line of the file then."""
 
     @classmethod
     def of(cls, base: Net, observed: Observed, winner: Candidate, options: CalibrationOptions) -> "Delivery":
@@ -39,20 +44,32 @@ class Delivery:
         corrected = tuple(name for name in winner.int8_layers if name in calibration.corrected)
         return cls(made, None, corrected, observed.pairs)
 
-    def write_weights(self, target: Target, weights: Weights) -> str | None:
-        """Write the caffemodel, if it is not the one given; returns its sha256.  Raises OutputError."""
+    @property
+    def text(self) -> str:
+        """The file of `made`."""
+        return self.head + self.made.text()
+
+    @property
+    def sha256(self) -> str:
+        """Of that."""
+        return text_sha256(self.text)
+
+    def with_weights(self, target: Target, weights: Weights) -> "Delivery":
+        """Write the caffemodel, if it is not the one given; returns the delivery that names it.  Raises OutputError."""
         if not self.made.changed:
-            return None
+            return self
         target.make_folder()
-        self.made.write_weights(target.caffemodel, weights)
-        return _sha256(target.caffemodel)
+        path = target.caffemodel
+        self.made.write_weights(path, weights)
+        digest = file_sha256(path)
+        return replace(self, weights_sha256=digest, head=belonging_line(path.name, digest))
 
     def write(self, target: Target, report: CalibrationReport) -> None:
         """Write the nets and both reports.  Raises OutputError."""
         if self.plain is None:
-            target.write(self.made.text(), report)
+            target.write(self.text, report)
         else:
-            write_atomically(target.forced_prototxt, self.made.text())
+            write_atomically(target.forced_prototxt, self.text)
             target.write(self.plain.text(), report)
 
 
@@ -66,15 +83,6 @@ def for_folder(net: Net, folder: Path) -> Net:
     return net.remade(full)
 
 
-def text_sha256(made: Deliverable) -> str:
-    """The hash of its prototxt."""
-    return hashlib.sha256(made.text().encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    """The hash of a file, read piece by piece."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            found.update(piece)
-    return found.hexdigest()
+def text_sha256(text: str) -> str:
+    """The hash of a file with this text."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -47,10 +47,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Finished:
-    """The stages of a calibration of the net `base` with the caffemodel `weights`.
-
-    `weights_sha256`: of the caffemodel that was written, if one was.
-    """
+    """The stages of a calibration of the net `base` with the caffemodel `weights`."""
 
     base: Net
     weights: Path
@@ -61,7 +58,6 @@ class Finished:
     delivery: Delivery
     run: RunInfo
     after: Afterwards = field(default_factory=Afterwards)
-    weights_sha256: str | None = None
     exported: Exported = field(default_factory=Exported)
 
 
@@ -75,12 +71,12 @@ def _files(finished: Finished) -> dict[str, Any]:
     target, delivery, plain = finished.target, finished.delivery, finished.after.plain
     model, weights, options = str(target.model), str(finished.weights), finished.goal.options
     output = str(target.prototxt if delivery.plain is None else target.forced_prototxt)
-    new_weights = None if finished.weights_sha256 is None else str(target.caffemodel)
+    new_weights = None if delivery.weights_sha256 is None else str(target.caffemodel)
     without_fu = None
     if delivery.plain is not None:
         without_fu = PlainRecord(
             output=str(target.prototxt),
-            sha256=text_sha256(delivery.plain),
+            sha256=text_sha256(delivery.plain.text()),
             score=None if plain is None else plain.score,
             drop=None if plain is None else plain.drop,
         )
@@ -88,9 +84,9 @@ def _files(finished: Finished) -> dict[str, Any]:
         "model": model,
         "weights": weights,
         "output": output,
-        "sha256": text_sha256(delivery.made),
+        "sha256": delivery.sha256,
         "output_weights": new_weights,
-        "output_weights_sha256": finished.weights_sha256,
+        "output_weights_sha256": delivery.weights_sha256,
         "plain": without_fu,
         "commands": commands_of(model, weights, output, new_weights, options),
         "exported": finished.exported.files,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distcalib.actors import JobResult
 from distcalib.actors.cancellation import Cancellation
+from distcalib.caffe.belonging import belonging_warnings
 from distcalib.caffe.graph import Graph
 from distcalib.data.limits import limited
 from distcalib.engine.net import Net, open_net
@@ -106,7 +107,11 @@ def _evaluate(
             n_retired=session.n_retired,
             seconds=time.perf_counter() - begin,
             images_per_second=images_per_second,
-            warnings=(*_elsewhere(net, options), *_warnings(session, found, means)),
+            warnings=(
+                *belonging_warnings(net.path, Path(weights)),
+                *_elsewhere(net, options),
+                *_warnings(session, found, means),
+            ),
             segmentations=segmentations(found),
             class_accuracies={top: _accuracies(counts) for top, counts in by_class.items()},
             classes_without_labels={

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from distcalib.caffe import caffe_pb2, shared_params
+from distcalib.caffe.belonging import belonging_warnings
 from distcalib.data import Pixels
 from distcalib.engine.net import Net, open_net
 from distcalib.errors import OutputError, UnsupportedError
@@ -58,6 +59,8 @@ def export(
         raise UnsupportedError("; ".join(problems))
     check_folder(options.out, [options.out / FILES[target] for target in options.to])
     lacking_data(net, options)  # raises
+    for warning in belonging_warnings(net.path, weights):
+        said.note(warning)
     steps = None if options.preprocess is None else steps_of(net.graph, net.path, net.name)
     made = _build(net, weights, options, steps, said)
     if made.reason and options.batch is None:

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from distcalib.actors import Job
+from distcalib.caffe.belonging import belonging_warnings
 from distcalib.caffe.graph import Blob
 from distcalib.data import DATA_TYPES, KeepingSource, Pixels, advising, open_source
 from distcalib.engine.net import Net, open_net
@@ -43,6 +44,8 @@ def verify(
     options = given(options)
     said, path, weights = reporter or Silent(), Path(file), Path(weights)
     net = open_net(Path(model), options.data, options.state)
+    for warning in belonging_warnings(net.path, weights):
+        said.note(warning)
     runtime = open_model(path)
     form = runtime.info.get("preprocess")
     if form is not None:

@@ -113,6 +113,8 @@ def test_calibrate_recovers_before_it_pays_with_fp32_layers(tiny: Tiny, tmp_path
     assert report.output_weights == str(tmp_path / "1" / "net_new.caffemodel")
     assert f"wrote {report.output} and {report.output_weights}" in report.verdict
     assert evaluate(report.output, report.output_weights, ITERATIONS, n_actors=1).scores[report.metric] == report.score
+    with_given = evaluate(report.output, tiny.weights, ITERATIONS, n_actors=1)
+    assert any("net.caffemodel is another caffemodel; give -w" in warning for warning in with_given.warnings)
     assert [record.fp32_layers for record in report.candidates] == [()]
     assert (report.layers_saved, report.all_int8_score_given) == ({}, None), "that is asked for with a flag"
     kept = "equalized, corrected biases: all INT8 loses less, so these weights are kept, in a new caffemodel"

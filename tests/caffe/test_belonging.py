@@ -1,0 +1,49 @@
+"""A prototxt that names the caffemodel which it was measured with."""
+
+from pathlib import Path
+
+import pytest
+
+from distcalib.caffe import read_net
+from distcalib.caffe.belonging import belonging_line, belonging_warnings, file_sha256
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A prototxt with the caffemodel that it belongs to, and another one."""
+    net, new, given = tmp_path / "q.prototxt", tmp_path / "a\nb_new.caffemodel", tmp_path / "a.caffemodel"
+    new.write_bytes(b"new")
+    given.write_bytes(b"given")
+    net.write_text(belonging_line(new.name, file_sha256(new)) + 'name: "net" layer { name: "a" type: "Silence" bottom: "a" }\n')
+    return net, new, given
+
+
+def test_the_weights_that_were_measured_are_right_whatever_they_are_called(files: tuple[Path, Path, Path]) -> None:
+    net, new, _ = files
+    assert belonging_warnings(net, new) == []
+    assert belonging_warnings(net, new.rename(new.with_name("other"))) == []
+
+
+def test_other_weights_are_warned_of(files: tuple[Path, Path, Path]) -> None:
+    net, new, given = files
+    [warning] = belonging_warnings(net, given)
+    assert f"was measured with a\\nb_new.caffemodel (sha256 {file_sha256(new)[:12]})" in warning
+    assert warning.endswith("_new.caffemodel")
+
+
+def test_the_line_is_a_comment_whatever_the_name_has_in_it(files: tuple[Path, Path, Path]) -> None:
+    assert read_net(files[0]).name == "net"
+
+
+@pytest.mark.parametrize(
+, "# Runs with x", "\xff\xfe"], ids=["empty", "none", "cut", "other"]
+)
+def test_nothing_is_said_of_other_files(tmp_path: Path, text: str) -> None:
+    net, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    net.write_text(text, encoding="latin-1")
+    assert belonging_warnings(net, weights) == []
+    assert belonging_warnings(tmp_path / "absent", weights) == []
+
+
+def test_weights_that_are_not_there_are_told_by_whoever_reads_them(files: tuple[Path, Path, Path]) -> None:
+    assert belonging_warnings(files[0], files[2].with_name("absent")) == []
