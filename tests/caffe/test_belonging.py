@@ -14,7 +14,8 @@ def files(tmp_path: Path) -> tuple[Path, Path, Path]:
     net, new, given = tmp_path / "q.prototxt", tmp_path / "a\nb_new.caffemodel", tmp_path / "a.caffemodel"
     new.write_bytes(b"new")
     given.write_bytes(b"given")
-    net.write_text(belonging_line(new.name, file_sha256(new)) + 'name: "net" layer { name: "a" type: "Silence" bottom: "a" }\n')
+    text = 'name: "net" layer { name: "a" type: "Silence" bottom: "a" }\n'
+    net.write_text(belonging_line(new.name, file_sha256(new)) + text)
     return net, new, given
 
 
@@ -36,7 +37,7 @@ def test_the_line_is_a_comment_whatever_the_name_has_in_it(files: tuple[Path, Pa
 
 
 @pytest.mark.parametrize(
-, "# Runs with x", "\xff\xfe"], ids=["empty", "none", "cut", "other"]
+    "text", ["", 'name: "net"', "# Runs with x", "\xff\xfe"], ids=["empty", "none", "cut", "other"]
 )
 def test_nothing_is_said_of_other_files(tmp_path: Path, text: str) -> None:
     net, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
