@@ -79,31 +79,25 @@ class Dispatcher:
                 job,
                 Stretches(job.n_iterations, n_stretches(job), job.in_order, job.homes, job.ranks),
                 row_size=job.size / job.n_iterations,
-                target_seconds=max(
-                    SHORT_SECONDS if stoppable or job.optional else TARGET_SECONDS, n_actors * DRIVER_SECONDS
-                ),
+                target_seconds=max(SHORT_SECONDS if stoppable else TARGET_SECONDS, n_actors * DRIVER_SECONDS),
             )
             for job in jobs
         ]
-        self._unstarted = {
-            optional: deque(place for place, job in enumerate(jobs) if job.optional == optional)
-            for optional in (False, True)
-        }
-        # Jobs that are compiled and have work left, by `optional`; keys in the order of compiling.
-        self._helpable: dict[bool, dict[int, None]] = {False: {}, True: {}}
+        self._unstarted = deque(range(len(jobs)))
+        self._helpable: dict[int, None] = {}  # jobs that are compiled and have work left, in the order of compiling
         self._held: list[list[int]] = [[] for _ in range(n_actors)]  # jobs by actor, in the order it got them
         self._to_drop: list[list[str]] = [[] for _ in range(n_actors)]
         self._late: dict[Task, None] = {}  # shards whose answer is overdue, the longest first: anybody may do them too
         self._copies: dict[Task, int] = {}  # of shards that were ever late: how many actors have them
         self._answered: set[Task] = set()  # of these, those that one of them has done
         self._deaths: Counter[Task] = Counter()
-        self._n_open = len(self._unstarted[False])
+        self._n_open = len(jobs)
         self._pace = seconds_per_iteration
         self._load_seconds = 0.0
 
     @property
     def finished(self) -> bool:
-        """True when every job that is not optional is complete or closed."""
+        """True when every job is complete or closed."""
         return self._n_open == 0
 
     @property
@@ -118,28 +112,22 @@ class Dispatcher:
     def next_task(self, actor: int, idle: bool = True) -> Task | None:
         """What `actor` should do after all it was given; None: nothing now, ask again when something is done.
 
-        It goes on with a job that it holds, else starts one, else helps where most work is left. An optional job
-        comes after all that can be done for others, and only for an `idle` actor, one that has nothing to do: a task
-        that waits beside another could stand in the way of what is wanted by then. Before that it does again what
-        others are late with.
+        It goes on with a job that it holds, else starts one, else helps where most work is left. An `idle` actor, one
+        that has nothing to do, then does again what others are late with.
         """
-        for optional in (False, True) if idle else (False,):
-            for job in self._held[actor]:
-                state = self._states[job]
-                if state.supply.n_waiting and state.job.optional == optional:
-                    return Task(Kind.RUN, job, self._shard(job, actor))
-            offer = self._offer(optional)
-            if offer is None and idle and not optional:
-                offer = self._overdue(actor)
-            if offer is not None:
-                if offer.kind is not Kind.RUN:
-                    self._accept(actor, offer)
-                return offer
-        return None
+        for job in self._held[actor]:
+            if self._states[job].supply.n_waiting:
+                return Task(Kind.RUN, job, self._shard(job, actor))
+        offer = self._offer()
+        if offer is None and idle:
+            offer = self._overdue(actor)
+        if offer is not None and offer.kind is not Kind.RUN:
+            self._accept(actor, offer)
+        return offer
 
-    def has_offer(self, idle: bool = True) -> bool:
+    def has_offer(self) -> bool:
         """True when next_task would give something to any actor, whatever it holds."""
-        return self._offer(False) is not None or (idle and self._offer(True) is not None)
+        return self._offer() is not None
 
     def drops(self, actor: int) -> tuple[str, ...]:
         """Keys of closed jobs that `actor` still holds; asking hands the duty to drop them over."""
@@ -218,7 +206,7 @@ class Dispatcher:
             if task.kind is Kind.LOAD:
                 state.n_loading -= 1
             elif not state.closed and task.kind is Kind.COMPILE:
-                self._unstarted[state.job.optional].appendleft(task.job)
+                self._unstarted.appendleft(task.job)
             elif self._is_wanted(task) and not self._has_other(task):
                 state.supply.give_back(task.positions)
                 self._note_helpable(task.job)
@@ -241,10 +229,9 @@ class Dispatcher:
         for task in [task for task in self._late if task.job == job]:
             del self._late[task]
         self._note_helpable(job)
-        if job in self._unstarted[state.job.optional]:
-            self._unstarted[state.job.optional].remove(job)
-        if not state.job.optional:
-            self._n_open -= 1
+        if job in self._unstarted:
+            self._unstarted.remove(job)
+        self._n_open -= 1
         for actor in sorted(state.holders):
             self._held[actor].remove(job)
             self._to_drop[actor].append(state.job.key)
@@ -277,17 +264,17 @@ class Dispatcher:
                 return Task(Kind.LOAD, job)
         return None
 
-    def _offer(self, optional: bool) -> Task | None:
+    def _offer(self) -> Task | None:
         """What an actor can do that holds nothing; not handed out before `_accept`."""
-        if self._unstarted[optional]:
-            return Task(Kind.COMPILE, self._unstarted[optional][0])
-        helped = self._most_work(optional)
+        if self._unstarted:
+            return Task(Kind.COMPILE, self._unstarted[0])
+        helped = self._most_work()
         return None if helped is None else Task(Kind.LOAD, helped)
 
     def _accept(self, actor: int, offer: Task) -> None:
         state = self._states[offer.job]
         if offer.kind is Kind.COMPILE:
-            self._unstarted[state.job.optional].popleft()
+            self._unstarted.popleft()
         else:
             state.n_loading += 1
         state.holders.add(actor)
@@ -306,13 +293,13 @@ class Dispatcher:
         self._note_helpable(job)
         return shard
 
-    def _most_work(self, optional: bool) -> int | None:
+    def _most_work(self) -> int | None:
         """The compiled job with most seconds not handed out for each of its actors, of those where one more helps.
 
         That is where the others need longer for the rest than it takes to load the program, and where each actor on
         its way finds a row. A job without actors, for all have died, needs one whatever it costs."""
         best, most = None, 0.0
-        for job in self._helpable[optional]:
+        for job in self._helpable:
             state = self._states[job]
             n_waiting, n_holders = state.supply.n_waiting, len(state.holders)
             if n_waiting <= state.n_loading:
@@ -329,9 +316,9 @@ class Dispatcher:
     def _note_helpable(self, job: int) -> None:
         state = self._states[job]
         if state.compiled and state.supply.n_waiting:
-            self._helpable[state.job.optional][job] = None
+            self._helpable[job] = None
         else:
-            self._helpable[state.job.optional].pop(job, None)
+            self._helpable.pop(job, None)
 
 
 def n_useful(work_seconds: float, n_actors: int) -> int:

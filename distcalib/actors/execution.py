@@ -7,8 +7,8 @@ When an actor dies its tasks go to others and a new actor takes its place; the l
 other actors nothing for as long as their second task lasts.
 
 A call ends when nobody waits for a row any more, not when its last task does: what is in flight for jobs that were
-stopped, failed or are optional is left to its actor, and the next call starts with that actor busy. So nothing is
-killed, and a loaded program that is dropped comes after the task that uses it. Rows that come back later are handed
+stopped or failed is left to its actor, and the next call starts with that actor busy. So nothing is killed, and a
+loaded program that is dropped comes after the task that uses it. Rows that come back later are handed
 out all the same, for a journal; nobody else sees them."""
 
 import time
@@ -78,7 +78,7 @@ class Call:
         self._look, self._clock = look, clock
         self._looked = self._watched = clock()
         self._n_done = 0
-        self._n_total = sum(job.size for job in jobs if not job.optional)
+        self._n_total = sum(job.size for job in jobs)
 
     @property
     def seconds_per_iteration(self) -> float | None:
@@ -104,8 +104,8 @@ class Call:
         for actor, flying in enumerate(self._flying):
             self._fleet.leave(actor, [one.left for one in flying])
         return [
-            collector.result(partial=job.optional or place in self._ended_early, error=self._ended_early.get(place))
-            for place, (job, collector) in enumerate(zip(self._jobs, self._collectors, strict=True))
+            collector.result(partial=place in self._ended_early, error=self._ended_early.get(place))
+            for place, collector in enumerate(self._collectors)
         ]
 
     def _watch(self) -> None:
@@ -232,7 +232,7 @@ class Call:
         if task.kind is Kind.RUN:
             size = job.size_of(task.positions)
             self._n_done += size
-            if was_closed or job.optional:
+            if was_closed:
                 self._n_total += size
             if self._enough and not was_closed and self._enough(task.job, collector.rows):
                 self._end(task.job, None)
@@ -246,8 +246,7 @@ class Call:
         self._ended_early[place] = error
         self._dispatcher.close(place)
         self._free(place)
-        if not job.optional:
-            self._n_total -= job.size - job.size_of(collector.rows)
+        self._n_total -= job.size - job.size_of(collector.rows)
 
     def _free(self, place: int) -> None:
         """A task of the job may still come back, as a load that found nothing left to help with."""

@@ -31,7 +31,7 @@ class Feeder:
     def feed(self) -> Iterator[tuple[int, Task]]:
         """Actors and their next tasks, until nobody can take any more; iterate to the end."""
         for depth, (fresh, refused) in enumerate(zip(self._fresh, self._refused, strict=True)):
-            while fresh or (refused and self._dispatcher.has_offer(idle=depth == 0)):
+            while fresh or (refused and self._dispatcher.has_offer()):
                 actor, _ = (fresh or refused).popitem(last=False)
                 task = self._dispatcher.next_task(actor, idle=depth == 0)
                 if task is None:

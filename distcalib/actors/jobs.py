@@ -69,7 +69,6 @@ class Job:
     `homes`: how many positions, one actor's after the other's, each actor should do; None: an even part each.
     `ranks`: with `homes`, by position when it is wanted, rising in each of these parts; the lower the sooner.
     `in_order`: positions are handed out first to last, since `enough` looks at beginnings.
-    `optional`: speculative. It is worked on by actors that have nothing else to do, and the call does not wait for it.
     `may_fail`: an error of its worker, or MAX_DEATHS actors that die on the same task of it, end this job alone.
     """
 
@@ -82,7 +81,6 @@ class Job:
     homes: tuple[int, ...] | None = None
     ranks: tuple[int, ...] | None = None
     in_order: bool = False
-    optional: bool = False
     may_fail: bool = False
 
     def iterations_at(self, positions: range) -> Sequence[int]:
@@ -103,8 +101,8 @@ class Job:
 class JobResult:
     """The rows of a job in the order of positions, and the actor-seconds spent on it, summed over actors.
 
-    Only a job that was stopped, failed or is optional may be not `complete`. Which rows it then has depends on timing;
-    what each of them is does not.
+    Only a job that was stopped or failed may be not `complete`. Which rows it then has depends on timing; what each of
+    them is does not.
     """
 
     key: str
@@ -127,7 +125,7 @@ class JobResult:
 class Progress:
     """A shard of the job `label` was finished: `n_done` of `n_total` are, the sizes of the rows of all jobs.
 
-    The total counts what is sure to be done: it falls when a job is stopped, and takes up what optional jobs did.
+    The total counts what is sure to be done: it falls when a job is stopped, and takes up what comes back of it later.
     """
 
     label: str

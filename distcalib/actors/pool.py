@@ -129,9 +129,9 @@ class ActorPool:
 
         `on_rows`, `enough` and `on_progress` are called in this thread whenever a shard is finished, in this order;
         `check`, which may raise, some times a second.
-        When `enough` says so, no more of that job is handed out. The call ends when every job that is not optional is
-        complete, stopped or set aside; it does not wait for tasks of any other, and the rows of those that came in
-        time are kept. So which rows such a job has depends on timing and on the number of actors: `enough` must be
+        When `enough` says so, no more of that job is handed out. The call ends when every job is complete,
+        stopped or set aside; it does not wait for tasks of the latter two, and the rows of those that came in time are
+        kept. So which rows such a job has depends on timing and on the number of actors: `enough` must be
         content with any.
 
         A DistcalibError of a worker is raised here as it was, any other of its exceptions as a MeasureError, unless

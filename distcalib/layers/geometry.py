@@ -30,12 +30,6 @@ class Geometry:
         """The padding below and on the right; `pad` is that above and on the left."""
         return self.pad if self.end is None else self.end
 
-    def conv_size(self, size: Pair) -> Pair:
-        """Spatial size that a convolution gives: floor((n + pad + pad_end - extent) / stride) + 1 (conv_layer.cpp)."""
-        pads = [self.pad[i] + self.pad_end[i] for i in (0, 1)]
-        h, w = ((size[i] + pads[i] - self._extent(i)) // self.stride[i] + 1 for i in (0, 1))
-        return h, w
-
     def deconv_size(self, size: Pair) -> Pair:
         """Spatial size that a deconvolution gives: stride·(n - 1) + extent - 2·pad (deconv_layer.cpp)."""
         h, w = (self.stride[i] * (size[i] - 1) + self._extent(i) - 2 * self.pad[i] for i in (0, 1))

@@ -186,15 +186,9 @@ def test_dispatcher_knows_the_pace_of_rows_of_several_iterations() -> None:
     assert dispatcher.seconds_per_iteration == 0.05
 
 
-@pytest.mark.parametrize("optional", [False, True], ids=["stoppable", "optional"])
-def test_dispatcher_makes_shards_short_that_nobody_may_want(optional: bool) -> None:
-    long, other = jobs(2000, 1)
-    call = [replace(long, optional=True), other] if optional else [long]
-    slow = {0: 100.0} if optional else {}  # what the call waits for takes long
-    simulation = Simulation(
-        call, 2, seconds=0.005, slow=slow, enough=None if optional else lambda job, done: False
-    ).run()
-    longest = max(len(task.positions) for _, task in simulation.done if task.job == 0)
+def test_dispatcher_makes_shards_short_that_nobody_may_want() -> None:
+    simulation = Simulation(jobs(2000), 2, seconds=0.005, enough=lambda job, done: False).run()
+    longest = max(len(task.positions) for _, task in simulation.done)
     assert LEAST_SECONDS <= longest * 0.005 <= SHORT_SECONDS
 
 
@@ -252,30 +246,6 @@ def test_dispatcher_closes_a_job_at_once() -> None:
     assert dispatcher.finished
 
 
-def test_dispatcher_gives_optional_work_to_idle_actors_only() -> None:
-    wanted, speculative = jobs(8, 8)
-    dispatcher = Dispatcher([replace(speculative, optional=True), wanted], 2)
-    assert dispatcher.next_task(0) == Task(Kind.COMPILE, 1), "wanted first, wherever it stands"
-    assert dispatcher.next_task(1, idle=False) is None
-    assert dispatcher.next_task(1) == Task(Kind.COMPILE, 0)
-    dispatcher.done(Task(Kind.COMPILE, 0), 0.5)
-    dispatcher.done(Task(Kind.COMPILE, 1), 0.5)
-    assert dispatcher.next_task(1, idle=False) == Task(Kind.LOAD, 1), "helping comes before the optional job it holds"
-
-
-def test_dispatcher_of_optional_jobs_alone_has_nothing_to_wait_for() -> None:
-    assert Dispatcher([replace(jobs(8)[0], optional=True)], 2).finished
-
-
-def test_dispatcher_does_optional_work_beside_a_call_without_delaying_it() -> None:
-    alone = Simulation(jobs(400), 4).run()
-    beside = Simulation([*jobs(400), *(replace(job, key=job.label, optional=True) for job in jobs(400, 400))], 4).run()
-    assert beside.clock <= alone.clock + SECONDS[Kind.COMPILE] + SHORT_SECONDS
-    assert beside.iterations(0) == list(range(400))
-    two = Simulation([*jobs(1, 1), *(replace(job, key=job.label, optional=True) for job in jobs(0, 9)[1:])], 3)
-    assert two.run().clock < SECONDS[Kind.COMPILE] + 0.03
-
-
 @pytest.mark.parametrize("first_seed", range(0, 400, 50))
 def test_dispatcher_keeps_its_promises_whatever_happens(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 50):
@@ -306,7 +276,7 @@ def check_promises(seed: int) -> None:
     ).run()
     for place, job in enumerate(call):
         ended = place in simulation.stopped or place in simulation.failed
-        assert ended or job.optional or simulation.iterations(place) == list(range(job.n_iterations)), seed
+        assert ended or simulation.iterations(place) == list(range(job.n_iterations)), seed
     handed_out = Counter((t.job, i) for _, _, t in simulation.given for i in t.positions)
     lost = Counter((task.job, i) for task in simulation.lost for i in task.positions)
     late = Counter((task.job, i) for task in simulation.n_late.elements() for i in task.positions)
@@ -395,8 +365,7 @@ def test_dispatcher_gives_work_to_actors_that_join(in_order: bool) -> None:
 
 def random_job(rng: random.Random, place: int) -> Job:
     [job] = jobs(rng.choice([1, 2, 7, 40, 150]))
-    kind = {"optional": rng.random() < 0.25, "may_fail": rng.random() < 0.4}
-    return replace(job, key=f"key{place}", label=f"job {place}", optional=kind["optional"], may_fail=kind["may_fail"])
+    return replace(job, key=f"key{place}", label=f"job {place}", may_fail=rng.random() < 0.4)
 
 
 def test_dispatcher_sets_aside_a_job_that_kills_its_actors() -> None:

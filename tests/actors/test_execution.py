@@ -160,11 +160,6 @@ def test_call_hands_over_an_error_of_enough() -> None:
         Call(cast(Fleet, FakeFleet(0)), JOBS, enough=fail).run()
 
 
-def test_call_of_optional_jobs_does_nothing() -> None:
-    [result] = Call(cast(Fleet, FakeFleet(0)), [Job("a", None, 4, "a", optional=True)]).run()
-    assert (result.rows, result.iterations, result.complete) == ((), (), False)
-
-
 class Hanging(FakeFleet):
     """The second actor never answers a shard, but those that wait move the clock; a third may join."""
 

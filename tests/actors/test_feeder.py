@@ -20,7 +20,7 @@ class Scripted:
         self.n_tasks -= 1
         return TASK if self.n_tasks >= 0 else None
 
-    def has_offer(self, idle: bool) -> bool:
+    def has_offer(self) -> bool:
         return self.n_tasks > 0
 
 

@@ -55,7 +55,7 @@ class EchoWorker:
 
     def run(self, key: str, iterations: Sequence[int]) -> list[object]:
         spec = eval(bytes(self.programs[key]).decode())
-        time.sleep(spec.get("sleep", 0.0) * len(iterations))
+        time.sleep(sum(spec.get("sleep_at", {}).get(iteration, spec.get("sleep", 0.0)) for iteration in iterations))
         for iteration in set(spec.get("die_at", [])) & set(iterations):
             if spec["name"] == "always" or note(self.shared, f"death {iteration}") < spec["n_deaths"]:
                 os._exit(3)
@@ -397,33 +397,21 @@ def test_pool_completes_in_a_later_call_what_was_stopped(pool: ActorPool) -> Non
 
 
 def test_pool_does_not_wait_for_tasks_that_nobody_wants(pool: ActorPool, diary: Path) -> None:
-    """The speculative job sits in one long task when the call ends; the next call does without its actor until then,
-    though it uses the same keys."""
+    """The job that was stopped sits in one long task when the call ends; the next call does without its actor until
+    then, though it uses the same keys."""
     pool.settle()
-    speculative = replace(job("b", 2, sleep=4.0), optional=True)
+    long = replace(job("b", 2, sleep_at={1: 4.0}), homes=(0, 2))
     begun = time.monotonic()
-    short, abandoned = pool.run([job("a", 3, sleep=0.1), speculative])
-    [again] = pool.run([replace(job("c", 20, sleep=0.01), key=speculative.key)])
+    short, stopped = pool.run([job("a", 3, sleep=0.1), long], enough=lambda place, rows: place == 1)
+    [again] = pool.run([replace(job("c", 20, sleep=0.01), key=long.key)])
     assert time.monotonic() - begun < 3.5
     assert short.rows == rows("a", 3)
-    assert (abandoned.rows, abandoned.complete) == ((), False)
+    assert (stopped.rows, stopped.complete) == (rows("b", 1), False)
     assert again.rows == rows("c", 20)
     assert pool.settle() > 3.0
     assert pool.settle() == 0.0
     lines = diary.read_text().splitlines()
     assert sum(line.startswith("load") for line in lines) == sum(line.startswith("drop") for line in lines)
-
-
-def test_pool_keeps_what_optional_jobs_did_in_time(pool: ActorPool) -> None:
-    seen: list[Progress] = []
-    speculative = replace(job("b", 5000, sleep=0.01), optional=True)
-    # One row, so that the other actor cannot help.
-    wanted, beside = pool.run([job("a", 1, sleep=1.0), speculative], seen.append)
-    assert wanted.rows == rows("a", 1)
-    assert not beside.complete
-    assert 0 < len(beside.rows) < 200
-    assert beside.rows == tuple(("b", iteration) for iteration in beside.iterations)
-    assert seen[-1].n_done == seen[-1].n_total == len(beside.rows) + 1
 
 
 @pytest.mark.parametrize(
@@ -467,10 +455,9 @@ def test_pool_gives_a_job_that_may_fail_another_chance_after_a_death(pool: Actor
 
 
 def test_pool_goes_on_where_an_actor_died_over_what_nobody_waited_for(pool: ActorPool) -> None:
-    doomed = replace(job("always", 1, sleep=1.0, die_at=[0]), optional=True)
-    for _ in range(2):
-        wanted, _ = pool.run([job("a", 2, sleep=0.05), doomed])
-        assert wanted.rows == rows("a", 2)
+    doomed = replace(job("always", 2, sleep_at={1: 1.0}, die_at=[1]), homes=(0, 2))
+    wanted, stopped = pool.run([job("a", 2, sleep=0.05), doomed], enough=lambda place, rows: place == 1)
+    assert (wanted.rows, stopped.rows) == (rows("a", 2), rows("always", 1))
     assert pool.run([job("b", 200, sleep=0.01)])[0].rows == rows("b", 200)
 
 

@@ -53,7 +53,5 @@ def test_kernel_geometry_refuses(fields: str, says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_geometry_tells_sizes_that_undo_each_other() -> None:
-    geometry = Geometry((4, 3), (2, 1), (1, 1), (1, 2))
-    assert geometry.conv_size((8, 9)) == (4, 7)
-    assert geometry.deconv_size((4, 7)) == (8, 9)
+def test_geometry_tells_the_size_that_a_deconvolution_gives() -> None:
+    assert Geometry((4, 3), (2, 1), (1, 1), (1, 2)).deconv_size((4, 7)) == (8, 9)
