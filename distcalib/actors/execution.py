@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from distcalib.actors.actor import Outcome
+from distcalib.actors.cluster import ActorLost, Ref
 from distcalib.actors.collector import Collector
 from distcalib.actors.dispatcher import Dispatcher, Kind, Task
 from distcalib.actors.feeder import IN_FLIGHT, Feeder
 from distcalib.actors.fleet import Fleet, Left, error_of
 from distcalib.actors.jobs import Enough, Job, JobResult, OnRows, Progress
-from distcalib.actors.ray_cluster import ActorLost, Ref
 from distcalib.actors.stragglers import LOOK_SECONDS, Lateness
 from distcalib.errors import DataError, DistcalibError, MeasureError
 

@@ -9,17 +9,30 @@ all 4,096 whenever one is done would take minutes a pass."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-from distcalib.actors.dispatcher import Dispatcher, Task
+from distcalib.actors.dispatcher import Task
 
 IN_FLIGHT = 2  # tasks an actor
+
+
+class Tasks(Protocol):
+    """Where tasks come from: a Dispatcher."""
+
+    def next_task(self, actor: int, idle: bool) -> Task | None:
+        """What `actor` should do after all it was given; None: nothing now."""
+        ...
+
+    def has_offer(self) -> bool:
+        """True when next_task would give something to any actor."""
+        ...
 
 
 class Feeder:
     """Asks `dispatcher` on behalf of the actors; `n_flying`: tasks that each has already, of an earlier call;
     `in_flight`: how many it may have."""
 
-    def __init__(self, dispatcher: Dispatcher, n_flying: Sequence[int], in_flight: int = IN_FLIGHT) -> None:
+    def __init__(self, dispatcher: Tasks, n_flying: Sequence[int], in_flight: int = IN_FLIGHT) -> None:
         self._dispatcher = dispatcher
         self._n_flying = list(n_flying)
         # Both by tasks in flight; actors are the keys, as sets have no order.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distcalib.actors.actor import Outcome
+from distcalib.actors.cluster import Actor, ActorLost, Cluster, Ref
 from distcalib.actors.dispatcher import MAX_DEATHS
 from distcalib.actors.jobs import WorkerFactory
-from distcalib.actors.ray_cluster import Actor, ActorLost, Cluster, Ref
 from distcalib.actors.topology import Placement
 from distcalib.errors import DataError, DistcalibError, MeasureError
 

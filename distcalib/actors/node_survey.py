@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from distcalib.actors.nodes import NodeInfo, describe_this_node
-from distcalib.actors.ray_cluster import Cluster
+from distcalib.actors.ray_cluster import RayCluster
 from distcalib.actors.ray_module import load_ray
 from distcalib.actors.surroundings import Lack, start_lacks
 
@@ -36,7 +36,7 @@ def survey(address: str | None = None) -> Survey:
     if address in (None, "local") and not load_ray().is_initialized():
         node = describe_this_node()
         return Survey((node,), {}, lacks=start_lacks(node.topology.n_usable))
-    cluster = Cluster(address, n_cpus=0)
+    cluster = RayCluster(address, n_cpus=0)
     try:
         return replace(ask_nodes(), address=address or "")
     finally:

@@ -18,7 +18,7 @@ from distcalib.actors.fleet import Fleet
 from distcalib.actors.jobs import Cargo, Enough, Job, JobResult, OnRows, Progress, WorkerFactory
 from distcalib.actors.node_survey import LOST, ask_nodes
 from distcalib.actors.nodes import NodeInfo, describe_this_node, is_shared, place_on_nodes
-from distcalib.actors.ray_cluster import Cluster
+from distcalib.actors.ray_cluster import RayCluster
 from distcalib.actors.topology import Placement
 from distcalib.errors import DistcalibError, MeasureError
 
@@ -72,10 +72,10 @@ class ActorPool:
         self._fleet: Fleet | None = None
         self._placed: tuple[Placement, ...] = ()
         self._n_retired = 0
-        self._spread = Cluster.joins(address)
+        self._spread = RayCluster.joins(address)
         self.nodes: tuple[NodeInfo, ...] = () if self._spread else (describe_this_node(),)
         placements = () if self._spread else self._place(self.nodes, n_actors)
-        self._cluster = Cluster(address, n_cpus=len(placements))
+        self._cluster = RayCluster(address, n_cpus=len(placements))
         try:
             if self._spread:
                 self.nodes = self._ask_free()

@@ -1,4 +1,4 @@
-"""Ray behind a small typed face.
+"""Ray as a Cluster: the only module that starts, joins and calls it.
 
 A local Ray is started as small as Ray allows: on 2 idle cores 2.5 s (Ray 2.60), most of it spent on waiting for its
 node, which is looked for once a second and needs Python interpreters of Ray's own (see also ray_monitors.py). It starts
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from distcalib.actors.actor import ActorProcess
+from distcalib.actors.cluster import ActorLost, Ref
 from distcalib.actors.local_ray import PrivateRay
 from distcalib.actors.lost_pages import crashes_told
 from distcalib.actors.ray_module import load_ray
@@ -30,20 +31,8 @@ _PROBE_SECONDS = 2.0
 
 _SHORT_OF_MEMORY = "running low on memory"  # how Ray says so of an actor; of each that was killed it says it might be
 
-Ref = Any  # ray.ObjectRef: its type parameter is lost on the way through an actor's untyped methods
 
-
-class ActorLost(Exception):
-    """An actor's process is gone, or the node that had the call's result is.
-
-    `for_memory`: Ray ended it because its node ran short of memory."""
-
-    def __init__(self, reason: str, for_memory: bool = False) -> None:
-        super().__init__(reason)
-        self.for_memory = for_memory
-
-
-class Actor:
+class RayActor:
     """A handle of one actor process; calls return at once with a reference."""
 
     def __init__(self, handle: Any) -> None:
@@ -61,7 +50,7 @@ class Actor:
         load_ray().kill(self._handle, no_restart=True)
 
 
-class Cluster:
+class RayCluster:
     """A connection to Ray: to the one already used in this process, to `address`, or to a local one started here."""
 
     def __init__(self, address: str | None, n_cpus: int) -> None:
@@ -96,7 +85,7 @@ class Cluster:
 
     @staticmethod
     def joins(address: str | None) -> bool:
-        """Whether a Cluster of `address` joins a Ray that runs, rather than start one on this machine."""
+        """Whether a RayCluster of `address` joins a Ray that runs, rather than start one on this machine."""
         return load_ray().is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
     def put(self, value: object) -> Ref:
@@ -145,12 +134,12 @@ class Cluster:
         total = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in load_ray().nodes() if node["Alive"]}
         return {node: (n, free.get(node, {}).get("CPU", 0.0)) for node, n in total.items()}
 
-    def start_actor(self, node: str = "", n_cpus: float = 0.0) -> Actor:
+    def start_actor(self, node: str = "", n_cpus: float = 0.0) -> RayActor:
         """Start an actor process on `node` ("": this machine). Pinning is what keeps the actors of a run apart; in a
         cluster that others use, too, each reserves `n_cpus` of Ray's, which must be free: else it would wait for
         ever."""
         there = load_ray().util.scheduling_strategies.NodeAffinitySchedulingStrategy(node or self.home, soft=False)
-        return Actor(load_ray().remote(ActorProcess).options(num_cpus=n_cpus, scheduling_strategy=there).remote())
+        return RayActor(load_ray().remote(ActorProcess).options(num_cpus=n_cpus, scheduling_strategy=there).remote())
 
     def get(self, ref: Ref) -> Any:
         """The value; raises ActorLost if its actor died, MeasureError if it cannot be had for another reason."""

@@ -54,7 +54,7 @@ def measure_here(n_actors: int | None) -> None:
     from distcalib.session.options import EvaluationOptions
 
     mark("imports")
-    marked(cluster.Cluster, "__init__", "read net, weights, data", "start Ray")
+    marked(cluster.RayCluster, "__init__", "read net, weights, data", "start Ray")
     marked(fleet.Fleet, "__init__", "", "start actors, which import OpenVINO")
     marked(call.Call, "_succeeded", "compile", "")
 

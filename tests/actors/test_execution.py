@@ -1,125 +1,66 @@
-"""A call against a fleet without processes: whatever order results come back in."""
+"""A call against a simulated cluster: whatever order results come back in, and whatever goes wrong."""
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from distcalib.actors import Job, Progress
-from distcalib.actors.actor import Outcome
+from distcalib.actors import Job, Placement, Progress
+from distcalib.actors.cluster import ActorLost
 from distcalib.actors.execution import Call
 from distcalib.actors.fleet import Fleet, Left
-from distcalib.actors.ray_cluster import ActorLost
 from distcalib.errors import MeasureError, OutputError
+from scripts.simulate.simulated_cluster import Faults, Hang, SimulatedCluster
+from tests.actors.echo import ROW_SECONDS, Echo, echo_cluster, fleet_on
 
-JOBS = [Job(key=key, spec=None, n_iterations=n, label=key) for key, n in (("a", 9), ("b", 4), ("c", 1))]
-
-
-class Shuffled:
-    """A cluster whose references are outcomes, returned in an order drawn from a seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
-
-    def put(self, value: object) -> object:
-        return value
-
-    def get(self, ref: list[Outcome]) -> Outcome:
-        return ref[0]
-
-    def keep(self, ref: object) -> object:
-        return ref
-
-    def wait(self, refs: Sequence[Any], seconds: float) -> list[Any]:
-        ready = list(refs)
-        self._rng.shuffle(ready)
-        return ready[: self._rng.randint(1, len(ready))]
+JOBS = [Job(key=key, spec=key, n_iterations=n, label=key) for key, n in (("a", 9), ("b", 4), ("c", 1))]
 
 
-class Ref(list[Outcome]):
-    """Hashable by identity, as Ray's references are."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-
-class FakeFleet:
-    """Two actors that answer at once; a row is its iteration. What is left to them is of an earlier call."""
-
-    def __init__(self, seed: int, left: Sequence[Left] = ()) -> None:
-        self.cluster = Shuffled(seed)
-        self.left = list(left)
-        self.settled: list[Outcome] = []
-
-    def __len__(self) -> int:
-        return 2
-
-    def is_retired(self, actor: int) -> bool:
-        return False
-
-    def take_left(self, actor: int) -> list[Left]:
-        left, self.left = self.left, []
-        return left
-
-    def leave(self, actor: int, tasks: Sequence[Left]) -> None:
-        self.left += tasks
-
-    def settle_one(self, task: Left, outcome: Outcome) -> None:
-        self.settled.append(outcome)
-        if task.keep is not None:
-            task.keep(outcome)
-
-    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
-        if method == "run":
-            return Ref([Outcome(rows=list(args[0]), run_seconds=1e-3 * len(args[0]))])
-        answer = Ref([Outcome(load_seconds=1e-4, compile_seconds=1e-4)])
-        return ("blob", answer) if n_returns == 2 else answer
+def two_actors(seed: int | None = None) -> tuple[SimulatedCluster, Fleet]:
+    """On one machine."""
+    cluster = echo_cluster(seed=seed)
+    return cluster, fleet_on(cluster, "", "")
 
 
-class Counting(FakeFleet):
-    """Knows how many tasks each actor has."""
+def clocked(cluster: SimulatedCluster) -> Callable[..., Call]:
+    """A call by the simulated clock."""
+    return partial(Call, clock=lambda: cluster.clock)
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.refs: list[list[Any]] = [[], []]
-        self.most = 0
-        take = self.cluster.get
 
-        def get(ref: list[Outcome]) -> Outcome:
-            for refs in self.refs:
-                refs[:] = [other for other in refs if other is not ref]
-            return take(ref)
+def hanging(*numbers: int) -> Faults:
+    """Those actors never answer a shard."""
+    return lambda number, method, arguments: Hang() if number in numbers and method == "run" else None
 
-        self.cluster.get = get  # type: ignore[method-assign]
 
-    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
-        answer = super().call(actor, method, key, label, *args, n_returns=n_returns)
-        self.refs[actor].append(answer[1] if n_returns == 2 else answer)
-        self.most = max(self.most, *map(len, self.refs))
-        return answer
+def n_ran(cluster: SimulatedCluster) -> int:
+    """How many rows were made, those of no use included."""
+    assert isinstance(cluster.engine, Echo)
+    return len(cluster.engine.ran)
 
 
 @pytest.mark.parametrize("in_flight", [1, 2])
 def test_call_gives_an_actor_no_more_tasks_than_it_may_have(in_flight: int) -> None:
-    fleet = Counting(0)
-    results = Call(cast(Fleet, fleet), JOBS, in_flight=in_flight).run()
+    cluster, fleet = two_actors(seed=0)
+    results = Call(fleet, JOBS, in_flight=in_flight).run()
     assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
-    assert fleet.most == in_flight
+    assert cluster.most_waiting == in_flight
 
 
 @pytest.mark.parametrize("first_seed", range(0, 500, 100))
 def test_call_gives_all_rows_in_any_order_of_completion(first_seed: int) -> None:
     """A load that came back after its job's last row once ended the call with a KeyError."""
     for seed in range(first_seed, first_seed + 100):
-        results = Call(cast(Fleet, FakeFleet(seed)), JOBS).run()
+        _, fleet = two_actors(seed)
+        results = Call(fleet, JOBS).run()
         assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
 
 
 def test_call_reports_progress_in_row_sizes() -> None:
     seen: list[Progress] = []
+    _, fleet = two_actors(seed=0)
     jobs = [Job("a", None, 3, "ranges", row_sizes=(16, 16, 5)), Job("b", None, 4, "FP32")]
-    Call(cast(Fleet, FakeFleet(0)), jobs, seen.append).run()
+    Call(fleet, jobs, seen.append).run()
     assert {progress.n_total for progress in seen} == {41}
     assert seen[-1].n_done == 41
 
@@ -132,145 +73,143 @@ def test_call_stops_a_job_and_leaves_what_is_in_flight(seed: int) -> None:
         asked.append((place, len(rows)))
         return place == 0 and len(rows) >= 3
 
-    fleet = FakeFleet(seed)
+    _, fleet = two_actors(seed)
     jobs = [Job("a", None, 500, "a", order=tuple(range(1000, 500, -1))), Job("b", None, 5, "b")]
-    stopped, other = Call(cast(Fleet, fleet), jobs, enough=enough).run()
+    stopped, other = Call(fleet, jobs, enough=enough).run()
     assert not stopped.complete
     assert stopped.rows == tuple(stopped.iterations)
     assert list(stopped.iterations) == sorted(stopped.iterations, reverse=True)
     assert other.rows == (0, 1, 2, 3, 4)
     assert sum(place == 0 and n >= 3 for place, n in asked) == 1, "not asked again"
-    assert len(fleet.left) <= 4
+    assert len([*fleet.take_left(0), *fleet.take_left(1)]) <= 4
+
+
+def leave_busy(fleet: Fleet, number: int, seconds: float) -> None:
+    """Have an actor work on a row of an earlier call that nobody waits for."""
+    fleet.call(number, "load", "old", "old", seconds, ())
+    fleet.leave(number, [Left(fleet.call(number, "run", "old", "old", [0], ()))])
 
 
 def test_call_waits_for_an_actor_that_an_earlier_call_left_busy() -> None:
-    outcomes = (Outcome(run_seconds=3.0), Outcome(error=MeasureError("nobody wants to know")))
-    old = [Left(Ref([outcome])) for outcome in outcomes]
-    fleet = FakeFleet(0, left=old)
-    [result] = Call(cast(Fleet, fleet), JOBS[:1]).run()
-    assert result.rows == tuple(range(9))
-    assert sum(outcome.run_seconds for outcome in fleet.settled) + 3.0 * (old[0] in fleet.left) == 3.0
+    cluster, fleet = two_actors()
+    leave_busy(fleet, 0, 3.0)
+    fleet.leave(0, [Left(fleet.call(0, "run", "never loaded", "of an error that nobody wants to know", [0], ()))])
+    [result] = Call(fleet, [Job("a", None, 9000, "a")]).run()
+    assert result.rows == tuple(range(9000))
+    assert 4.5 < cluster.clock < 9.0, "first one actor, then both"
+    assert fleet.settle() == 3.0
 
 
 def test_call_hands_over_an_error_of_enough() -> None:
     def fail(place: int, rows: Mapping[int, object]) -> bool:
         raise OSError("disk is full")
 
+    _, fleet = two_actors(seed=0)
     with pytest.raises(OSError, match="disk"):
-        Call(cast(Fleet, FakeFleet(0)), JOBS, enough=fail).run()
-
-
-class Hanging(FakeFleet):
-    """The second actor never answers a shard, but those that wait move the clock; a third may join."""
-
-    def __init__(self, n_joining: int = 0) -> None:
-        super().__init__(0)
-        self.now, self.step = 0.0, 0.01
-        self.n_actors = 2
-        self.n_joining = n_joining
-        self.calls: list[tuple[int, str]] = []
-        self.hung: set[int] = set()
-        self.cluster.wait = self.wait  # type: ignore[method-assign]
-
-    def __len__(self) -> int:
-        return self.n_actors
-
-    def take_left(self, actor: int) -> list[Left]:
-        return []
-
-    def wait(self, refs: Sequence[Any], seconds: float) -> list[Any]:
-        ready = [ref for ref in refs if id(ref) not in self.hung]
-        self.now += self.step if ready else seconds
-        assert self.now < 1000, "waits for the one that hangs"
-        return ready
-
-    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
-        self.calls.append((actor, method))
-        answer = super().call(actor, method, key, label, *args, n_returns=n_returns)
-        if actor == 1 and method == "run":
-            self.hung.add(id(answer))
-        return answer
-
-    def look(self) -> None:
-        self.n_actors, self.n_joining = self.n_actors + self.n_joining, 0
-
-
-class ShortOfMemory(FakeFleet):
-    """The second actor dies on its first shard and is given up."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-        self.retired: set[int] = set()
-        self.calls: list[int] = []
-        take = self.cluster.get
-
-        def get(ref: list[Outcome]) -> Outcome:
-            if not ref:
-                raise ActorLost("no memory", for_memory=True)
-            return take(ref)
-
-        self.cluster.get = get  # type: ignore[method-assign]
-
-    def is_retired(self, actor: int) -> bool:
-        return actor in self.retired
-
-    def replace(self, actor: int, for_memory: bool) -> None:
-        assert for_memory
-        self.retired.add(actor)
-
-    def call(self, actor: int, method: str, key: str, label: str, *args: Any, n_returns: int = 1) -> Any:
-        assert actor not in self.retired
-        self.calls.append(actor)
-        if actor == 1 and method == "run":
-            return Ref([])
-        return super().call(actor, method, key, label, *args, n_returns=n_returns)
+        Call(fleet, JOBS, enough=fail).run()
 
 
 def test_call_does_without_an_actor_that_has_no_memory() -> None:
-    fleet = ShortOfMemory()
+    def no_memory(number: int, method: str, arguments: Sequence[Any]) -> ActorLost | None:
+        return ActorLost("no memory", for_memory=True) if (number, method) == (1, "run") else None
+
+    cluster = echo_cluster(faults=no_memory)
+    fleet = fleet_on(cluster, "", "")
     for _ in range(2):
-        results = Call(cast(Fleet, fleet), JOBS).run()
+        results = Call(fleet, JOBS).run()
         assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
-    assert fleet.retired == {1}
-    assert fleet.calls.count(1) < 5
+    assert [fleet.is_retired(number) for number in range(2)] == [False, True]
+    assert len(cluster.started) == 2, "no other takes its place"
+    assert sum(number == 1 for number, _ in cluster.log) < 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_call_has_the_tasks_of_a_dead_actor_done_again(seed: int) -> None:
+    cluster, fleet = two_actors(seed)
+
+    def dies(number: int, method: str, arguments: Sequence[Any]) -> ActorLost | None:
+        return ActorLost("crash") if number == 1 and cluster.log.count((1, "run")) == 2 else None
+
+    cluster.faults = dies
+    [result] = Call(fleet, [Job("a", None, 500, "a")], None, None, ROW_SECONDS).run()
+    assert result.rows == tuple(range(500))
+    assert len(cluster.started) == 3
+
+
+def test_call_blames_no_task_that_was_not_under_way() -> None:
+    """Two actors die, one after the other, on what an earlier call left to them with the same task behind it, and a
+    third on that task."""
+
+    def no_memory(number: int, method: str, arguments: Sequence[Any]) -> ActorLost | None:
+        deadly = (method, arguments[0]) == ("run", "old") if number < 2 else (number, method) == (2, "compile")
+        return ActorLost("no memory", for_memory=True) if deadly else None
+
+    cluster = echo_cluster(faults=no_memory)
+    fleet = fleet_on(cluster, *[""] * 4)
+    for number in range(4):
+        leave_busy(fleet, number, 1.0 + number)
+    [result] = Call(fleet, [Job("a", None, 4, "a")]).run()
+    assert result.rows == tuple(range(4))
+    assert [(n, method) for n, method in cluster.log if method == "compile"] == [(n, "compile") for n in range(4)]
 
 
 def test_call_has_another_actor_do_what_one_is_late_with() -> None:
-    fleet = Hanging()
+    cluster = echo_cluster(faults=hanging(1))
+    fleet = fleet_on(cluster, "", "")
     seen: list[Progress] = []
-    jobs = [Job("a", None, 400, "a")]
-    [result] = Call(cast(Fleet, fleet), jobs, seen.append, None, 0.01, clock=lambda: fleet.now).run()
+    [result] = clocked(cluster)(fleet, [Job("a", None, 400, "a")], seen.append, None, 0.01).run()
     assert result.rows == tuple(range(400))
-    assert (1, "run") in fleet.calls
-    assert len(fleet.left) == 2, "it is left to its actor"
+    assert (1, "run") in cluster.log
+    assert cluster.clock < 5.0
+    assert len(fleet.take_left(1)) == 2, "it is left to its actor"
+    assert fleet.take_left(0) == []
     assert seen[-1].n_done == seen[-1].n_total == 400
 
 
 def test_call_counts_the_slower_answer_as_time_alone() -> None:
-    """Both answers to a late shard come back while the call still waits for other rows."""
-    fleet = Hanging()
-    jobs = [Job("a", None, 4, "a"), Job("b", None, 400, "b")]
-    call = Call(cast(Fleet, fleet), jobs, None, None, 0.01, clock=lambda: fleet.now)
-    late = call._dispatcher.late
+    """Both answers to a late shard come back while the call still waits for another row, of ten seconds."""
+    cluster = echo_cluster(faults=hanging(2))
+    fleet = fleet_on(cluster, "", "", "")
 
-    def answer_soon(tasks: Sequence[Any]) -> None:
-        late(tasks)
-        call._feeder.ask_again()
-        fleet.hung.clear()
+    def look() -> None:  # after three seconds
+        cluster.faults = hanging()
+        cluster.release()
 
-    call._dispatcher.late = answer_soon  # type: ignore[method-assign]
-    results = call.run()
-    assert [result.rows for result in results] == [tuple(range(4)), tuple(range(400))]
-    assert sum(result.run_seconds for result in results) > 0.4041
+    jobs = [Job("a", None, 400, "a"), Job("b", 10.0, 1, "b")]
+    short, long = clocked(cluster)(fleet, jobs, None, None, 0.01, look=look).run()
+    assert (short.rows, long.rows) == (tuple(range(400)), (0,))
+    assert n_ran(cluster) > 401
+    assert short.run_seconds == pytest.approx((n_ran(cluster) - 1) * ROW_SECONDS)
+    assert short.run_seconds > 401 * ROW_SECONDS
 
 
 def test_call_uses_actors_that_join() -> None:
-    fleet = Hanging(n_joining=2)
-    fleet.step = 1.0
-    jobs = [Job("a", None, 40_000, "a")]
-    call = Call(cast(Fleet, fleet), jobs, None, None, 1e-3, 2, fleet.look, lambda: fleet.now)
-    assert call.run()[0].rows == tuple(range(40_000))
-    assert {actor for actor, method in fleet.calls if method == "run"} == {0, 1, 2, 3}
+    cluster, fleet = two_actors()
+
+    def look() -> None:
+        fleet.extend([Placement(0, (2,)), Placement(1, (3,))] if len(fleet) == 2 else [], grows=True)
+
+    [result] = clocked(cluster)(fleet, [Job("a", None, 40_000, "a")], None, None, ROW_SECONDS, look=look).run()
+    assert result.rows == tuple(range(40_000))
+    assert {actor for actor, method in cluster.log if method == "run"} == {0, 1, 2, 3}
+    assert cluster.clock < 13.0, "3 s with two actors, 8.5 s with four"
+
+
+def test_call_keeps_a_program_whose_node_is_lost() -> None:
+    """It was compiled on that node, and is not compiled again."""
+    cluster = echo_cluster("a", "b")
+    fleet = fleet_on(cluster, "b", "a")
+
+    def lose(number: int, method: str, arguments: Sequence[Any]) -> None:
+        if (number, method) == (1, "load"):
+            cluster.lose("b")
+
+    cluster.faults = lose
+    [result] = Call(fleet, [Job("a", None, 400, "a")], None, None, ROW_SECONDS).run()
+    assert result.rows == tuple(range(400))
+    assert fleet.placements[0].node == "a"
+    assert [method for _, method in cluster.log if method == "compile"] == ["compile"]
+    assert len(cluster.started) == 3, "the actor that loads it lives on"
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -287,7 +226,8 @@ def test_call_hands_out_rows_before_enough_sees_them(seed: int) -> None:
         assert handed[place] == rows
         return False
 
-    results = Call(cast(Fleet, FakeFleet(seed)), JOBS, enough=enough, on_rows=on_rows).run()
+    _, fleet = two_actors(seed)
+    results = Call(fleet, JOBS, enough=enough, on_rows=on_rows).run()
     assert [tuple(handed[place][i] for i in sorted(handed[place])) for place in range(3)] == [r.rows for r in results]
     assert sum(seconds) == pytest.approx(sum(result.run_seconds for result in results))
 
@@ -295,21 +235,21 @@ def test_call_hands_out_rows_before_enough_sees_them(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_call_hands_out_rows_that_nobody_waited_for(seed: int) -> None:
     """Those of a job that was stopped come in the next call, or with what is left after the last."""
-    fleet = FakeFleet(seed)
+    cluster, fleet = two_actors(seed)
     handed: list[int] = []
 
     def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
         assert [*rows] == [*positions]
         handed.extend(positions)
 
-    stop = partial(Call, cast(Fleet, fleet), [Job("a", None, 500, "a")], enough=lambda place, rows: len(rows) >= 3)
+    stop = partial(Call, fleet, [Job("x", "x", 500, "x")], enough=lambda place, rows: len(rows) >= 3)
     [first] = stop(on_rows=on_rows).run()
-    left = [task for task in fleet.left if task.keep is not None]
-    Call(cast(Fleet, fleet), JOBS).run()
-    for task in fleet.left:
-        fleet.settle_one(task, fleet.cluster.get(task.outcome))
-    later = sum(len(task.outcome[0].rows) for task in left)
-    assert len(handed) == len(set(handed)) == len(first.rows) + later
+    Call(fleet, JOBS).run()
+    fleet.settle()
+    assert isinstance(cluster.engine, Echo)
+    made = [iteration for spec, iteration in cluster.engine.ran if spec == "x"]
+    assert sorted(handed) == sorted(made)
+    assert len(handed) == len(set(handed))
     assert set(first.rows) <= set(handed)
 
 
@@ -322,15 +262,17 @@ def test_call_that_failed_hands_out_what_was_in_flight() -> None:
             raise OSError("an error of something else")
         raise OutputError("the disk is full")  # not what is told
 
-    call = Call(cast(Fleet, FakeFleet(0)), [Job("a", None, 500, "a")], on_rows=on_rows)
+    cluster, fleet = two_actors(seed=0)
+    call = Call(fleet, [Job("a", None, 500, "a")], on_rows=on_rows)
     with pytest.raises(OSError, match="something else"):
         call.run()
     call.drain()
-    assert len(handed) == len(set(handed)) > 1
+    assert len(handed) == len(set(handed)) == n_ran(cluster) > 1
 
 
 def test_call_that_was_interrupted_hands_out_what_comes_in_time() -> None:
-    fleet = Hanging()
+    cluster = echo_cluster(faults=hanging(1))
+    fleet = fleet_on(cluster, "", "")
     handed: list[int] = []
 
     def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
@@ -338,15 +280,26 @@ def test_call_that_was_interrupted_hands_out_what_comes_in_time() -> None:
         if len(handed) == len(positions):
             raise KeyboardInterrupt
 
-    jobs = [Job("a", None, 40_000, "a")]
-    call = Call(cast(Fleet, fleet), jobs, None, None, 1e-3, clock=lambda: fleet.now, on_rows=on_rows)
+    call = clocked(cluster)(fleet, [Job("a", None, 40_000, "a")], None, None, ROW_SECONDS, on_rows=on_rows)
     with pytest.raises(KeyboardInterrupt):
         call.run()
-    before, begun = len(handed), fleet.now
-    fleet.hung.clear()
-    fleet.step = 0.1
-    call.rescue(0.15)
+    before, begun = len(handed), cluster.clock
+    call.rescue(0.6)
     assert len(handed) > before, "of the actor that has answered by now"
-    fleet.hung = {id(flying[0].outcome) for flying in call._flying if flying}
-    call.rescue(3.0)
-    assert fleet.now - begun < 4.0, "it does not wait for ever"
+    assert cluster.clock - begun == pytest.approx(0.6), "it does not wait for ever"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ([JOBS[0], JOBS[0]], "^jobs a: given more than once"),
+        ([Job("a", None, 0, "none")], "^none: no iterations to run"),
+        ([Job("a", None, 2, "twice", order=(3, 3))], "^twice: order must have"),
+        ([Job("a", None, 2, "sizes", row_sizes=(1, 0))], "^sizes: row_sizes must be"),
+        ([Job("a", None, 2, "homes", homes=(1, 2))], "^homes: homes and ranks must be"),
+    ],
+)
+def test_call_refuses_jobs_that_contradict_themselves(jobs: list[Job], said: str) -> None:
+    _, fleet = two_actors()
+    with pytest.raises(MeasureError, match=said):
+        Call(fleet, jobs)

@@ -1,8 +1,6 @@
 """Who is asked, in what order, and who is left alone."""
 
-from typing import cast
-
-from distcalib.actors.dispatcher import Dispatcher, Kind, Task
+from distcalib.actors.dispatcher import Kind, Task
 from distcalib.actors.feeder import IN_FLIGHT, Feeder
 
 TASK = Task(Kind.RUN, 0, range(1))
@@ -25,7 +23,7 @@ class Scripted:
 
 
 def feeder(script: Scripted, n_flying: list[int]) -> Feeder:
-    return Feeder(cast(Dispatcher, script), n_flying)
+    return Feeder(script, n_flying)
 
 
 def test_feeder_fills_actors_by_turns_those_without_a_task_first() -> None:

@@ -1,76 +1,43 @@
 """A fleet of actors that are no processes: what it asks of whom."""
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from distcalib.actors import Placement
 from distcalib.actors.actor import Outcome
-from distcalib.actors.fleet import Fleet, error_of
-from distcalib.actors.ray_cluster import ActorLost, Cluster
+from distcalib.actors.cluster import ActorLost
+from distcalib.actors.fleet import Fleet, Left, error_of
 from distcalib.errors import DataError, DistcalibError, EngineError, MeasureError
-
-
-class Listening:
-    """A cluster, and each of its actors: what was called is written down and answered at once."""
-
-    def __init__(self) -> None:
-        self.called: list[tuple[int, str]] = []
-        self.n_actors = 0
-        self.started: list[str] = []
-        self.answering = ["a", "b", "c"]
-        self.home = "a"
-        self.oom_kills = 7
-
-    def put(self, value: object) -> object:
-        return value
-
-    def get(self, ref: Outcome) -> Outcome:
-        return ref
-
-    def start_actor(self, node: str = "", n_cpus: float = 0.0) -> Any:
-        number, self.n_actors = self.n_actors, self.n_actors + 1
-        self.started.append(node)
-        return ListeningActor(self, number)
-
-    def answering_nodes(self) -> dict[str, str]:
-        return {node: f"host {node}" for node in self.answering}
-
-    live_nodes = answering_nodes
-
-
-class ListeningActor:
-    def __init__(self, cluster: Listening, number: int) -> None:
-        self._cluster, self._number = cluster, number
-
-    def call(self, method: str, *args: object, n_returns: int = 1) -> Outcome:
-        self._cluster.called.append((self._number, method))
-        return Outcome(oom_kills=self._cluster.oom_kills if method == "prepare" else 0)
-
-    def kill(self) -> None:
-        self._cluster.called.append((self._number, "kill"))
+from scripts.simulate.simulated_cluster import SimulatedCluster, no_worker
+from tests.actors.echo import ROW_SECONDS, echo_cluster, fleet_on
 
 
 def test_fleet_clears_those_that_were_given_something_since() -> None:
-    cluster = Listening()
-    fleet = Fleet(cast(Cluster, cluster), [Placement(i, (i,)) for i in range(4)], cast(Any, None), None, {})
-    cluster.called.clear()
+    cluster = echo_cluster()
+    fleet = fleet_on(cluster, *[""] * 4)
+    cluster.log.clear()
     fleet.clear()
-    assert cluster.called == [], "nobody has a program"
+    assert cluster.log == [], "nobody has a program"
     for number in (2, 0, 2):
-        fleet.call(number, "load")
-    cluster.called.clear()
+        load(fleet, number)
+    cluster.log.clear()
     fleet.clear()
-    assert cluster.called == [(2, "clear"), (0, "clear")]
+    assert cluster.log == [(2, "clear"), (0, "clear")]
     fleet.clear()
-    assert len(cluster.called) == 2, "once is enough"
+    assert len(cluster.log) == 2, "once is enough"
 
 
-def on_nodes(*nodes: str) -> tuple[Listening, Fleet]:
-    """An actor on each, numbered in that order."""
-    cluster = Listening()
-    placements = [Placement(i, (i,), node) for i, node in enumerate(nodes)]
-    return cluster, Fleet(cast(Cluster, cluster), placements, cast(Any, None), None, {})
+def on_nodes(*nodes: str) -> tuple[SimulatedCluster, Fleet]:
+    """An actor on each, numbered in that order, of three nodes."""
+    cluster = echo_cluster("a", "b", "c")
+    return cluster, fleet_on(cluster, *nodes)
+
+
+def load(fleet: Fleet, number: int) -> None:
+    """Have an actor load a program."""
+    fleet.call(number, "load", "key", "label", "spec", ())
 
 
 def test_fleet_starts_actors_on_their_nodes() -> None:
@@ -87,16 +54,15 @@ def test_fleet_replaces_an_actor_where_it_was_while_its_node_answers() -> None:
 
 
 def test_fleet_lets_an_actor_in_the_place_of_a_dead_one_keep_nothing() -> None:
-    cluster = Listening()
     placements = [Placement(i, (i,), "a", spare_bytes=100) for i in range(2)]
-    fleet = Fleet(cast(Cluster, cluster), placements, cast(Any, None), None, {})
+    fleet = Fleet(echo_cluster("a"), placements, no_worker, None, {})
     fleet.replace(1)
     assert [placement.spare_bytes for placement in fleet.placements] == [100, 0]
 
 
 def test_fleet_moves_actors_of_a_lost_node_to_where_fewest_are() -> None:
     cluster, fleet = on_nodes("a", "a", "b", "b", "b")
-    cluster.answering = ["a"]
+    cluster.lose("b")
     for number in (2, 3, 4):
         fleet.replace(number)
     places = [(placement.node, placement.cpus) for placement in fleet.placements]
@@ -107,7 +73,7 @@ def test_fleet_moves_actors_of_a_lost_node_to_where_fewest_are() -> None:
 
 def test_fleet_without_a_node_that_answers_gives_up() -> None:
     cluster, fleet = on_nodes("a", "b")
-    cluster.answering = []
+    cluster.silent.update("abc")
     with pytest.raises(MeasureError, match="no node answers that had actors"):
         fleet.replace(0)
 
@@ -115,7 +81,7 @@ def test_fleet_without_a_node_that_answers_gives_up() -> None:
 @pytest.mark.parametrize(("grows", "n_actors"), [(True, 4), (False, 3)])
 def test_fleet_takes_moved_actors_to_a_new_node_and_grows_if_it_may(grows: bool, n_actors: int) -> None:
     cluster, fleet = on_nodes("a", "b", "b")
-    cluster.answering = ["a"]
+    cluster.lose("b")
     fleet.replace(1)
     fleet.extend([Placement(0, (7,), "c"), Placement(1, (8,), "c")], grows)
     assert len(fleet) == n_actors
@@ -125,27 +91,17 @@ def test_fleet_takes_moved_actors_to_a_new_node_and_grows_if_it_may(grows: bool,
     fleet.extend([Placement(0, (1,), "d")], grows=False)
     assert cluster.started[-1] == "c", "nobody is left that was moved"
     if grows:
-        fleet.call(3, "load")
-        assert cluster.called[-1][1] == "load"
+        load(fleet, 3)
+        assert cluster.log[-1][1] == "load"
 
 
-def break_starts(cluster: Listening, broken: str, error: DistcalibError | ActorLost) -> None:
+def break_starts(cluster: SimulatedCluster, broken: str, error: DistcalibError | ActorLost) -> None:
     """From now on no actor starts on `broken`: its processes die, or its worker cannot be made."""
-    start = cluster.start_actor
 
-    def start_actor(node: str = "", n_cpus: float = 0.0) -> Any:
-        actor = start(node)
-        if node == broken:
-            actor.call = lambda method, *args, n_returns=1: error if method == "make_worker" else Outcome()
-        return actor
+    def faults(number: int, method: str, arguments: Sequence[Any]) -> DistcalibError | ActorLost | None:
+        return error if method == "make_worker" and cluster.started[number] == broken else None
 
-    def get(ref: Any) -> Outcome:
-        if isinstance(ref, ActorLost):
-            raise ref
-        return Outcome(error=ref) if isinstance(ref, DistcalibError) else ref
-
-    cluster.start_actor = start_actor  # type: ignore[method-assign]
-    cluster.get = get  # type: ignore[method-assign]
+    cluster.faults = faults
 
 
 @pytest.mark.parametrize(
@@ -163,14 +119,14 @@ def test_fleet_is_as_it_was_after_a_node_where_no_actor_starts(
         fleet.extend([Placement(0, (7,), "c"), Placement(1, (8,), "c")], grows=True)
     assert (len(fleet), fleet.placements, fleet.is_at_home) == (2, before, True)
     assert cluster.started.count("c") == 1 + n_trials
-    assert {number for number, called in cluster.called if called == "kill"} == set(range(2, 2 + 1 + n_trials))
+    assert {number for number, called in cluster.log if called == "kill"} == set(range(2, 2 + 1 + n_trials))
     fleet.extend([Placement(0, (7,), "d")], grows=True)
     assert fleet.placements == (*before, Placement(2, (7,), "d"))
 
 
 def test_fleet_keeps_a_moved_actor_where_it_is_if_it_cannot_move_on() -> None:
     cluster, fleet = on_nodes("a", "b")
-    cluster.answering = ["a"]
+    cluster.lose("b")
     fleet.replace(1)
     shelter = fleet.placements
     break_starts(cluster, "c", DataError("x_lmdb: no such folder"))
@@ -195,14 +151,14 @@ def test_error_of_data_names_the_node() -> None:
 
 def test_fleet_has_fewer_actors_where_memory_ran_out() -> None:
     cluster, fleet = on_nodes("a", "a", "b")
-    fleet.call(1, "load")
+    load(fleet, 1)
     fleet.replace(1, for_memory=True)
     assert cluster.started == ["a", "a", "b"], "no other takes its place"
     assert (fleet.n_retired, len(fleet)) == (1, 3), "actors keep their numbers"
     assert [fleet.is_retired(number) for number in range(3)] == [False, True, False]
-    cluster.called.clear()
+    cluster.log.clear()
     fleet.clear()
-    assert cluster.called == [], "it is asked nothing"
+    assert cluster.log == [], "it is asked nothing"
 
 
 def test_fleet_sees_that_the_kernel_killed_for_lack_of_memory() -> None:
@@ -225,17 +181,37 @@ def test_fleet_keeps_its_last_actor_whatever_it_died_of() -> None:
 
 
 def test_fleet_asks_for_the_files_of_the_run_before_a_dead_actor_is_replaced() -> None:
-    cluster = Listening()
+    cluster = echo_cluster("a")
 
     def still() -> None:
         raise DataError("data.mdb changed from 9 to 1 bytes")
 
-    placements = [Placement(i, (i,)) for i in range(2)]
-    fleet = Fleet(cast(Cluster, cluster), placements, cast(Any, None), None, {}, still=still)
-    assert cluster.n_actors == 2, "nothing is asked while all are alive"
+    fleet = Fleet(cluster, [Placement(i, (i,)) for i in range(2)], no_worker, None, {}, still=still)
+    assert len(cluster.started) == 2, "nothing is asked while all are alive"
     with pytest.raises(DataError, match="changed from 9 to 1 bytes"):
         fleet.replace(1)
-    assert cluster.n_actors == 2
+    assert len(cluster.started) == 2
     break_starts(cluster, "a", ActorLost("SIGBUS"))
     with pytest.raises(DataError, match="changed from 9 to 1 bytes"):
-        Fleet(cast(Cluster, cluster), [Placement(0, (0,), "a")], cast(Any, None), None, {}, still=still)
+        Fleet(cluster, [Placement(0, (0,), "a")], no_worker, None, {}, still=still)
+
+
+def test_fleet_settles_what_is_left_and_replaces_who_dies_over_it() -> None:
+    cluster, fleet = on_nodes("a", "a")
+    for number in range(2):
+        load(fleet, number)
+        fleet.leave(number, [Left(fleet.call(number, "run", "key", "label", range(4), ()))])
+    cluster.actors[1].die(ActorLost("crash"))
+    assert fleet.settle() == pytest.approx(4 * ROW_SECONDS)
+    assert fleet.settle() == 0.0
+    assert len(cluster.started) == 3
+
+
+def test_fleet_clears_an_actor_that_works_on_what_was_left_without_waiting() -> None:
+    cluster, fleet = on_nodes("a")
+    load(fleet, 0)
+    fleet.leave(0, [Left(fleet.call(0, "run", "key", "label", range(4), ()))])
+    fleet.clear()
+    assert cluster.log[-1] == (0, "clear")
+    assert cluster.clock == 0.0
+    assert len(fleet.take_left(0)) == 2

@@ -13,7 +13,7 @@ PROGRAM = """
 import mmap, os, sys, threading
 import numpy as np
 from distcalib.actors.lost_pages import lost_pages_told
-from distcalib.actors.ray_cluster import Cluster
+from distcalib.actors.ray_cluster import RayCluster
 from distcalib.data.walking import walk
 from distcalib.errors import DataError
 path, how = sys.argv[1:]
@@ -22,7 +22,7 @@ with open(path, "rb") as file:
 values = np.frombuffer(mapped, np.uint8)
 with lost_pages_told():
     if how in ("under Ray", "a crash"):
-        Cluster(None, 1)
+        RayCluster(None, 1)
     os.truncate(path, 100)
     if how == "in a child that goes first":
         try:

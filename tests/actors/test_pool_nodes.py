@@ -2,82 +2,53 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 
 import distcalib.actors.pool as pool_module
-from distcalib.actors import Cargo
+from distcalib.actors import Cargo, Job
+from distcalib.actors.cluster import ActorLost
+from distcalib.actors.execution import Call
 from distcalib.actors.node_survey import LOST, Survey
 from distcalib.actors.nodes import NodeInfo
 from distcalib.actors.pool import ActorPool, Environment
 from distcalib.actors.topology import Placement
 from distcalib.errors import DataError, MeasureError, OptionError
+from scripts.simulate.simulated_cluster import SimulatedCluster, no_worker
+from tests.actors.echo import Echo
 from tests.actors.test_nodes import node
 
 
-class MadeUp:
-    """The nodes of a cluster, and what was asked of them."""
+class MadeUp(SimulatedCluster):
+    """What RayCluster is to a pool: two nodes, others that join, and what was asked of them."""
+
+    reserves = False
 
     def __init__(self) -> None:
-        self.nodes = [node("a", 2), node("b", 2)]
-        self.silent: dict[str, str] = {}
+        self.infos = [node("a", 2), node("b", 2)]
+        super().__init__(Echo(), nodes={info.node_id: info.label for info in self.infos})
+        self.mute: dict[str, str] = {}
         self.asked: list[set[str]] = []
-        self.home = "id-a"
 
     @staticmethod
     def joins(address: str | None) -> bool:
         return address is not None
 
-    def live_nodes(self) -> dict[str, str]:
-        return {info.node_id: info.label for info in self.nodes}
+    def join(self, *infos: NodeInfo) -> None:
+        self.infos += infos
+        self.nodes |= {info.node_id: info.label for info in infos}
 
     def store_bytes(self) -> dict[str, int]:
         return {"id-b": 7, "id-c": 5}
-
-    reserves = False
-
-    def put(self, value: object) -> object:
-        return value
 
     def close(self) -> None:
         pass
 
     def ask_nodes(self, known: Sequence[str] = ()) -> Survey:
         self.asked.append(set(known))
-        return Survey(tuple(info for info in self.nodes if info.node_id not in known), self.silent)
-
-
-class FakeFleet:
-    """Placements, and what was added."""
-
-    is_at_home = True
-    n_retired = 0
-
-    def __init__(self, cluster: MadeUp, placements: Sequence[Placement], *rest: object) -> None:
-        self.placements = tuple(placements)
-        self.extended: list[tuple[tuple[Placement, ...], bool]] = []
-
-    def extend(self, placements: Sequence[Placement], grows: bool) -> None:
-        self.extended.append((tuple(placements), grows))
-
-    def clear(self) -> None:
-        pass
-
-    def kill(self) -> None:
-        pass
-
-
-class FakeCall:
-    """Nothing to do."""
-
-    seconds_per_iteration = None
-
-    def __init__(self, *args: object, on_rows: object, check: object) -> None:
-        pass
-
-    def run(self) -> list[Any]:
-        return []
+        return Survey(tuple(info for info in self.infos if info.node_id not in known), self.mute)
 
 
 @pytest.fixture
@@ -88,10 +59,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
         return cluster
 
     connect.joins = MadeUp.joins  # type: ignore[attr-defined]
-    monkeypatch.setattr(pool_module, "Cluster", connect)
+    monkeypatch.setattr(pool_module, "RayCluster", connect)
     monkeypatch.setattr(pool_module, "ask_nodes", cluster.ask_nodes)
-    monkeypatch.setattr(pool_module, "Fleet", FakeFleet)
-    monkeypatch.setattr(pool_module, "Call", FakeCall)
+    monkeypatch.setattr(pool_module, "Call", partial(Call, clock=lambda: cluster.clock))
     return cluster
 
 
@@ -103,14 +73,12 @@ def by_isa(nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
 
 
 def make(env: Environment | None = by_isa, **options: Any) -> ActorPool:
-    factory: Any = None
-    return ActorPool(factory, env=env, address="auto", **options)
+    return ActorPool(no_worker, env=env, address="auto", **options)
 
 
-def fleet(pool: ActorPool) -> FakeFleet:
-    found: Any = pool._fleet
-    assert isinstance(found, FakeFleet)
-    return found
+def ten_seconds() -> list[Job]:
+    """What takes four actors so long."""
+    return [Job("a", "a", 40_000, "a")]
 
 
 def test_pool_lays_actors_on_all_nodes(made_up: MadeUp) -> None:
@@ -126,7 +94,7 @@ def test_pool_lays_actors_on_all_nodes(made_up: MadeUp) -> None:
 
 
 def test_pool_widens_actors_where_memory_is_short(made_up: MadeUp) -> None:
-    made_up.nodes[1] = node("b", 2, gb=3)
+    made_up.infos[1] = node("b", 2, gb=3)
     with make(cores_per_actor=None, actor_bytes=2 * 2**30) as pool:
         assert [place.cpus for place in pool.placements] == [(0,), (1,), (0, 1)]
         assert pool.narrowed
@@ -135,13 +103,13 @@ def test_pool_widens_actors_where_memory_is_short(made_up: MadeUp) -> None:
 
 
 def test_pool_refuses_a_cluster_with_a_node_that_cannot_tell_what_it_is(made_up: MadeUp) -> None:
-    made_up.silent = {"c (10.0.0.3)": "cannot tell what it is: No module named 'distcalib'; install it"}
+    made_up.mute = {"c (10.0.0.3)": "cannot tell what it is: No module named 'distcalib'; install it"}
     with pytest.raises(MeasureError, match=r"^c \(10.0.0.3\): cannot tell what it is: .*; install it$"):
         make()
 
 
 def test_pool_refuses_what_its_environment_refuses(made_up: MadeUp) -> None:
-    made_up.nodes.append(node("bad"))
+    made_up.join(node("bad"))
     with pytest.raises(OptionError, match="bad: is not wanted"):
         make()
 
@@ -150,50 +118,47 @@ def test_pool_refuses_what_its_environment_refuses(made_up: MadeUp) -> None:
 def test_pool_uses_nodes_that_join_from_the_next_run_on(made_up: MadeUp, n_actors: int | None, grows: bool) -> None:
     with make(n_actors=n_actors) as pool:
         pool.run([])
-        assert fleet(pool).extended == []
+        before = pool.placements
         assert len(made_up.asked) == 1, "nobody is asked when nothing changed"
-        made_up.nodes.append(node("c", 1))
+        made_up.join(node("c", 1))
         pool.run([])
         pool.run([])
-        assert fleet(pool).extended == [((Placement(0, (0,), "id-c"),), grows)]
+        assert pool.placements == (*before, *([Placement(4, (0,), "id-c")] if grows else []))
+        assert made_up.started == ["id-a", "id-a", "id-b", "id-b", *(["id-c"] if grows else [])]
         assert made_up.asked[1:] == [{"id-a", "id-b"}]
         assert [info.host for info in pool.nodes] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("n_actors", "at_home", "used"),
-    [(None, True, True), (4, True, False), (None, False, False)],
+    ("n_actors", "lost", "used"),
+    [(None, "", True), (4, "", False), (None, "id-b", False)],
     ids=["used", "so many actors were asked for", "an actor would have to move"],
 )
-def test_pool_uses_nodes_that_join_in_a_run(
-    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, n_actors: int | None, at_home: bool, used: bool
-) -> None:
-    class Joining(FakeCall):
-        def __init__(self, *args: Any, on_rows: object, check: object) -> None:
-            self.look = args[-1]
+def test_pool_uses_nodes_that_join_in_a_run(made_up: MadeUp, n_actors: int | None, lost: str, used: bool) -> None:
+    def meanwhile() -> None:
+        if "id-c" not in made_up.nodes and made_up.clock > 1.0:
+            made_up.join(node("c", 1))
+            if lost:
+                made_up.lose(lost)
 
-        def run(self) -> list[Any]:
-            self.look()
-            made_up.nodes.append(node("c", 1))
-            self.look()
-            return []
-
-    monkeypatch.setattr(pool_module, "Call", Joining)
     with make(n_actors=n_actors) as pool:
-        fleet(pool).is_at_home = at_home
+        [result] = pool.run(ten_seconds(), check=meanwhile)
+        assert result.rows == tuple(range(40_000))
+        assert ("id-c" in {made_up.started[number] for number, method in made_up.log if method == "run"}) == used
+        assert len(made_up.asked) == 1 + used, "nobody is asked who would not be used"
+        assert {place.node for place in pool.placements[:4]} == {"id-a", "id-b"} - {lost}
         pool.run([])
-        assert len(fleet(pool).extended) == used
+        assert ("id-c" in made_up.started) == (n_actors is None), "one that moved may move again between two runs"
 
 
-def test_pool_leaves_a_node_out_where_no_actor_starts(
-    made_up: MadeUp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def refuse(*_: object) -> None:
-        raise DataError("x_lmdb: no such folder")
+def test_pool_leaves_a_node_out_where_no_actor_starts(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:
+    def no_data(number: int, method: str, arguments: Sequence[Any]) -> DataError | None:
+        there = made_up.started[number] == "id-c" and method == "make_worker"
+        return DataError("x_lmdb: no such folder") if there else None
 
     with make() as pool:
-        monkeypatch.setattr(FakeFleet, "extend", refuse)
-        made_up.nodes.append(node("c", 1))
+        made_up.faults = no_data
+        made_up.join(node("c", 1))
         with caplog.at_level(logging.WARNING):
             pool.run([])
             pool.run([])
@@ -204,20 +169,24 @@ def test_pool_leaves_a_node_out_where_no_actor_starts(
 
 
 def test_pool_counts_actors_that_were_given_up(made_up: MadeUp) -> None:
+    def no_memory(number: int, method: str, arguments: Sequence[Any]) -> ActorLost | None:
+        return ActorLost("no memory", for_memory=True) if (number, method) == (1, "run") else None
+
+    made_up.faults = no_memory
     with make() as pool:
-        fleet(pool).n_retired = 1
+        pool.run(ten_seconds())
         assert (pool.n_actors, pool.n_retired) == (3, 1)
     assert (pool.n_actors, pool.n_retired) == (3, 1), "as it was when it was closed"
 
 
 def test_pool_waits_until_a_node_that_has_just_died_is_gone(made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
-    made_up.silent = {"c (10.0.0.3)": LOST}
+    made_up.mute = {"c (10.0.0.3)": LOST}
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 3:
-            made_up.silent = {}
+            made_up.mute = {}
 
     monkeypatch.setattr("distcalib.actors.pool.time.sleep", pause)
     with make() as pool:
@@ -228,11 +197,11 @@ def test_pool_waits_until_a_node_that_has_just_died_is_gone(made_up: MadeUp, mon
 def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:
     with make() as pool:
         other = NodeInfo("id-c", "c", node("c").topology, ("AVX2",), 2**34, {})
-        made_up.nodes += [other, node("bad")]
+        made_up.join(other, node("bad"))
         with caplog.at_level(logging.WARNING):
             pool.run([])
             pool.run([])
-        assert fleet(pool).extended == []
+        assert len(made_up.started) == 4
         assert [record.getMessage() for record in caplog.records] == [
             "c joined and is not used: its CPU is another kind than those that the run began with",
             "bad joined and is not used: bad: is not wanted; leave it out",
@@ -248,20 +217,20 @@ def test_pool_knows_the_object_stores_of_its_nodes(made_up: MadeUp) -> None:
         return {}
 
     with make(env) as pool:
-        made_up.nodes.append(node("c"))
+        made_up.join(node("c"))
         pool.run([])
     assert seen == [[0, 7], [0, 7, 5]]
 
 
-def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(made_up: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(made_up: MadeUp) -> None:
     got: list[object] = []
     asked: list[list[str]] = []
 
-    def start(*args: Any) -> FakeFleet:
-        got.append(args[5])
-        return FakeFleet(*args)
+    def note_cargo(number: int, method: str, arguments: Sequence[Any]) -> None:
+        if method == "make_worker":
+            got.append(arguments[2:])
 
-    monkeypatch.setattr(pool_module, "Fleet", start)
+    made_up.faults = note_cargo
 
     def pieces(nodes: Sequence[NodeInfo]) -> list[object]:
         asked.append([info.host for info in nodes])
@@ -269,8 +238,8 @@ def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(made_up: MadeUp, mon
 
     with make(cargo=Cargo(pieces)):
         pass
-    assert (asked, got) == ([["a", "b"]], [["one", "two"]])
-    made_up.nodes.append(node("bad"))
+    assert (asked, got) == ([["a", "b"]], [("one", "two")] * 4)
+    made_up.join(node("bad"))
     with pytest.raises(OptionError, match="bad: is not wanted"):
         make(cargo=Cargo(pieces))
     assert len(asked) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distcalib.actors.ray_cluster import Cluster
+from distcalib.actors.ray_cluster import RayCluster
 from distcalib.errors import MeasureError
 
 WORKER = """
@@ -73,14 +73,14 @@ def start(folder: Path, n_iterations: int) -> "subprocess.Popen[str]":
 def test_cluster_says_when_an_address_is_wrong(address: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever another test has started
     with pytest.raises(MeasureError, match=said):
-        Cluster(address, n_cpus=1)
+        RayCluster(address, n_cpus=1)
 
 
 def test_cluster_names_the_variable_that_gave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "nowhere")
     with pytest.raises(MeasureError, match=r"^RAY_ADDRESS=nowhere: is neither auto nor HOST:PORT"):
-        Cluster(None, n_cpus=1)
+        RayCluster(None, n_cpus=1)
 
 
 def test_cluster_auto_joins_only_what_was_started_to_be_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +88,11 @@ def test_cluster_auto_joins_only_what_was_started_to_be_joined(tmp_path: Path, m
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     if not Path("/tmp/ray/ray_current_cluster").exists():
         with pytest.raises(MeasureError, match=r"^--address auto: no Ray cluster was started on this machine"):
-            Cluster("auto", n_cpus=1)
+            RayCluster("auto", n_cpus=1)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray/ray_current_cluster").write_text("127.0.0.1:1\n")
     with pytest.raises(MeasureError, match=r"^--address auto \(127.0.0.1:1\): ConnectionRefusedError"):
-        Cluster("auto", n_cpus=1)
+        RayCluster("auto", n_cpus=1)
 
 
 LISTENING = """
@@ -100,9 +100,9 @@ import os
 from pathlib import Path
 
 import psutil
-from distcalib.actors.ray_cluster import Cluster
+from distcalib.actors.ray_cluster import RayCluster
 
-cluster = Cluster(None, 1)
+cluster = RayCluster(None, 1)
 folder = cluster._logs.parent.parent.parent
 actor = cluster.start_actor()
 cluster.get(actor.call("clear"))
@@ -200,7 +200,7 @@ def test_an_empty_ray_tmpdir_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("RAY_TMPDIR", "")
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever another test has started
     with pytest.raises(MeasureError):
-        Cluster("127.0.0.1:1", n_cpus=1)
+        RayCluster("127.0.0.1:1", n_cpus=1)
     assert "RAY_TMPDIR" not in os.environ
 
 
@@ -210,7 +210,7 @@ def test_cluster_refuses_another_address_than_that_of_the_ray_in_use() -> None:
 
     used = ray.get_runtime_context().gcs_address
     for same in (used, "auto", None):
-        Cluster(same, n_cpus=1).close()
+        RayCluster(same, n_cpus=1).close()
     with pytest.raises(MeasureError, match=rf"^--address 10\.1\.2\.3:6379: this process .* {used} already"):
-        Cluster("10.1.2.3:6379", n_cpus=1)
+        RayCluster("10.1.2.3:6379", n_cpus=1)
     assert ray.is_initialized()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from distcalib.actors.ray_cluster import Cluster, Ref
+from distcalib.actors.cluster import Ref
+from distcalib.actors.ray_cluster import RayCluster
 from distcalib.calibration.calibrate import calibrate, run_calibration
 from distcalib.calibration.candidate_net import deliver
 from distcalib.calibration.options import CalibrationOptions
@@ -71,9 +72,9 @@ def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confidence: float | None
 ) -> None:
     """Of the answers that are there, now one is taken and now all, last first or in any order."""
-    random, wait = Random(5), Cluster.wait
+    random, wait = Random(5), RayCluster.wait
 
-    def shuffled(self: Cluster, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> list[Ref]:
+    def shuffled(self: RayCluster, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> list[Ref]:
         ready = wait(self, random.sample(refs, len(refs)), *args, **kwargs)
         return random.sample(ready, random.randint(min(1, len(ready)), len(ready)))
 
@@ -83,7 +84,7 @@ def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
         report = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / str(n), n_actors=n))
         found = without_times(tmp_path / str(n) / "report.json")
         made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
-        monkeypatch.setattr(Cluster, "wait", shuffled)
+        monkeypatch.setattr(RayCluster, "wait", shuffled)
     assert made[0] == made[1]
 
 

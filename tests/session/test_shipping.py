@@ -194,7 +194,7 @@ def test_megabytes_are_what_a_person_says() -> None:
 
 
 def test_a_store_that_is_too_small_is_told_before_anything_is_sent(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distcalib.actors.ray_cluster.Cluster.store_bytes", lambda cluster: {cluster.home: 10_000})
+    monkeypatch.setattr("distcalib.actors.ray_cluster.RayCluster.store_bytes", lambda cluster: {cluster.home: 10_000})
     reporter = Removing()
     with pytest.raises(OptionError, match=r"^--ship-data: 0\.1 MB of records, beside 0\.1 MB of weights and compiled "):
         evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=1, ship_data=True, reporter=reporter)
