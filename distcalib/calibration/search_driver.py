@@ -235,7 +235,6 @@ class Searching:
         """How many likely candidates are worth measuring together with those that are wanted."""
         if not self.switches.look_ahead or not self._scorer.pass_seconds:
             return 0
-        n = self.board.n_iterations
-        return n_ahead(
-            n_wanted, self.meter.session.n_actors, n, self._scorer.pass_seconds / n, self._compile_seconds, n_likely
-        )
+        n, share = self.board.n_iterations, self.board.shares.get(self.programs.start, 1.0)
+        pace, n_actors = self._scorer.pass_seconds / n, self.meter.session.n_actors
+        return n_ahead(n_wanted, n_actors, n, pace, self._compile_seconds, n_likely, share)
