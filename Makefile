@@ -9,12 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 DIGITS := examples/digits
-# 18 iterations of 50 are all 900 test images, each once.
-DEMO := -m $(DIGITS)/digits.prototxt -w $(DIGITS)/digits.caffemodel -i 18 -n accuracy-top1 -l 0.01 --out $(BUILD)/demo
+DEMO := -m $(DIGITS)/digits.prototxt -w $(DIGITS)/digits.caffemodel -l 0.01 --out $(BUILD)/demo
 
 SCENES := examples/digit_scenes
-# 25 iterations of 20 are all 500 test scenes, each once.
-DEMO_DETECTION := -m $(SCENES)/digit_scenes.prototxt -w $(SCENES)/digit_scenes.caffemodel -i 25 -d 1 -l 0.01 \
+DEMO_DETECTION := -m $(SCENES)/digit_scenes.prototxt -w $(SCENES)/digit_scenes.caffemodel -d 1 -l 0.01 \
   --out $(BUILD)/demo-detection
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,6 @@
 """INT8 calibration of Caffe models, with the accuracy measured on real INT8 kernels.
 
-    report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(iterations=100))
+    report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(accuracy_loss=0.01))
     print(report.verdict)
 
 The names below are imported when they are first used: OpenVINO and Ray take a second, which `--help`, a wrong flag

@@ -1,6 +1,6 @@
 """`distcalib calibrate` on the cluster that this machine belongs to: what `ray submit` and `ray job submit` run.
 
-    ray submit cluster/onprem.yaml scripts/calibrate.py -- -m NET.prototxt -w NET.caffemodel -i 100 -l 0.01
+    ray submit cluster/onprem.yaml scripts/calibrate.py -- -m NET.prototxt -w NET.caffemodel -l 0.01
 
 The arguments are those of `distcalib calibrate`; the exit code is its own. Ray copies this file alone to the head node,
 so it needs nothing beside it but distcalib, which the cluster files install.

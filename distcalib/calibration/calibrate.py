@@ -56,7 +56,7 @@ def calibrate(
     After Ctrl-C, or once `cancellation` was cancelled in another thread, the best that was measured is written and
     Interrupted raised, a KeyboardInterrupt that has the report.
 
-        report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(iterations=100))
+        report = distcalib.calibrate("net.prototxt", "net.caffemodel", distcalib.CalibrationOptions(accuracy_loss=0.01))
     """
     return run_calibration(Path(model), Path(weights), options or CalibrationOptions(), reporter, cancellation)
 
@@ -143,7 +143,10 @@ class _Run:
             backend=backend,
             open_journal=lambda: Journal(self.target.folder),
             cancellation=self.cancellation,
+            at_least=options.sampling_iterations,
         )
+        if not options.quantize_model:
+            self.options = options = replace(options, iterations=session.n_iterations)
         with session, RunRecord(session, f"calibrate {self.target.model}", options) as record:
             meter, goal = Meter(session), Goal.of(base, metric, options, session.inputs)
             observing = Observing(session, meter, base, goal)

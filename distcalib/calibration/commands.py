@@ -79,7 +79,7 @@ def _flags(options: CalibrationOptions, names: Iterable[str]) -> Iterator[str]:
     defaults = CalibrationOptions()
     for name in names:
         value = getattr(options, name)
-        if name not in _ALWAYS and value == getattr(defaults, name):
+        if value is None or (name not in _ALWAYS and value == getattr(defaults, name)):
             continue
         flag = _SPELLED.get(name, "--" + name.replace("_", "-"))
         if name == "detection":

@@ -35,7 +35,7 @@ class Goal:
     def of(cls, net: Net, metric: str, options: CalibrationOptions, inputs: Inputs) -> "Goal":
         """That of `net`, which reads `inputs`."""
         n_bytes = inputs.image_bytes(score_inputs(net, metric))
-        ranked = ranked_iterations(options.iterations, inputs.batch, n_bytes)
+        ranked = ranked_iterations(options.n_scored, inputs.batch, n_bytes)
         natural = why_natural(net, metric, inputs.shapes, options)
         return cls(metric, is_lower_better(net, metric), options, ranked, natural)
 

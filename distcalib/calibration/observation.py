@@ -56,7 +56,7 @@ def verdict_warnings(session: Session, goal: Goal, fp32: Fp32Pass | None, price:
         *overwritten,
         *rests_of(session, goal, fp32).warnings(fp32.score, options.accuracy_loss),
         *price,
-        *length_warnings(session.inputs.lengths, options.iterations, session.net.name),
+        *length_warnings(session.inputs.lengths, options.n_scored, session.net.name),
     )
 
 
@@ -128,7 +128,7 @@ class Observing:
         if scored:
             kept = Kept(score_inputs(self.base, goal.metric), goal.ranked)
             by_image = "" if goal.natural else goal.metric
-            work.append((self.base.spec(kept=kept, by_image=by_image), options.iterations))
+            work.append((self.base.spec(kept=kept, by_image=by_image), options.n_scored))
         results = self.measure(phase, work) if work else []
         found: list[dict[Blob, Range]] = [{} for _ in versions]
         for place, result in enumerate(results[:n_parts]):

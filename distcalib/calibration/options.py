@@ -27,9 +27,12 @@ _DECIDE_NOTHING = frozenset({"ship_data"})
 
 @dataclass(frozen=True)
 class CalibrationOptions(Options):
-    """What the flags of the same names say; see `distcalib calibrate --help`.  Raises OptionError."""
+    """What the flags of the same names say; see `distcalib calibrate --help`.  Raises OptionError.
 
-    iterations: int = 10
+    `iterations` None: the whole test set, each record once; the report has the number.
+    """
+
+    iterations: int | None = None
     blob_name: str | None = None
     accuracy_loss: float = 0.01
     detection: bool = False
@@ -78,9 +81,14 @@ class CalibrationOptions(Options):
         return range(end - 1 if self.sampling_single else 0, end)
 
     @property
+    def n_scored(self) -> int:
+        """The iterations of a score; 0 of options that leave it to data that nothing has looked at."""
+        return self.iterations or 0
+
+    @property
     def iterations_read(self) -> Collection[int]:
         """All that a run looks at."""
-        return {*self.sampled, *(() if self.quantize_model else range(self.iterations))}
+        return {*self.sampled, *(() if self.quantize_model else range(self.n_scored))}
 
     @property
     def makes_weights(self) -> bool:
@@ -96,7 +104,7 @@ class CalibrationOptions(Options):
     @property
     def session(self) -> SessionOptions:
         """What they say of measuring."""
-        return SessionOptions.of(self, iterations=max(self.iterations_read) + 1)
+        return SessionOptions.of(self, iterations=self.sampling_iterations if self.quantize_model else self.iterations)
 
     def __post_init__(self) -> None:
         convert_options(self)
@@ -104,7 +112,8 @@ class CalibrationOptions(Options):
         super().__post_init__()
         check_actors(self.n_actors, self.cores_per_actor)
         check_largest(self.largest_mb)
-        check_iterations(self.iterations)
+        if self.iterations is not None:
+            check_iterations(self.iterations)
         check_iterations(self.sampling_iterations, "-s")
         check_ap_version(self.ap_version, self.root)
         check_skipping(self.skip_bad_records, self.root)

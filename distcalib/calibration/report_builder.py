@@ -151,7 +151,7 @@ def _calibration(finished: Finished) -> dict[str, Any]:
         "algorithms": {} if chosen is None else chosen.algorithms,
         "output_errors": {} if chosen is None else chosen.errors,
         "n_sampled": options.sampling_iterations,
-        "n_iterations": options.iterations,
+        "n_iterations": options.n_scored,
     }
 
 

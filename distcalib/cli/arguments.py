@@ -62,6 +62,49 @@ def model_of(args: argparse.Namespace) -> Path:
     return path
 
 
+INTEL_ITERATIONS = 10
+"""What Intel's calibrator.py takes without -i."""
+
+
+def add_iterations(parser: argparse.ArgumentParser, like_intel: bool = False) -> None:
+    """How much of the data is scored."""
+    parser.add_argument(
+        "-i",
+        "--iterations",
+        type=int,
+        metavar="N",
+        help="test iterations: images / batch (default: the whole test set, each image once)",
+    )
+    if like_intel:
+        parser.add_argument(
+            "--like-intel",
+            action="store_true",
+            help=f"without -i: {INTEL_ITERATIONS} iterations, as in Intel's calibrator.py",
+        )
+
+
+def iterations_of(args: argparse.Namespace) -> int | None:
+    """The iterations that were asked for; None: the whole test set.  Raises OptionError."""
+    asked: int | None = args.iterations
+    if not args.like_intel:
+        return asked
+    if asked is not None:
+        raise OptionError(f"--like-intel: says what a run without -i takes, and -i {asked} is given; leave out one")
+    return INTEL_ITERATIONS
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """What is read and how, by which actors: the same for every command that scores."""
+    add_ap_version(parser)
+    add_data(parser)
+    add_plugins(parser)
+    add_state(parser)
+    add_skipping(parser)
+    add_largest(parser)
+    add_actors(parser)
+    add_isa(parser)
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """What feeds Input layers."""
     parser.add_argument(

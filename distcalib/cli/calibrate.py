@@ -15,21 +15,16 @@ from distcalib.calibration.run_record import Interrupted
 from distcalib.cli.arguments import (
     a_loss,
     a_path,
-    add_actors,
-    add_ap_version,
-    add_data,
     add_detection,
-    add_isa,
-    add_largest,
+    add_iterations,
     add_model,
     add_output,
-    add_plugins,
+    add_reading,
     add_root,
-    add_skipping,
-    add_state,
     console_of,
     detection_of,
     example,
+    iterations_of,
     memory_line,
     model_of,
 )
@@ -41,7 +36,7 @@ from distcalib.search import STRATEGIES
 from distcalib.session.export_options import TARGETS
 
 EXAMPLE = (
-    "distcalib calibrate -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "
+    "distcalib calibrate -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel "
     "-n accuracy-top1 -l 0.005 --out build/demo"
 )
 
@@ -92,13 +87,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_model(parser)
     add = parser.add_argument
-    add(
-        "-i",
-        "--iterations",
-        type=int,
-        default=defaults.iterations,
-        help="test iterations: images / batch (default: 10)",
-    )
+    add_iterations(parser, like_intel=True)
     add("-n", "--blob_name", help="top blob that is the score (default: the Accuracy with the smallest top_k)")
     add(
         "-l",
@@ -108,7 +97,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="tolerated loss, absolute (default: 0.01)",
     )
     add_detection(parser)
-    add_ap_version(parser)
     add(
         "-c",
         "--weights_channel",
@@ -168,18 +156,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         choices=TARGETS,
         help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
     )
-    add_data(parser)
-    add_plugins(parser)
-    add_state(parser)
     add(
         "--allow-overwritten",
         action="store_true",
         help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
     )
-    add_skipping(parser)
-    add_largest(parser)
-    add_actors(parser)
-    add_isa(parser)
+    add_reading(parser)
     add_root(parser)
     add_output(parser)
     for flags, takes_value, reason in NOT_YET:
@@ -242,7 +224,7 @@ def curve_table(report: CalibrationReport) -> Table:
 
 def options_of(args: argparse.Namespace) -> CalibrationOptions:
     """What the flags ask for."""
-    args.detection = detection_of(args)
+    args.iterations, args.detection = iterations_of(args), detection_of(args)
     args.keep_int8, args.keep_fp32 = tuple(args.keep_int8), tuple(args.keep_fp32)
     args.plugins = tuple(args.plugins)
     args.export = tuple(dict.fromkeys(args.export))

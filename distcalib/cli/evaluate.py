@@ -4,21 +4,16 @@ import argparse
 from collections.abc import Mapping
 
 from distcalib.cli.arguments import (
-    add_actors,
-    add_ap_version,
-    add_data,
     add_detection,
-    add_isa,
-    add_largest,
+    add_iterations,
     add_model,
     add_output,
-    add_plugins,
+    add_reading,
     add_root,
-    add_skipping,
-    add_state,
     console_of,
     detection_of,
     example,
+    iterations_of,
     memory_line,
     model_of,
 )
@@ -28,7 +23,7 @@ from distcalib.report import Evaluation
 from distcalib.session.evaluate import evaluate
 from distcalib.session.options import EvaluationOptions
 
-EXAMPLE = "distcalib evaluate examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18"
+EXAMPLE = "distcalib evaluate examples/digits/digits.prototxt -w examples/digits/digits.caffemodel"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,18 +36,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser)
-    parser.add_argument(
-        "-i", "--iterations", type=int, default=10, help="test iterations: images / batch (default: 10)"
-    )
+    add_iterations(parser, like_intel=True)
     add_detection(parser)
-    add_ap_version(parser)
-    add_data(parser)
-    add_plugins(parser)
-    add_state(parser)
-    add_skipping(parser)
-    add_largest(parser)
-    add_actors(parser)
-    add_isa(parser)
+    add_reading(parser)
     add_root(parser)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -60,7 +46,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the mean of every output blob."""
-    detection, console = detection_of(args), console_of(args)
+    args.iterations, detection, console = iterations_of(args), detection_of(args), console_of(args)
     with ConsoleReporter(console) as reporter:
         result = evaluate(
             model_of(args),

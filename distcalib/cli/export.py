@@ -6,16 +6,10 @@ from rich.console import Console
 
 from distcalib.cli.arguments import (
     a_path,
-    add_actors,
-    add_ap_version,
-    add_data,
-    add_isa,
-    add_largest,
+    add_iterations,
     add_model,
     add_output,
-    add_plugins,
-    add_skipping,
-    add_state,
+    add_reading,
     console_of,
     example,
     model_of,
@@ -29,8 +23,7 @@ from distcalib.session.export import export
 from distcalib.session.export_options import ACCEPTED_DROP, TARGETS, ExportOptions
 
 EXAMPLE = (
-    "distcalib export examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18 "
-    "--to openvino --out build/ir"
+    "distcalib export examples/digits/digits.prototxt -w examples/digits/digits.caffemodel --to openvino --out build/ir"
 )
 
 
@@ -73,7 +66,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
     """How a file is measured, and what it may lose."""
-    parser.add_argument("-i", "--iterations", type=int, default=10, help="iterations that measure it (default: 10)")
+    add_iterations(parser)
     parser.add_argument(
         "--accept-drop",
         type=float,
@@ -81,14 +74,7 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
         help=f"a file that scores worse than the prototxt by more is refused "
         f"(default: {ACCEPTED_DROP['openvino']} IR, {ACCEPTED_DROP['onnx']} ONNX)",
     )
-    add_ap_version(parser)
-    add_data(parser)
-    add_plugins(parser)
-    add_state(parser)
-    add_skipping(parser)
-    add_largest(parser)
-    add_actors(parser)
-    add_isa(parser)
+    add_reading(parser)
 
 
 def a_batch(text: str) -> int | str:

@@ -8,9 +8,7 @@ from distcalib.cli.export import add_measuring, show
 from distcalib.session.export_options import ExportOptions
 from distcalib.session.verify import verify
 
-EXAMPLE = (
-    "distcalib verify build/ir/model.xml -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel -i 18"
-)
+EXAMPLE = "distcalib verify build/ir/model.xml -m examples/digits/digits.prototxt -w examples/digits/digits.caffemodel"
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

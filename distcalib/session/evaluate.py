@@ -56,7 +56,7 @@ def evaluate(
     Layers with a quantization_param run INT8.  `cancellation` ends it from another thread, by Cancelled, which is a
     KeyboardInterrupt.  Raises the errors of distcalib.errors.
 
-        distcalib.evaluate("net.prototxt", "net.caffemodel", distcalib.EvaluationOptions(iterations=100))
+        distcalib.evaluate("net.prototxt", "net.caffemodel", distcalib.EvaluationOptions(n_actors=4))
     """
     options = EvaluationOptions() if options is None else options
     if not isinstance(options, EvaluationOptions):
@@ -74,8 +74,9 @@ def _evaluate(
     net = open_net(model, options.data, options.state)
     if options.detection:
         _refuse_without_map(net)
-    iterations, ap_version = options.iterations, options.ap_version
+    ap_version = options.ap_version
     with Session(net, weights, reporter, options, backend=backend, cancellation=cancellation) as session:
+        iterations = session.n_iterations
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)

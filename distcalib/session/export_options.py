@@ -24,7 +24,7 @@ ACCEPTED_DROP: Mapping[str, float] = {"openvino": 0.0005, "onnx": 0.001}
 class ExportOptions(SessionOptions):
     """What the flags of the same names say; see `distcalib export --help`.  Raises OptionError.
 
-    distcalib.ExportOptions(to=["onnx"], out="folder", iterations=100)
+    distcalib.ExportOptions(to=["onnx"], out="folder")
     """
 
     to: tuple[str, ...] = ("openvino",)

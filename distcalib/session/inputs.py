@@ -24,8 +24,8 @@ from distcalib.engine.net import Net
 from distcalib.engine.worker import data_nodes
 from distcalib.quantize.fusion import find_fused
 from distcalib.session.bad_records import refuse_unskippable
-from distcalib.session.checks import refuse_no_numbers, refuse_other_images
-from distcalib.session.lengths import Length, lengths_of, refuse_unequal
+from distcalib.session.checks import check_iterations, refuse_no_numbers, refuse_other_images
+from distcalib.session.lengths import Length, lengths_of, refuse_unequal, whole_iterations
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -49,6 +49,8 @@ class Inputs:
     shapes: Mapping[Blob, tuple[int, ...]]
     """Of every value."""
     lengths: tuple[Length, ...]
+    n_scored: int
+    """The iterations of a score: as many as were asked for, or as the data have."""
     n_iterations: int
     """How many are read at the most."""
     skips: bool
@@ -98,10 +100,18 @@ class Inputs:
 
 
 def open_inputs(
-    net: Net, weights: Path, *, data: Path | None = None, n_iterations: int = 1, skips: bool = False
+    net: Net,
+    weights: Path,
+    *,
+    data: Path | None = None,
+    n_iterations: int | None = 1,
+    at_least: int = 1,
+    skips: bool = False,
 ) -> Inputs:
     """Open the caffemodel `weights`, the arrays in `data` and the data of `net`; everything wrong with them that can be
     seen at once is raised here, as DataError, WeightsError, UnsupportedError or OptionError.
+
+    `n_iterations`: of a score; None: as many as the data have.  `at_least`: so many are read, whatever that is.
     """
     read = net.weights(weights)
     refuse_no_numbers(read, weights, net)
@@ -109,7 +119,10 @@ def open_inputs(
     sources, indexes = _opened(net, arrays, skips)
     data_shapes = {top: shape for _, source in sources for top, shape in source.shapes.items()}
     batch, lengths = records_an_iteration([source for _, source in sources]), lengths_of(sources, arrays)
-    refuse_unequal(lengths, n_iterations, net.name)
+    n_scored = whole_iterations(lengths, sources, arrays, net.name) if n_iterations is None else n_iterations
+    check_iterations(n_scored)
+    n_read = max(n_scored, at_least)
+    refuse_unequal(lengths, n_read, net.name)
     made = checked_shapes(net.graph, data_shapes, net.name)
     shapes = {**{Blob(top, 0): shape for top, shape in data_shapes.items()}, **made}
     refuse_large_blobs(net.name, data_shapes, shapes)
@@ -126,7 +139,8 @@ def open_inputs(
         data_shapes=data_shapes,
         shapes=shapes,
         lengths=lengths,
-        n_iterations=n_iterations,
+        n_scored=n_scored,
+        n_iterations=n_read,
         skips=skips,
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.data import Source
-from distcalib.errors import DataError
+from distcalib.errors import DataError, OptionError
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Length:
     what: str
     n_records: int
     n_taken: int
+
+    @property
+    def n_iterations(self) -> int:
+        """How many read each record once at the most, and as many as that allows; at least 1."""
+        return max(1, self.n_records // self.n_taken)
 
     def reaches(self, n_iterations: int) -> bool:
         """Whether it lasts so many iterations without beginning again."""
@@ -46,6 +51,27 @@ def lengths_of(
     return tuple(found)
 
 
+def whole_iterations(
+    lengths: Sequence[Length],
+    named: Sequence[tuple[str, Source]],
+    arrays: Mapping[str, NDArray[np.generic]] | None,
+    where: str,
+) -> int:
+    """The iterations of a run over the whole of the data.  Rounded down: no record counts twice, and `length_warnings`
+    says how many are left; where sources differ in length, the shortest ends it.
+
+    Raises OptionError where no source has an end.
+    """
+    if lengths:
+        return min(one.n_iterations for one in lengths)
+    if any(top in (arrays or {}) for _, source in named for top in source.tops):
+        return 1  # each of the arrays is of one iteration
+    names = ", ".join(f"'{name}'" for name, _ in named)
+    raise OptionError(
+        f"{where}: layer {names} does not tell how many records it has; give -i, the number of iterations"
+    )
+
+
 def refuse_unequal(lengths: Sequence[Length], n_iterations: int, where: str) -> None:
     """Raise DataError where one source begins again before the others do, within `n_iterations`."""
     if not _differ(lengths) or all(one.reaches(n_iterations) for one in lengths):
@@ -64,7 +90,9 @@ def length_warnings(lengths: Sequence[Length], n_iterations: int, where: str) ->
         n_read = n_iterations * one.n_taken
         told = f"(-i {n_iterations} x batch {one.n_taken} = {n_read:,} of {one.n_records:,})"
         if n_read < one.n_records:
-            yield f"{where}: {one.what}: {_records(one.n_records - n_read)} never looked at {told}"
+            n_left = one.n_records - n_read
+            advice = f"; a batch_size that divides {one.n_records:,} reads each once" if n_left < one.n_taken else ""
+            yield f"{where}: {one.what}: {_records(n_left)} never looked at {told}{advice}"
         elif n_read > one.n_records:
             n_again = min(one.n_records, n_read - one.n_records)
             yield f"{where}: {one.what}: {_records(n_again)} counted more than once {told}"

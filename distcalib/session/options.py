@@ -20,7 +20,8 @@ _OptionsT = TypeVar("_OptionsT", bound="SessionOptions")
 class SessionOptions:
     """On what, by what and on how many actors a net is measured.  Raises OptionError.
 
-    `iterations`: batches of the data that are read.  `data`: an .npz, .npy or .h5 file of arrays for Input layers.
+    `iterations`: batches of the data that are read; None: the whole test set, each record once.
+    `data`: an .npz, .npy or .h5 file of arrays for Input layers.
     `stages`, `level`: the state of the TEST phase, as the flags of `caffe test` set it.
     `skip_bad_records`: leave out records that cannot be read.  `ship_data`: send the records to the actors, which open
     no data then.  `isa`: the CPU whose INT8 arithmetic is computed.  `root`: a build folder of Intel Caffe, which
@@ -29,7 +30,7 @@ class SessionOptions:
     modules that add layers, scores or data sources, which are imported in every actor, too.
     """
 
-    iterations: int = 10
+    iterations: int | None = None
     data: Path | None = None
     stages: tuple[str, ...] = ()
     level: int = 0
@@ -56,7 +57,8 @@ class SessionOptions:
     def __post_init__(self) -> None:
         convert_options(self)
         load_plugins(self.plugins)
-        check_iterations(self.iterations)
+        if self.iterations is not None:
+            check_iterations(self.iterations)
         check_skipping(self.skip_bad_records, self.root)
         check_ship_data(self.ship_data, self.root)
         check_actors(self.n_actors, self.cores_per_actor)
@@ -70,7 +72,7 @@ class EvaluationOptions(SessionOptions):
     AP: 11point, MaxIntegral or Integral.  `largest_mb`: megabytes that one image, row or array may take unpacked; None:
     1024, or what DISTCALIB_LARGEST_MB says.  Raises OptionError.
 
-        distcalib.EvaluationOptions(iterations=100, n_actors=4)
+        distcalib.EvaluationOptions(n_actors=4)
     """
 
     detection: bool = False

@@ -45,9 +45,11 @@ class Session:
         backend: Backend | None = None,
         open_journal: Callable[[], Journal] | None = None,
         cancellation: Cancellation | None = None,
+        at_least: int = 1,
     ) -> None:
         """`backend`: what measures, None: what `options` name.  `open_journal`: opens that of the run, once the inputs
-        were found to be readable; the session closes it.  `cancellation`: ends what the actors do.
+        were found to be readable; the session closes it.  `cancellation`: ends what the actors do.  `at_least`: so many
+        iterations are read, though fewer are scored.
 
         Raises what reading the inputs and starting the actors raise.
         """
@@ -60,7 +62,12 @@ class Session:
         self._left_out, self._resuming, self.journal = LeftOutRecords(), None, None
         with advising(self.backend.may_skip):
             self.inputs = open_inputs(
-                net, weights, data=options.data, n_iterations=options.iterations, skips=options.skip_bad_records
+                net,
+                weights,
+                data=options.data,
+                n_iterations=options.iterations,
+                at_least=at_least,
+                skips=options.skip_bad_records,
             )
             shipment, setting = self._setting()
             reporter.note(f"{net.name}: {len(net.graph.nodes)} layers, batch {self.batch}; starting actors")
@@ -156,6 +163,11 @@ class Session:
     def batch(self) -> int:
         """Images per iteration."""
         return self.inputs.batch
+
+    @property
+    def n_iterations(self) -> int:
+        """Of a score: as many as were asked for, or as the data have."""
+        return self.inputs.n_scored
 
     @property
     def n_actors(self) -> int:

@@ -39,7 +39,7 @@ def verify(
 ) -> ExportedFile:
     """Measure the exported `file` beside the prototxt `model`, here.  Raises the errors of distcalib.errors.
 
-    distcalib.verify("DIR/model.onnx", "net.prototxt", "net.caffemodel", distcalib.ExportOptions(iterations=100))
+    distcalib.verify("DIR/model.onnx", "net.prototxt", "net.caffemodel")
     """
     options = given(options)
     said, path, weights = reporter or Silent(), Path(file), Path(weights)
@@ -129,9 +129,9 @@ def measured(
     """Each of `files` beside the prototxt, over all iterations on the same actors; and the batch of its data."""
     if options.isa != "native" and any(one.target == "onnx" for one in files):
         reporter.note(f"--isa {options.isa}: holds the engine and OpenVINO to that CPU; ONNX Runtime has no such limit")
-    iterations = range(options.iterations)
     with Session(net, weights, reporter, options) as session:
-        [result] = session.measure("prototxt", [(net.spec(), options.iterations)])
+        n = session.n_iterations
+        [result] = session.measure("prototxt", [(net.spec(), n)])
         expected = scores(rows(result), options.ap_version)
         scored = [node.tops[0].name for node in net.graph if node.type in SCORE_TYPES and node.tops]
         if scored and not any(expected[name] for name in scored):
@@ -144,8 +144,7 @@ def measured(
             reason = "" if fits else f"loses more than {options.drop_of(one.target):g}"
             done.append(replace(one, scores=found, drops=lost, verified=fits, reason=reason))
         session.check_files()
-        bad, target, batch = session.bad_records(iterations), session.isa.target, session.batch
-    n = options.iterations
+        bad, target, batch = session.bad_records(range(n)), session.isa.target, session.batch
     return [replace(one, expected=expected, n_iterations=n, isa=target, bad_records=bad) for one in done], batch
 
 
@@ -155,7 +154,7 @@ def _scores_of(
     file = read_file(Path(one.path), blobs, session.net.graph, options.preprocess)
     takes_images = options.preprocess is not None
     spec = ElsewhereSpec(session.net.spec(), tuple(blobs.values()), file, takes_images)
-    [result] = session.run(one.target, [Job(f"{one.target}/0", spec, options.iterations, one.target)])
+    [result] = session.run(one.target, [Job(f"{one.target}/0", spec, session.n_iterations, one.target)])
     return scores(rows(result), options.ap_version)
 
 

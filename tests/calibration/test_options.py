@@ -35,7 +35,7 @@ def test_options_are_converted_where_nothing_is_lost(name: str, given: object, v
         ("iterations", 2.5, "iterations=2.5: must be a whole number"),
         ("iterations", True, "iterations=True: must be a whole number"),
         ("iterations", "10", "iterations='10': must be a whole number"),
-        ("iterations", None, "iterations=None: must be a whole number"),
+        ("sampling_iterations", None, "sampling_iterations=None: must be a whole number"),
         ("accuracy_loss", "1%", "accuracy_loss='1%': must be a number"),
         ("keep_fp32", "conv1", r"keep_fp32='conv1': must be a list of names, such as \['conv1'\]"),
         ("keep_int8", [1], r"keep_int8=\[1\]: must be a list of names"),

@@ -7,8 +7,8 @@ from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.data import open_source
-from distcalib.errors import DataError
-from distcalib.session.lengths import Length, length_warnings, lengths_of, refuse_unequal
+from distcalib.errors import DataError, OptionError
+from distcalib.session.lengths import Length, length_warnings, lengths_of, refuse_unequal, whole_iterations
 from tests.data.databases import data_layer, numbered, write_datums
 
 
@@ -75,7 +75,10 @@ def test_refuse_unequal(lengths: tuple[Length, ...], n_iterations: int, refused:
         (
             (Length("layer 'a'", 16, 5),),
             3,
-            ["n: layer 'a': 1 record is never looked at (-i 3 x batch 5 = 15 of 16)"],
+            [
+                "n: layer 'a': 1 record is never looked at (-i 3 x batch 5 = 15 of 16); a batch_size that divides 16 "
+                "reads each once"
+            ],
         ),
         (TWO[:1], 5, ["n: layer 'a': 5 records are counted more than once (-i 5 x batch 5 = 25 of 20)"]),
         (TWO[:1], 100, ["n: layer 'a': 20 records are counted more than once (-i 100 x batch 5 = 500 of 20)"]),
@@ -91,3 +94,35 @@ def test_refuse_unequal(lengths: tuple[Length, ...], n_iterations: int, refused:
 )
 def test_length_warnings(lengths: tuple[Length, ...], n_iterations: int, said: list[str]) -> None:
     assert list(length_warnings(lengths, n_iterations, "n")) == said
+
+
+@pytest.mark.parametrize(
+    ("lengths", "n"),
+    [
+        (TWO[:1], 4),
+        ((Length("layer 'a'", 19, 5),), 3),  # the last 4 records would not fill an iteration
+        ((Length("layer 'a'", 3, 5),), 1),
+        (TWO, 3),  # layer 'b' ends first
+    ],
+)
+def test_whole_iterations_read_each_record_once_at_the_most(lengths: tuple[Length, ...], n: int) -> None:
+    assert whole_iterations(lengths, [], None, "net.prototxt") == n
+
+
+def test_whole_iterations_of_arrays_of_one_iteration_is_one() -> None:
+    made = layer('top: "data" input_param { shape { dim: 5 dim: 2 } }')
+    arrays = {"data": np.zeros((5, 2))}
+    named = [("data", open_source(made, Path("net.prototxt"), arrays=arrays))]
+    assert whole_iterations(lengths_of(named, arrays), named, arrays, "net.prototxt") == 1
+
+
+def test_whole_iterations_of_data_without_an_end_ask_for_a_number() -> None:
+    dummy = text_format.Parse(
+        'name: "noise" type: "DummyData" top: "data" dummy_data_param { shape { dim: 5 } }', LayerParameter()
+    )
+    named = [("noise", open_source(dummy, Path("net.prototxt")))]
+    with pytest.raises(OptionError) as error:
+        whole_iterations(lengths_of(named, None), named, None, "net.prototxt")
+    assert str(error.value) == (
+        "net.prototxt: layer 'noise' does not tell how many records it has; give -i, the number of iterations"
+    )
