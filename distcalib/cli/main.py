@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 
 from distcalib.actors.lost_pages import lost_pages_told
 from distcalib.actors.signals import termination_told
-from distcalib.cli import calibrate, compare, doctor, evaluate, export, inspect, report, runs, verify
+from distcalib.cli import calibrate, compare, doctor, evaluate, export, init, inspect, report, runs, verify
 from distcalib.cli.arguments import example
 from distcalib.cli.exit_codes import ERROR, interrupted_by
 from distcalib.errors import DistcalibError, FindingsError, OptionError, flags_named, printable
 from distcalib.version import __version__
 
-COMMANDS = (calibrate, evaluate, export, verify, inspect, doctor, runs, report, compare)
+COMMANDS = (init, calibrate, evaluate, export, verify, inspect, doctor, runs, report, compare)
 
 
 class Parser(argparse.ArgumentParser):

@@ -82,11 +82,11 @@ def makes_data(layer: caffe_pb2.LayerParameter) -> bool:
     return not layer.bottom and bool(layer.top) and layer.type != "Parameter"
 
 
-def feed(layer: caffe_pb2.LayerParameter, given: Mapping[str, Shape], read: Container[str]) -> None:
+def feed(layer: caffe_pb2.LayerParameter, given: Mapping[str, Shape], read: Container[str], otherwise: int = 1) -> None:
     """Make an Input layer of a data layer, in place, if arrays of its tops are `given`.
 
-    Of a top that nothing reads none is needed.  The first axis is cut into iterations of the layer's batch_size, of 1
-    where it has none.  DataError if arrays of some of the tops are missing.
+    Of a top that nothing reads none is needed.  The first axis is cut into iterations of the layer's batch_size, of
+    `otherwise` rows where it has none.  DataError if arrays of some of the tops are missing.
     """
     if layer.type == "Input" or not makes_data(layer) or not any(top in given for top in layer.top):
         return
@@ -96,7 +96,7 @@ def feed(layer: caffe_pb2.LayerParameter, given: Mapping[str, Shape], read: Cont
             f"layer '{layer.name}' ({layer.type}): --data gives arrays for some of its tops and none for "
             f"{', '.join(map(repr, missing))}; give one for each"
         )
-    batch = next((getattr(layer, name).batch_size for name in _BATCHES if layer.HasField(name)), 1) or 1
+    batch = next((getattr(layer, name).batch_size for name in _BATCHES if layer.HasField(name)), 0) or otherwise
     tops = [top for top in layer.top if top in given]
     fed = caffe_pb2.LayerParameter(name=layer.name, type="Input", top=tops)
     for top in tops:

@@ -113,9 +113,10 @@ def make_net(
     name_of_losses(test, LOSS_TYPES)
     add_absent(full, test, path.name)
     read = {blob for layer in test.layer for blob in layer.bottom}
+    inputs = [shape.dim[0] for layer in test.layer for shape in layer.input_param.shape if shape.dim]
     try:
         for layer in test.layer:
-            feed(layer, fed, read)
+            feed(layer, fed, read, otherwise=inputs[0] if inputs else 1)  # labels go with images of an Input layer
     except DataError as error:
         raise DataError(f"{path.name}: {error}") from None
     _refuse_counts(test, path.name)

@@ -116,7 +116,7 @@ def open_inputs(
     read = net.weights(weights)
     refuse_no_numbers(read, weights, net)
     arrays = None if data is None else load_arrays(data, [node.layer for node in data_nodes(net.graph)], net.path)
-    sources, indexes = _opened(net, arrays, skips)
+    sources, indexes = open_sources(net, arrays, skips)
     data_shapes = {top: shape for _, source in sources for top, shape in source.shapes.items()}
     batch, lengths = records_an_iteration([source for _, source in sources]), lengths_of(sources, arrays)
     n_scored = whole_iterations(lengths, sources, arrays, net.name) if n_iterations is None else n_iterations
@@ -145,10 +145,10 @@ def open_inputs(
     )
 
 
-def _opened(
+def open_sources(
     net: Net, arrays: Arrays | None, skips: bool
 ) -> tuple[list[tuple[str, Source]], Mapping[str, Index | None]]:
-    """The source of each data layer with the layer's name, closed again, and their indexes."""
+    """The source of each data layer with the layer's name, closed again, and their indexes.  Raises DataError."""
     sources: list[tuple[str, Source]] = []
     indexes: dict[str, Index | None] = {}
     for node in data_nodes(net.graph):

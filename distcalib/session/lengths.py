@@ -67,9 +67,10 @@ def whole_iterations(
     if any(top in (arrays or {}) for _, source in named for top in source.tops):
         return 1  # each of the arrays is of one iteration
     names = ", ".join(f"'{name}'" for name, _ in named)
-    raise OptionError(
-        f"{where}: layer {names} does not tell how many records it has; give -i, the number of iterations"
-    )
+    said = f"layer {names} does not tell how many records it has"
+    if len(named) > 1:
+        said = f"layers {names} do not tell how many records they have"
+    raise OptionError(f"{where}: {said}; give -i, the number of iterations")
 
 
 def refuse_unequal(lengths: Sequence[Length], n_iterations: int, where: str) -> None:

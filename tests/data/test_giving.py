@@ -43,6 +43,12 @@ def test_feed_makes_an_input_of_a_data_layer(case: str) -> None:
     assert shapes_of(it) == {"data": (batch, 3, 8, 8), "label": (batch,)}
 
 
+def test_feed_takes_as_many_rows_as_the_images_where_no_batch_is_known() -> None:
+    it = layer("type: 'AbsentData' top: 'label'")
+    feed(it, GIVEN, {"label"}, otherwise=5)
+    assert shapes_of(it) == {"label": (5,)}
+
+
 def test_feed_needs_no_array_of_a_top_that_nothing_reads() -> None:
     it = layer("type: 'Python' top: 'data' top: 'boxes'")
     feed(it, GIVEN, {"data"})
