@@ -28,6 +28,7 @@ from distcalib.cli.arguments import (
     memory_line,
     model_of,
 )
+from distcalib.cli.config import add_config
 from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
 from distcalib.errors import OptionError, printable
@@ -163,6 +164,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_reading(parser)
     add_root(parser)
+    add_config(parser)
     add_output(parser)
     for flags, takes_value, reason in NOT_YET:
         add(

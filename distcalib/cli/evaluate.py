@@ -17,6 +17,7 @@ from distcalib.cli.arguments import (
     memory_line,
     model_of,
 )
+from distcalib.cli.config import add_config
 from distcalib.cli.console import ConsoleReporter, say
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
@@ -40,6 +41,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_detection(parser)
     add_reading(parser)
     add_root(parser)
+    add_config(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 

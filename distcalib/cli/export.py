@@ -14,6 +14,7 @@ from distcalib.cli.arguments import (
     example,
     model_of,
 )
+from distcalib.cli.config import add_config
 from distcalib.cli.console import ConsoleReporter
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.exporters.building import DYNAMIC
@@ -60,6 +61,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help=f"take u8 images, and do inside what the data layer does: {', '.join(FORMS)}",
     )
     add_measuring(parser)
+    add_config(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 

@@ -15,7 +15,8 @@ from distcalib.actors.lost_pages import lost_pages_told
 from distcalib.actors.signals import termination_told
 from distcalib.cli import calibrate, compare, doctor, evaluate, export, init, inspect, report, runs, verify
 from distcalib.cli.arguments import example
-from distcalib.cli.exit_codes import ERROR, interrupted_by
+from distcalib.cli.config import FLAG, configured, printed, settled
+from distcalib.cli.exit_codes import ERROR, OK, interrupted_by
 from distcalib.errors import DistcalibError, FindingsError, OptionError, flags_named, printable
 from distcalib.version import __version__
 
@@ -63,10 +64,7 @@ def _main(argv: Sequence[str]) -> int:
     _open_standard_streams()
     try:
         with termination_told(), lost_pages_told():
-            args, unknown = make_parser().parse_known_args(argv)
-            if unknown:
-                raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
-            code: int = args.run(args)
+            code = _run(argv)
             if sys.stdout is not None:  # None: closed by who started it
                 sys.stdout.flush()  # here, where it can still be told that nothing more fits
             return code
@@ -94,6 +92,31 @@ def _main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as error:
         _tell(f"interrupted; {str(error) or 'no result was written'}")
         return interrupted_by()
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Parse, with what --config says, and do it."""
+    parser = make_parser()
+    command = _command_of(parser, argv)
+    if command is not None:
+        configured(command, argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
+    if command is not None:
+        args = settled(args, command)
+        if args.print_config:
+            print(printed(args, command, args.command), end="")
+            return OK
+    code: int = args.run(args)
+    return code
+
+
+def _command_of(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.ArgumentParser | None:
+    """The parser of the command of `argv`, if it takes --config."""
+    [commands] = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    found: argparse.ArgumentParser | None = commands.choices.get(argv[0]) if argv else None
+    return found if found is not None and FLAG in found._option_string_actions else None
 
 
 class _Stderr(logging.Handler):
