@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 
 from distcalib.actors.lost_pages import lost_pages_told
 from distcalib.actors.signals import termination_told
-from distcalib.cli import calibrate, compare, doctor, evaluate, export, init, inspect, report, runs, verify
+from distcalib.cli import calibrate, compare, completion, doctor, evaluate, export, init, inspect, report, runs, verify
 from distcalib.cli.arguments import example
 from distcalib.cli.config import FLAG, configured, printed, settled
 from distcalib.cli.exit_codes import ERROR, OK, interrupted_by
 from distcalib.errors import DistcalibError, FindingsError, OptionError, flags_named, printable
 from distcalib.version import __version__
 
-COMMANDS = (init, calibrate, evaluate, export, verify, inspect, doctor, runs, report, compare)
+COMMANDS = (init, calibrate, evaluate, export, verify, inspect, doctor, runs, report, compare, completion)
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for module in COMMANDS:
         module.add_parser(commands)
+    parser.set_defaults(parser=parser)  # for `completion`
     return parser
 
 
