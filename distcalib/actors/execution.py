@@ -255,7 +255,9 @@ class Call:
 
     def _tell(self, place: int) -> None:
         if self._on_progress:
-            self._on_progress(Progress(self._jobs[place].label, self._n_done, self._n_total))
+            n_busy = sum(bool(flying) for flying in self._flying)
+            label, n_actors = self._jobs[place].label, len(self._flying)
+            self._on_progress(Progress(label, self._n_done, self._n_total, n_busy, n_actors))
 
 
 def _keep(on_rows: OnRows, task: Task, outcome: Outcome) -> None:

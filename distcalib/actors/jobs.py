@@ -131,6 +131,9 @@ class Progress:
     label: str
     n_done: int
     n_total: int
+    n_busy: int = 0
+    """Actors that have work now."""
+    n_actors: int = 0
 
 
 Enough = Callable[[int, Mapping[int, object]], bool]

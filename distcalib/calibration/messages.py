@@ -7,6 +7,7 @@ from distcalib.calibration.scoreboard import Scoreboard
 from distcalib.quantize.candidate import Candidate
 from distcalib.report import drop_text
 from distcalib.search import Decide, Measure, Measurement
+from distcalib.session.progress import Decided
 
 
 def round_name(number: int, n_candidates: int) -> str:
@@ -36,6 +37,12 @@ def round_lines(
         if board.hard_first and isinstance(request, Measure):
             word += f", about {board.likely_drop(candidate):.2g}"
         yield f"{label}{fp32_text(candidate)}: {word} (after {share:.0%} of the data)"
+
+
+def round_verdicts(requests: Sequence[Measure | Decide], board: Scoreboard) -> Iterator[Decided]:
+    """What is known now of the candidates of a round, for who watches."""
+    for request in requests:
+        yield Decided(len(request.candidate.fp32_layers), board.meets(request.candidate))
 
 
 def score_text(measured: Measurement, goal: Goal) -> str:

@@ -1,10 +1,11 @@
 """Runs jobs on the actors of a calibration, and counts what they cost."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from distcalib.actors import Enough, Job, JobResult
 from distcalib.session.evaluate import rate
+from distcalib.session.progress import Decided, Watcher
 from distcalib.session.protocol import Actors
 
 
@@ -42,6 +43,13 @@ class Meter:
     def images_per_second(self) -> Mapping[str, float]:
         """Of all actors together, by phase that was one job."""
         return dict(self._images_per_second)
+
+    def decided(self, verdicts: Iterable[Decided]) -> None:
+        """Tell a user who watches."""
+        reporter = self.session.reporter
+        if isinstance(reporter, Watcher):
+            for verdict in verdicts:
+                reporter.decided(verdict)
 
     def note(self, text: str) -> None:
         """Tell the user."""

@@ -14,7 +14,7 @@ from distcalib.calibration.fp32_pass import Fp32Pass, partials
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.layer_ranking import LayerRanking
 from distcalib.calibration.lookahead import n_ahead
-from distcalib.calibration.messages import round_lines, round_name, score_text
+from distcalib.calibration.messages import round_lines, round_name, round_verdicts, score_text
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.programs import Programs
 from distcalib.calibration.results import SearchResult
@@ -203,6 +203,8 @@ class Searching:
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self.meter.session.n_actors
         for line in round_lines(phase, self.label, requests, self.board, self.goal):
             self.meter.note(line)
+        if not self.label:
+            self.meter.decided(round_verdicts(requests, self.board))
 
     def _enough(self, requests: Sequence[Measure | Decide], jobs: Sequence[Job]) -> Enough:
         """What tells whether a job need not go on."""

@@ -58,7 +58,7 @@ def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, chang
         return ""
     return (
         f"-l {tolerance:g} is below the noise of {told[1]} labels: the drop is known within "
-        f"{told[0]:.2g}; give more iterations (-i)"
+        f"{told[0]:.2g}; give more data, or all there are (without -i)"
     )
 
 

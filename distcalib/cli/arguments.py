@@ -249,6 +249,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verbose", action="store_true", help="show where an error happened")
 
 
+def add_telling(parser: argparse.ArgumentParser) -> None:
+    """Where progress goes."""
+    parser.add_argument("--quiet", action="store_true", help="print no progress: the result and warnings alone")
+    parser.add_argument(
+        "--log-file", type=a_path, metavar="FILE", help="append progress to this file too, a line with the time each"
+    )
+
+
 def console_of(args: argparse.Namespace) -> Console:
     """Where progress goes: stdout, or stderr if stdout is for JSON."""
     return Console(stderr=bool(args.json))

@@ -21,6 +21,7 @@ from distcalib.cli.arguments import (
     add_output,
     add_reading,
     add_root,
+    add_telling,
     console_of,
     detection_of,
     example,
@@ -29,8 +30,9 @@ from distcalib.cli.arguments import (
     model_of,
 )
 from distcalib.cli.config import add_config
-from distcalib.cli.console import ConsoleReporter, say
+from distcalib.cli.console import draws, reporting, say, tell
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK, interrupted_by
+from distcalib.cli.outcome import show_outcome
 from distcalib.errors import OptionError, printable
 from distcalib.report import CalibrationReport, exported_lines
 from distcalib.search import STRATEGIES
@@ -165,6 +167,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_reading(parser)
     add_root(parser)
     add_config(parser)
+    add_telling(parser)
     add_output(parser)
     for flags, takes_value, reason in NOT_YET:
         add(
@@ -242,7 +245,7 @@ def run(args: argparse.Namespace) -> int:
     options = options_of(args)
     console = console_of(args)
     interrupted = False
-    with ConsoleReporter(console) as reporter:
+    with reporting(args, console, searches=True) as reporter:
         try:
             report = calibrate(model_of(args), args.weights, options, reporter=reporter)
         except Interrupted as interrupt:
@@ -253,16 +256,17 @@ def run(args: argparse.Namespace) -> int:
         if report.pareto:
             console.print(curve_table(report))
         for warning in report.warnings:
-            console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
-        if report.fp32_layers:
-            line = f"in FP32 again: {', '.join(report.fp32_layers)}"
-            say(console, line)
+            tell(console, f"warning: {warning}")
+        if report.fp32_layers and not draws(console):
+            say(console, f"in FP32 again: {', '.join(report.fp32_layers)}")
         if report.bad_records is not None and report.bad_records.count:
             say(console, report.bad_records.line)
         if report.n_retired:
             say(console, memory_line(report.n_retired))
         for line in (line for one in report.exported for line in exported_lines(one)):
             say(console, line)
+        if draws(console):
+            show_outcome(report, console)
         say(console, report.verdict)
     if interrupted:
         return interrupted_by()

@@ -17,7 +17,7 @@ from distcalib.cli.arguments import a_path
 from distcalib.errors import FLAGS, OptionError
 
 FLAG, PRINT_FLAG = "--config", "--print-config"
-_OWN = ("help", "config", "print_config", "json", "verbose")
+_OWN = ("help", "config", "print_config", "json", "verbose", "quiet", "log_file")
 """They say how this one run is told, not what it does."""
 _SWITCH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NOTHING = ("", "~", "null")

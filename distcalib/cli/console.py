@@ -1,13 +1,21 @@
-"""What a run looks like on a terminal: a bar that moves; anywhere else: a plain line every few seconds."""
+"""What a run looks like where nobody watches: a plain line every few seconds, on a console or in a file.
 
+A terminal is drawn by live.py.
+"""
+
+import argparse
 import logging
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from distcalib.errors import printable
+from distcalib.cli.live import Live
+from distcalib.cli.pace import Pace
+from distcalib.errors import OutputError, printable
+from distcalib.session.progress import Decided, Reporter, Watcher
 
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
 PLAIN_SECONDS = 5.0
@@ -19,97 +27,118 @@ def say(console: Console, line: str) -> None:
     console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
-class _Drawn(logging.Handler):
-    """Draws messages of the log above the bar."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """A line that stays."""
-        say(self._console, record.getMessage())
+def tell(console: Console, line: str) -> None:
+    """Print a line, on a terminal folded between words; `say` leaves that to the terminal, so that it can be copied."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=not draws(console))
 
 
-class ConsoleReporter:
-    """Draws phases and progress on `console`: phase, iterations done, images/s, time left."""
+def draws(console: Console) -> bool:
+    """Whether it can move its cursor."""
+    return console.is_terminal and not console.is_dumb_terminal
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._name, self._total, self._batch = "", 0, 0
-        self._begin = self._said = self._first = 0.0
-        self._first_done = 0
-        self._progress: Progress | None = None
-        self._handlers: list[logging.Handler] = []
-        self._task: TaskID | None = None
-        if console.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.completed}/{task.total} iterations"),
-                TextColumn("{task.fields[rate]}"),
-                console=console,
-                expand=True,
-                transient=True,  # what stays are the notes; the last line is the verdict
-            )
 
-    def __enter__(self) -> "ConsoleReporter":
-        if self._progress is not None:
-            self._progress.start()
-            self._handlers, _LOG.handlers[:] = _LOG.handlers[:], [_Drawn(self._console)]
-        return self
+class Plain:
+    """A line a phase, and one every few seconds: iterations done, images/s, time left."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            _LOG.handlers[:] = self._handlers
+    def __init__(self, console: Console, stamped: bool = False) -> None:
+        """`stamped`: each line begins with the time."""
+        self._console, self._stamped = console, stamped
+        self._pace, self._said = Pace(), 0.0
 
     def phase(self, name: str, n_iterations: int, batch: int) -> None:
         """Begin a phase of `n_iterations` batches of `batch` images."""
-        name = printable(name)
-        self._name, self._total, self._batch = name, n_iterations, batch
-        self._begin = self._said = time.monotonic()
-        self._first = 0.0
-        if self._progress is None:
-            self.note(f"{name}: {n_iterations} iterations of {batch} images")
-            return
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(name, total=n_iterations, rate="compiling")
+        self._said = time.monotonic()
+        self._pace = Pace(printable(name), n_iterations, batch, self._said)
+        self.note(f"{self._pace.name}: {n_iterations} iterations of {batch} images")
 
     def advance(self, n_done: int, n_total: int) -> None:
         """Show that `n_done` iterations of the phase are done, of `n_total` that it turned out to need."""
-        now = time.monotonic()
-        self._total = n_total
-        if not self._first:  # the rate counts from the first result on, so that compiling does not spoil it
-            self._first, self._first_done = now, n_done
-        elapsed, done = now - self._first, n_done - self._first_done
-        if not done:
-            elapsed, done = now - self._begin, n_done
-        rate = done * self._batch / elapsed if elapsed > 0.0 else 0.0
-        left = (self._total - n_done) * self._batch / rate if rate else 0.0
-        told = f"{rate:,.0f} images/s" + (f", {duration(left)} left" if n_done < self._total else "")
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=n_done, total=n_total, rate=told)
-            if n_done == self._total:  # else it would stand there while the next phase is prepared
-                self._progress.remove_task(self._task)
-                self._task = None
-        elif now - self._said >= PLAIN_SECONDS or n_done == self._total:
+        now, pace = time.monotonic(), self._pace
+        pace.advance(n_done, n_total, now)
+        if now - self._said >= PLAIN_SECONDS or n_done == n_total:
             self._said = now
-            self.note(f"{self._name}: {n_done}/{self._total} iterations, {told}")
+            self.note(f"{pace.name}: {n_done}/{n_total} iterations, {pace.text}")
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        say(self._console, text)
+        say(self._console, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self._stamped else text)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 8 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+class Several:
+    """What is told to each of several reporters."""
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self._reporters = reporters
+
+    def phase(self, name: str, n_iterations: int, batch: int) -> None:
+        """To each."""
+        for one in self._reporters:
+            one.phase(name, n_iterations, batch)
+
+    def advance(self, n_done: int, n_total: int) -> None:
+        """To each."""
+        for one in self._reporters:
+            one.advance(n_done, n_total)
+
+    def note(self, text: str) -> None:
+        """To each."""
+        for one in self._reporters:
+            one.note(text)
+
+    def busy(self, n_busy: int, n_actors: int) -> None:
+        """To those that watch."""
+        for one in self._reporters:
+            if isinstance(one, Watcher):
+                one.busy(n_busy, n_actors)
+
+    def decided(self, verdict: Decided) -> None:
+        """To those that watch."""
+        for one in self._reporters:
+            if isinstance(one, Watcher):
+                one.decided(verdict)
+
+
+class _Told(logging.Handler):
+    """Messages of the log, as lines of a reporter."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line that stays."""
+        self._reporter.note(record.getMessage())
+
+
+@contextmanager
+def reporting(args: argparse.Namespace, console: Console, searches: bool = False) -> Iterator[Reporter]:
+    """The reporter that --quiet and --log-file ask for: a view on a terminal, else plain lines.  While it is there,
+    messages of the log go where its lines go.
+
+    `searches`: what is left of the whole is estimated, too.  Raises OutputError for a file that cannot be written.
+    """
+    with ExitStack() as stack:
+        reporters: list[Reporter] = []
+        handlers = _LOG.handlers[:]
+        if not args.quiet:
+            shown: Reporter = stack.enter_context(Live(console, searches)) if draws(console) else Plain(console)
+            reporters.append(shown)
+            if isinstance(shown, Live):  # what stderr is told would tear it
+                handlers = [_Told(shown)]
+        if args.log_file is not None:
+            logged = Plain(stack.enter_context(_opened(args.log_file)), stamped=True)
+            reporters.append(logged)
+            handlers.append(_Told(logged))
+        before, _LOG.handlers[:] = _LOG.handlers[:], handlers
+        stack.callback(_LOG.handlers.__setitem__, slice(None), before)
+        yield Several(*reporters)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Console]:
+    try:
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"--log-file {path}: cannot be written ({error.strerror}); name another file") from None
+    with file:
+        yield Console(file=file, no_color=True, width=10_000)

@@ -10,6 +10,7 @@ from distcalib.cli.arguments import (
     add_output,
     add_reading,
     add_root,
+    add_telling,
     console_of,
     detection_of,
     example,
@@ -18,7 +19,7 @@ from distcalib.cli.arguments import (
     model_of,
 )
 from distcalib.cli.config import add_config
-from distcalib.cli.console import ConsoleReporter, say
+from distcalib.cli.console import reporting, say
 from distcalib.cli.exit_codes import OK
 from distcalib.report import Evaluation
 from distcalib.session.evaluate import evaluate
@@ -42,6 +43,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add_reading(parser)
     add_root(parser)
     add_config(parser)
+    add_telling(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -49,7 +51,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the mean of every output blob."""
     args.iterations, detection, console = iterations_of(args), detection_of(args), console_of(args)
-    with ConsoleReporter(console) as reporter:
+    with reporting(args, console) as reporter:
         result = evaluate(
             model_of(args),
             args.weights,

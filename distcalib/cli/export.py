@@ -10,12 +10,13 @@ from distcalib.cli.arguments import (
     add_model,
     add_output,
     add_reading,
+    add_telling,
     console_of,
     example,
     model_of,
 )
 from distcalib.cli.config import add_config
-from distcalib.cli.console import ConsoleReporter
+from distcalib.cli.console import reporting
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.exporters.building import DYNAMIC
 from distcalib.exporters.preprocess import FORMS
@@ -62,6 +63,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_measuring(parser)
     add_config(parser)
+    add_telling(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     """Export; exit code 2 if a file is refused."""
     options = ExportOptions.of(args, to=tuple(dict.fromkeys(args.to)), n_actors=args.actors)
     console = console_of(args)
-    with ConsoleReporter(console) as reporter:
+    with reporting(args, console) as reporter:
         found = export(model_of(args), args.weights, options, reporter=reporter)
     return show(found, args, console)
 

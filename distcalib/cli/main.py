@@ -101,9 +101,7 @@ def _run(argv: Sequence[str]) -> int:
     command = _command_of(parser, argv)
     if command is not None:
         configured(command, argv)
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
+    args = parsed(parser, argv)
     if command is not None:
         args = settled(args, command)
         if args.print_config:
@@ -111,6 +109,14 @@ def _run(argv: Sequence[str]) -> int:
             return OK
     code: int = args.run(args)
     return code
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments.  Raises OptionError."""
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise OptionError(f"unrecognized arguments: {' '.join(unknown)}; see distcalib {args.command} --help")
+    return args
 
 
 def _command_of(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.ArgumentParser | None:

@@ -2,8 +2,8 @@
 
 import argparse
 
-from distcalib.cli.arguments import a_path, add_output, console_of, example
-from distcalib.cli.console import ConsoleReporter
+from distcalib.cli.arguments import a_path, add_output, add_telling, console_of, example
+from distcalib.cli.console import reporting
 from distcalib.cli.export import add_measuring, show
 from distcalib.session.export_options import ExportOptions
 from distcalib.session.verify import verify
@@ -24,6 +24,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("-m", "--model", type=a_path, required=True, help="prototxt that the file was exported from")
     parser.add_argument("-w", "--weights", type=a_path, required=True, help="caffemodel")
     add_measuring(parser)
+    add_telling(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -32,6 +33,6 @@ def run(args: argparse.Namespace) -> int:
     """Verify; exit code 2 if the file scores worse than the prototxt by more than accepted."""
     options = ExportOptions.of(args, n_actors=args.actors)
     console = console_of(args)
-    with ConsoleReporter(console) as reporter:
+    with reporting(args, console) as reporter:
         found = verify(args.file, args.model, args.weights, options, reporter=reporter)
     return show((found,), args, console)

@@ -132,7 +132,7 @@ class Rests:
             told = f"{n} {what}s cannot tell a loss of {tolerance:g}: one of them is {1.0 / n:.3g}"
             if n == 1:
                 told = f"1 {what} cannot tell a loss of {tolerance:g}: it is all of the score"
-            return [f"{told}; give more iterations (-i), or more data"]
+            return [f"{told}; give more data, or all there are (without -i)"]
         return []
 
     def _n_classes(self, axis: int) -> int:

@@ -3,7 +3,8 @@ logger `distcalib`: notes and phases as INFO, progress as DEBUG, what the actors
 """
 
 import logging
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 _LOG = logging.getLogger("distcalib")
 
@@ -21,6 +22,27 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None:
         """Something worth a line."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A candidate of a search has its verdict: with `n_fp32` layers in FP32 it `meets` the tolerance or not."""
+
+    n_fp32: int
+    meets: bool
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """What a Reporter may do too, to show more: who has these methods is told more."""
+
+    def busy(self, n_busy: int, n_actors: int) -> None:
+        """So many of the actors have work now."""
+        ...
+
+    def decided(self, verdict: Decided) -> None:
+        """The search knows of a candidate whether it meets the tolerance."""
         ...
 
 

@@ -27,7 +27,7 @@ from distcalib.session.checks import fork_warnings, net_notes, refuse_unrunnable
 from distcalib.session.guard import Guard
 from distcalib.session.inputs import open_inputs
 from distcalib.session.options import SessionOptions
-from distcalib.session.progress import Reporter
+from distcalib.session.progress import Reporter, Watcher
 from distcalib.session.shipping import cargo_of, refuse_too_large, refuse_unshippable
 from distcalib.session.versions import versions
 
@@ -219,6 +219,8 @@ class Session:
 
             def advance(progress: Progress) -> None:
                 self.reporter.advance(progress.n_done, progress.n_total)
+                if isinstance(self.reporter, Watcher):
+                    self.reporter.busy(progress.n_busy, progress.n_actors)
 
             return self._pool.run(missing, advance, enough, on_rows, self._cancellation.check)
 

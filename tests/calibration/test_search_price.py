@@ -79,7 +79,10 @@ class Stand:
 
 def test_what_the_last_layers_bought_is_told() -> None:
     noisy, knee = Stand().warnings()
-    assert noisy == "-l 0.01 is below the noise of 40 labels: the drop is known within 0.048; give more iterations (-i)"
+    assert noisy == (
+        "-l 0.01 is below the noise of 40 labels: the drop is known within 0.048; give more data, or all there are "
+        "(without -i)"
+    )
     assert knee == (
         "8 of the 10 layers in FP32 win 0.009 of top1 together; with 2 (l00, l01) the drop is 0.018, and -l 0.018 "
         "would deliver as few"
