@@ -21,7 +21,8 @@ from distcalib.exporters.onnx_file import save_onnx
 
 TEXT = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 SCENES = ROOT / "examples" / "digit_scenes"
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+CLASSIFIER, *BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+DIGITS = ROOT / "examples" / "digits"
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,25 @@ def test_code_of_the_docs_finds_the_digits(code: str, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = sorted(line.split(":")[0] for line in done.stdout.splitlines())
     assert found == ["2", "7", "7", "8", "8"], done.stdout  # all that are there
+
+
+def test_code_of_the_docs_reads_a_digit(tmp_path: Path) -> None:
+    model = DIGITS / "digits.prototxt"
+    net = open_net(model)
+    made = exported(model, DIGITS / "digits.caffemodel")
+    made = preprocessed(made, steps_of(net.graph, model, net.name), "nhwc-gray", net.name)
+    (tmp_path / "build" / "digits").mkdir(parents=True)
+    save_ir(made, tmp_path / "build" / "digits" / "model.xml", {})
+    [node] = data_nodes(net.graph)
+    source = open_source(node.layer, model)
+    batch = source.batch(0)
+    source.close()
+    p = node.layer.transform_param
+    pixels = (batch["data"][7, 0] / p.scale + p.mean_value[0]).round().astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "digit.png"), pixels)
+    (tmp_path / "code.py").write_text(CLASSIFIER + "\nimport sys\nassert 'distcalib' not in sys.modules\n")
+    done = subprocess.run([sys.executable, "code.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == f"a {batch['label'][7]:.0f}\n", done.stderr
 
 
 def test_docs_have_three_ways() -> None:

@@ -28,7 +28,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One sentence, and where to read more."""
-        raise OptionError(f"{message}; see {self.prog} --help")
+        hint = ""
+        if self.prog.endswith(" calibrate") and message.startswith("the following arguments are required"):
+            hint = ", or let distcalib init MODEL print the command"
+        raise OptionError(f"{message}; see {self.prog} --help{hint}")
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """No abbreviations with one dash either: `-l -1` would be -l without a value and the start of -1st."""

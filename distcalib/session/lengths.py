@@ -92,11 +92,18 @@ def length_warnings(lengths: Sequence[Length], n_iterations: int, where: str) ->
         told = f"(-i {n_iterations} x batch {one.n_taken} = {n_read:,} of {one.n_records:,})"
         if n_read < one.n_records:
             n_left = one.n_records - n_read
-            advice = f"; a batch_size that divides {one.n_records:,} reads each once" if n_left < one.n_taken else ""
+            advice = _advice(one) if n_left < one.n_taken else ""
             yield f"{where}: {one.what}: {_records(n_left)} never looked at {told}{advice}"
         elif n_read > one.n_records:
             n_again = min(one.n_records, n_read - one.n_records)
             yield f"{where}: {one.what}: {_records(n_again)} counted more than once {told}"
+
+
+def _advice(one: Length) -> str:
+    """The batch size nearest to what it is that leaves no record; "" if only a far smaller one would."""
+    sizes = range(one.n_taken, one.n_taken // 4, -1)
+    found = next((size for size in sizes if one.n_records % size == 0), None)
+    return "" if found is None else f"; batch_size {found} reads each once"
 
 
 def _records(n: int) -> str:

@@ -92,7 +92,9 @@ def propose(
 
 def _quantizable(found: Inspection) -> str:
     n = len(found.quantizable)
-    return "1 of them can be INT8" if n == 1 else f"{n or 'none'} of them can be INT8"
+    told = f"{n or 'none'} of them can be INT8"
+    flags = [flag for flag in ("-1st", "-fc") if any(f"which {flag} quantizes" in one.int8 for one in found.layers)]
+    return told + (f", and more with {' and '.join(flags)}" if flags else "") + "; `distcalib inspect` lists them"
 
 
 def _said_of(check: Callable[[], object]) -> list[str]:

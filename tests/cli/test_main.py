@@ -134,6 +134,14 @@ def test_calibrate_knows_every_flag_of_the_predecessor() -> None:
     assert [name for name in known.split() if name not in options] == []
 
 
+def test_calibrate_without_weights_names_who_finds_them(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "calibrate", "-m", tiny.prototxt)
+    assert said.endswith(
+        "required: -w/--weights; see distcalib calibrate --help, or let distcalib init MODEL print the command"
+    )
+    assert refusal(capsys, "evaluate", tiny.prototxt).endswith("see distcalib evaluate --help")
+
+
 def cut(tiny: Tiny, folder: Path) -> list[object]:
     (folder / "cut.caffemodel").write_bytes(tiny.weights.read_bytes()[:-100])
     return ["-m", tiny.prototxt, "-w", "cut.caffemodel"]

@@ -75,10 +75,12 @@ def test_refuse_unequal(lengths: tuple[Length, ...], n_iterations: int, refused:
         (
             (Length("layer 'a'", 16, 5),),
             3,
-            [
-                "n: layer 'a': 1 record is never looked at (-i 3 x batch 5 = 15 of 16); a batch_size that divides 16 "
-                "reads each once"
-            ],
+            ["n: layer 'a': 1 record is never looked at (-i 3 x batch 5 = 15 of 16); batch_size 4 reads each once"],
+        ),
+        (
+            (Length("layer 'a'", 17, 5),),
+            3,
+            ["n: layer 'a': 2 records are never looked at (-i 3 x batch 5 = 15 of 17)"],  # 17 is prime
         ),
         (TWO[:1], 5, ["n: layer 'a': 5 records are counted more than once (-i 5 x batch 5 = 25 of 20)"]),
         (TWO[:1], 100, ["n: layer 'a': 20 records are counted more than once (-i 100 x batch 5 = 500 of 20)"]),

@@ -22,15 +22,16 @@ def test_evaluate_reads_each_record_once(tiny: Tiny) -> None:
     assert not any("looked at" in said or "counted" in said for said in whole.warnings)
 
 
-@pytest.mark.parametrize(("batch", "n", "left"), [(9, 5, "3 records are"), (47, 1, "1 record is")])
-def test_evaluate_leaves_the_rest_of_a_batch_and_says_so(tmp_path: Path, batch: int, n: int, left: str) -> None:
+@pytest.mark.parametrize(("batch", "n", "better", "left"), [(9, 5, 8, "3 records are"), (47, 1, 24, "1 record is")])
+def test_evaluate_leaves_the_rest_of_a_batch_and_says_so(
+    tmp_path: Path, batch: int, n: int, better: int, left: str
+) -> None:
     tiny = make_tiny(tmp_path, edit=lambda text: text.replace("batch_size: 8", f"batch_size: {batch}"))
     found = distcalib.evaluate(tiny.prototxt, tiny.weights)
     assert found.n_iterations == n
     [said] = [one for one in found.warnings if "never looked at" in one]
     assert said.endswith(
-        f"{left} never looked at (-i {n} x batch {batch} = {n * batch} of 48); "
-        "a batch_size that divides 48 reads each once"
+        f"{left} never looked at (-i {n} x batch {batch} = {n * batch} of 48); batch_size {better} reads each once"
     )
 
 
