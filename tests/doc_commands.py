@@ -43,7 +43,7 @@ def _command(line: str) -> Iterator[list[str]]:
     line = re.sub(r"^source <\((.*)\)", r"\1", line)
     if not re.match(r"([A-Z_]+=\S* )*distcalib ", line):
         return
-    words = shlex.split(line.replace("[", "").replace("]", ""), comments=True)
+    words = shlex.split(re.sub(r"\[([^|\]]*)(\|[^\]]*)?\]", r"\1", line), comments=True)  # the first of a choice
     while _SETTING.match(words[0]):
         words.pop(0)
     yield words[: words.index(">")] if ">" in words else words

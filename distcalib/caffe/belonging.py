@@ -4,10 +4,12 @@ Scales of one caffemodel with the weights of another still run, and answer wrong
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from distcalib.errors import printable
+from distcalib.errors import WeightsError, printable
 
 _LINE = re.compile(r"# Runs with (?P<name>.*) \(sha256 (?P<sha256>[0-9a-f]{64})\) only, which was measured with it\.\n")
 
@@ -17,11 +19,28 @@ def belonging_line(weights: str, digest: str) -> str:
     return f"# Runs with {printable(weights)} (sha256 {digest}) only, which was measured with it.\n"
 
 
+def belonging_weights(prototxt: Path) -> Path | None:
+    """The caffemodel that the first line of `prototxt` names, if it is there, beside it."""
+    named = _named(prototxt)
+    path = None if named is None else prototxt.parent / named["name"]
+    return path if path is not None and path.is_file() else None
+
+
+@contextmanager
+def belonging_named(prototxt: Path, weights: Path) -> Iterator[None]:
+    """Where the blobs of `weights` do not fit, say that `prototxt` belongs to others, if it does: WeightsError."""
+    try:
+        yield
+    except WeightsError:
+        for warning in belonging_warnings(prototxt, weights):
+            raise WeightsError(warning) from None
+        raise
+
+
 def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
     """What is to be said of a prototxt that is given with another caffemodel than the one that its first line names."""
     try:
-        with prototxt.open(encoding="utf-8", errors="replace") as file:
-            found = _LINE.fullmatch(file.readline(4096))
+        found = _named(prototxt)
         if found is None:
             return []
         given = file_sha256(weights)
@@ -33,6 +52,15 @@ def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
         f"{prototxt}: was measured with {found['name']} (sha256 {found['sha256'][:12]}), and {weights} is another "
         f"caffemodel; give -w {prototxt.parent / found['name']}"
     ]
+
+
+def _named(prototxt: Path) -> re.Match[str] | None:
+    """The first line, if it names a caffemodel; None of a file that cannot be read, too: whoever opens it says it."""
+    try:
+        with prototxt.open(encoding="utf-8", errors="replace") as file:
+            return _LINE.fullmatch(file.readline(4096))
+    except OSError:
+        return None
 
 
 def file_sha256(path: Path) -> str:

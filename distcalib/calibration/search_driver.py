@@ -203,8 +203,7 @@ class Searching:
             self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self.meter.session.n_actors
         for line in round_lines(phase, self.label, requests, self.board, self.goal):
             self.meter.note(line)
-        if not self.label:
-            self.meter.decided(round_verdicts(requests, self.board))
+        self.meter.decided(round_verdicts(requests, self.board))
 
     def _enough(self, requests: Sequence[Measure | Decide], jobs: Sequence[Job]) -> Enough:
         """What tells whether a job need not go on."""

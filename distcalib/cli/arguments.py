@@ -2,17 +2,20 @@
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from distcalib.actors.isa import ISAS
+from distcalib.caffe.belonging import belonging_weights
 from distcalib.data import FLAG
 from distcalib.data.limits import DEFAULT_MB as LARGEST_DEFAULT
 from distcalib.data.limits import FLAG as LARGEST_FLAG
 from distcalib.data.limits import VARIABLE as LARGEST_VARIABLE
-from distcalib.errors import OptionError
+from distcalib.errors import DistcalibError, OptionError
 from distcalib.metrics import AP_VERSIONS, DEFAULT_AP
+from distcalib.report import read_report
 
 
 def a_path(text: str) -> Path:
@@ -45,13 +48,15 @@ def example(*commands: str) -> str:
     return "\n".join(["example" if len(commands) == 1 else "examples", *(f"  {command}" for command in commands)])
 
 
-def add_model(parser: argparse.ArgumentParser, weights_required: bool = True) -> None:
+def add_model(
+    parser: argparse.ArgumentParser, weights_required: bool = True, weights_help: str = "FP32 caffemodel"
+) -> None:
     """-m as the predecessor has it, or the path alone; -w."""
     parser.add_argument(
         "model_path", nargs="?", type=a_path, metavar="MODEL", help="the prototxt; -m MODEL does the same"
     )
     parser.add_argument("-m", "--model", type=a_path, help="prototxt of the net")
-    parser.add_argument("-w", "--weights", type=a_path, required=weights_required, help="FP32 caffemodel")
+    parser.add_argument("-w", "--weights", type=a_path, required=weights_required, help=weights_help)
 
 
 def model_of(args: argparse.Namespace) -> Path:
@@ -103,6 +108,27 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add_largest(parser)
     add_actors(parser)
     add_isa(parser)
+
+
+WEIGHTS_HELP = "caffemodel (default: the one that a prototxt of `distcalib calibrate` was measured with)"
+
+
+def weights_of(args: argparse.Namespace, model: Path) -> Path:
+    """The caffemodel: that of -w, else the one that `model` names or that the report beside it is of.
+
+    Raises OptionError where neither tells.
+    """
+    if args.weights is not None:
+        given: Path = args.weights
+        return given
+    if (named := belonging_weights(model)) is not None:
+        return named
+    with suppress(DistcalibError):
+        report = read_report(model.with_name("report.json"))
+        weights = Path(report.output_weights or report.weights)
+        if Path(report.output).name == model.name and weights.is_file():
+            return weights
+    raise OptionError(f"{model}: does not tell which caffemodel it runs with; give it with -w")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

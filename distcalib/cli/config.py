@@ -105,6 +105,7 @@ def _spelled(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
         max(action.option_strings, key=len).lstrip("-").replace("-", "_"): action
         for action in parser._actions
         if action.option_strings and action.dest not in _OWN and action.help != argparse.SUPPRESS
+        if action.nargs != 0 or isinstance(action.const, bool)  # --keep-weights is a value of --recover
     }
 
 

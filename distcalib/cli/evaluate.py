@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Mapping
 
+from distcalib.caffe.belonging import belonging_named
 from distcalib.cli.arguments import (
+    WEIGHTS_HELP,
     add_detection,
     add_iterations,
     add_model,
@@ -17,6 +19,7 @@ from distcalib.cli.arguments import (
     iterations_of,
     memory_line,
     model_of,
+    weights_of,
 )
 from distcalib.cli.config import add_config
 from distcalib.cli.console import reporting, say
@@ -37,7 +40,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model(parser)
+    add_model(parser, weights_required=False, weights_help=WEIGHTS_HELP)
     add_iterations(parser, like_intel=True)
     add_detection(parser)
     add_reading(parser)
@@ -51,10 +54,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the mean of every output blob."""
     args.iterations, detection, console = iterations_of(args), detection_of(args), console_of(args)
-    with reporting(args, console) as reporter:
+    model = model_of(args)
+    weights = weights_of(args, model)
+    with belonging_named(model, weights), reporting(args, console) as reporter:
         result = evaluate(
-            model_of(args),
-            args.weights,
+            model,
+            weights,
             EvaluationOptions.of(args, n_actors=args.actors, detection=detection),
             reporter=reporter,
         )

@@ -4,7 +4,9 @@ import argparse
 
 from rich.console import Console
 
+from distcalib.caffe.belonging import belonging_named
 from distcalib.cli.arguments import (
+    WEIGHTS_HELP,
     a_path,
     add_iterations,
     add_model,
@@ -14,6 +16,7 @@ from distcalib.cli.arguments import (
     console_of,
     example,
     model_of,
+    weights_of,
 )
 from distcalib.cli.config import add_config
 from distcalib.cli.console import reporting
@@ -38,7 +41,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model(parser)
+    add_model(parser, weights_required=False, weights_help=WEIGHTS_HELP)
     parser.add_argument(
         "--to",
         action="append",
@@ -95,8 +98,10 @@ def run(args: argparse.Namespace) -> int:
     """Export; exit code 2 if a file is refused."""
     options = ExportOptions.of(args, to=tuple(dict.fromkeys(args.to)), n_actors=args.actors)
     console = console_of(args)
-    with reporting(args, console) as reporter:
-        found = export(model_of(args), args.weights, options, reporter=reporter)
+    model = model_of(args)
+    weights = weights_of(args, model)
+    with belonging_named(model, weights), reporting(args, console) as reporter:
+        found = export(model, weights, options, reporter=reporter)
     return show(found, args, console)
 
 

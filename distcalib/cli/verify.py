@@ -2,7 +2,8 @@
 
 import argparse
 
-from distcalib.cli.arguments import a_path, add_output, add_telling, console_of, example
+from distcalib.caffe.belonging import belonging_named
+from distcalib.cli.arguments import WEIGHTS_HELP, a_path, add_output, add_telling, console_of, example, weights_of
 from distcalib.cli.console import reporting
 from distcalib.cli.export import add_measuring, show
 from distcalib.session.export_options import ExportOptions
@@ -22,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("file", type=a_path, metavar="FILE", help="model.xml or model.onnx")
     parser.add_argument("-m", "--model", type=a_path, required=True, help="prototxt that the file was exported from")
-    parser.add_argument("-w", "--weights", type=a_path, required=True, help="caffemodel")
+    parser.add_argument("-w", "--weights", type=a_path, help=WEIGHTS_HELP)
     add_measuring(parser)
     add_telling(parser)
     add_output(parser)
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Verify; exit code 2 if the file scores worse than the prototxt by more than accepted."""
     options = ExportOptions.of(args, n_actors=args.actors)
     console = console_of(args)
-    with reporting(args, console) as reporter:
-        found = verify(args.file, args.model, args.weights, options, reporter=reporter)
+    weights = weights_of(args, args.model)
+    with belonging_named(args.model, weights), reporting(args, console) as reporter:
+        found = verify(args.file, args.model, weights, options, reporter=reporter)
     return show((found,), args, console)

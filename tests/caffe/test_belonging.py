@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from distcalib.caffe import read_net
-from distcalib.caffe.belonging import belonging_line, belonging_warnings, file_sha256
+from distcalib.caffe.belonging import (
+    belonging_line,
+    belonging_named,
+    belonging_warnings,
+    belonging_weights,
+    file_sha256,
+)
+from distcalib.errors import WeightsError
 
 
 @pytest.fixture
@@ -48,3 +55,22 @@ def test_nothing_is_said_of_other_files(tmp_path: Path, text: str) -> None:
 
 def test_weights_that_are_not_there_are_told_by_whoever_reads_them(files: tuple[Path, Path, Path]) -> None:
     assert belonging_warnings(files[0], files[2].with_name("absent")) == []
+
+
+def test_the_weights_that_a_prototxt_names_are_beside_it(tmp_path: Path) -> None:
+    net, new = tmp_path / "q.prototxt", tmp_path / "a_new.caffemodel"
+    net.write_text(belonging_line(new.name, "0" * 64))
+    assert belonging_weights(net) is None, "not there"
+    new.write_bytes(b"new")
+    assert belonging_weights(net) == new
+    net.write_text("name: 'net'")
+    assert belonging_weights(net) is None
+    assert belonging_weights(tmp_path / "absent") is None
+
+
+def test_blobs_that_do_not_fit_are_those_of_another(files: tuple[Path, Path, Path]) -> None:
+    net, new, given = files
+    with pytest.raises(WeightsError, match=r"was measured with a.*_new\.caffemodel"), belonging_named(net, given):
+        raise WeightsError("layer 'a': does not fit")
+    with pytest.raises(WeightsError, match="does not fit"), belonging_named(net, new):
+        raise WeightsError("layer 'a': does not fit")

@@ -48,6 +48,9 @@ def test_config_says_what_flags_say(here: Path, capsys: pytest.CaptureFixture[st
         (["--stage", "c"], "stage", ["c"]),
         (["other.prototxt"], "model", "other.prototxt"),
         (["-m", "other.prototxt"], "model", "other.prototxt"),
+        (["--recover"], "recover", "on"),
+        (["--keep-weights"], "recover", "off"),
+        ([], "recover", "on"),
         ([], "keep_int8", ["a"]),
     ],
 )
@@ -56,7 +59,7 @@ def test_the_command_line_comes_first(
     here: Path, capsys: pytest.CaptureFixture[str], flags: list[str], key: str, value: object, is_first: bool
 ) -> None:
     (here / "run.yaml").write_text(
-        "{model: net.prototxt, iterations: 18, isa: skylake, keep_int8: [a], stage: [a, b], weights: w}"
+        "{model: net.prototxt, iterations: 18, isa: skylake, recover: on, keep_int8: [a], stage: [a, b], weights: w}"
     )
     config = ["--config=run.yaml"]
     found = settled(capsys, "calibrate", *(flags + config if is_first else config + flags))
