@@ -24,8 +24,10 @@ def commands(text: str) -> Iterator[list[str]]:
     blocks = [block for kind, block in _BLOCK.findall(text) if kind in ("", "sh", "bash", "console")]
     plain = _BLOCK.sub("", text)
     for block in (*blocks, *_INDENTED.findall(plain)):
-        for line in block.replace("\\\n", " ").splitlines():
-            yield from _command(line.strip().removeprefix("$ "))
+        lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+        typed = [line[2:] for line in lines if line.startswith("$ ")]  # the others are what it prints then
+        for line in typed or lines:
+            yield from _command(line)
 
 
 def inline(text: str) -> Iterator[list[str]]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import distcalib
-from distcalib.cli.main import make_parser, parsed
+from distcalib.cli.exit_codes import OK
+from distcalib.cli.main import main, make_parser, parsed
 from distcalib.errors import DistcalibError
 from scripts.tools.make_readme import output, sample
 from tests.doc_commands import PAGES, ROOT, commands, inline, pythons
@@ -120,6 +121,14 @@ def kinds(text: str) -> set[str]:
         line = line if "Tolerance" in line or line.startswith("FP32: ") else re.sub(r"\d+(?:[.,]\d+)*", "N", line)
         found.add(line.strip())
     return found
+
+
+def test_the_sample_of_init_is_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    [told] = re.findall(r"^\$ distcalib init net.prototxt\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (folder / "ssd.caffemodel").unlink()
+    assert main(["init", "net.prototxt"]) == OK
+    assert capsys.readouterr().out == told
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ _LOG = logging.getLogger("distcalib")
 
 
 class Reporter(Protocol):
-    """Receives the phases of a run and their progress."""
+    """Receives the phases of a run and their progress; with the methods of Watcher, more than that."""
 
     def phase(self, name: str, n_iterations: int, batch: int) -> None:
         """A phase of `n_iterations` batches begins; the one before it has ended."""
