@@ -109,7 +109,7 @@ class Live:
             return f"about {duration(of_phase + each)}, and more if it must search"
         best = min((one.n_fp32 for one in self._verdicts if one.meets), default=None)
         if best is None:
-            return "not known until some layers in FP32 meet the tolerance"
+            return "not known, none meets it yet"
         return f"up to {duration(max(of_phase, best * each))}" if best else "seconds"
 
     def _phase_line(self) -> RenderableType:

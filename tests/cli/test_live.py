@@ -78,7 +78,7 @@ def test_what_is_left_is_a_bound_or_unknown(clock: Clock) -> None:
     clock.now += 5.0
     live.advance(20, 20)  # 10 iterations in 5 s: a pass of 20 takes 10 s
     live.decided(Decided(0, False))
-    assert live.left == "not known until some layers in FP32 meet the tolerance"
+    assert live.left == "not known, none meets it yet"
     live.decided(Decided(5, True))
     assert live.left == "up to 55 s"
     live.decided(Decided(2, False))
