@@ -14,6 +14,7 @@ from distcalib.cli.console import Several, draws, reporting
 from distcalib.cli.live import WIDEST, Live, verdicts_text
 from distcalib.session.progress import Decided, Watcher
 from tests.cli.test_console import Clock
+from tests.every import every
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def test_quiet_says_nothing_and_a_log_file_has_all(tmp_path: Path) -> None:
     assert console.file.getvalue() == ""
     lines = file.read_text().splitlines()
     assert len(lines) == 8
-    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
+    assert every(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in lines)
     assert lines[0].endswith(" FP32: 4 iterations of 2 images")
     assert lines[2].endswith(" which the file does not care about")
     assert lines[3].endswith(" actor 1 died")
