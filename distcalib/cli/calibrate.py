@@ -100,56 +100,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="tolerated loss, absolute (default: 0.01)",
     )
     add_detection(parser)
-    add(
-        "-c",
-        "--weights_channel",
-        choices=("single", "multiple"),
-        default=defaults.weights_channel,
-        help="one weight scale a layer, or one an output channel (default: single)",
-    )
-    add(
-        "-s",
-        "--sampling_iterations",
-        type=int,
-        default=defaults.sampling_iterations,
-        help="iterations sampled for the ranges (default: 10)",
-    )
-    add(
-        "-a",
-        "--calibration_algos",
-        default=defaults.calibration_algos,
-        help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its "
-        "99.995th percentile, KL and MSE the threshold of least divergence or squared error; auto chooses among them "
-        "for each blob, by the error at the net's output on the sampled iterations",
-    )
-    for short, name, text in SWITCHES:
-        add(short, f"--{name}", action="store_true", help=text)
-    add(
-        "--bias-correction",
-        action="store_true",
-        help="take the mean error of each INT8 layer out of its bias; writes a new caffemodel, too",
-    )
-    add(
-        "--equalize",
-        action="store_true",
-        help="scale the channels between two layers so that the weights of both fit INT8; writes a new caffemodel, too",
-    )
-    add(
-        "--recover",
-        nargs="?",
-        const="on",
-        default=defaults.recover,
-        choices=("auto", "on", "off"),
-        help="new weights that fit INT8 better, in a new caffemodel: auto tries --bias-correction, then --equalize as "
-        "well, where all layers in INT8 lose too much, and keeps them if less is lost (default); on, or --recover "
-        "alone, does both in any case; off keeps the caffemodel as it is",
-    )
-    add("--keep-weights", dest="recover", action="store_const", const="off", help="--recover off")
-    add(
-        "--count-saved",
-        action="store_true",
-        help="find out how many FP32 layers the new weights save, by a search without each; costs those searches",
-    )
+    _add_scales(parser)
+    _add_weights(parser)
     _add_search(parser)
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add(
@@ -179,6 +131,66 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             help=argparse.SUPPRESS,
         )
     parser.set_defaults(run=run)
+
+
+def _add_scales(parser: argparse.ArgumentParser) -> None:
+    """What is quantized, and what scales are made of."""
+    defaults, add = CalibrationOptions(), parser.add_argument
+    add(
+        "-c",
+        "--weights_channel",
+        choices=("single", "multiple"),
+        default=defaults.weights_channel,
+        help="one weight scale a layer, or one an output channel (default: single)",
+    )
+    add(
+        "-s",
+        "--sampling_iterations",
+        type=int,
+        default=defaults.sampling_iterations,
+        help="iterations sampled for the ranges (default: 10)",
+    )
+    add(
+        "-a",
+        "--calibration_algos",
+        default=defaults.calibration_algos,
+        help="what a scale is made of: DIRECT the largest value seen (default), MA a moving average of it, MAXP its "
+        "99.995th percentile, KL and MSE the threshold of least divergence or squared error; auto chooses among them "
+        "for each blob, by the error at the net's output on the sampled iterations",
+    )
+    for short, name, text in SWITCHES:
+        add(short, f"--{name}", action="store_true", help=text)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    """Weights that fit INT8 better."""
+    defaults, add = CalibrationOptions(), parser.add_argument
+    add(
+        "--bias-correction",
+        action="store_true",
+        help="take the mean error of each INT8 layer out of its bias; writes a new caffemodel, too",
+    )
+    add(
+        "--equalize",
+        action="store_true",
+        help="scale the channels between two layers so that the weights of both fit INT8; writes a new caffemodel, too",
+    )
+    add(
+        "--recover",
+        nargs="?",
+        const="on",
+        default=defaults.recover,
+        choices=("auto", "on", "off"),
+        help="new weights that fit INT8 better, in a new caffemodel: auto tries --bias-correction, then --equalize as "
+        "well, where all layers in INT8 lose too much, and keeps them if less is lost (default); on, or --recover "
+        "alone, does both in any case; off keeps the caffemodel as it is",
+    )
+    add("--keep-weights", dest="recover", action="store_const", const="off", help="--recover off")
+    add(
+        "--count-saved",
+        action="store_true",
+        help="find out how many FP32 layers the new weights save, by a search without each; costs those searches",
+    )
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
