@@ -76,7 +76,7 @@ def _files(finished: Finished) -> dict[str, Any]:
     if delivery.plain is not None:
         without_fu = PlainRecord(
             output=str(target.prototxt),
-            sha256=text_sha256(delivery.plain.text()),
+            sha256=text_sha256(delivery.plain_text),
             score=None if plain is None else plain.score,
             drop=None if plain is None else plain.drop,
         )
