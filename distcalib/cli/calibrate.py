@@ -82,7 +82,6 @@ class Refuse(argparse.Action):
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    defaults = CalibrationOptions()
     parser = commands.add_parser(
         "calibrate",
         help="quantize a net so that it loses at most -l, and write the file that was measured",
@@ -91,7 +90,42 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser)
+    _add_goal(parser)
+    add_detection(parser)
+    add_ap_version(parser)
+    _add_scales(parser)
+    _add_weights(parser)
+    _add_search(parser)
     add = parser.add_argument
+    add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
+    add(
+        "--export",
+        action="append",
+        default=[],
+        choices=TARGETS,
+        help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
+    )
+    add_data(parser)
+    add_plugins(parser)
+    add_state(parser)
+    add(
+        "--allow-overwritten",
+        action="store_true",
+        help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
+    )
+    add_skipping(parser)
+    add_largest(parser)
+    add_actors(parser)
+    add_isa(parser)
+    add_root(parser)
+    add_output(parser)
+    _add_refused(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_goal(parser: argparse.ArgumentParser) -> None:
+    """What is measured, and what may be lost."""
+    defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "-i",
         "--iterations",
@@ -107,8 +141,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         default=defaults.accuracy_loss,
         help="tolerated loss, absolute (default: 0.01)",
     )
-    add_detection(parser)
-    add_ap_version(parser)
+
+
+def _add_scales(parser: argparse.ArgumentParser) -> None:
+    """What the scales are made of, and which layers get some."""
+    defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "-c",
         "--weights_channel",
@@ -133,6 +170,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     for short, name, text in SWITCHES:
         add(short, f"--{name}", action="store_true", help=text)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    """What may be done to the weights."""
+    defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "--bias-correction",
         action="store_true",
@@ -159,39 +201,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="store_true",
         help="find out how many FP32 layers the new weights save, by a search without each; costs those searches",
     )
-    _add_search(parser)
-    add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
-    add(
-        "--export",
-        action="append",
-        default=[],
-        choices=TARGETS,
-        help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
-    )
-    add_data(parser)
-    add_plugins(parser)
-    add_state(parser)
-    add(
-        "--allow-overwritten",
-        action="store_true",
-        help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
-    )
-    add_skipping(parser)
-    add_largest(parser)
-    add_actors(parser)
-    add_isa(parser)
-    add_root(parser)
-    add_output(parser)
-    for flags, takes_value, reason in NOT_YET:
-        add(
-            *flags,
-            action=Refuse,
-            reason=reason,
-            nargs=None if takes_value else 0,
-            dest="refused",
-            help=argparse.SUPPRESS,
-        )
-    parser.set_defaults(run=run)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -221,6 +230,19 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "(default: most multiply-adds, which are the same in every run)",
     )
     add("--pareto", action="store_true", help="measure choices from all INT8 to all FP32, too: accuracy against speed")
+
+
+def _add_refused(parser: argparse.ArgumentParser) -> None:
+    """Flags that are known and refused."""
+    for flags, takes_value, reason in NOT_YET:
+        parser.add_argument(
+            *flags,
+            action=Refuse,
+            reason=reason,
+            nargs=None if takes_value else 0,
+            dest="refused",
+            help=argparse.SUPPRESS,
+        )
 
 
 def curve_table(report: CalibrationReport) -> Table:

@@ -19,6 +19,7 @@ from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.plugins import load_plugins
 from distcalib.quantize.faults import intel_faults
+from distcalib.quantize.grids import Grid
 from distcalib.quantize.options import Options
 from distcalib.quantize.scales import Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
@@ -96,13 +97,8 @@ def inspect(
         problems, notes = [*problems, *late], [said for said in notes if said not in late]
     try:
         quantizer = Quantizer(net.graph, Options())
-    except (
-        UnsupportedError
-    ):  # among the problems already; without fused groups there is no more than the list of layers
-        bare = tuple(
-            LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
-            for node in net.graph
-        )
+    except UnsupportedError:  # among the problems; without fused groups there is no more than the list of layers
+        bare = tuple(_layer_info(node, {}, {}, "") for node in net.graph)
         return Inspection(str(model), bare, (), (), tuple(problems), (), (*notes, *net_notes(net)))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
@@ -116,20 +112,17 @@ def inspect(
     read = blobs.weights if isinstance(blobs, FileBlobs) and shapes and not problems else None
     overwritten = in_place_warnings(net)
     warnings = (*overwritten, *data_warnings(net), *intel_faults(net.graph, quantizer.groups, stored, params, read))
-    layers = []
-    for node in net.graph:
-        grids = [str(stored[top]) for top in node.tops if top in stored]
-        layers.append(
-            LayerInfo(
-                node.name,
-                node.type,
-                tuple(str(top) for top in node.tops),
-                tuple(shapes.get(top) for top in node.tops),
-                _int8_text(node, quantizer, params, int8),
-                ", ".join(grids),
-            )
-        )
-    return Inspection(str(model), tuple(layers), quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
+    layers = tuple(_layer_info(node, shapes, stored, _int8_text(node, quantizer, params, int8)) for node in net.graph)
+    return Inspection(str(model), layers, quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
+
+
+def _layer_info(
+    node: Node, shapes: Mapping[Blob, tuple[int, ...]], stored: Mapping[Blob, Grid], int8: str
+) -> LayerInfo:
+    """What is listed of a layer, as far as its shapes and how its tops are stored are known."""
+    tops = tuple(str(top) for top in node.tops)
+    grids = [str(stored[top]) for top in node.tops if top in stored]
+    return LayerInfo(node.name, node.type, tops, tuple(map(shapes.get, node.tops)), int8, ", ".join(grids))
 
 
 def _array_faults(net: Net, data: str | Path | None) -> list[str]:
