@@ -111,7 +111,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add(
         "--allow-overwritten",
         action="store_true",
-        help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
+        help="calibrate a net whose layers in place Caffe refuses or overwrite what they still read",
     )
     add_skipping(parser)
     add_largest(parser)

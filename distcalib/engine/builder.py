@@ -27,6 +27,7 @@ from distcalib.engine.unconverted import device_outputs, refuse_unconverted
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, quantized
 from distcalib.layers.batch_norm import stored_blobs
+from distcalib.layers.eltwise import eltwise_onto
 from distcalib.layers.products import along_channels, product
 from distcalib.layers.shapes import too_large, why_not
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
@@ -257,6 +258,8 @@ class _Builder:
         if node.type == "Eltwise" and grid is not None:
             coefficients = list(node.layer.eltwise_param.coeff) or [1.0] * len(inputs)
             tops: tuple[Output, ...] = (self.found.added(inputs, coefficients, grid),)
+        elif node.index in self.graph.onto:
+            tops = (eltwise_onto(layer, self.graph.onto[node.index], *inputs),)
         else:
             tops = convert(layer, inputs)
         if grid is not None and _makes_fractions(node):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
 import openvino.opset13 as ops
 from openvino import Output
 
@@ -29,6 +31,32 @@ def eltwise(layer: Layer, *inputs: Output) -> Output:
             terms[i] = ops.multiply(terms[i], constant(coeff)).output(0)
     operation = ops.add if is_sum else ops.multiply if p.operation == EltwiseParameter.PROD else ops.maximum
     return reduce(lambda a, b: operation(a, b).output(0), terms)
+
+
+def eltwise_onto(layer: Layer, onto: Sequence[bool], *inputs: Output) -> Output:
+    """An Eltwise in place, in Caffe: bottom i lies in the memory of the top where `onto[i]`.
+
+    SUM sets the top to 0, MAX to the least float32, before either reads its bottoms, and then takes one after the other
+    into it: so of what lay there nothing is left, and a later bottom that lies there counts what was summed up to it
+    once more. PROD and MAX take their first two at once (eltwise_layer.cpp).
+    """
+    p = layer.param("eltwise_param")
+    eltwise(layer, *inputs)  # for what it refuses
+    if p.operation == EltwiseParameter.PROD:
+        total = ops.multiply(*inputs[:2]).output(0)
+        for x, own in zip(inputs[2:], onto[2:], strict=True):
+            total = ops.multiply(total, total if own else x).output(0)
+        return total
+    if p.operation == EltwiseParameter.MAX:
+        least = ops.constant(np.full(shape_of(inputs[0]), np.finfo(np.float32).min, np.float32)).output(0)
+        others = [x for x, own in zip(inputs, onto, strict=True) if not own]
+        return reduce(lambda a, b: ops.maximum(a, b).output(0), others or [least])
+    factors: list[tuple[Output, float]] = []
+    for x, own, coeff in zip(inputs, onto, list(p.coeff) or [1.0] * len(inputs), strict=True):
+        factors = [(a, f * (1.0 + coeff)) for a, f in factors] if own else [*factors, (x, coeff)]
+    terms = [x if f == 1.0 else ops.multiply(x, constant(f)).output(0) for x, f in factors]
+    zeros = constant(np.zeros(shape_of(inputs[0]), np.float32))
+    return reduce(lambda a, b: ops.add(a, b).output(0), terms or [zeros])
 
 
 @converts("Axpy", bottoms=(3, 3))

@@ -7,6 +7,7 @@ from math import prod
 import openvino.opset13 as ops
 from openvino import Output
 
+from distcalib.caffe.aliases import SHARED
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import canonical_axis, integers, reshape, shape_of
 
@@ -113,6 +114,12 @@ def squeeze(layer: Layer, x: Output) -> Output:
     wrong = [axis for axis in axes if shape[axis] != 1]
     layer.require(not wrong, f"axis {', '.join(map(str, wrong))} of {shape} is not of size 1; only such can fall away")
     return reshape(x, [n for i, n in enumerate(shape) if n != 1 or (axes and i not in axes)])
+
+
+@converts(SHARED, bottoms=(2, 2))
+def shared_memory(layer: Layer, written: Output, blob: Output) -> Output:
+    """What was written to a blob's memory under another name, in the blob's shape; caffe/aliases.py puts it in."""
+    return reshape(written, shape_of(blob))
 
 
 @converts("Tile")

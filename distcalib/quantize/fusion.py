@@ -139,7 +139,7 @@ def _group(graph: Graph, node: Node, run: Run | None) -> Fused:
     """The group of the convolution `node`; without what cannot be computed: there Intel Caffe does not load the net."""
     if run is None:
         return Fused(node, None, None, None, None, None, None)
-    parts = {role: graph.nodes[index] for role, index in run.step.parts.items()}
+    parts = {role: graph.layer(index) for role, index in run.step.parts.items()}
     scale = parts.get("scale")
     if scale is not None and not _per_channel(scale):
         return Fused(node, parts["batch_norm"], None, None, None, None, None)

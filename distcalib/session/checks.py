@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.forks import fork_faults, of_other_forks
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.caffe.in_place import in_place_faults
+from distcalib.caffe.in_place import in_place_faults, in_place_notes
 from distcalib.caffe.infogain import lacks_matrix
 from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
@@ -144,8 +144,13 @@ def net_notes(net: Net) -> list[str]:
 
 
 def in_place_warnings(net: Net) -> list[str]:
-    """A sentence for each layer in place whose result, or another's, is something else in Caffe."""
-    return [f"{net.name}: {said}" for _, said in in_place_faults(net.graph, _fused_sums(net.graph))]
+    """A sentence for each layer in place whose result is something else in Caffe."""
+    return [f"{net.name}: {said}" for _, said in in_place_faults(net.graph)]
+
+
+def shared_notes(net: Net) -> list[str]:
+    """A sentence for each layer in place that, as in Caffe, computes another thing than it seems."""
+    return [f"{net.name}: {said}" for _, said in in_place_notes(net.graph, _fused_sums(net.graph))]
 
 
 def load_warnings(net: Net) -> list[str]:
@@ -155,10 +160,12 @@ def load_warnings(net: Net) -> list[str]:
 
 
 def refuse_in_place(net: Net) -> None:
-    """Raise UnsupportedError for a net that Caffe computes otherwise, for its blobs share memory, or not at all."""
+    """Raise UnsupportedError for layers in place that Caffe refuses, or that read what they have overwritten."""
     found = in_place_warnings(net)
     if found:
-        raise UnsupportedError(f"{'; '.join(found)}; to calibrate as if each blob were its own, give {IN_PLACE_FLAG}")
+        raise UnsupportedError(
+            f"{'; '.join(found)}; to calibrate as if they had tops of their own, give {IN_PLACE_FLAG}"
+        )
 
 
 def _fused_sums(graph: Graph) -> set[int]:

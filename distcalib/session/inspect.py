@@ -6,6 +6,7 @@ from pathlib import Path
 
 from distcalib.actors.memory import refuse_large_blobs
 from distcalib.caffe import caffe_pb2, shared_params
+from distcalib.caffe.aliases import SHARED
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.phase import State
@@ -29,6 +30,7 @@ from distcalib.session.checks import (
     net_notes,
     net_problems,
     refuse_no_numbers,
+    shared_notes,
     size_faults,
     unfed,
     unopened,
@@ -98,7 +100,7 @@ def inspect(
     try:
         quantizer = Quantizer(net.graph, Options())
     except UnsupportedError:  # among the problems; without fused groups there is no more than the list of layers
-        bare = tuple(_layer_info(node, {}, {}, "") for node in net.graph)
+        bare = tuple(_layer_info(node, {}, {}, "") for node in net.graph if node.type != SHARED)
         return Inspection(str(model), bare, (), (), tuple(problems), (), (*notes, *net_notes(net)))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
@@ -110,9 +112,14 @@ def inspect(
     stored = storage(net.graph, quantizer.groups, params)
     int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
     read = blobs.weights if isinstance(blobs, FileBlobs) and shapes and not problems else None
+    notes += shared_notes(net)
     overwritten = in_place_warnings(net)
     warnings = (*overwritten, *data_warnings(net), *intel_faults(net.graph, quantizer.groups, stored, params, read))
-    layers = tuple(_layer_info(node, shapes, stored, _int8_text(node, quantizer, params, int8)) for node in net.graph)
+    layers = tuple(
+        _layer_info(node, shapes, stored, _int8_text(node, quantizer, params, int8))
+        for node in net.graph
+        if node.type != SHARED
+    )
     return Inspection(str(model), layers, quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
 
 

@@ -81,16 +81,13 @@ def test_evaluate_warns_of_what_caffe_computes_otherwise_or_ends_at(tmp_path: Pa
 
 
 def test_calibrate_warns_of_what_allow_overwritten_lets_pass(tmp_path: Path) -> None:
-    edit = added(
-        'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }',
-        'layer { name: "n" type: "TanH" bottom: "f" top: "f" }',
-    )
+    edit = added('layer { name: "n" type: "LRN" bottom: "conv4" top: "conv4" }')
     net = make_tiny(tmp_path, edit=edit)
     options = CalibrationOptions(
         iterations=1, strategy="none", allow_overwritten=True, n_actors=1, out=tmp_path / "out"
     )
     report = calibrate(net.prototxt, net.weights, options)
-    assert "layer 'n' (TanH): works in place" in report.warnings[0]
+    assert "layer 'n' (LRN): works in place" in report.warnings[0]
 
 
 def test_evaluate_runs_in_a_stage(tmp_path: Path) -> None:
