@@ -123,4 +123,6 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
 
 # Published prototxts name both tops of their dummy input "data" (ssd_vgg16_int8.prototxt): harmless, they carry no
 # weights.
-_REPEATABLE = frozenset({"Data", "DummyData", "Input", "DenseImageData", "ImageData", "AnnotatedData", "HDF5Data"})
+_REPEATABLE = frozenset(
+    {"Data", "DummyData", "Input", "DenseImageData", "ImageData", "AnnotatedData", "HDF5Data", "ImageSegData"}
+)

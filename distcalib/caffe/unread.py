@@ -17,7 +17,9 @@ from distcalib.caffe.needed import needed
 from distcalib.caffe.phase import PLAIN, State, in_test
 
 _SIGNED = ("number", "name")
-_SOURCES = frozenset({"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "Input"})
+_SOURCES = frozenset(
+    {"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "ImageSegData", "Input"}
+)
 """The data layers that are read, whose fields all matter: distcalib.data.DATA_TYPES."""
 
 

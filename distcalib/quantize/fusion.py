@@ -158,7 +158,8 @@ def _group(graph: Graph, node: Node, run: Run | None) -> Fused:
 
 def _per_channel(node: Node) -> bool:
     param = node.layer.scale_param
-    return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1
+    limited = param.HasField("min_value") or param.HasField("max_value")
+    return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1 and not limited
 
 
 def uses_global_stats(layer: caffe_pb2.LayerParameter) -> bool:

@@ -123,13 +123,18 @@ def net_notes(net: Net) -> list[str]:
     ]
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
-        random = random_parts(layer) if layer.type in TRANSFORMING else []
+        random = random_parts(layer) if layer.type in (*TRANSFORMING, "ImageSegData") else []
         if random:
             *first, last = random
             named = f"{', '.join(first)} and {last}" if first else last
             found.append(
                 f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
                 f"{'them' if first else 'it'} out of the TEST phase"
+            )
+        if layer.dropout_param.sample_weights_test:
+            found.append(
+                f"{where}: sample_weights_test: what it draws in TEST, too, is not drawn; its bottom is handed "
+                "on, the mean of all draws"
             )
         if is_shuffled(layer):
             found.append(

@@ -216,7 +216,11 @@ def data_shapes(
             labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
             if node.type == "DenseImageData":
                 labels = (guess[0], 1, *guess[2:])
+            if node.type == "ImageSegData":
+                labels = (guess[0], 1, *guess[2:])
             shapes = [guess, *[labels] * (len(node.layer.top) - 1)]
+            if node.type == "ImageSegData":
+                shapes[2:] = [(guess[0], 1, 1, 2)] * len(shapes[2:])
             tops.update(zip(node.layer.top, shapes, strict=True))
         else:
             tops.update(source.shapes)
@@ -245,16 +249,18 @@ def _guess(
     One mean_value may stand for all channels, so that the weights, where they tell of `channels`, know better.
     """
     transform = layer.transform_param
-    height, width = transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size
+    height = transform.crop_h or transform.crop_size or transform.crop_height
+    width = transform.crop_w or transform.crop_size or transform.crop_width
     if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         height, width = transform.resize_param.height, transform.resize_param.width
     is_dense = layer.type == "DenseImageData"
     image, memory = layer.dense_image_data_param if is_dense else layer.image_data_param, layer.memory_data_param
-    if layer.type in ("DenseImageData", "ImageData") and not (height and width):
+    of_images = layer.type in ("DenseImageData", "ImageData", "ImageSegData")
+    if of_images and not (height and width):
         height, width = image.new_height, image.new_width
     if layer.type == "MemoryData" and memory.batch_size:
         return memory.batch_size, memory.channels, memory.height, memory.width
-    batch = image.batch_size if layer.type in ("DenseImageData", "ImageData") else layer.data_param.batch_size
+    batch = image.batch_size if of_images else layer.data_param.batch_size
     if not (height and width and batch):
         return None if otherwise is None else (batch or 1, channels or otherwise[0], *otherwise[1:])
     if transform.force_gray:

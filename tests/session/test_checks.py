@@ -65,7 +65,7 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     [said] = net_problems(open_net(file))
     assert (
         said == "net.prototxt: has no data layer in the TEST phase; "
-        "add one (AnnotatedData, Data, DenseImageData, DummyData, HDF5Data, ImageData, Input)"
+        "add one (AnnotatedData, Data, DenseImageData, DummyData, HDF5Data, ImageData, ImageSegData, Input)"
     )
 
 
