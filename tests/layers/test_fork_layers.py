@@ -67,11 +67,9 @@ def nd_pooled(x: Array, kernel: tuple[int, ...], stride: tuple[int, ...], pad: t
             range(max(i * s - p, 0), min(i * s - p + k, n))
             for i, n, k, s, p in zip(place, x.shape[2:], kernel, stride, pad, strict=True)
         ]
-        cut = tuple(slice(window.start, window.stop) for window in windows)
-        values = x[(slice(None), slice(None), *cut)].reshape(*x.shape[:2], -1)
-        made[(slice(None), slice(None), *place)] = (
-            values.max(axis=2) if is_max else values.sum(axis=2) / np.prod(kernel)
-        )
+        whole = (slice(None), slice(None))
+        values = x[whole + tuple(slice(w.start, w.stop) for w in windows)].reshape(*x.shape[:2], -1)
+        made[whole + tuple(place)] = values.max(axis=2) if is_max else values.sum(axis=2) / np.prod(kernel)
     return made
 
 

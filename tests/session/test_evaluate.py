@@ -120,6 +120,22 @@ def test_evaluate_gives_the_accuracy_of_each_class(tmp_path: Path) -> None:
     assert not evaluate(plain.prototxt, plain.weights, 1, n_actors=1).class_accuracies
 
 
+@pytest.mark.parametrize("strategy", ["none", "ranked"])
+def test_calibrate_gives_the_accuracy_of_each_class(tmp_path: Path, strategy: str) -> None:
+    net = make_tiny(
+        tmp_path, edit=lambda text: text.replace('top: "accuracy-top1"', 'top: "accuracy-top1" top: "each"')
+    )
+    options = CalibrationOptions(
+        iterations=ITERATIONS, strategy=strategy, accuracy_loss=0.05, n_actors=2, out=tmp_path / "out"
+    )
+    report = calibrate(net.prototxt, net.weights, options)
+    before = evaluate(net.prototxt, net.weights, ITERATIONS, n_actors=1)
+    after = evaluate(report.output, report.output_weights or net.weights, ITERATIONS, n_actors=1)
+    assert report.fp32_class_accuracies == before.class_accuracies["each"]
+    assert report.class_accuracies == after.class_accuracies["each"]
+    assert report.classes_without_labels == before.classes_without_labels["each"]
+
+
 def _of_losses(text: str) -> str:
     more = """
 layer { name: "gain" type: "InfogainLoss" bottom: "fc" bottom: "label" top: "gain"
