@@ -24,7 +24,7 @@ from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
 from distcalib.quantize.thresholds import AUTO, DIRECT, NEED_VALUES
 from distcalib.session.backend import rows
-from distcalib.session.checks import in_place_warnings
+from distcalib.session.in_place import in_place_warnings
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.session import Session

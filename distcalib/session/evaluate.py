@@ -36,7 +36,8 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.session.backend import open_backend, rows
-from distcalib.session.checks import in_place_warnings, load_warnings
+from distcalib.session.checks import load_warnings
+from distcalib.session.in_place import in_place_warnings
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.options import EvaluationOptions

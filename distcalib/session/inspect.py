@@ -11,6 +11,7 @@ from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.phase import State
 from distcalib.caffe.steps import runs_on_caffe
+from distcalib.caffe.unread import FOREIGN
 from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
 from distcalib.data.limits import too_many
 from distcalib.engine.builder import layer_shapes
@@ -26,15 +27,14 @@ from distcalib.quantize.scales import Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.session.checks import (
     data_warnings,
-    in_place_warnings,
     net_notes,
     net_problems,
     refuse_no_numbers,
-    shared_notes,
     size_faults,
     unfed,
     unopened,
 )
+from distcalib.session.in_place import in_place_warnings, shared_notes
 
 
 @dataclass(frozen=True)
@@ -214,12 +214,13 @@ def data_shapes(
             if guess is None:
                 return {}
             labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
-            if node.type == "DenseImageData":
+            kind = node.type.removesuffix(FOREIGN)
+            if kind == "DenseImageData":
                 labels = (guess[0], 1, *guess[2:])
-            if node.type == "ImageSegData":
+            if kind == "ImageSegData":
                 labels = (guess[0], 1, *guess[2:])
             shapes = [guess, *[labels] * (len(node.layer.top) - 1)]
-            if node.type == "ImageSegData":
+            if kind == "ImageSegData":
                 shapes[2:] = [(guess[0], 1, 1, 2)] * len(shapes[2:])
             tops.update(zip(node.layer.top, shapes, strict=True))
         else:
@@ -253,9 +254,10 @@ def _guess(
     width = transform.crop_w or transform.crop_size or transform.crop_width
     if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         height, width = transform.resize_param.height, transform.resize_param.width
-    is_dense = layer.type == "DenseImageData"
+    is_dense = layer.type.removesuffix(FOREIGN) == "DenseImageData"
     image, memory = layer.dense_image_data_param if is_dense else layer.image_data_param, layer.memory_data_param
-    of_images = layer.type in ("DenseImageData", "ImageData", "ImageSegData")
+    kind = layer.type.removesuffix(FOREIGN)
+    of_images = kind in ("DenseImageData", "ImageData", "ImageSegData")
     if of_images and not (height and width):
         height, width = image.new_height, image.new_width
     if layer.type == "MemoryData" and memory.batch_size:

@@ -18,11 +18,9 @@ from distcalib.session.checks import (
     data_warnings,
     load_warnings,
     net_problems,
-    refuse_in_place,
     refuse_no_numbers,
     refuse_other_images,
     refuse_unrunnable,
-    shared_notes,
 )
 from tests.session.tiny import Tiny, make_tiny
 
@@ -245,27 +243,6 @@ def test_load_warnings_name_what_intel_caffe_ends_at(tmp_path: Path) -> None:
     assert said.startswith("net.prototxt: layer 's' (Scale)")
     assert "Intel Caffe cannot run the net" in said
     assert load_warnings(open_net(make_tiny(tmp_path, name="sound").prototxt)) == []
-
-
-def test_refuse_in_place_asks_for_a_flag(tmp_path: Path) -> None:
-    def in_place(text: str) -> str:
-        extra = 'layer { name: "n" type: "LRN" bottom: "conv4" top: "conv4" }'
-        return text.replace('layer { name: "fc"', extra + 'layer { name: "fc"')
-
-    with pytest.raises(UnsupportedError, match=r"layer 'n' \(LRN\): works in place .* give --allow-overwritten$"):
-        refuse_in_place(open_net(make_tiny(tmp_path, edit=in_place).prototxt))
-
-
-def test_refuse_in_place_takes_what_is_computed_as_caffe_does(tmp_path: Path) -> None:
-    def flatten(text: str) -> str:
-        extra = 'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }'
-        extra += 'layer { name: "n" type: "TanH" bottom: "f" top: "f" }'
-        return text.replace('layer { name: "fc"', extra + 'layer { name: "fc"')
-
-    net = open_net(make_tiny(tmp_path, edit=flatten).prototxt)
-    refuse_in_place(net)
-    [said] = shared_notes(net)
-    assert "layer 'n' (TanH): works in place on memory that 'conv4' shares, and 'fc', which reads that later" in said
 
 
 SHAPES = {
