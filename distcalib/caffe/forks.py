@@ -123,6 +123,7 @@ FORK_TYPES = _CONVOLUTIONS | {
     "InnerDistance",
     "Interp",
     "Lstm",
+    "MaskPooling",
     "Mish",
     "Mul",
     "NdPooling",

@@ -71,6 +71,19 @@ def axpy(layer: Layer, scale: Output, x: Output, y: Output) -> Output:
     return ops.add(ops.multiply(one_each, x), y).output(0)
 
 
+@converts("MaskPooling", bottoms=(2, 2))
+def mask_pooling(layer: Layer, x: Output, mask: Output) -> Output:
+    """Each channel times the mask:  x (N, C, H, W), mask (N, 1, H, W).
+
+    Source: daijifeng001/caffe-mnc, mask_pooling_layer.cu.
+    """
+    shape = shape_of(x)
+    layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
+    wanted = (shape[0], 1, *shape[2:])
+    layer.require(shape_of(mask) == wanted, f"its mask has shape {shape_of(mask)}; {wanted} is needed")
+    return ops.multiply(x, mask).output(0)
+
+
 @converts("Mul", bottoms=(1, 2))
 def mul(layer: Layer, x: Output, factor: Output | None = None) -> Output:
     """The product of two bottoms that broadcast as NumPy's arrays do; of one, with a blob of the shape mul_shape.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import OptionError, UnsupportedError
+from distcalib.quantize.axes import known_axes
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.fusion import Fused, find_fused, fold
@@ -54,6 +55,7 @@ class Quantizer:
         self._makers.update({group.output: group for group in self.groups.values()})
         self._into_concat = self._fp32_into_concat()
         self._shared = self._into_shared()
+        self._axes = known_axes(graph)
         self._kept_fp32 = self._named("--keep-fp32", options.keep_fp32)
         self.space = self._space()
         self.fp32_outputs = self._added_wrongly()
@@ -200,6 +202,9 @@ class Quantizer:
             return "--keep-fp32 names it"
         if group.node.type == "InnerProduct" and not self.options.fc_int8:
             return "InnerProduct, which -fc quantizes"
+        n_axes = self._axes.get(group.input, self._axes.get(group.node.tops[0], 4))
+        if group.node.type == "Convolution" and n_axes != 4:
+            return f"its input has {n_axes} axes, and INT8 is for images, of 4"
         if not self._shared.isdisjoint({group.input, group.output, group.residual}):
             return "a layer in place writes to memory that its input or output shares"
         options = self.options

@@ -38,6 +38,12 @@ def test_gather_hands_its_bottoms_on() -> None:
     assert "1 bottoms and 2 tops" in refused('type: "Gather" top: "y" top: "z"', X.shape)
 
 
+def test_mask_pooling_multiplies_each_channel() -> None:
+    mask = random(2, 1, 4, 5, seed=1)
+    np.testing.assert_array_equal(run('type: "MaskPooling"', X, mask)[0], X * mask)
+    assert "its mask has shape (2, 3, 4, 5); (2, 1, 4, 5) is needed" in refused('type: "MaskPooling"', X.shape, X.shape)
+
+
 def test_unpooling_puts_values_where_the_maximum_was() -> None:
     x, mask = random(2, 3, 2, 2), np.zeros((2, 3, 2, 2), np.float32)
     wanted = np.zeros((2, 3, 16), np.float32)
