@@ -32,6 +32,7 @@ APPLIED = frozenset(
         "BatchNormParameter.scale_bias",
         "DropoutParameter.sample_weights_test",
         "DropoutParameter.scale_train",
+        "InnerProductParameter.normalize",
         "LossParameter.class_weighting",
         "LossParameter.weight_by_label_freqs",
         "PoolingParameter.pad_b",
@@ -127,6 +128,7 @@ FORK_TYPES = _CONVOLUTIONS | {
     "Mish",
     "Mul",
     "NdPooling",
+    "NormFaceInnerProduct",
     "Pad",
     "PriorBoxClustered",
     "Proposal",
@@ -162,7 +164,8 @@ def lower(layer: caffe_pb2.LayerParameter) -> None:
     conv_dw_layer.cpp: weights (num_output, 1, KH, KW), num_output = channels).  A ReLU with `relu6: true` is a ReLU6
     (synopsys-caffe, relu_layer.cpp).  A BatchNorm with scale_bias has five blobs, as one that Intel Caffe merged, and
     an eps of NVIDIA_EPS at least (NVIDIA/caffe, batch_norm_layer.cpp).  An NdConvolution has kernel_shape, stride_shape
-    and pad_shape, a number for each axis (chuckcho/video-caffe, cudnn_ndconv_layer.cpp).
+    and pad_shape, a number for each axis (chuckcho/video-caffe, cudnn_ndconv_layer.cpp).  An InnerProduct with
+    `normalize`, or whose weights are a bottom, is not Caffe's (layers/distance.py).
     """
     if layer.type == "ReLU" and layer.relu_param.relu6:
         layer.type = "ReLU6"
@@ -170,6 +173,8 @@ def lower(layer: caffe_pb2.LayerParameter) -> None:
         layer.relu_param.ClearField("relu6")
     if layer.type == "BatchNorm" and layer.batch_norm_param.scale_bias:
         layer.batch_norm_param.eps = max(layer.batch_norm_param.eps, NVIDIA_EPS)
+    if layer.type == "InnerProduct" and (len(layer.bottom) > 1 or layer.inner_product_param.normalize):
+        layer.type = "NormFaceInnerProduct"
     if layer.type not in _CONVOLUTIONS:
         return
     if layer.type == "NdConvolution":
