@@ -47,6 +47,7 @@ FLAGS = {
     "-uff": "disable_force_fp32",
     "-w": "weights",
     "--actors": "n_actors",
+    "--keep-weights": "recover",
     "--plugin": "plugins",
     **{
         f"--{name.replace('_', '-')}": name

@@ -83,7 +83,7 @@ def test_actors_know_the_layer_the_score_the_data_and_the_strategy_of_a_plugin(t
         "evaluate",
         report["output"],
         "-w",
-        tiny.weights,
+        report["output_weights"] or tiny.weights,
         "-i",
         "3",
         "--json",

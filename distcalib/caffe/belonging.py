@@ -1,4 +1,4 @@
-"""Which caffemodel a written prototxt was measured with: its first line names it where that is not the one given.
+"""Which caffemodel a written prototxt is for: its first line names it.
 
 Scales of one caffemodel with the weights of another still run, and answer wrongly.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from distcalib.errors import WeightsError, printable
 
-_LINE = re.compile(r"# Runs with (?P<name>.*) \(sha256 (?P<sha256>[0-9a-f]{64})\) only, which was measured with it\.\n")
+_LINE = re.compile(r"# For (?P<name>.*) only \(sha256 (?P<sha256>[0-9a-f]{64})\): its scales do not fit others\.\n")
 
 
 def belonging_line(weights: str, digest: str) -> str:
-    """The first line of a prototxt that runs with the caffemodel `weights`; a comment for all that read prototxts."""
-    return f"# Runs with {printable(weights)} (sha256 {digest}) only, which was measured with it.\n"
+    """The first line of a prototxt for the caffemodel `weights`; a comment for all that read prototxts."""
+    return f"# For {printable(weights)} only (sha256 {digest}): its scales do not fit others.\n"
 
 
 def belonging_weights(prototxt: Path) -> Path | None:
@@ -49,7 +49,7 @@ def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
     if given == found["sha256"]:
         return []
     return [
-        f"{prototxt}: was measured with {found['name']} (sha256 {found['sha256'][:12]}), and {weights} is another "
+        f"{prototxt}: was made for {found['name']} (sha256 {found['sha256'][:12]}), and {weights} is another "
         f"caffemodel; give -w {prototxt.parent / found['name']}"
     ]
 

@@ -30,7 +30,9 @@ APPLIED = frozenset(
         "ConvolutionParameter.pad_type",
         "BatchNormParameter.add_eps_before_sqrt",
         "BatchNormParameter.scale_bias",
+        "DropoutParameter.sample_weights_test",
         "DropoutParameter.scale_train",
+        "InnerProductParameter.normalize",
         "LossParameter.class_weighting",
         "LossParameter.weight_by_label_freqs",
         "PoolingParameter.pad_b",
@@ -42,9 +44,22 @@ APPLIED = frozenset(
         "SoftmaxParameter.normalize_type",
         "PriorBoxParameter.height",
         "ROIPoolingParameter.pad_ratio",
+        "ScaleParameter.max_value",
+        "ScaleParameter.min_value",
     }
 )
 """Fields that a converter reads."""
+
+_OF_IMAGE_SEG = frozenset(
+    {
+        "ImageDataParameter.ignore_label",
+        "ImageDataParameter.label_type",
+        "TransformationParameter.crop_height",
+        "TransformationParameter.crop_width",
+        "TransformationParameter.scale_factors",
+    }
+)
+"""Fields that an ImageSegData reads, or refuses, itself."""
 
 TRAINING = frozenset(
     {
@@ -88,10 +103,12 @@ TRAINING = frozenset(
 )
 """Fields that only training reads, or that choose how an equal result is computed."""
 
+_ND_SHAPES = frozenset({"kernel_shape", "pad_shape", "stride_shape"})
+"""What an NdPooling has in place of kernel_size and the like."""
 NVIDIA_EPS = 1e-5
 """The least eps of a BatchNorm of NVIDIA's Caffe."""
-_DEPTHWISE = frozenset({"DepthwiseConvolution", "ConvolutionDepthwise"})
-FORK_TYPES = _DEPTHWISE | {
+_CONVOLUTIONS = frozenset({"DepthwiseConvolution", "ConvolutionDepthwise", "NdConvolution"})
+FORK_TYPES = _CONVOLUTIONS | {
     "BN",
     "BoxGroupOutput",
     "BoxOutput",
@@ -100,10 +117,18 @@ FORK_TYPES = _DEPTHWISE | {
     "DecodeBBox",
     "DenseImageData",
     "FrcnnOutput",
+    "Flip",
+    "Gather",
     "HardSwish",
+    "ImageSegData",
+    "InnerDistance",
     "Interp",
     "Lstm",
+    "MaskPooling",
+    "Mish",
     "Mul",
+    "NdPooling",
+    "NormFaceInnerProduct",
     "Pad",
     "PriorBoxClustered",
     "Proposal",
@@ -118,6 +143,7 @@ FORK_TYPES = _DEPTHWISE | {
     "Squeeze",
     "Transpose",
     "Upsample",
+    "Unpooling",
     "UpsampleDarknet",
     "YoloDetectionOutput",
     "Yolov3DetectionOutput",
@@ -127,7 +153,7 @@ FORK_TYPES = _DEPTHWISE | {
 
 def plain_type(layer_type: str) -> str:
     """The type that one is by another name; the type itself otherwise."""
-    return "Convolution" if layer_type in _DEPTHWISE else layer_type
+    return "Convolution" if layer_type in _CONVOLUTIONS else layer_type
 
 
 def lower(layer: caffe_pb2.LayerParameter) -> None:
@@ -137,7 +163,9 @@ def lower(layer: caffe_pb2.LayerParameter) -> None:
     ConvolutionDepthwise has one kernel a channel, whatever `group` says (farmingyard/ShuffleNet's
     conv_dw_layer.cpp: weights (num_output, 1, KH, KW), num_output = channels).  A ReLU with `relu6: true` is a ReLU6
     (synopsys-caffe, relu_layer.cpp).  A BatchNorm with scale_bias has five blobs, as one that Intel Caffe merged, and
-    an eps of NVIDIA_EPS at least (NVIDIA/caffe, batch_norm_layer.cpp).
+    an eps of NVIDIA_EPS at least (NVIDIA/caffe, batch_norm_layer.cpp).  An NdConvolution has kernel_shape, stride_shape
+    and pad_shape, a number for each axis (chuckcho/video-caffe, cudnn_ndconv_layer.cpp).  An InnerProduct with
+    `normalize`, or whose weights are a bottom, is not Caffe's (layers/distance.py).
     """
     if layer.type == "ReLU" and layer.relu_param.relu6:
         layer.type = "ReLU6"
@@ -145,8 +173,16 @@ def lower(layer: caffe_pb2.LayerParameter) -> None:
         layer.relu_param.ClearField("relu6")
     if layer.type == "BatchNorm" and layer.batch_norm_param.scale_bias:
         layer.batch_norm_param.eps = max(layer.batch_norm_param.eps, NVIDIA_EPS)
-    if layer.type not in _DEPTHWISE:
+    if layer.type == "InnerProduct" and (len(layer.bottom) > 1 or layer.inner_product_param.normalize):
+        layer.type = "NormFaceInnerProduct"
+    if layer.type not in _CONVOLUTIONS:
         return
+    if layer.type == "NdConvolution":
+        param = layer.convolution_param
+        for name, shape in (("kernel_size", "kernel_shape"), ("stride", "stride_shape"), ("pad", "pad_shape")):
+            if param.HasField(shape):
+                getattr(param, name)[:] = getattr(param, shape).dim
+                param.ClearField(shape)
     if layer.type == "ConvolutionDepthwise":
         layer.convolution_param.group = layer.convolution_param.num_output
     layer.type = "Convolution"
@@ -160,8 +196,12 @@ def fork_faults(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
         for layer in layers
         for path, owner, field, value in _fork_fields(layer, "")
         if f"{owner}.{field.name}" not in APPLIED | TRAINING
-        and field.message_type is None
-        and (_several(value) or value != field.default_value)
+        and not (layer.type == "ImageSegData" and f"{owner}.{field.name}" in _OF_IMAGE_SEG)
+        and (
+            layer.type != "NdPooling"
+            if field.name in _ND_SHAPES
+            else field.message_type is None and (_several(value) or value != field.default_value)
+        )
     ]
 
 

@@ -3,7 +3,8 @@
 C++ protobuf skips whatever bytes a comment has and takes `- 1` for a number.  A field that caffe.proto does not have is
 refused, because a net that says more than was understood would be measured as another; but not in a layer that the TEST
 phase does without, such as the loss of another fork: that layer is not run, whatever it says.  Nor does a field matter
-there that stands twice, such as the resize_param of a fork that takes several."""
+there that stands twice, such as the resize_param of a fork that takes several.  Nor in a data layer of which arrays are
+given: one with a fork's parameters is taken for a type that is not read, FOREIGN behind its name, and must be fed."""
 
 from __future__ import annotations
 
@@ -17,8 +18,12 @@ from distcalib.caffe.needed import needed
 from distcalib.caffe.phase import PLAIN, State, in_test
 
 _SIGNED = ("number", "name")
-_SOURCES = frozenset({"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "Input"})
-"""The data layers that are read, whose fields all matter: distcalib.data.DATA_TYPES."""
+_SOURCES = frozenset(
+    {"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "ImageSegData", "Input"}
+)
+"""The data layers that are read: distcalib.data.DATA_TYPES."""
+FOREIGN = " of another Caffe"
+"""What stands behind the type of a data layer that has fields of another Caffe; it is not written."""
 
 
 def as_utf8(content: bytes) -> bytes:
@@ -61,10 +66,25 @@ def without_unneeded(
     if len(spans) != len(net.layer):
         return None, list(findings)
     wanted = _wanted(net, given)
-    idle = [span for i, span in enumerate(spans) if i not in wanted]
+    foreign = [
+        i
+        for i in sorted(wanted)
+        if net.layer[i].type in _SOURCES - {"Input"}
+        and not net.layer[i].bottom
+        and any(spans[i][0] <= f.line <= spans[i][1] for f in findings)
+        and all(_is_foreign(f.text) for f in findings if spans[i][0] <= f.line <= spans[i][1])
+    ]
+    for i in foreign:
+        net.layer[i].type += FOREIGN
+    idle = [span for i, span in enumerate(spans) if i not in wanted or i in foreign]
     serious = [f for f in findings if not any(first <= f.line <= last for first, last in idle)]
     fields = all(_is_of_a_field(finding.text) for finding in findings)
     return (net, []) if findings and fields and not serious else (None, serious or list(findings))
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether a finding is a field that another Caffe may have in a parameter: no name of caffe.proto comes near."""
+    return text.startswith("unknown field") and "is meant?" not in text and "in LayerParameter" not in text
 
 
 def _is_of_a_field(text: str) -> bool:

@@ -18,6 +18,7 @@ V1_TYPES = {
     "ABSVAL": "AbsVal",
     "ACCURACY": "Accuracy",
     "ARGMAX": "ArgMax",
+    "BN": "BN",
     "BNLL": "BNLL",
     "CONCAT": "Concat",
     "CONTRASTIVE_LOSS": "ContrastiveLoss",
@@ -53,6 +54,7 @@ V1_TYPES = {
     "SPLIT": "Split",
     "TANH": "TanH",
     "THRESHOLD": "Threshold",
+    "UNPOOLING": "Unpooling",
     "WINDOW_DATA": "WindowData",
 }
 

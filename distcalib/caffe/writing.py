@@ -13,6 +13,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.unread import FOREIGN
 from distcalib.errors import OutputError
 
 StrPath = str | os.PathLike[str]
@@ -21,6 +22,12 @@ Buffer = bytes | memoryview
 
 def net_text(net: caffe_pb2.NetParameter) -> str:
     """The prototxt text of `net`; deterministic, ends with a newline, non-ASCII names as they are."""
+    if any(layer.type.endswith(FOREIGN) for layer in net.layer):
+        plain = caffe_pb2.NetParameter()
+        plain.CopyFrom(net)
+        for layer in plain.layer:
+            layer.type = layer.type.removesuffix(FOREIGN)
+        net = plain
     return text_format.MessageToString(net, as_utf8=True)
 
 

@@ -115,9 +115,10 @@ class _Run:
             run = RunInfo(isa_here(options.isa), found, options.cores_per_actor or 1, 0.0)
             return self._delivered(self._dummy(base, quantizer, metric, run))
         finished = self._measured(base, quantizer, metric, backend, begin)
+        report = self.written
+        assert report is not None, "all files are written"
         if not options.export:
-            return build_report(finished)
-        report = build_report(finished)
+            return report
         weights = report.output_weights or self.weights
         files = exported_files(report.output, weights, options, target.folder, self.reporter)
         report = build_report(replace(finished, exported=files))
@@ -157,7 +158,7 @@ class _Run:
             finished = Finished(base, self.weights, self.target, goal, observed, result, delivery, run, searched.after)
             session.check_files()
             note_lost_journal(session)
-            delivery = delivery.with_weights(self.target, session.inputs.weights)
+            delivery = delivery.with_weights(self.target, self.weights, session.inputs.weights)
             finished = replace(finished, delivery=delivery)
             report = self._delivered(finished)
             record.verdict = report.verdict

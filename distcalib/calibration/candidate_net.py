@@ -70,6 +70,8 @@ def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> 
     """The files of `candidate` as `deliver` makes them without -fu; its INT8 layers have their corrected biases."""
     corrected = {name: calibration.corrected[name] for name in candidate.int8_layers if name in calibration.corrected}
     net = mended(with_params(base, calibration.params(candidate)))
+    if not candidate.int8:  # the FP32 net needs no new weights
+        return Deliverable(net)
     return Deliverable(with_bias(net, corrected) if corrected else net, {**calibration.equalized, **corrected})
 
 

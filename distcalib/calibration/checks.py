@@ -4,7 +4,8 @@ from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import Net
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.metrics import choose_score, is_map, is_mean, lower_is_better
-from distcalib.session.checks import net_problems, refuse_in_place
+from distcalib.session.checks import net_problems
+from distcalib.session.in_place import refuse_in_place
 
 
 def refuse_quantized(net: Net) -> None:

@@ -30,7 +30,8 @@ class Delivery:
     weights_sha256: str | None = None
     """Of the caffemodel that was written, if it is not the one given."""
     head: str = ""
-    """The first line of the file then."""
+    plain_head: str = ""
+    """The first lines, which name the caffemodels."""
 
     @classmethod
     def of(cls, base: Net, observed: Observed, winner: Candidate, options: CalibrationOptions) -> "Delivery":
@@ -54,15 +55,25 @@ class Delivery:
         """Of that."""
         return text_sha256(self.text)
 
-    def with_weights(self, target: Target, weights: Weights) -> "Delivery":
-        """Write the caffemodel, if it is not the one given; returns the delivery that names it.  Raises OutputError."""
+    @property
+    def plain_text(self) -> str:
+        """The file of `plain`."""
+        assert self.plain is not None, "there is one with -fu only"
+        return self.plain_head + self.plain.text()
+
+    def with_weights(self, target: Target, path: Path, weights: Weights) -> "Delivery":
+        """Write the caffemodel, if it is not the one given at `path`; returns the delivery that names both.
+
+        `weights`: what was read from there.  Raises OutputError.
+        """
+        given = belonging_line(path.name, file_sha256(path))
         if not self.made.changed:
-            return self
+            return replace(self, head=given)
         target.make_folder()
-        path = target.caffemodel
-        self.made.write_weights(path, weights)
-        digest = file_sha256(path)
-        return replace(self, weights_sha256=digest, head=belonging_line(path.name, digest))
+        self.made.write_weights(target.caffemodel, weights)
+        digest = file_sha256(target.caffemodel)
+        line = belonging_line(target.caffemodel.name, digest)
+        return replace(self, weights_sha256=digest, head=line, plain_head=given)
 
     def write(self, target: Target, report: CalibrationReport) -> None:
         """Write the nets and both reports.  Raises OutputError."""
@@ -70,7 +81,7 @@ class Delivery:
             target.write(self.text, report)
         else:
             write_atomically(target.forced_prototxt, self.text)
-            target.write(self.plain.text(), report)
+            target.write(self.plain_text, report)
 
 
 def for_folder(net: Net, folder: Path) -> Net:

@@ -65,4 +65,5 @@ def _partial(row: Row, metric: str) -> PartialScore:
     score = row.scores[metric]
     if row.by_image is None or not isinstance(score, Partial):
         return score
-    return Hits(score.numerator, score.denominator, score.n_records, row.by_image.hits.tobytes())
+    right = row.by_image.hits.tobytes()
+    return Hits(score.numerator, score.denominator, score.n_records, right, by_class=score.by_class)

@@ -26,6 +26,10 @@ class Meter:
             self._images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
         return results
 
+    def settle(self) -> None:
+        """Wait for what stopped jobs left under way, and count it."""
+        self.count(self.session.settle())
+
     def count(self, seconds: float) -> None:
         """Count actor-seconds that no result has."""
         self._seconds += seconds

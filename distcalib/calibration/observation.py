@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from distcalib.actors import JobResult
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.algorithms import Chosen, choose, score_inputs
+from distcalib.calibration.algorithms import MAX_HELD_BYTES, Chosen, choose, score_inputs
 from distcalib.calibration.candidate_net import with_params
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import Goal
@@ -16,15 +16,15 @@ from distcalib.calibration.meter import Meter
 from distcalib.calibration.results import Observed
 from distcalib.engine.net import Net
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
-from distcalib.errors import EngineError
+from distcalib.errors import EngineError, MeasureError, UnsupportedError, WeightsError
 from distcalib.quantize.bias_correction import correctable, corrected
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.equalization import Equalized, equalize
 from distcalib.quantize.ranges import Range, merge_ranges
 from distcalib.quantize.scales import Calibration, Quantizer
-from distcalib.quantize.thresholds import AUTO, NEED_VALUES
+from distcalib.quantize.thresholds import AUTO, DIRECT, NEED_VALUES
 from distcalib.session.backend import rows
-from distcalib.session.checks import in_place_warnings
+from distcalib.session.in_place import in_place_warnings
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.session import Session
@@ -96,26 +96,40 @@ class Observing:
 
         What cannot be done is left out with a note.
         """
+        for name, make in (
+            ("corrected biases", self._with_biases),
+            ("scaled channels and corrected biases", self._with_channels),
+        ):
+            try:
+                found = make(observed)
+            except (EngineError, MeasureError, UnsupportedError, WeightsError) as error:
+                said = str(error)
+                self.session.reporter.note(f"{name} cannot be made: {said.rpartition('; ')[0] or said}")
+                continue
+            if found is not None:
+                yield name, found
+
+    def _with_biases(self, observed: Observed) -> Observed | None:
         given = observed.calibration
+        corrected = self._correct(given)
+        if corrected is given:
+            return None
+        return replace(observed, calibration=corrected, without={"--bias-correction": given})
+
+    def _with_channels(self, observed: Observed) -> Observed | None:
+        given, chosen = observed.calibration, observed.chosen
         quantizer, weights = given.quantizer, given.weights
-        try:
-            corrected = self._correct(given)
-            if corrected is not given:
-                tried = replace(observed, calibration=corrected, without={"--bias-correction": given})
-                yield "corrected biases", tried
-            equalized = equalize(quantizer.graph, quantizer.groups, weights)
-            self._check_equalized(equalized)
-            if not equalized.pairs:
-                return
-            [found], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
-            scaled = Calibration(quantizer, found, {**weights, **equalized.blobs}, equalized=equalized.blobs)
+        equalized = equalize(quantizer.graph, quantizer.groups, weights)
+        self._check_equalized(equalized)
+        if not equalized.pairs:
+            return None
+        [found], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
+        blobs = {**weights, **equalized.blobs}
+        scaled = Calibration(quantizer, found, blobs, choice=given.choice, equalized=equalized.blobs)
+        if chosen is not None and set(chosen.algorithms.values()) != {DIRECT}:  # which was kept by score, maybe
             scaled, chosen = self._choose(scaled)
-            without = {"--equalize": given, "--bias-correction": scaled}
-            corrected = self._correct(scaled)
-        except EngineError as error:
-            self.session.reporter.note(f"new weights are left out: {str(error).rpartition('; ')[0]}")
-            return
-        yield "equalized, corrected biases", Observed(corrected, observed.fp32, chosen, equalized.pairs, without)
+        without = {"--equalize": given, "--bias-correction": scaled}
+        return Observed(self._correct(scaled), observed.fp32, chosen, equalized.pairs, without)
 
     def _passes(
         self, phase: str, taps: Sequence[Blob], versions: Sequence[Mapping[str, Blobs]], scored: bool
@@ -155,7 +169,8 @@ class Observing:
         if not equalized.pairs:
             return
         outputs = Outputs(score_inputs(self.base, self.goal.metric), self._sampled.start)
-        n = min(len(self._sampled), MAX_CHECKED)
+        n_bytes = 2 * self.session.batch * self.session.inputs.image_bytes(outputs.blobs)
+        n = max(1, min(len(self._sampled), MAX_CHECKED, MAX_HELD_BYTES // max(n_bytes, 1)))
         specs = [self.base.spec(changed=blobs, outputs=outputs) for blobs in ({}, equalized.blobs)]
         before, after = (rows(result) for result in self.measure("equalized in FP32", [(spec, n) for spec in specs]))
         for blob in outputs.blobs:

@@ -92,14 +92,15 @@ class CalibrationOptions(Options):
 
     @property
     def makes_weights(self) -> bool:
-        """Whether a new caffemodel is written in any case."""
+        """Whether a new caffemodel is asked for by name."""
         return self.equalize or self.bias_correction
 
     @property
     def may_recover(self) -> bool:
         """Whether new weights are tried where all INT8 loses too much."""
         is_search = not (self.quantize_model or self.performance_model or self.strategy == "none")
-        return self.recover == "auto" and is_search and not (self.makes_weights or self.first_conv_force_u8)
+        others = self.makes_weights or self.first_conv_force_u8 or self.root is not None
+        return self.recover == "auto" and is_search and not others
 
     @property
     def session(self) -> SessionOptions:

@@ -20,7 +20,7 @@ class Target:
     out: Path | None
     kind: str = "quantized"
     weights: Path | None = None
-    """The caffemodel given, where another is to be written beside the net."""
+    """The caffemodel given, where another may be written beside the net."""
 
     @property
     def folder(self) -> Path:
@@ -41,7 +41,7 @@ class Target:
     def caffemodel(self) -> Path:
         """The weights that belong to it: WEIGHTS_new.caffemodel."""
         if self.weights is None:
-            raise AssertionError("a new caffemodel is written with -fu, --bias-correction and --equalize only")
+            raise AssertionError("no new caffemodel is written in this run")
         return self.folder / f"{self.weights.name.removesuffix('.caffemodel')}_new.caffemodel"
 
     @property

@@ -5,38 +5,41 @@ the biases are corrected; then channels are scaled as well.  The first that meet
 that loses least, if it loses much less than the weights given, for a caffemodel of its own is a price too.
 """
 
-from distcalib.calibration.goal import Goal
+from collections.abc import Iterator
+
 from distcalib.calibration.observation import Observing
 from distcalib.calibration.results import Observed
 from distcalib.calibration.search_driver import Searching
-from distcalib.search.price import Loss
 
 WORTH = 0.75
 """New weights are kept where all INT8 loses at most this part of what it loses with those given."""
 
 
-def recovered_search(searching: Searching, observed: Observed, observing: Observing) -> tuple[Searching, Observed]:
-    """What it was given, or the search of the net with the weights that are kept, and what that was made from."""
+def recovered_search(
+    searching: Searching, observed: Observed, observing: Observing
+) -> Iterator[tuple[Searching, Observed]]:
+    """The search of the net with other weights, and what that was made from, whenever they are better; the last counts.
+
+    Nothing where all INT8 meets the tolerance as it is, or nothing was better.
+    """
     goal, start = searching.goal, searching.programs.start
     if not goal.options.may_recover or not start.int8:
-        return searching, observed
+        return
     [given] = searching.losses(None, [start])
-    if _meets(given, goal):
-        return searching, observed
-    least, kept = WORTH * given.drop, (searching, observed)
+    if given.meets(goal.options.accuracy_loss):
+        return
+    least, kept = WORTH * given.drop, ""
     for made, tried in observing.recovered(observed):
         other = searching.other(made, tried.calibration)
         [found] = other.losses(None, [start])
-        if _meets(found, goal) or found.drop < least:
-            least, kept = found.drop, (other, tried)
-        if _meets(found, goal):
+        meets = found.meets(goal.options.accuracy_loss)
+        if meets or found.drop < least:
+            least, kept, other.label = found.drop, made, ""
+            yield other, tried
+        if meets or searching.budget.is_spent:
             break
-    chosen = kept[0]
-    if chosen is not searching:
-        searching.meter.note(f"{chosen.label}all INT8 loses less, so these weights are kept, in a new caffemodel")
-    chosen.label = ""
-    return kept
-
-
-def _meets(found: Loss, goal: Goal) -> bool:
-    return not found.about and goal.is_met(found.drop)
+    searching.meter.note(
+        f"{kept}: all INT8 loses {least:.2g}, {given.drop:.2g} before, so the search goes on with these weights"
+        if kept
+        else "new weights do not help enough; the search goes on with those given"
+    )

@@ -14,7 +14,14 @@ from distcalib.calibration.image_order import order_text
 from distcalib.calibration.output_files import Target
 from distcalib.calibration.results import Afterwards, Observed, SearchResult
 from distcalib.engine.net import Net
-from distcalib.metrics import absent_classes, average_precisions, detections_of
+from distcalib.metrics import (
+    absent_classes,
+    average_precisions,
+    class_accuracies,
+    class_counts,
+    detections_of,
+    without_labels,
+)
 from distcalib.report import BadRecords, CalibrationReport, CandidateRecord, ExportedFile, PlainRecord
 from distcalib.search import Measurement, Verdict
 
@@ -63,7 +70,7 @@ class Finished:
 
 def build_report(finished: Finished) -> CalibrationReport:
     """Sum up."""
-    parts = (_files, _score, _precisions, _layers, _calibration, _search, _run)
+    parts = (_files, _score, _precisions, _class_accuracies, _layers, _calibration, _search, _run)
     return CalibrationReport(**{name: value for part in parts for name, value in part(finished).items()})
 
 
@@ -76,7 +83,7 @@ def _files(finished: Finished) -> dict[str, Any]:
     if delivery.plain is not None:
         without_fu = PlainRecord(
             output=str(target.prototxt),
-            sha256=text_sha256(delivery.plain.text()),
+            sha256=text_sha256(delivery.plain_text),
             score=None if plain is None else plain.score,
             drop=None if plain is None else plain.drop,
         )
@@ -124,6 +131,17 @@ def _precisions(finished: Finished) -> dict[str, Any]:
         "average_precisions": average_precisions(detections_of(finished.result.values), version),
         "classes_without_objects": absent_classes(before),
         "class_names": finished.base.class_names,
+    }
+
+
+def _class_accuracies(finished: Finished) -> dict[str, Any]:
+    """Of an Accuracy with a second top, which has that of each class."""
+    fp32 = finished.observed.fp32
+    before, after = (class_counts(values) for values in (() if fp32 is None else fp32.values, finished.result.values))
+    return {
+        "fp32_class_accuracies": class_accuracies(before),
+        "class_accuracies": class_accuracies(after),
+        "classes_without_labels": without_labels(before),
     }
 
 

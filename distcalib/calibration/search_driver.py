@@ -48,24 +48,23 @@ class Searching:
     fp32: Fp32Pass
     switches: Switches = Switches()
     label: str = ""
+    budget: Budget = field(kw_only=True)
     ranking: LayerRanking = field(init=False)
     board: Scoreboard = field(init=False)
     _scorer: Scorer = field(init=False)
     _specs: dict[Candidate, NetSpec] = field(init=False, default_factory=dict)
     _without_kernel: dict[Candidate, tuple[str, ...]] = field(init=False, default_factory=dict)
-    _budget: Budget = field(init=False)
 
     def __post_init__(self) -> None:
         switches = self.switches
         order = self.fp32.order if switches.hard_first else None
         self.board = Scoreboard(decider_of(self.goal, self.fp32, order), order is not None, switches.stop_early)
         self._n_calls, self._n_rounds, self._compile_seconds = 0, 0, 0.0
-        self._budget = Budget(self.goal.options)
         self._scorer = Scorer(self.meter.session, self.goal.metric, self.board.n_iterations, order)
         self.ranking = LayerRanking(self.meter, self.programs, self.goal, self.fp32, switches.share_prefixes)
 
     def run(self) -> SearchResult:
-        """The winner, measured over all iterations."""
+        """What the strategy finds; the winner is measured over all iterations."""
         options = self.goal.options
         search = make_strategy(options.strategy, options.accuracy_loss).search(self.programs.start)
         stopped_by: str | None = None
@@ -81,7 +80,7 @@ class Searching:
             if not self.board.is_known(final):
                 self._work([final])
             self._answer(final)
-        self.meter.count(self.meter.session.settle())
+        self.meter.settle()
         return self.result(winner, stopped_by)
 
     def result(self, winner: Candidate, stopped_by: str | None = None) -> SearchResult:
@@ -116,7 +115,7 @@ class Searching:
 
     def other(self, label: str, calibration: Calibration) -> "Searching":
         """The same search in the net with the weights of another calibration; its results are its own."""
-        found = replace(self, programs=self.programs.of(calibration), label=label and f"{label}: ")
+        found = replace(self, programs=self.programs.of(calibration), label=f"{label}: ")
         found.ranking.saved = self.ranking.saved
         return found
 
@@ -164,7 +163,7 @@ class Searching:
         is_known = self.board.is_known
         wanted = [r for r in ask.wanted if not isinstance(r, Rank) and not is_known(r)]
         if wanted:
-            self._budget.check(len(self.board.answered))
+            self.budget.check(len(self.board.answered))
             ahead = [request for request in ask.maybe if not is_known(request)]
             n_likely = sum(not is_known(request) for request in ask.maybe[: ask.n_likely])
             self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]])

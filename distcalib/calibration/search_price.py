@@ -1,9 +1,9 @@
-"""Tells the user what a ranked search costs and bought, and keeps DIRECT where it scores better than `-a auto`."""
+"""Tells the user what a ranked search bought, and takes DIRECT where all INT8 loses less with it than with `auto`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from distcalib.calibration.fp32_pass import Fp32Pass
@@ -11,12 +11,10 @@ from distcalib.calibration.results import Observed, SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.metrics import Partial, PartialScore
 from distcalib.quantize.blob_algorithms import Choice
-from distcalib.quantize.thresholds import AUTO
+from distcalib.quantize.thresholds import AUTO, DIRECT
 from distcalib.report import Changes
 from distcalib.search import Rank
 from distcalib.search.price import Knee, Loss, knee, shorter
-
-DIRECT = "DIRECT"
 
 
 def price_warnings(searching: Searching, result: SearchResult, changes: Changes | None) -> tuple[str, ...]:
@@ -40,13 +38,19 @@ def _knee_warning(found: Knee | None, last: Loss, metric: str) -> str:
     shown = ", ".join(layers[:4]) + (", ..." if len(layers) > 4 else "")
     drop = max(found.loss.drop, 0.0)
     # An estimate is told with two digits, and the tolerance with something to spare.
-    enough = math.ceil(1000 * 1.1 * drop) / 1000 if found.loss.about else math.ceil(1e6 * drop) / 1e6
+    enough = _rounded_up(1.1 * drop) if found.loss.about else math.ceil(1e6 * drop) / 1e6
     about, text = ("about ", f"{drop:.2g}") if found.loss.about else ("", f"{found.loss.drop:.6g}")
     return (
         f"{found.n_more} of the {n_all} layers in FP32 win {about}{found.gain:.{2 if about else 3}g} of {metric} "
         f"together; with {len(layers)} ({shown}) the drop is {about}{text}, and -l {enough:g} would "
         f"{'probably ' if about else ''}deliver as few"
     )
+
+
+def _rounded_up(value: float) -> float:
+    """To two digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0.0 else 1.0
+    return float(f"{math.ceil(round(value / unit, 6)) * unit:.2g}")
 
 
 def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, changes: Changes | None) -> str:
@@ -62,30 +66,30 @@ def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, chang
     )
 
 
-def better_search(searching: Searching, observed: Observed) -> tuple[Searching, Observed]:
-    """What it was given, or with `-a auto` the search with DIRECT, where all INT8 loses too much and less with that.
+def better_search(searching: Searching, observed: Observed) -> Iterator[tuple[Searching, Observed]]:
+    """With `-a auto` the search with DIRECT, where all INT8 loses too much and less with that; else nothing.
 
     auto goes by the error at the output on the sampled iterations, which is no score.  Biases are corrected for the
     scales of one algorithm, so with those its choice stands.
     """
     start, chosen, calibration = searching.programs.start, observed.chosen, observed.calibration
-    direct = Choice(DIRECT)
+    direct, tolerance = Choice(DIRECT), searching.goal.options.accuracy_loss
     if chosen is None or not start.int8 or calibration.corrected or set(chosen.algorithms.values()) <= {DIRECT}:
-        return searching, observed
+        return
     [auto] = searching.losses(None, [start])
-    if not auto.about and searching.goal.is_met(auto.drop):
-        return searching, observed
+    if auto.meets(tolerance):
+        return
     of_direct = replace(calibration, choice=direct)
     other = searching.other(f"{AUTO} against {DIRECT}", of_direct)
     [found] = other.losses(None, [start])
-    if auto.drop <= found.drop:
-        return searching, observed
+    if auto.drop <= found.drop and not found.meets(tolerance):
+        return
+    against = f"which is less than {auto.drop:.2g}" if math.isfinite(auto.drop) else "and cannot be run with its choice"
     searching.meter.note(
-        f"{AUTO}: with {DIRECT} for all blobs all INT8 loses {found.drop:.2g}, which is less than {auto.drop:.2g}; so "
-        "that is kept"
+        f"{AUTO}: with {DIRECT} for all blobs all INT8 loses {found.drop:.2g}, {against}; so that is kept"
     )
     other.label = ""
-    return other, replace(observed, calibration=of_direct, chosen=replace(chosen, choice=direct))
+    yield other, replace(observed, calibration=of_direct, chosen=replace(chosen, choice=direct))
 
 
 def noise_of(changes: Changes) -> tuple[float, int]:

@@ -1,10 +1,11 @@
 """From what was observed to the winner, and what is measured of it then; whatever ends it, the best so far is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from distcalib.actors.cancellation import Cancelled
 from distcalib.actors.signals import ended_by
+from distcalib.calibration.budget import Budget
 from distcalib.calibration.changes import changed_images
 from distcalib.calibration.delivery import Delivery
 from distcalib.calibration.goal import Goal
@@ -55,24 +56,42 @@ class SearchStage:
         if fp32 is None:
             return Searched(observed, SearchResult(quantizer.space.all_int8))
         programs = NetPrograms(self.base, observed.calibration, self.goal.metric)
-        searching = Searching(self.meter, programs, self.goal, fp32, self.switches)
-        searching, observed = better_search(searching, observed)
+        budget = Budget(self.goal.options)
+        searching = Searching(self.meter, programs, self.goal, fp32, self.switches, budget=budget)
+        kept = [(searching, observed)]  # what is searched, better weights behind those before
         result: SearchResult | None = None
         after = Afterwards()
         try:
-            searching, observed = recovered_search(searching, observed, self.observing)
+            kept += better_search(*kept[-1])
+            for better in recovered_search(*kept[-1], self.observing):
+                kept.append(better)
+            searching, observed = kept[-1]
             times = self._times(searching)
             result = searching.run()
             for found in self._afterwards(searching, observed, result, times):
                 after = found
         except KeyboardInterrupt as interrupt:
             by = "cancellation" if isinstance(interrupt, Cancelled) else signal_name(ended_by())
-            best = searching.interrupted(None if result is None else result.winner, by=by)
-            if best is None:
-                raise
-            return Searched(observed, best, replace(after, changes=changed_images(fp32, best)), interrupted=True)
+            return self._interrupted(kept, result, after, by, interrupt)
         # Once more, for what was measured of other candidates since.
         return Searched(observed, searching.result(result.winner, result.stopped_by), after)
+
+    def _interrupted(
+        self,
+        kept: Sequence[tuple[Searching, Observed]],
+        result: SearchResult | None,
+        after: Afterwards,
+        by: str,
+        interrupt: KeyboardInterrupt,
+    ) -> Searched:
+        """The winner if it was found, else the best that was measured with the best weights of which anything was."""
+        winner = None if result is None else result.winner
+        for searching, observed in reversed(kept):
+            best = searching.interrupted(winner, by=by)
+            if best is not None:
+                changes = changed_images(searching.fp32, best)
+                return Searched(observed, best, replace(after, changes=changes), interrupted=True)
+        raise interrupt
 
     def _times(self, searching: Searching) -> LayerTimes | None:
         """--by-time, --pareto: those of the layers."""
@@ -80,6 +99,7 @@ class SearchStage:
         if not (options.by_time or options.pareto):
             return None
         int8 = searching.programs.spec(start)
+        self.meter.settle()  # or actors that still work on something would seem slow
         found = layer_times(self.meter, self.goal, self.base.spec(), int8, self.session.cores_per_actor)
         if options.by_time:
             searching.ranking.saved = {name: round(1e9 * found.saved(name)) for name in start.space.order}
@@ -94,6 +114,7 @@ class SearchStage:
         yield found
         found = replace(found, price=price_warnings(searching, result, found.changes))
         yield found
+        self.meter.settle()
         found = replace(found, speeds=core_speeds(searching, self.base.spec(), result, n_cores))
         yield found
         if times is not None and options.pareto:

@@ -80,7 +80,6 @@ class Refuse(argparse.Action):
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
-    defaults = CalibrationOptions()
     parser = commands.add_parser(
         "calibrate",
         help="quantize a net so that it loses at most -l, and write the file that was measured",
@@ -89,20 +88,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         allow_abbrev=False,
     )
     add_model(parser)
-    add = parser.add_argument
-    add_iterations(parser, like_intel=True)
-    add("-n", "--blob_name", help="top blob that is the score (default: the Accuracy with the smallest top_k)")
-    add(
-        "-l",
-        "--accuracy_loss",
-        type=a_loss,
-        default=defaults.accuracy_loss,
-        help="tolerated loss, absolute (default: 0.01)",
-    )
+    _add_goal(parser)
     add_detection(parser)
     _add_scales(parser)
     _add_weights(parser)
     _add_search(parser)
+    add = parser.add_argument
     add("--out", type=a_path, metavar="DIR", help="folder of the results (default: the prototxt's)")
     add(
         "--export",
@@ -114,27 +105,33 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add(
         "--allow-overwritten",
         action="store_true",
-        help="calibrate a net in which layers in place write over what others read in Caffe, as if they did not",
+        help="calibrate a net whose layers in place Caffe refuses or overwrite what they still read",
     )
     add_reading(parser)
     add_root(parser)
     add_config(parser)
     add_telling(parser)
     add_output(parser)
-    for flags, takes_value, reason in NOT_YET:
-        add(
-            *flags,
-            action=Refuse,
-            reason=reason,
-            nargs=None if takes_value else 0,
-            dest="refused",
-            help=argparse.SUPPRESS,
-        )
+    _add_refused(parser)
     parser.set_defaults(run=run)
 
 
+def _add_goal(parser: argparse.ArgumentParser) -> None:
+    """What is measured, and what may be lost."""
+    defaults, add = CalibrationOptions(), parser.add_argument
+    add_iterations(parser, like_intel=True)
+    add("-n", "--blob_name", help="top blob that is the score (default: the Accuracy with the smallest top_k)")
+    add(
+        "-l",
+        "--accuracy_loss",
+        type=a_loss,
+        default=defaults.accuracy_loss,
+        help="tolerated loss, absolute (default: 0.01)",
+    )
+
+
 def _add_scales(parser: argparse.ArgumentParser) -> None:
-    """What is quantized, and what scales are made of."""
+    """What the scales are made of, and which layers get some."""
     defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "-c",
@@ -163,7 +160,7 @@ def _add_scales(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    """Weights that fit INT8 better."""
+    """What may be done to the weights."""
     defaults, add = CalibrationOptions(), parser.add_argument
     add(
         "--bias-correction",
@@ -220,6 +217,19 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
         "(default: most multiply-adds, which are the same in every run)",
     )
     add("--pareto", action="store_true", help="measure choices from all INT8 to all FP32, too: accuracy against speed")
+
+
+def _add_refused(parser: argparse.ArgumentParser) -> None:
+    """Flags that are known and refused."""
+    for flags, takes_value, reason in NOT_YET:
+        parser.add_argument(
+            *flags,
+            action=Refuse,
+            reason=reason,
+            nargs=None if takes_value else 0,
+            dest="refused",
+            help=argparse.SUPPRESS,
+        )
 
 
 def curve_table(report: CalibrationReport) -> Table:

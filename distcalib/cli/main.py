@@ -33,6 +33,21 @@ class Parser(argparse.ArgumentParser):
             hint = ", or let distcalib init MODEL print the command"
         raise OptionError(f"{message}; see {self.prog} --help{hint}")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """A flag whose value may be left out takes only a value that it knows: not the MODEL that stands behind it."""
+        optional = {
+            flag: action
+            for action in self._actions
+            if action.nargs == "?" and action.choices
+            for flag in action.option_strings
+        }
+        words = list(sys.argv[1:] if args is None else args)
+        for i, word in enumerate(words):
+            action = optional.get(word)
+            if action is not None and not set(words[i + 1 : i + 2]) & set(action.choices or ()):
+                words[i] = f"{word}={action.const}"
+        return super().parse_known_args(words, namespace)
+
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """No abbreviations with one dash either: `-l -1` would be -l without a value and the start of -1st."""
         found: list[Any] = super()._get_option_tuples(option_string)

@@ -67,6 +67,9 @@ def _names(layer: caffe_pb2.LayerParameter, line: bytes) -> list[bytes]:
     """The files that a line of a list names: all but its label."""
     if layer.type == "DenseImageData":
         return line.split()
+    if layer.type == "ImageSegData":
+        pairs = layer.image_data_param.label_type == caffe_pb2.ImageDataParameter.PIXEL
+        return line.split()[: 2 if pairs else 1]
     return line.rsplit(None, 1)[:1] if line.strip() else []
 
 

@@ -18,13 +18,23 @@ from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
 from distcalib.data.hdf5 import Hdf5Source
 from distcalib.data.image_cache import MemoryBudget
+from distcalib.data.image_seg import ImageSegSource
 from distcalib.data.images import ImageSource
 from distcalib.data.limits import too_many
 from distcalib.data.shipped import Shipped
 from distcalib.data.source import Index, Source
 from distcalib.errors import DataError, UnsupportedError, told
 
-DATA_TYPES: set[str] = {"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "Input"}
+DATA_TYPES: set[str] = {
+    "AnnotatedData",
+    "Data",
+    "DenseImageData",
+    "DummyData",
+    "HDF5Data",
+    "ImageData",
+    "ImageSegData",
+    "Input",
+}
 """Layer types that `open_source` opens."""
 
 REFUSED_DATA: dict[str, str] = {
@@ -116,6 +126,8 @@ def _opened(
         return ImageSource(layer, prototxt, index, skip_bad, shipped, room, missing)
     if layer.type == "DenseImageData":
         return DenseImageSource(layer, prototxt, index, room)
+    if layer.type == "ImageSegData":
+        return ImageSegSource(layer, prototxt, index, room)
     if layer.type == "HDF5Data":
         return Hdf5Source(layer, prototxt, index, opened)
     if layer.type == "DummyData":

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.aliases import SHARED
 from distcalib.quantize.fusion import batch_norm_affine, uses_global_stats
 
 SOURCE = 1e12
@@ -21,7 +22,7 @@ MOST = 1e33
 
 _NO_LARGER = frozenset(
     {"Concat", "Crop", "Dropout", "Flatten", "Permute", "Pooling", "Reorg", "Reshape", "ShuffleChannel", "Silence"}
-    | {"Slice", "Split", "Squeeze", "Tile", "ReLU6", "Input", "DummyData"}
+    | {"Slice", "Split", "Squeeze", "Tile", "ReLU6", SHARED, "Input", "DummyData"}
 )
 """Types whose results are numbers of their inputs, means of them, or zeros."""
 _UP_TO_ONE = frozenset({"Sigmoid", "Softmax", "TanH"})

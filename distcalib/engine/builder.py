@@ -8,7 +8,6 @@ left to OpenVINO's fusion.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import numpy as np
 import openvino as ov
@@ -18,15 +17,16 @@ from openvino import Output
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, VARIES
+from distcalib.data import DATA_TYPES, VARIES, makes_data
 from distcalib.engine.arithmetic import NATIVE, Arithmetic, Integers
 from distcalib.engine.finding import MAKES_REAL, Finding
 from distcalib.engine.in_place import can_follow, sum_in_place
 from distcalib.engine.shared_memory import is_lendable, lent
 from distcalib.engine.unconverted import device_outputs, refuse_unconverted
 from distcalib.errors import DistcalibError, UnsupportedError, WeightsError
-from distcalib.layers import Blobs, Layer, ZeroBlobs, convert, convolution, inner_product, quantized
+from distcalib.layers import Blobs, Layer, convert, convolution, inner_product, quantized
 from distcalib.layers.batch_norm import stored_blobs
+from distcalib.layers.eltwise import eltwise_onto
 from distcalib.layers.products import along_channels, product
 from distcalib.layers.shapes import too_large, why_not
 from distcalib.metrics import HOST_TYPES, SCORE_TYPES, check_shapes
@@ -153,16 +153,6 @@ def layer_shapes(
     return found, builder.problems
 
 
-def multiply_adds(node: Node, shapes: Mapping[Blob, tuple[int, ...]]) -> int:
-    """Multiply-adds of one image in a Convolution (outputs·C/group·KH·KW) or InnerProduct (inputs·outputs)."""
-    top, bottom = shapes[node.tops[0]], shapes[node.bottoms[0]]
-    if node.type == "InnerProduct":
-        return prod(bottom[1:]) * node.layer.inner_product_param.num_output
-    layer = Layer(node.layer, ZeroBlobs(), "")
-    weight = convolution.weight_shape(layer, bottom[1], len(bottom) - 2)
-    return prod(top[1:]) * prod(weight[1:])
-
-
 class _Builder:
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
@@ -211,7 +201,9 @@ class _Builder:
         for node, group in in_run_order(self.graph, self.groups):
             if node.type in HOST_TYPES or (self.needed is not None and self.needed.isdisjoint(node.tops)):
                 continue
-            if node.type in DATA_TYPES:
+            if node.type in DATA_TYPES or (
+                makes_data(node.layer) and all(top in self.shapes for top in node.layer.top)
+            ):
                 self._data(node)
                 continue
             if any(blob not in self.values for blob in reads_of(node, group)):
@@ -257,6 +249,8 @@ class _Builder:
         if node.type == "Eltwise" and grid is not None:
             coefficients = list(node.layer.eltwise_param.coeff) or [1.0] * len(inputs)
             tops: tuple[Output, ...] = (self.found.added(inputs, coefficients, grid),)
+        elif node.index in self.graph.onto:
+            tops = (eltwise_onto(layer, self.graph.onto[node.index], *inputs),)
         else:
             tops = convert(layer, inputs)
         if grid is not None and _makes_fractions(node):

@@ -164,8 +164,9 @@ def _sizes(spec: NetSpec, shapes: Shapes) -> Mapping[Blob, tuple[int, ...]]:
 
 def _first_difference(order: Sequence[tuple[Node, Fused | None]], base: Graph, other: Graph) -> int:
     """The place in the run order of `base` of the first layer that differs."""
+    there = {node.index: node.layer for node in other}
     for place, (node, group) in enumerate(order):
         index = node.index if group is None else group.node.index
-        if base.nodes[index].layer != other.nodes[index].layer:
+        if base.layer(index).layer != there.get(index):
             return place
     return len(order)

@@ -135,6 +135,8 @@ class _SumBuilder(_Builder):
 
     def _bound_of_plain(self, node: Node) -> float | None:
         """Of what a layer makes that is in no group; None: not known."""
+        if node.index in self.graph.onto:
+            return None
         weights = self.blobs.weights if isinstance(self.blobs, FileBlobs) else {}
         return bound(node.layer, [self._bound_of(blob) for blob in node.bottoms], weights.get(node.name, ()))
 

@@ -90,6 +90,12 @@ def clip(layer: Layer, x: Output) -> Output:
     return ops.maximum(constant(p.min), ops.minimum(x, constant(p.max))).output(0)
 
 
+@converts("Mish")
+def mish(layer: Layer, x: Output) -> Output:
+    """The product of x and tanh(log(1 + exp(x))): YOLO v4's (synopsys-caffe, mish_layer.cpp)."""
+    return ops.mish(x).output(0)
+
+
 @converts("HardSwish")
 def hard_swish(layer: Layer, x: Output) -> Output:
     """The product of x and min(max(x + 3, 0), 6)/6: MobileNet v3's, which the forks that have the layer share."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
 import openvino.opset13 as ops
 from openvino import Output
 
@@ -31,6 +33,32 @@ def eltwise(layer: Layer, *inputs: Output) -> Output:
     return reduce(lambda a, b: operation(a, b).output(0), terms)
 
 
+def eltwise_onto(layer: Layer, onto: Sequence[bool], *inputs: Output) -> Output:
+    """An Eltwise in place, in Caffe: bottom i lies in the memory of the top where `onto[i]`.
+
+    SUM sets the top to 0, MAX to the least float32, before either reads its bottoms, and then takes one after the other
+    into it: so of what lay there nothing is left, and a later bottom that lies there counts what was summed up to it
+    once more. PROD and MAX take their first two at once (eltwise_layer.cpp).
+    """
+    p = layer.param("eltwise_param")
+    eltwise(layer, *inputs)  # for what it refuses
+    if p.operation == EltwiseParameter.PROD:
+        total = ops.multiply(*inputs[:2]).output(0)
+        for x, own in zip(inputs[2:], onto[2:], strict=True):
+            total = ops.multiply(total, total if own else x).output(0)
+        return total
+    if p.operation == EltwiseParameter.MAX:
+        least = ops.constant(np.full(shape_of(inputs[0]), np.finfo(np.float32).min, np.float32)).output(0)
+        others = [x for x, own in zip(inputs, onto, strict=True) if not own]
+        return reduce(lambda a, b: ops.maximum(a, b).output(0), others or [least])
+    factors: list[tuple[Output, float]] = []
+    for x, own, coeff in zip(inputs, onto, list(p.coeff) or [1.0] * len(inputs), strict=True):
+        factors = [(a, f * (1.0 + coeff)) for a, f in factors] if own else [*factors, (x, coeff)]
+    terms = [x if f == 1.0 else ops.multiply(x, constant(f)).output(0) for x, f in factors]
+    zeros = constant(np.zeros(shape_of(inputs[0]), np.float32))
+    return reduce(lambda a, b: ops.add(a, b).output(0), terms or [zeros])
+
+
 @converts("Axpy", bottoms=(3, 3))
 def axpy(layer: Layer, scale: Output, x: Output, y: Output) -> Output:
     """scale·x + y:  scale (N, C) or (N, C, 1, 1), x and y (N, C, H, W) (axpy_layer.cpp of Intel Caffe, from SENet)."""
@@ -41,6 +69,19 @@ def axpy(layer: Layer, scale: Output, x: Output, y: Output) -> Output:
     layer.require(fits, f"its first bottom has shape {factors}; {shape[:2]}, with axes of 1 behind it, is needed")
     one_each = reshape(scale, (*shape[:2], *[1] * (len(shape) - 2)))
     return ops.add(ops.multiply(one_each, x), y).output(0)
+
+
+@converts("MaskPooling", bottoms=(2, 2))
+def mask_pooling(layer: Layer, x: Output, mask: Output) -> Output:
+    """Each channel times the mask:  x (N, C, H, W), mask (N, 1, H, W).
+
+    Source: daijifeng001/caffe-mnc, mask_pooling_layer.cu.
+    """
+    shape = shape_of(x)
+    layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
+    wanted = (shape[0], 1, *shape[2:])
+    layer.require(shape_of(mask) == wanted, f"its mask has shape {shape_of(mask)}; {wanted} is needed")
+    return ops.multiply(x, mask).output(0)
 
 
 @converts("Mul", bottoms=(1, 2))

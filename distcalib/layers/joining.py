@@ -7,6 +7,7 @@ with.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -121,3 +122,10 @@ def _axis(layer: Layer, p: Any, legacy: str, rank: int) -> int:
         return canonical_axis(layer, p.axis, rank)
     layer.require(not p.HasField("axis"), f"axis and {legacy} are both given; one of them must go")
     return canonical_axis(layer, getattr(p, legacy), rank, legacy)
+
+
+@converts("Gather", bottoms=(1, None), tops=(1, None))
+def gather(layer: Layer, *inputs: Output) -> Sequence[Output]:
+    """Each top is its bottom: under MPI alone others' batches come behind it (yjxiong/caffe, gather_layer.cpp)."""
+    layer.require(len(layer.tops) == len(inputs), f"{len(inputs)} bottoms and {len(layer.tops)} tops; as many fit")
+    return inputs

@@ -54,6 +54,44 @@ class Window:
         return np.asarray(ends - starts, np.float32)
 
 
+@converts("NdPooling")
+def nd_pooling(layer: Layer, x: Output) -> Output:
+    """MAX or AVE over all axes behind the channels:  x (N, C, D, H, W) -> (N, C, D', H', W'), sizes rounded up.
+
+    kernel_shape, stride_shape and pad_shape have a number for each axis.  AVE divides by the whole kernel, be it
+    outside the input (CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING; chuckcho/video-caffe, cudnn_ndpooling_layer.cpp).
+    """
+    p = layer.param("pooling_param")
+    sizes = shape_of(x)[2:]
+    layer.require(len(sizes) in (1, 2, 3), f"its input has {len(sizes)} axes of positions; 1 to 3 are converted")
+    known = p.pool in (PoolingParameter.MAX, PoolingParameter.AVE)
+    layer.require(known, "its pool is not converted; MAX and AVE are")
+
+    def values(name: str, default: int) -> list[int]:
+        given = [int(n) for n in getattr(p, name).dim] or [default] * len(sizes)
+        layer.require(len(given) == len(sizes), f"{name} has {len(given)} sizes; its input has {len(sizes)} axes")
+        return given
+
+    kernel = list(sizes) if p.global_pooling else values("kernel_shape", 0)
+    strides, pads = values("stride_shape", 1), values("pad_shape", 0)
+    layer.require(min(*kernel, *strides) > 0, f"kernel is {kernel} and stride {strides}; all must be above zero")
+    ends = []
+    for size, k, stride, pad in zip(sizes, kernel, strides, pads, strict=True):
+        layer.require(
+            0 <= pad < k and size + 2 * pad >= k, f"a kernel of {k} with a pad of {pad} on {size} does not fit"
+        )
+        n_out = -(-(size + 2 * pad - k) // stride) + 1
+        if pad > 0 and (n_out - 1) * stride >= size + pad:
+            n_out -= 1
+        ends.append(max(0, (n_out - 1) * stride + k - size - pad))
+    if p.pool == PoolingParameter.MAX:
+        return ops1.max_pool(x, strides, pads, ends, kernel).output(0)
+    framed = [0, 0]
+    wide = ops.pad(x, np.array([*framed, *pads]), np.array([*framed, *ends]), "constant", np.float32(0.0))
+    zeros = [0] * len(sizes)
+    return ops.avg_pool(wide, strides, zeros, zeros, kernel, exclude_pad=False).output(0)
+
+
 @converts("Pooling", tops=(1, 2))
 def pooling(layer: Layer, x: Output) -> Sequence[Output]:
     """From x (N, C, H, W) to (N, C, H', W').

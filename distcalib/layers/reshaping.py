@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import prod
 
+import numpy as np
 import openvino.opset13 as ops
 from openvino import Output
 
+from distcalib.caffe.aliases import SHARED
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import canonical_axis, integers, reshape, shape_of
+from distcalib.layers.shapes import canonical_axis, constant, integers, reshape, shape_of
 
 
 @converts("Flatten")
@@ -113,6 +115,47 @@ def squeeze(layer: Layer, x: Output) -> Output:
     wrong = [axis for axis in axes if shape[axis] != 1]
     layer.require(not wrong, f"axis {', '.join(map(str, wrong))} of {shape} is not of size 1; only such can fall away")
     return reshape(x, [n for i, n in enumerate(shape) if n != 1 or (axes and i not in axes)])
+
+
+@converts(SHARED, bottoms=(2, 2))
+def shared_memory(layer: Layer, written: Output, blob: Output) -> Output:
+    """What was written to a blob's memory under another name, in the blob's shape; caffe/aliases.py puts it in."""
+    return reshape(written, shape_of(blob))
+
+
+@converts("Flip")
+def flip(layer: Layer, x: Output) -> Output:
+    """The columns backwards, unless flip_width is false; the rows, too, with flip_height:  x (N, C, H, W).
+
+    Source: happynear/caffe-windows, flip_layer.cpp.
+    """
+    p = layer.param("flip_param")
+    shape = shape_of(x)
+    layer.require(len(shape) == 4, f"its input has {len(shape)} axes; 4 (N, C, H, W) are converted")
+    for axis, is_flipped in ((3, p.flip_width), (2, p.flip_height)):
+        if is_flipped:
+            backwards = integers(list(range(shape[axis]))[::-1])
+            x = ops.gather(x, backwards, ops.constant(np.int64(axis))).output(0)
+    return x
+
+
+@converts("Unpooling", bottoms=(2, 2))
+def unpooling(layer: Layer, x: Output, mask: Output) -> Output:
+    """Each value where the maximum was, zeros elsewhere:  x and mask (N, C, h, w) -> (N, C, unpool_size, unpool_size).
+
+    Source: HyeonwooNoh's DeconvNet, unpooling_layer.cpp, MAX; the mask is the second top of a Pooling.
+    """
+    p = layer.param("unpooling_param")
+    layer.require(p.unpool == p.MAX, "its unpool is not converted; MAX is")
+    layer.require(p.unpool_size > 0, "no unpool_size is given, from which the size of the map follows here")
+    n, c, h, w = shape_of(x)
+    layer.require(shape_of(mask) == (n, c, h, w), f"its mask has shape {shape_of(mask)}; that of its input is needed")
+    side = int(p.unpool_size)
+    zeros = constant(np.zeros((n, c, side * side), np.float32))
+    places = ops.convert(reshape(mask, (n, c, h * w)), "i64")
+    last = ops.constant(np.int64(side * side - 1))
+    filled = ops.scatter_elements_update(zeros, ops.minimum(places, last), reshape(x, (n, c, h * w)), integers([2]))
+    return reshape(filled.output(0), (n, c, side, side))
 
 
 @converts("Tile")

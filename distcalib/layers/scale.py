@@ -6,18 +6,25 @@ import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import Shape, along, canonical_axis, reshape, shape_of
+from distcalib.layers.shapes import Shape, along, canonical_axis, constant, reshape, shape_of
 
 
 @converts("Scale", bottoms=(1, 2))
 def scale(layer: Layer, x: Output, factor: Output | None = None) -> Output:
-    """The product x · factor (+ bias), both of shape x.shape[axis : axis + num_axes], or of the second bottom."""
+    """The product x · factor (+ bias), both of shape x.shape[axis : axis + num_axes], or of the second bottom.
+
+    A factor below min_value or above max_value counts as that (happynear/caffe-windows, scale_layer.cpp).
+    """
     p = layer.param("scale_param")
     axis, shape = _extent(layer, p.axis, p.num_axes, x, factor)
     n_own = 1 if factor is None else 0
     layer.expect_blobs(n_own + p.bias_term)
     rank = len(shape_of(x))
     other = along(layer.blob(0, shape), axis, rank) if factor is None else _laid_along(factor, axis, rank)
+    if p.HasField("min_value"):
+        other = ops.maximum(other, constant(p.min_value)).output(0)
+    if p.HasField("max_value"):
+        other = ops.minimum(other, constant(p.max_value)).output(0)
     y = ops.multiply(x, other).output(0)
     return ops.add(y, along(layer.blob(n_own, shape), axis, rank)).output(0) if p.bias_term else y
 

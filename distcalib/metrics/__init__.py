@@ -25,7 +25,16 @@ from distcalib.metrics.host_layers import (
 from distcalib.metrics.image_order import ImageOrder, hard_first
 from distcalib.metrics.of_losses import OF_LOSSES, name_of_losses, named_as_written
 from distcalib.metrics.pairing import mcnemar, paired_interval
-from distcalib.metrics.partial import Partial, PartialScore, class_counts, detections_of, mean, merged
+from distcalib.metrics.partial import (
+    Partial,
+    PartialScore,
+    class_accuracies,
+    class_counts,
+    detections_of,
+    mean,
+    merged,
+    without_labels,
+)
 from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
 from distcalib.metrics.yolo_v3 import YOLO_V2, YOLO_V3
@@ -63,6 +72,7 @@ __all__ = [
     "check_layer",
     "check_shapes",
     "choose_score",
+    "class_accuracies",
     "class_counts",
     "detections_of",
     "drawn",
@@ -77,6 +87,7 @@ __all__ = [
     "name_of_losses",
     "named_as_written",
     "merged",
+    "without_labels",
     "paired_interval",
     "read_sizes",
     "score_layer",

@@ -61,6 +61,16 @@ def class_counts(parts: Iterable[PartialScore]) -> tuple[tuple[int, int], ...]:
     )
 
 
+def class_accuracies(counts: Iterable[tuple[int, int]]) -> dict[int, float]:
+    """By class, of those that have labels, the part of them that is found; `counts` are those of class_counts."""
+    return {label: hits / n for label, (n, hits) in enumerate(counts) if n}
+
+
+def without_labels(counts: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """The classes of which no label counts: they have no accuracy."""
+    return tuple(label for label, (n, _) in enumerate(counts) if not n)
+
+
 def detections_of(parts: Iterable[PartialScore]) -> list[Detections]:
     """Those of them that are detections."""
     return [part for part in parts if isinstance(part, Detections)]

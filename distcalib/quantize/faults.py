@@ -81,7 +81,7 @@ def _concats(graph: Graph, stored: Storage) -> Iterator[Fault]:
     for index, scale in stored.run.concat_scales.items():
         yield (
             index,
-            f"layer '{graph.nodes[index].name}' (Concat): takes inputs of scale 1 for ones of the common scale "
+            f"layer '{graph.layer(index).name}' (Concat): takes inputs of scale 1 for ones of the common scale "
             f"{scale:g}; choose another scale_out than 1",
         )
 

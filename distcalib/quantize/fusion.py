@@ -139,7 +139,7 @@ def _group(graph: Graph, node: Node, run: Run | None) -> Fused:
     """The group of the convolution `node`; without what cannot be computed: there Intel Caffe does not load the net."""
     if run is None:
         return Fused(node, None, None, None, None, None, None)
-    parts = {role: graph.nodes[index] for role, index in run.step.parts.items()}
+    parts = {role: graph.layer(index) for role, index in run.step.parts.items()}
     scale = parts.get("scale")
     if scale is not None and not _per_channel(scale):
         return Fused(node, parts["batch_norm"], None, None, None, None, None)
@@ -158,7 +158,8 @@ def _group(graph: Graph, node: Node, run: Run | None) -> Fused:
 
 def _per_channel(node: Node) -> bool:
     param = node.layer.scale_param
-    return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1
+    limited = param.HasField("min_value") or param.HasField("max_value")
+    return len(node.bottoms) == 1 and param.axis in (1, -3) and param.num_axes == 1 and not limited
 
 
 def uses_global_stats(layer: caffe_pb2.LayerParameter) -> bool:

@@ -36,6 +36,7 @@ def run_pass(
         memory.step(run)
     final = memory.done.final
     final.update((blob, kept.as_plain) for blob, kept in memory.of.items())
+    final.update((view, memory.view(view).reading) for view, value in graph.views.items() if value in final)
     final.update((blob, final[by]) for blob, by in graph.overwritten.items() if by in final)
     return memory.done
 
@@ -78,6 +79,9 @@ class _Memory(LayerMemory):
             if step.last is not None:
                 self._make(run, [Kept(Reading(blob)) for blob in run.makes])
             return
+        for blob in run.reads:
+            if blob is not None and blob in self.graph.views and blob not in self.of:
+                self.of[blob] = self.view(blob)
         reads = [self._root(blob) for blob in run.reads if blob is not None]
         group = self.groups.get(step.name) if step.type in QUANTIZABLE else None
         if step.type == "Split":
@@ -92,6 +96,11 @@ class _Memory(LayerMemory):
             self._group(run, group, group_reads)
         else:
             self.layer(run, reads)
+
+    def view(self, blob: Blob) -> Kept:
+        """What a name with another shape finds in memory: the plain copy, which sharing under that shape has made."""
+        kept = self.of[self._root(self.graph.views[blob])]
+        return Kept(Reading(blob, kept.as_plain.rounded), described=kept.described, channels=kept.channels)
 
     def _root(self, blob: Blob) -> Blob:
         return self._same.get(blob, blob)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.errors import OptionError, UnsupportedError
+from distcalib.quantize.axes import known_axes
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.fusion import Fused, find_fused, fold
@@ -53,6 +54,8 @@ class Quantizer:
         self._makers: dict[Blob, Fused | Node] = {top: node for node in graph for top in node.tops}
         self._makers.update({group.output: group for group in self.groups.values()})
         self._into_concat = self._fp32_into_concat()
+        self._shared = self._into_shared()
+        self._axes = known_axes(graph)
         self._kept_fp32 = self._named("--keep-fp32", options.keep_fp32)
         self.space = self._space()
         self.fp32_outputs = self._added_wrongly()
@@ -98,6 +101,19 @@ class Quantizer:
             return frozenset()
         feeders = frozenset().union(*self.concat_feeders())
         return frozenset(name for name in feeders if self.groups[name].residual is None)
+
+    def _into_shared(self) -> frozenset[Blob]:
+        """The values that lie in memory which a layer in place changes for others (aliases.py), and those that come
+        there as the integers that they are: no recording tells what Intel Caffe makes of integers there."""
+        found, left = set[Blob](), list(self.graph.shared)
+        while left:
+            blob = left.pop()
+            if blob not in found:
+                found.add(blob)
+                maker = self._makers.get(blob)
+                if isinstance(maker, Node) and maker.type in ("ReLU", "Split", "Pooling", "Concat", "Slice"):
+                    left += maker.bottoms
+        return frozenset(found)
 
     def _origins(self, blob: Blob) -> frozenset[str]:
         """The layers that must all run INT8 for `blob` to be stored as integers, given that it can be."""
@@ -186,6 +202,11 @@ class Quantizer:
             return "--keep-fp32 names it"
         if group.node.type == "InnerProduct" and not self.options.fc_int8:
             return "InnerProduct, which -fc quantizes"
+        n_axes = self._axes.get(group.input, self._axes.get(group.node.tops[0], 4))
+        if group.node.type == "Convolution" and n_axes != 4:
+            return f"its input has {n_axes} axes, and INT8 is for images, of 4"
+        if not self._shared.isdisjoint({group.input, group.output, group.residual}):
+            return "a layer in place writes to memory that its input or output shares"
         options = self.options
         if group.name == self.first and not (options.enable_1st_conv or options.first_conv_force_u8):
             return "first convolution, which -1st quantizes"

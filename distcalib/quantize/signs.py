@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from distcalib.caffe import Weights, caffe_pb2
+from distcalib.caffe.aliases import SHARED
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.quantize.fusion import QUANTIZABLE, find_fused, own_relu
 
@@ -20,7 +21,10 @@ def nonnegative_blobs(graph: Graph, weights: Weights | None = None) -> frozenset
     multiply = all(len(node.bottoms) == len(node.tops) == 1 for node in graph if node.type in QUANTIZABLE)
     groups = {group.output: group for group in find_fused(graph).values()} if multiply else {}
     for node in graph:
-        inputs = [known.get(blob, False) for blob in node.bottoms]
+        onto = graph.onto.get(node.index, ())  # of a largest, those that are cleared before they are read do not count
+        cleared = onto if node.layer.eltwise_param.operation == caffe_pb2.EltwiseParameter.MAX else ()
+        read = [b for i, b in enumerate(node.bottoms) if not (cleared and cleared[i])]
+        inputs = [known.get(blob, False) for blob in read]
         for top in node.tops:
             # What is fused is what Intel Caffe makes of it: a maximum is a sum, and a ReLU may be lost.
             fused = groups.get(top)
@@ -37,7 +41,7 @@ def _nonnegative(node: Node, inputs: list[bool], known: Mapping[Blob, bool], wei
         return layer.relu_param.negative_slope == 0.0 or inputs[0]
     if node.type in ("Convolution", "InnerProduct"):
         return own_relu(layer) == 0.0
-    if node.type in _KEEP_FIRST:
+    if node.type in _KEEP_FIRST or node.type == SHARED:
         return inputs[0]
     if node.type in _KEEP:
         return all(inputs)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from distcalib.quantize.histogram import N_BINS, Histogram
 
-ALGORITHMS = ("DIRECT", "MA", "MAXP", "KL", "MSE")
+DIRECT = "DIRECT"
+ALGORITHMS = (DIRECT, "MA", "MAXP", "KL", "MSE")
 
 AUTO = "auto"
 """Each value's own of them: choice.py."""

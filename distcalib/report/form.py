@@ -33,6 +33,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "average_precisions",
         "classes_without_objects",
         "class_names",
+        "fp32_class_accuracies",
+        "class_accuracies",
+        "classes_without_labels",
     ),
     "layers": (
         "quantizable_layers",

@@ -170,6 +170,12 @@ class CalibrationReport:
     """Of one core, the inference alone, at the end of the run: `FP32`, `all INT8`, `delivered`."""
     candidate_shares: tuple[float, ...] = ()
     """Of each candidate the part of the data that was measured of it."""
+    fp32_class_accuracies: Mapping[int, float] = field(default_factory=dict)
+    """Of FP32 the accuracy by class, where the metric is an Accuracy with a second top."""
+    class_accuracies: Mapping[int, float] = field(default_factory=dict)
+    """The same of the delivered file."""
+    classes_without_labels: tuple[int, ...] = ()
+    """Where there are such: the classes of which no label counts."""
     commands: Mapping[str, str] = field(default_factory=dict)
     """This run as a command, and what may be run next with its files: `calibrate`, `evaluate`, `export`."""
 

@@ -36,13 +36,14 @@ class CandidateRow:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class of a detection net."""
+    """A class of a detection net, or of a classifier whose Accuracy counts by class."""
 
     name: str
     fp32: float
-    ap: float
+    delivered: float
+    """Its average precision, or accuracy."""
     is_absent: bool = False
-    """The data has no object of it."""
+    """The data has no object, or no label, of it."""
 
 
 def layer_rows(report: CalibrationReport) -> list[LayerRow]:
@@ -125,11 +126,13 @@ def _loses(one: CandidateRecord) -> str:
 def class_rows(report: CalibrationReport) -> list[ClassRow]:
     """By label."""
     names = report.class_names
+    before = {**report.fp32_average_precisions, **report.fp32_class_accuracies}
+    after = {**report.average_precisions, **report.class_accuracies}
     rows = {
-        label: ClassRow(names.get(label, str(label)), fp32, report.average_precisions[label])
-        for label, fp32 in report.fp32_average_precisions.items()
-        if label in report.average_precisions
+        label: ClassRow(names.get(label, str(label)), fp32, after[label])
+        for label, fp32 in before.items()
+        if label in after
     }
-    absent = report.classes_without_objects
+    absent = (*report.classes_without_objects, *report.classes_without_labels)
     rows |= {label: ClassRow(names.get(label, str(label)), 0.0, 0.0, True) for label in absent}
     return [rows[label] for label in sorted(rows)]

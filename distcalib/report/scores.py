@@ -88,8 +88,13 @@ def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
             "",
         )
     )
-    if command and not _weights_made(report):
-        found.append(("New weights that fit INT8 better, which often bring the loss down.", f"{command} --recover"))
+    if command and not _weights_tried(report):
+        found.append(
+            (
+                "New weights that fit INT8 better, which often bring the loss down.",
+                f"{command.replace(' --recover off', '')} --recover",
+            )
+        )
     if command and report.calibration_algo == "DIRECT":
         found.append(("Scales chosen for each blob by the error at the output.", f"{command} -a auto"))
     return found
@@ -101,7 +106,7 @@ def _above(drop: float) -> float:
     return float(f"{math.ceil(round(drop / unit, 6)) * unit:.4g}")
 
 
-def _weights_made(report: CalibrationReport) -> bool:
+def _weights_tried(report: CalibrationReport) -> bool:
     others = ("equalize", "bias_correction", "first_conv_force_u8", "root")
     return report.recover == "auto" or any(flag in report.flags for flag in others)
 

@@ -1,7 +1,8 @@
 """What the last layers of a set in FP32 bought.
 
-A 1-minimal set can be useless: 22 layers of 52 in FP32 for two images, 17 of them for the second one.  So the drop is
-measured with fewer of them too, the most harmful ones first, and where most is won by few that is offered."""
+A 1-minimal set can be useless: 22 layers of 52 in FP32 for two images, 17 of them for the second one.  So it is
+looked at what fewer of them lose, the most harmful ones first, until it is known to be too much; where most is won by
+few, that is offered."""
 
 from __future__ import annotations
 
@@ -26,6 +27,10 @@ class Loss:
     candidate: Candidate
     drop: float
     about: bool = False
+
+    def meets(self, tolerance: float) -> bool:
+        """Whether it is known to lose no more than that."""
+        return not self.about and self.drop <= tolerance
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, caffe_pb2
 from distcalib.caffe.forks import fork_faults, of_other_forks
-from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.caffe.in_place import in_place_faults
+from distcalib.caffe.graph import Blob, Node
 from distcalib.caffe.infogain import lacks_matrix
 from distcalib.caffe.paths import not_utf8, resolve_path
 from distcalib.caffe.phase import in_test, left_out
@@ -33,7 +32,6 @@ from distcalib.quantize.storage import params_of
 
 MOST_ITERATIONS = 10_000_000
 """An iteration is a row, and a place in the order of rows, which are in memory; ImageNet has 50,000 test images."""
-IN_PLACE_FLAG = "--allow-overwritten"
 _KINDS = ", ".join(sorted(DATA_TYPES))
 _OF_TRAINING = frozenset({"param", "weight_filler", "bias_filler", "filler", "blobs"})
 
@@ -108,7 +106,8 @@ def net_notes(net: Net) -> list[str]:
     ]
     found += [f"{net.name}: {said}" for said in net.renamed]
     found += [
-        f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed: it is not in the file that is written"
+        f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed or must be fed: it is not in the file "
+        "that is written"
         for said in left_unread(net.path)
     ]
     found += [
@@ -123,13 +122,18 @@ def net_notes(net: Net) -> list[str]:
     ]
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
-        random = random_parts(layer) if layer.type in TRANSFORMING else []
+        random = random_parts(layer) if layer.type in (*TRANSFORMING, "ImageSegData") else []
         if random:
             *first, last = random
             named = f"{', '.join(first)} and {last}" if first else last
             found.append(
                 f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
                 f"{'them' if first else 'it'} out of the TEST phase"
+            )
+        if layer.dropout_param.sample_weights_test:
+            found.append(
+                f"{where}: sample_weights_test: what it draws in TEST, too, is not drawn; its bottom is handed "
+                "on, the mean of all draws"
             )
         if is_shuffled(layer):
             found.append(
@@ -143,28 +147,10 @@ def net_notes(net: Net) -> list[str]:
     return found
 
 
-def in_place_warnings(net: Net) -> list[str]:
-    """A sentence for each layer in place whose result, or another's, is something else in Caffe."""
-    return [f"{net.name}: {said}" for _, said in in_place_faults(net.graph, _fused_sums(net.graph))]
-
-
 def load_warnings(net: Net) -> list[str]:
     """A sentence for each layer at which Intel Caffe ends, so that no `caffe test` of its prints these scores."""
     found = troubles(net.graph, find_fused(net.graph), params_of(net.graph))
     return list(dict.fromkeys(f"{net.name}: {one}" for one in found if one.fatal))
-
-
-def refuse_in_place(net: Net) -> None:
-    """Raise UnsupportedError for a net that Caffe computes otherwise, for its blobs share memory, or not at all."""
-    found = in_place_warnings(net)
-    if found:
-        raise UnsupportedError(f"{'; '.join(found)}; to calibrate as if each blob were its own, give {IN_PLACE_FLAG}")
-
-
-def _fused_sums(graph: Graph) -> set[int]:
-    """The Eltwise layers that Intel Caffe computes inside a convolution."""
-    groups = find_fused(graph).values()
-    return {group.eltwise.index for group in groups if group.eltwise is not None}
 
 
 def check_ap_version(name: str, root: str | Path | None) -> None:

@@ -25,16 +25,19 @@ from distcalib.metrics import (
     absent_classes,
     average_precisions,
     choose_score,
+    class_accuracies,
     class_counts,
     confusions_of,
     detections_of,
     merged,
+    without_labels,
 )
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.report import Evaluation
 from distcalib.session.backend import open_backend, rows
-from distcalib.session.checks import in_place_warnings, load_warnings
+from distcalib.session.checks import load_warnings
+from distcalib.session.in_place import in_place_warnings
 from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.options import EvaluationOptions
@@ -114,10 +117,8 @@ def _evaluate(
                 *_warnings(session, found, means),
             ),
             segmentations=segmentations(found),
-            class_accuracies={top: _accuracies(counts) for top, counts in by_class.items()},
-            classes_without_labels={
-                top: tuple(i for i, (n, _) in enumerate(counts) if not n) for top, counts in by_class.items()
-            },
+            class_accuracies={top: class_accuracies(counts) for top, counts in by_class.items()},
+            classes_without_labels={top: without_labels(counts) for top, counts in by_class.items()},
         )
 
 
@@ -182,10 +183,6 @@ def counts_by_class(graph: Graph, found: Sequence[Row]) -> dict[str, tuple[tuple
     tops = {node.tops[1].name: node.tops[0].name for node in graph if node.type == "Accuracy" and len(node.tops) == 2}
     counts = {top: class_counts(row.scores[name] for row in found) for top, name in tops.items()}
     return {top: of_top for top, of_top in counts.items() if of_top}
-
-
-def _accuracies(counts: Sequence[tuple[int, int]]) -> dict[int, float]:
-    return {label: hits / n for label, (n, hits) in enumerate(counts) if n}
 
 
 def loss_weights(net: Net) -> dict[str, float]:

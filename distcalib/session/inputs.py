@@ -18,9 +18,9 @@ from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import Blob
 from distcalib.data import Index, Shipment, Source, load_arrays, open_source
 from distcalib.engine.batch import records_an_iteration
-from distcalib.engine.builder import multiply_adds
 from distcalib.engine.checking import checked_shapes
 from distcalib.engine.net import Net
+from distcalib.engine.work import multiply_adds
 from distcalib.engine.worker import data_nodes
 from distcalib.quantize.fusion import find_fused
 from distcalib.session.bad_records import refuse_unskippable

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from distcalib.actors.memory import refuse_large_blobs
 from distcalib.caffe import caffe_pb2, shared_params
+from distcalib.caffe.aliases import SHARED
 from distcalib.caffe.caffe_pb2 import ResizeParameter
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.phase import State
 from distcalib.caffe.steps import runs_on_caffe
+from distcalib.caffe.unread import FOREIGN
 from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
 from distcalib.data.limits import too_many
 from distcalib.engine.builder import layer_shapes
@@ -19,12 +21,12 @@ from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.plugins import load_plugins
 from distcalib.quantize.faults import intel_faults
+from distcalib.quantize.grids import Grid
 from distcalib.quantize.options import Options
 from distcalib.quantize.scales import Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.session.checks import (
     data_warnings,
-    in_place_warnings,
     net_notes,
     net_problems,
     refuse_no_numbers,
@@ -32,6 +34,7 @@ from distcalib.session.checks import (
     unfed,
     unopened,
 )
+from distcalib.session.in_place import in_place_warnings, shared_notes
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,8 @@ def inspect(
         problems, notes = [*problems, *late], [said for said in notes if said not in late]
     try:
         quantizer = Quantizer(net.graph, Options())
-    except (
-        UnsupportedError
-    ):  # among the problems already; without fused groups there is no more than the list of layers
-        bare = tuple(
-            LayerInfo(node.name, node.type, tuple(map(str, node.tops)), (None,) * len(node.tops), "", "")
-            for node in net.graph
-        )
+    except UnsupportedError:  # among the problems; without fused groups there is no more than the list of layers
+        bare = tuple(_layer_info(node, {}, {}, "") for node in net.graph if node.type != SHARED)
         return Inspection(str(model), bare, (), (), tuple(problems), (), (*notes, *net_notes(net)))
     blobs = _blobs(net, weights, problems)
     shapes = _shapes(net, blobs, problems, notes)
@@ -114,22 +112,24 @@ def inspect(
     stored = storage(net.graph, quantizer.groups, params)
     int8 = tuple(name for name, group in quantizer.groups.items() if runs_int8(group, params, stored))
     read = blobs.weights if isinstance(blobs, FileBlobs) and shapes and not problems else None
+    notes += shared_notes(net)
     overwritten = in_place_warnings(net)
     warnings = (*overwritten, *data_warnings(net), *intel_faults(net.graph, quantizer.groups, stored, params, read))
-    layers = []
-    for node in net.graph:
-        grids = [str(stored[top]) for top in node.tops if top in stored]
-        layers.append(
-            LayerInfo(
-                node.name,
-                node.type,
-                tuple(str(top) for top in node.tops),
-                tuple(shapes.get(top) for top in node.tops),
-                _int8_text(node, quantizer, params, int8),
-                ", ".join(grids),
-            )
-        )
-    return Inspection(str(model), tuple(layers), quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
+    layers = tuple(
+        _layer_info(node, shapes, stored, _int8_text(node, quantizer, params, int8))
+        for node in net.graph
+        if node.type != SHARED
+    )
+    return Inspection(str(model), layers, quantizer.space.order, int8, tuple(problems), warnings, tuple(notes))
+
+
+def _layer_info(
+    node: Node, shapes: Mapping[Blob, tuple[int, ...]], stored: Mapping[Blob, Grid], int8: str
+) -> LayerInfo:
+    """What is listed of a layer, as far as its shapes and how its tops are stored are known."""
+    tops = tuple(str(top) for top in node.tops)
+    grids = [str(stored[top]) for top in node.tops if top in stored]
+    return LayerInfo(node.name, node.type, tops, tuple(map(shapes.get, node.tops)), int8, ", ".join(grids))
 
 
 def _array_faults(net: Net, data: str | Path | None) -> list[str]:
@@ -214,9 +214,14 @@ def data_shapes(
             if guess is None:
                 return {}
             labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
-            if node.type == "DenseImageData":
+            kind = node.type.removesuffix(FOREIGN)
+            if kind == "DenseImageData":
+                labels = (guess[0], 1, *guess[2:])
+            if kind == "ImageSegData":
                 labels = (guess[0], 1, *guess[2:])
             shapes = [guess, *[labels] * (len(node.layer.top) - 1)]
+            if kind == "ImageSegData":
+                shapes[2:] = [(guess[0], 1, 1, 2)] * len(shapes[2:])
             tops.update(zip(node.layer.top, shapes, strict=True))
         else:
             tops.update(source.shapes)
@@ -245,16 +250,19 @@ def _guess(
     One mean_value may stand for all channels, so that the weights, where they tell of `channels`, know better.
     """
     transform = layer.transform_param
-    height, width = transform.crop_h or transform.crop_size, transform.crop_w or transform.crop_size
+    height = transform.crop_h or transform.crop_size or transform.crop_height
+    width = transform.crop_w or transform.crop_size or transform.crop_width
     if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         height, width = transform.resize_param.height, transform.resize_param.width
-    is_dense = layer.type == "DenseImageData"
+    is_dense = layer.type.removesuffix(FOREIGN) == "DenseImageData"
     image, memory = layer.dense_image_data_param if is_dense else layer.image_data_param, layer.memory_data_param
-    if layer.type in ("DenseImageData", "ImageData") and not (height and width):
+    kind = layer.type.removesuffix(FOREIGN)
+    of_images = kind in ("DenseImageData", "ImageData", "ImageSegData")
+    if of_images and not (height and width):
         height, width = image.new_height, image.new_width
     if layer.type == "MemoryData" and memory.batch_size:
         return memory.batch_size, memory.channels, memory.height, memory.width
-    batch = image.batch_size if layer.type in ("DenseImageData", "ImageData") else layer.data_param.batch_size
+    batch = image.batch_size if of_images else layer.data_param.batch_size
     if not (height and width and batch):
         return None if otherwise is None else (batch or 1, channels or otherwise[0], *otherwise[1:])
     if transform.force_gray:

@@ -18,7 +18,8 @@ from distcalib.engine.worker import data_nodes
 from distcalib.errors import DistcalibError, OptionError
 from distcalib.metrics import LOSS_TYPES, MAP_TYPES, SCORE_TYPES, choose_score
 from distcalib.plugins import load_plugins
-from distcalib.session.checks import refuse_in_place, unfed, unopened
+from distcalib.session.checks import unfed, unopened
+from distcalib.session.in_place import refuse_in_place
 from distcalib.session.inputs import open_sources
 from distcalib.session.inspect import Inspection, inspect
 from distcalib.session.lengths import lengths_of, whole_iterations

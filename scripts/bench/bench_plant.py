@@ -10,12 +10,12 @@ import argparse
 from pathlib import Path
 
 from distcalib.caffe import read_weights
+from distcalib.calibration.trial import Trial
 from distcalib.engine.net import open_net
 from distcalib.errors import OptionError
 from distcalib.quantize.options import Options
 from scripts.bench.bench_evaluate import default_model
 from scripts.bench.plant import STRENGTH, choose, plant
-from scripts.trial import Trial
 
 ROW = "{:>2} {:>4}  {:>8} {:>9} {:>11} {:>9} {:>11}  {}"
 

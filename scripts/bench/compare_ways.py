@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from distcalib import CalibrationOptions, calibrate
-from distcalib.caffe import read_weights, share
-from distcalib.data import load_arrays, open_source
+from distcalib.caffe import read_weights
+from distcalib.data import load_arrays
 from distcalib.engine.arithmetic import Arithmetic
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import Outputs, Row
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.engine.worker import data_nodes
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.storage import params_of, storage
 from distcalib.session.evaluate import scores
@@ -98,17 +99,12 @@ def _run(file: File, arithmetic: Arithmetic) -> tuple[list[Row], Mapping[str, fl
     graph = file.net.graph
     nodes = data_nodes(graph)
     arrays = None if file.data is None else load_arrays(file.data, [node.layer for node in nodes], file.net.path)
-    indexes = {node.name: open_source(node.layer, file.net.path, arrays=arrays).index for node in nodes}
-    weights = share(file.net.test.layer, read_weights(file.weights), file.weights.name)
-    setting = Setting(file.net.path.resolve(), weights, file.weights.name, indexes, arrays)
-    worker = NetWorker(setting, 1, arithmetic=arithmetic)
+    here = InProcess(file.net, read_weights(file.weights), arithmetic=arithmetic, arrays=arrays)
     stored = tuple(storage(graph, find_fused(graph), params_of(graph)))
-    worker.load("values", worker.compile(file.net.spec(outputs=Outputs(stored))))
-    rows = worker.run("values", range(min(N_COMPARED, file.n_iterations)))
+    rows = here.rows(file.net.spec(outputs=Outputs(stored)), range(min(N_COMPARED, file.n_iterations)))
     if file.score is None:
         return rows, {}
-    worker.load("scores", worker.compile(file.net.spec()))
-    return rows, scores(worker.run("scores", range(file.n_iterations)))
+    return rows, scores(here.rows(file.net.spec(), range(file.n_iterations)))
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ import numpy.typing as npt
 from distcalib.caffe import read_weights, write_atomically
 from distcalib.caffe.graph import Node
 from distcalib.data import open_source
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import Outputs
-from distcalib.engine.worker import NetWorker, Setting
 from distcalib.metrics import make_layer, merged
 from scripts.examples.digit_scenes import Array, overlaps
 
@@ -82,13 +82,11 @@ def draw_scene(pixels: Array, found: Judged, names: dict[int, str]) -> Picture:
 
 def detect(net: Net, weights: Path) -> tuple[float, Array, list[Judged]]:
     """mAP over all scenes; pixels (N, H, W) and what is found in the scenes of the first iteration."""
-    worker = NetWorker(Setting(net.path.resolve(), read_weights(weights), weights.name, {}), 1)
-    worker.load("scores", worker.compile(net.spec()))
+    here = InProcess(net, read_weights(weights))
     [top] = [node.tops[0].name for node in net.graph if node.type == "DetectionEvaluate"]
-    score = merged([row.scores[top] for row in worker.run("scores", range(N_ITERATIONS))])
+    score = merged([row.scores[top] for row in here.rows(net.spec(), range(N_ITERATIONS))])
     [output] = [node for node in net.graph if node.type == "DetectionOutput"]
-    worker.load("boxes", worker.compile(net.spec(outputs=Outputs(output.bottoms))))
-    [row] = worker.run("boxes", range(1))
+    [row] = here.rows(net.spec(outputs=Outputs(output.bottoms)), range(1))
     found = make_layer(output.layer, [row.values[blob] for blob in output.bottoms])[0, 0]
     [data] = [node for node in net.graph if node.type == "AnnotatedData"]
     pixels, truth = read_scenes(data, net.path)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distcalib.actors import Enough, Job, JobResult
+from distcalib.calibration.budget import Budget
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import Goal, ranked_iterations
 from distcalib.calibration.meter import Meter
@@ -113,7 +114,7 @@ def simulate(
     [answers] = meter.run("FP32", [Job("fp32", net.fp32(goal.ranked), n, "FP32")])
     fp32 = Fp32Pass.of(answers, goal, net.batch, net.name)
     meter.count_unavoidable(fp32.seconds)
-    found = Searching(meter, net, goal, fp32, switches or Switches()).run()
+    found = Searching(meter, net, goal, fp32, switches or Switches(), budget=Budget(options)).run()
     assert meter.passes is not None, "two passes were measured"
     cluster = session.pool.cluster
     return Simulated(

@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 
 from distcalib.caffe.graph import build_graph
-from distcalib.engine.builder import layer_shapes, multiply_adds
+from distcalib.engine.builder import layer_shapes
+from distcalib.engine.work import multiply_adds
 from distcalib.layers import ZeroBlobs
 from scripts.bench.make_real_size import assembled, data_shapes
 from scripts.bench.real_nets import NETS

@@ -35,7 +35,7 @@ def test_the_weights_that_were_measured_are_right_whatever_they_are_called(files
 def test_other_weights_are_warned_of(files: tuple[Path, Path, Path]) -> None:
     net, new, given = files
     [warning] = belonging_warnings(net, given)
-    assert f"was measured with a\\nb_new.caffemodel (sha256 {file_sha256(new)[:12]})" in warning
+    assert f"was made for a\\nb_new.caffemodel (sha256 {file_sha256(new)[:12]})" in warning
     assert warning.endswith("_new.caffemodel")
 
 
@@ -43,9 +43,7 @@ def test_the_line_is_a_comment_whatever_the_name_has_in_it(files: tuple[Path, Pa
     assert read_net(files[0]).name == "net"
 
 
-@pytest.mark.parametrize(
-    "text", ["", 'name: "net"', "# Runs with x", "\xff\xfe"], ids=["empty", "none", "cut", "other"]
-)
+@pytest.mark.parametrize("text", ["", 'name: "net"', "# For x", "\xff\xfe"], ids=["empty", "none", "cut", "other"])
 def test_nothing_is_said_of_other_files(tmp_path: Path, text: str) -> None:
     net, weights = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
     net.write_text(text, encoding="latin-1")

@@ -30,8 +30,7 @@ def test_fork_faults_passes_defaults_and_what_has_a_meaning(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("type: 'Dropout' dropout_param { sample_weights_test: true }", "dropout_param.sample_weights_test is True"),
-        ("type: 'InnerProduct' inner_product_param { normalize: true }", "inner_product_param.normalize is True"),
+        ("type: 'Dropout' dropout_param { sqrt_scale: true }", "dropout_param.sqrt_scale is True"),
         ("type: 'Softmax' softmax_param { class_weight: 1 class_weight: 2 }", "softmax_param.class_weight is 1.0, 2.0"),
         ("type: 'Data' transform_param { crop_height: 3 }", "transform_param.crop_height is 3"),
         ("type: 'ReLU' relu_param { maximum: 4 }", "relu_param.maximum is 4.0"),
@@ -80,6 +79,8 @@ def test_of_other_forks_names_types_and_fields_once() -> None:
 def test_types_of_forks_are_converted() -> None:
     elsewhere = {
         "DenseImageData",
+        "ImageSegData",
+        "NdConvolution",
         "DepthwiseConvolution",
         "ConvolutionDepthwise",
         "SegAccuracy",

@@ -6,6 +6,7 @@ import pytest
 
 from distcalib.caffe import read_net
 from distcalib.caffe.reading import left_unread
+from distcalib.caffe.writing import net_text
 from distcalib.errors import FormatError
 
 INPUT = "layer { name: 'x' type: 'Input' top: 'x' input_param { shape { dim: 2 dim: 3 } } }\n"
@@ -98,3 +99,20 @@ def test_a_field_may_stand_twice_in_a_layer_of_training(tmp_path: Path) -> None:
 def test_a_field_must_not_stand_twice_in_a_layer_of_the_test(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="'resize_param' stands twice"):
         read_net(write(tmp_path, INPUT + TWICE.format("")))
+
+
+FED = 'layer { name: "d" type: "ImageData" top: "x" image_data_param { source: "l.txt" batch_size: 2\nnew_dim: 9 } }\n'
+
+
+def test_a_data_layer_with_fields_of_a_fork_must_be_fed(tmp_path: Path) -> None:
+    net = read_net(write(tmp_path, FED + 'layer { name: "s" type: "ReLU" bottom: "x" top: "y" }'))
+    assert net.layer[0].type == "ImageData of another Caffe"
+    assert net.layer[0].image_data_param.batch_size == 2
+    assert 'type: "ImageData"\n' in net_text(net)
+    [said] = left_unread(write(tmp_path, FED))
+    assert "unknown field 'new_dim'" in said
+
+
+def test_a_typing_error_in_a_data_layer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="'batch_size' is meant"):
+        read_net(write(tmp_path, FED.replace("new_dim", "batchsize")))

@@ -31,6 +31,7 @@ def test_budget(
 ) -> None:
     budget = Budget(options)
     clock[0] += seconds
+    assert budget.is_spent == ((said is not None and "time" in said) or n_answered == 0)
     if said is None:
         budget.check(n_answered)
     else:

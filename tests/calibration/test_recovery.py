@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,16 @@ from distcalib.calibration.observation import Observing
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.recovery import recovered_search
 from distcalib.calibration.results import Observed
+from distcalib.calibration.run_record import Interrupted
 from distcalib.calibration.search_driver import Searching
-from distcalib.errors import EngineError, OptionError
+from distcalib.errors import DistcalibError, EngineError, MeasureError, OptionError
 from distcalib.quantize.candidate import Candidate, Space
 from distcalib.quantize.scales import Calibration
 from distcalib.search.price import Loss
+from tests.calibration.disturbed import Ending, interrupt, shuffle_answers
 from tests.calibration.reports import lasting
 from tests.calibration.test_calibrate import Notes
+from tests.calibration.test_skipping import corrupt
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny
 
@@ -33,16 +37,21 @@ STEPS = {"corrected biases": BIASES, "equalized, corrected biases": SCALED}
 
 
 class Stand:
-    """A search whose all-INT8 net loses so much; `drops`: with other weights."""
+    """A search whose all-INT8 net loses so much; `drops`: with other weights.  What is not met is an estimate."""
 
-    def __init__(self, drop: float, drops: Mapping[str, float], options: CalibrationOptions = OPTIONS) -> None:
+    def __init__(
+        self, drop: float, drops: Mapping[str, float], options: CalibrationOptions = OPTIONS, spent: bool = False
+    ) -> None:
         self.goal = Goal("top1", False, options)
         self.programs = SimpleNamespace(start=Space(("a", "b")).all_int8)
         self.drop, self.drops, self.label = drop, drops, ""
         self.tried: list[str] = []
-        self.meter = SimpleNamespace(note=self.tried.append)
+        self.notes: list[str] = []
+        self.meter = SimpleNamespace(note=self.notes.append)
+        self.budget = SimpleNamespace(is_spent=spent)
 
-    def losses(self, phase: None, candidates: list[Candidate]) -> list[Loss]:
+    def losses(self, phase: str | None, candidates: list[Candidate]) -> list[Loss]:
+        assert phase is None, "so that it is called all INT8"
         return [Loss(one, self.drop, about=self.drop > self.goal.options.accuracy_loss) for one in candidates]
 
     def other(self, label: str, calibration: Calibration) -> Stand:
@@ -55,28 +64,42 @@ class Stand:
         assert observed is GIVEN
         yield from STEPS.items()
 
+    def better(self) -> list[Observed]:
+        """What is searched in place of what was given, in its order."""
+        found = list(recovered_search(cast(Searching, self), GIVEN, cast(Observing, self)))
+        assert [searching.label for searching, _ in found] == [""] * len(found)
+        return [observed for _, observed in found]
+
 
 @pytest.mark.parametrize(
     ("given", "biases", "scaled", "kept", "n_tried"),
     [
-        pytest.param(0.01, 0.0, 0.0, GIVEN, 0, id="nothing is lost"),
-        pytest.param(0.02, 0.01, 0.0, BIASES, 1, id="biases are enough"),
-        pytest.param(0.02, 0.02, 0.01, SCALED, 2, id="both are needed"),
-        pytest.param(0.40, 0.20, 0.25, BIASES, 2, id="biases lose least"),
-        pytest.param(0.40, 0.30, 0.20, SCALED, 2, id="both lose least"),
-        pytest.param(0.40, 0.31, 0.35, GIVEN, 2, id="not worth a caffemodel"),
-        pytest.param(0.012, 0.05, 0.01, SCALED, 2, id="what meets is worth it"),
+        pytest.param(0.01, 0.0, 0.0, [], 0, id="nothing is lost"),
+        pytest.param(0.02, 0.01, 0.0, [BIASES], 1, id="biases are enough"),
+        pytest.param(0.02, 0.02, 0.01, [SCALED], 2, id="both are needed"),
+        pytest.param(0.40, 0.20, 0.25, [BIASES], 2, id="biases lose least"),
+        pytest.param(0.40, 0.31, 0.20, [SCALED], 2, id="both lose least"),
+        pytest.param(0.40, 0.25, 0.20, [BIASES, SCALED], 2, id="each loses less"),
+        pytest.param(0.40, 0.31, 0.35, [], 2, id="not worth a caffemodel"),
+        pytest.param(0.012, 0.05, 0.01, [SCALED], 2, id="what meets is worth it"),
+        pytest.param(math.inf, 0.5, 0.6, [BIASES], 2, id="what was given cannot be run"),
+        pytest.param(0.40, math.inf, math.inf, [], 2, id="others cannot be run"),
     ],
 )
 def test_weights_are_kept_that_meet_or_lose_much_less(
-    given: float, biases: float, scaled: float, kept: Observed, n_tried: int
+    given: float, biases: float, scaled: float, kept: list[Observed], n_tried: int
 ) -> None:
     searching = Stand(given, {"biases": biases, "scaled": scaled})
-    found, observed = recovered_search(cast(Searching, searching), GIVEN, cast(Observing, searching))
-    assert observed is kept
-    assert (found is cast(Searching, searching)) == (kept is GIVEN)
-    assert found.label == ""
-    assert len(searching.tried) == n_tried + (kept is not GIVEN)
+    assert searching.better() == kept
+    assert len(searching.tried) == n_tried
+    if n_tried:
+        assert searching.notes[-1].endswith("these weights" if kept else "those given")
+
+
+def test_nothing_more_is_tried_when_the_time_is_over() -> None:
+    searching = Stand(0.4, {"biases": 0.35, "scaled": 0.0}, spent=True)
+    assert searching.better() == []
+    assert searching.tried == ["corrected biases"]
 
 
 @pytest.mark.parametrize(
@@ -88,14 +111,13 @@ def test_weights_are_kept_that_meet_or_lose_much_less(
         {"bias_correction": True},
         {"first_conv_force_u8": True},
         {"quantize_model": True},
+        {"root": Path("build")},
     ],
     ids=lambda changes: next(iter(changes)),
 )
 def test_nothing_is_tried_unasked(changes: dict[str, Any]) -> None:
     searching = Stand(0.5, {}, replace(OPTIONS, **changes))
-    found = recovered_search(cast(Searching, searching), GIVEN, cast(Observing, searching))
-    assert found == (cast(Searching, searching), GIVEN)
-    assert searching.tried == []
+    assert (searching.better(), searching.tried) == ([], [])
 
 
 def test_recover_is_auto_or_off() -> None:
@@ -117,8 +139,8 @@ def test_calibrate_recovers_before_it_pays_with_fp32_layers(tiny: Tiny, tmp_path
     assert any("net.caffemodel is another caffemodel; give -w" in warning for warning in with_given.warnings)
     assert [record.fp32_layers for record in report.candidates] == [()]
     assert (report.layers_saved, report.all_int8_score_given) == ({}, None), "that is asked for with a flag"
-    kept = "equalized, corrected biases: all INT8 loses less, so these weights are kept, in a new caffemodel"
-    assert kept in notes.notes
+    name = "scaled channels and corrected biases"
+    assert any(note.startswith(f"{name}: all INT8 loses ") for note in notes.notes)
     assert any(note.startswith("corrected biases: no layer in FP32: loses too much") for note in notes.notes)
     other = calibrate(tiny.prototxt, tiny.weights, replace(LOOSE, out=tmp_path / "2", n_actors=2))
     assert lasting(other, "output_weights", "commands") == lasting(report, "output_weights", "commands")
@@ -138,15 +160,66 @@ def test_what_new_weights_saved_is_counted_when_asked_for(tiny: Tiny, tmp_path: 
 
 
 @pytest.mark.usefixtures("one_ray")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EngineError("net: blob 'fc' of FP32 would change; leave it out"), "net: blob 'fc' of FP32 would change"),
+        (MeasureError("OpenVINO failed"), "OpenVINO failed"),
+    ],
+    ids=["changes FP32", "cannot be run"],
+)
 def test_weights_that_cannot_be_made_are_left_out_with_a_note(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: DistcalibError, said: str
 ) -> None:
     def fail(*_: object) -> None:
-        raise EngineError("net.prototxt: --equalize: blob 'fc' of the FP32 net would change; leave out --equalize")
+        raise error
 
     monkeypatch.setattr(Observing, "_check_equalized", fail)
     notes = Notes()
     report = calibrate(tiny.prototxt, tiny.weights, replace(LOOSE, out=tmp_path), reporter=notes)
     assert (report.met, report.fp32_layers) == (True, ("conv3",))
-    said = "new weights are left out: net.prototxt: --equalize: blob 'fc' of the FP32 net would change"
-    assert said in notes.notes
+    assert f"scaled channels and corrected biases cannot be made: {said}" in notes.notes
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_ctrl_c_while_weights_are_tried_delivers_the_best_that_was_measured(tiny: Tiny, tmp_path: Path) -> None:
+    """By its loss, of which all INT8 is measured to the end: with corrected biases it falls less."""
+    options = replace(OPTIONS, out=tmp_path, blob_name="loss", accuracy_loss=0.0)
+    whole = calibrate(tiny.prototxt, tiny.weights, replace(options, strategy="none", out=tmp_path / "given"))
+    with pytest.raises(Interrupted) as interrupted:
+        calibrate(tiny.prototxt, tiny.weights, options, reporter=Ending("equalized in FP32", interrupt))
+    report = interrupted.value.report
+    assert (report.stopped_by, report.fp32_layers) == ("Ctrl-C", ())
+    assert report.drop is not None
+    assert whole.drop is not None
+    if report.corrected_layers:  # else they were not worth it
+        assert report.drop < 0.75 * whole.drop
+    else:
+        assert report.drop == whole.drop
+
+
+@pytest.mark.usefixtures("one_ray")
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["DIRECT", "auto"])
+def test_new_weights_are_the_same_bytes_on_8_actors_that_answer_in_any_order(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str
+) -> None:
+    options = replace(LOOSE, iterations=5 * ITERATIONS, calibration_algos=algorithm)
+    made = []
+    for n in (1, 8):
+        report = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / str(n), n_actors=n))
+        assert report.output_weights is not None
+        files = [Path(name).read_bytes() for name in (report.output, report.output_weights)]
+        made.append((lasting(report, "output_weights", "commands"), files))
+        shuffle_answers(monkeypatch)
+    assert made[0] == made[1]
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_bad_records_are_left_out_of_new_weights_as_of_all_else(tiny: Tiny, tmp_path: Path) -> None:
+    bad = corrupt(tiny, tmp_path / "bad", {3: b"\xff\xff"})
+    report = calibrate(bad.prototxt, bad.weights, replace(LOOSE, out=tmp_path / "out", skip_bad_records=True))
+    assert (report.met, report.fp32_layers) == (True, ())
+    assert report.output_weights is not None
+    again = evaluate(report.output, report.output_weights, ITERATIONS, n_actors=1, skip_bad_records=True)
+    assert again.scores[report.metric] == report.score

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
 from distcalib.quantize.candidate import Candidate
 from distcalib.session.options import EvaluationOptions
-from distcalib.session.progress import Silent
 from distcalib.session.session import Session
+from tests.calibration.disturbed import Ending, interrupt
 from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
@@ -83,25 +82,10 @@ def test_another_tolerance_takes_what_was_measured_and_other_data_do_not(
     assert report.n_rows_from_journal == third.n_recorded == 0 < third.n_measured
 
 
-class _Ending(Silent):
-    """Calls `end` when the phase `name` begins."""
-
-    def __init__(self, name: str, end: Callable[[], object]) -> None:
-        self._name, self._end = name, end
-
-    def phase(self, name: str, n_iterations: int, batch: int) -> None:
-        if name.startswith(self._name):
-            self._end()
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
-
-
 def test_ctrl_c_in_the_search_delivers_the_best_that_was_measured(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, out=tmp_path, strategy="greedy")  # which measures all INT8 to the end
     with pytest.raises(Interrupted) as interrupted:
-        calibrate(tiny.prototxt, tiny.weights, options, reporter=_Ending("round 1", _interrupt))
+        calibrate(tiny.prototxt, tiny.weights, options, reporter=Ending("round 1", interrupt))
     report = interrupted.value.report
     assert (report.stopped_by, report.fp32_layers, report.met) == ("Ctrl-C", (), False)
     assert report.score == report.all_int8_score
@@ -115,7 +99,7 @@ def test_ctrl_c_before_anything_was_measured_to_the_end_leaves_the_journal(
     tiny: Tiny, reference: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt, match=CONTINUES):
-        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path), reporter=_Ending("ranking", _interrupt))
+        calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path), reporter=Ending("ranking", interrupt))
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
@@ -131,7 +115,7 @@ def test_a_cancelled_run_delivers_the_best_that_was_measured(tiny: Tiny, referen
 
     options = replace(OPTIONS, out=tmp_path, strategy="greedy")
     with pytest.raises(Interrupted) as interrupted:
-        calibrate(tiny.prototxt, tiny.weights, options, reporter=_Ending("round 1", cancel), cancellation=token)
+        calibrate(tiny.prototxt, tiny.weights, options, reporter=Ending("round 1", cancel), cancellation=token)
     report = interrupted.value.report
     assert (report.stopped_by, report.fp32_layers) == ("cancellation", ())
     assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]

@@ -1,21 +1,17 @@
 """The driver between strategies and actors: what is measured, when it stops, and what the report says of it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import pytest
 
-from distcalib.actors.cluster import Ref
-from distcalib.actors.ray_cluster import RayCluster
 from distcalib.calibration.calibrate import calibrate, run_calibration
 from distcalib.calibration.candidate_net import deliver
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.search_driver import Switches
 from distcalib.errors import OptionError
 from distcalib.report import CalibrationReport
+from tests.calibration.disturbed import shuffle_answers
 from tests.calibration.test_calibrate import without_times
 from tests.every import every
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
@@ -71,20 +67,13 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
 def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confidence: float | None
 ) -> None:
-    """Of the answers that are there, now one is taken and now all, last first or in any order."""
-    random, wait = Random(5), RayCluster.wait
-
-    def shuffled(self: RayCluster, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> list[Ref]:
-        ready = wait(self, random.sample(refs, len(refs)), *args, **kwargs)
-        return random.sample(ready, random.randint(min(1, len(ready)), len(ready)))
-
     options = replace(OPTIONS, iterations=5 * ITERATIONS, confidence=confidence)
     made = []
     for n in (1, 8):
         report = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / str(n), n_actors=n))
         found = without_times(tmp_path / str(n) / "report.json")
         made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
-        monkeypatch.setattr(RayCluster, "wait", shuffled)
+        shuffle_answers(monkeypatch)
     assert made[0] == made[1]
 
 

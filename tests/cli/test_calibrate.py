@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from distcalib.cli.arguments import model_of
+from distcalib.cli.calibrate import options_of
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
-from distcalib.cli.main import main
+from distcalib.cli.main import main, make_parser
 from distcalib.report.form import ungrouped
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
@@ -81,3 +83,25 @@ def test_calibrate_force_u8_names_both_files(
         "Quantized, not measured: 4 of 4 quantizable layers in INT8; "
         f"wrote {tmp_path}/net_quantized_force_u8.prototxt and {tmp_path}/net_new.caffemodel"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "recover", "both"),
+    [
+        (["net.prototxt"], "auto", False),
+        (["--recover", "net.prototxt"], "auto", True),
+        (["net.prototxt", "--recover"], "auto", True),
+        (["--recover", "on", "net.prototxt"], "auto", True),
+        (["--recover", "off", "net.prototxt"], "off", False),
+        (["--recover=off", "net.prototxt"], "off", False),
+        (["--keep-weights", "net.prototxt"], "off", False),
+        (["--recover", "auto", "net.prototxt"], "auto", False),
+        (["--recover", "off", "net.prototxt", "--recover"], "auto", True),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_recover_takes_no_word_that_it_does_not_know(words: list[str], recover: str, both: bool) -> None:
+    args = make_parser().parse_args(["calibrate", *words, "-w", "net.caffemodel"])
+    options = options_of(args)
+    assert str(model_of(args)) == "net.prototxt"
+    assert (options.recover, options.equalize, options.bias_correction) == (recover, both, both)

@@ -34,7 +34,7 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     ("typed", "completed"),
     [
         ("distcalib cal", ["calibrate"]),
-        ("distcalib calibrate --keep", ["--keep-fp32", "--keep-int8"]),
+        ("distcalib calibrate --keep", ["--keep-fp32", "--keep-int8", "--keep-weights"]),
         ("distcalib export --to o", ["onnx", "openvino"]),
         ("distcalib calibrate -m n", ["net.prototxt", "nets"]),
         ("distcalib evaluate n", ["net.prototxt", "nets"]),

@@ -139,7 +139,9 @@ def test_calibrate_without_weights_names_who_finds_them(tiny: Tiny, capsys: pyte
     assert said.endswith(
         "required: -w/--weights; see distcalib calibrate --help, or let distcalib init MODEL print the command"
     )
-    assert refusal(capsys, "evaluate", tiny.prototxt).endswith("see distcalib evaluate --help")
+    assert refusal(capsys, "evaluate", tiny.prototxt).endswith(
+        "net.prototxt: does not tell which caffemodel it runs with; give it with -w"
+    )
 
 
 def cut(tiny: Tiny, folder: Path) -> list[object]:
@@ -185,7 +187,7 @@ MISUSE: list[tuple[str, Callable[[Tiny, Path], list[object]], str]] = [
     ("folder as model", lambda t, f: ["-m", f, "-w", t.weights], "is a folder; name the file inside it"),
     ("folder as weights", lambda t, f: ["-m", t.prototxt, "-w", f], "is a folder; name the file inside it"),
     ("no model", lambda t, _: ["-w", t.weights], "MODEL: give the prototxt once, as -m MODEL or alone"),
-    ("no weights", lambda t, _: ["-m", t.prototxt], "the following arguments are required: -w/--weights; see"),
+    ("no weights", lambda t, _: ["-m", t.prototxt], "-w"),
     ("truncated", cut, "cut.caffemodel: is cut off at byte "),
     ("hdf5", hdf5, "h5.caffemodel: is a caffemodel in HDF5; only binary protobuf is read"),
     ("nan", nan, "nan.caffemodel: layer 'conv2': has weights that are NaN or infinite; train or copy it again"),

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import build_graph
-from distcalib.engine.builder import build_model, layer_shapes, multiply_adds
+from distcalib.engine.builder import build_model, layer_shapes
+from distcalib.engine.work import multiply_adds
 from distcalib.errors import UnsupportedError
 from distcalib.layers import FileBlobs, RandomBlobs, ZeroBlobs
 from tests.layers.harness import CONFIG, random

@@ -11,10 +11,11 @@ from distcalib.caffe.graph import build_graph
 from distcalib.caffe.phase import test_net
 from distcalib.data import open_source
 from distcalib.engine.builder import build_model
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import open_net
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.engine.worker import data_nodes
 from distcalib.layers import FileBlobs
 from distcalib.metrics import absent_classes, detections_of, merged
 from distcalib.quantize.fusion import find_fused
@@ -49,10 +50,7 @@ def rules(golden: Path) -> Path:
 def score(prototxt: Path, weights: Path, blob: str, n_iterations: int) -> tuple[float, tuple[int, ...]]:
     """The mAP over `n_iterations`, and the classes without an object."""
     net = open_net(prototxt)
-    indexes = {node.name: open_source(node.layer, net.path).index for node in data_nodes(net.graph)}
-    worker = NetWorker(Setting(net.path, read_weights(weights), weights.name, indexes), 1)
-    worker.load("net", worker.compile(net.spec()))
-    parts = [row.scores[blob] for row in worker.run("net", range(n_iterations))]
+    parts = [row.scores[blob] for row in InProcess(net, read_weights(weights)).rows(net.spec(), range(n_iterations))]
     return merged(parts), absent_classes(detections_of(parts))
 
 

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from distcalib.caffe import read_net, read_weights, resolve_sources, shared_params
 from distcalib.data import open_source
 from distcalib.engine.builder import build_model
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import Row
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.engine.worker import data_nodes
 from distcalib.exporters import Exported, build_export, save_ir
 from distcalib.exporters.runtimes import open_model, optimized_ops
 from distcalib.layers import FileBlobs
@@ -93,10 +94,7 @@ def batches(model: Path, n: int) -> Sequence[Mapping[str, Array]]:
 def rows(model: Path, weights: Path, n: int) -> list[Row]:
     """What `evaluate` measures, in this process."""
     net = open_net(model)
-    indexes = {node.name: open_source(node.layer, net.path).index for node in data_nodes(net.graph)}
-    worker = NetWorker(Setting(net.path, read_weights(weights), weights.name, indexes), 1)
-    worker.load("net", worker.compile(net.spec()))
-    return worker.run("net", range(n))
+    return InProcess(net, read_weights(weights)).rows(net.spec(), range(n))
 
 
 def score(found: list[Row], blob: str) -> float:

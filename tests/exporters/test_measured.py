@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from distcalib.caffe import read_net, read_weights, write_weights
-from distcalib.data import open_source
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import open_net
 from distcalib.engine.spec import ElsewhereSpec, Row
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.errors import OptionError
 from distcalib.exporters import Exported, save_ir
 from distcalib.exporters.measured import blobs_of, read_file
@@ -39,10 +38,7 @@ def test_a_file_scores_as_the_engine_does(case: str, batch: int | None, tmp_path
     save_ir(made, path, {})
     file = read_file(path, blobs_of(made.names, net.graph, path, net.name), net.graph)
     path.unlink()  # an actor on another node has none
-    indexes = {node.name: open_source(node.layer, net.path).index for node in data_nodes(net.graph)}
-    worker = NetWorker(Setting(net.path, read_weights(weights), weights.name, indexes), 1)
-    worker.load("file", worker.compile(ElsewhereSpec(net.spec(), made.outputs, file)))
-    found = worker.run("file", range(2))
+    found = InProcess(net, read_weights(weights)).rows(ElsewhereSpec(net.spec(), made.outputs, file), range(2))
     assert merged([row.scores[blob] for row in found]) == pytest.approx(score(rows(model, weights, 2), blob), abs=1e-3)
 
 
@@ -81,10 +77,8 @@ def rows_of_file(made: Exported, model: Path, weights: Path, path: Path, form: s
     else:
         save_onnx(made, path, {}, net.name)
     file = read_file(path, blobs_of(made.names, net.graph, path, net.name), net.graph, form)
-    indexes = {node.name: open_source(node.layer, net.path).index for node in data_nodes(net.graph)}
-    worker = NetWorker(Setting(net.path, read_weights(weights), weights.name, indexes, skip_bad=True), 1)
-    worker.load("file", worker.compile(ElsewhereSpec(net.spec(), made.outputs, file, form is not None)))
-    return worker.run("file", range(2))
+    spec = ElsewhereSpec(net.spec(), made.outputs, file, form is not None)
+    return InProcess(net, read_weights(weights), skip_bad=True).rows(spec, range(2))
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.onnx"])

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from distcalib.caffe import read_weights
-from distcalib.data import open_source
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import open_net
 from distcalib.engine.spec import ElsewhereSpec
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.exporters import save_ir
 from distcalib.exporters.measured import blobs_of, read_file
 from distcalib.exporters.runtimes import open_model
@@ -66,9 +65,6 @@ def test_a_file_with_boxes_scores_as_the_engine_does(tmp_path: Path) -> None:
     runtime = open_model(path)
     file = read_file(path, blobs_of(runtime.outputs, net.graph, path, net.name), net.graph)
     spec = ElsewhereSpec(net.spec(), files.outputs, file)
-    indexes = {node.name: open_source(node.layer, net.path).index for node in data_nodes(net.graph)}
-    worker = NetWorker(Setting(net.path, read_weights(made.weights), made.weights.name, indexes), 1)
-    worker.load("file", worker.compile(spec))
-    found = [row.scores["eval_det"] for row in worker.run("file", range(2))]
+    found = [row.scores["eval_det"] for row in InProcess(net, read_weights(made.weights)).rows(spec, range(2))]
     assert merged(found) == pytest.approx(score(rows(made.prototxt, made.weights, 2), "eval_det"), abs=1e-3)
     assert merged(found) > 0.1

@@ -1,9 +1,12 @@
 """Eltwise over two and more bottoms."""
 
 import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
 import pytest
 
-from tests.layers.harness import Array, random, refused, run
+from distcalib.layers.eltwise import eltwise_onto
+from tests.layers.harness import CONFIG, Array, make_layer, random, refused, run
 
 HALF, TWO, THREE = np.float32(0.5), np.float32(2), np.float32(3)
 A, B, C = (random(2, 3, 4, 5, seed=i) for i in range(3))
@@ -71,3 +74,26 @@ def test_mul_of_one_bottom_has_a_blob() -> None:
     [y] = run('type: "Mul" mul_param { mul_shape: 3 mul_shape: 1 }', x, blobs=[blob])
     np.testing.assert_allclose(y, x * blob, rtol=1e-6)
     assert "sizes must be equal, or one of them 1" in refused('type: "Mul"', (2, 3), (2, 4))
+
+
+LEAST = np.full_like(A, np.finfo(np.float32).min)
+ONTO: dict[str, tuple[str, list[Array], list[bool], Array]] = {
+    "sum": ("", [A, B], [True, False], B),
+    "weighted": ("coeff: 3 coeff: 2", [A, B], [True, False], TWO * B),
+    "what_was_summed_up_counts_again": ("coeff: 1 coeff: 2 coeff: 3", [A, B, A], [True, False, True], TWO * B * 4),
+    "nothing_is_left": ("", [A, A], [True, True], np.zeros_like(A)),
+    "maximum": ("operation: MAX", [A, B, C], [True, False, False], np.maximum(B, C)),
+    "no_largest": ("operation: MAX", [A, A], [True, True], LEAST),
+    "product": ("operation: PROD", [A, B, A], [True, False, True], A * B * A * B),
+}
+
+
+@pytest.mark.parametrize("case", ONTO)
+def test_eltwise_onto_writes_over_what_it_reads(case: str) -> None:
+    fields, inputs, onto, expected = ONTO[case]
+    layer = make_layer(f'type: "Eltwise" eltwise_param {{ {fields} }}')
+    parameters = [ops.parameter(list(x.shape), np.float32) for x in inputs]
+    made = eltwise_onto(layer, onto, *[parameter.output(0) for parameter in parameters])
+    model = ov.Model([ops.result(made)], parameters, "one layer")
+    found = ov.Core().compile_model(model, "CPU", CONFIG)(inputs)[0]
+    assert np.allclose(found, expected, rtol=1e-5, atol=1e-6)

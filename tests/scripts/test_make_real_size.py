@@ -9,8 +9,9 @@ import pytest
 from distcalib.caffe import read_net, read_weights, test_net
 from distcalib.caffe.graph import Blob, build_graph
 from distcalib.data import open_source
-from distcalib.engine.spec import NetSpec, Outputs
-from distcalib.engine.worker import NetWorker, Setting
+from distcalib.engine.in_process import InProcess
+from distcalib.engine.net import open_net
+from distcalib.engine.spec import Outputs
 from scripts.bench import make_real_size
 from scripts.bench.make_real_size import (
     HEIGHT,
@@ -39,11 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def values(folder: Path, *blobs: str) -> list[np.ndarray]:
     """What the net makes of its first batch."""
     path = folder / f"{NAME}.prototxt"
-    net = test_net(read_net(path))
-    worker = NetWorker(Setting(path, read_weights(folder / f"{NAME}.caffemodel"), NAME, {}), 1)
-    wanted = tuple(Blob(name, 0) for name in blobs)
-    worker.load("net", worker.compile(NetSpec(net.SerializeToString(), NAME, outputs=Outputs(wanted))))
-    [row] = worker.run("net", [0])
+    net, wanted = open_net(path), tuple(Blob(name, 0) for name in blobs)
+    here = InProcess(net, read_weights(folder / f"{NAME}.caffemodel"))
+    [row] = here.rows(net.spec(outputs=Outputs(wanted)), [0])
     return [row.values[blob] for blob in wanted]
 
 

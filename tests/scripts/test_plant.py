@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, read_weights
 from distcalib.caffe.graph import Graph
+from distcalib.calibration.trial import Trial
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import open_net
 from distcalib.engine.program import Program, compile_program
@@ -20,7 +21,6 @@ from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.options import Options
 from distcalib.quantize.scales import Quantizer
 from scripts.bench.plant import choose, main, plant, plantable
-from scripts.trial import Trial
 from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu
 

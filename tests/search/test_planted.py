@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from distcalib.caffe import read_weights
+from distcalib.calibration.trial import Trial
 from distcalib.engine.net import open_net
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.options import Options
 from distcalib.search import STRATEGIES
 from scripts.bench.plant import choose, plant
-from scripts.trial import Trial
 from tests.every import every
 from tests.search.test_ranked import is_minimal
 from tests.search.test_strategy import Case, run

@@ -18,7 +18,6 @@ from distcalib.session.checks import (
     data_warnings,
     load_warnings,
     net_problems,
-    refuse_in_place,
     refuse_no_numbers,
     refuse_other_images,
     refuse_unrunnable,
@@ -64,7 +63,7 @@ def test_net_problems_name_a_missing_data_layer(tmp_path: Path) -> None:
     [said] = net_problems(open_net(file))
     assert (
         said == "net.prototxt: has no data layer in the TEST phase; "
-        "add one (AnnotatedData, Data, DenseImageData, DummyData, HDF5Data, ImageData, Input)"
+        "add one (AnnotatedData, Data, DenseImageData, DummyData, HDF5Data, ImageData, ImageSegData, Input)"
     )
 
 
@@ -244,16 +243,6 @@ def test_load_warnings_name_what_intel_caffe_ends_at(tmp_path: Path) -> None:
     assert said.startswith("net.prototxt: layer 's' (Scale)")
     assert "Intel Caffe cannot run the net" in said
     assert load_warnings(open_net(make_tiny(tmp_path, name="sound").prototxt)) == []
-
-
-def test_refuse_in_place_asks_for_a_flag(tmp_path: Path) -> None:
-    def flatten(text: str) -> str:
-        extra = 'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }'
-        extra += 'layer { name: "n" type: "TanH" bottom: "f" top: "f" }'
-        return text.replace('layer { name: "fc"', extra + 'layer { name: "fc"')
-
-    with pytest.raises(UnsupportedError, match=r"layer 'n' \(TanH\): works in place .* give --allow-overwritten$"):
-        refuse_in_place(open_net(make_tiny(tmp_path, edit=flatten).prototxt))
 
 
 SHAPES = {

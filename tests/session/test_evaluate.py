@@ -81,16 +81,13 @@ def test_evaluate_warns_of_what_caffe_computes_otherwise_or_ends_at(tmp_path: Pa
 
 
 def test_calibrate_warns_of_what_allow_overwritten_lets_pass(tmp_path: Path) -> None:
-    edit = added(
-        'layer { name: "f" type: "Flatten" bottom: "conv4" top: "f" }',
-        'layer { name: "n" type: "TanH" bottom: "f" top: "f" }',
-    )
+    edit = added('layer { name: "n" type: "LRN" bottom: "conv4" top: "conv4" }')
     net = make_tiny(tmp_path, edit=edit)
     options = CalibrationOptions(
         iterations=1, strategy="none", allow_overwritten=True, n_actors=1, out=tmp_path / "out"
     )
     report = calibrate(net.prototxt, net.weights, options)
-    assert "layer 'n' (TanH): works in place" in report.warnings[0]
+    assert "layer 'n' (LRN): works in place" in report.warnings[0]
 
 
 def test_evaluate_runs_in_a_stage(tmp_path: Path) -> None:
@@ -121,6 +118,22 @@ def test_evaluate_gives_the_accuracy_of_each_class(tmp_path: Path) -> None:
     assert hits == pytest.approx([round(hit) for hit in hits])
     assert round(sum(hits)) == 41, "as many as the accuracy of all has"
     assert not evaluate(plain.prototxt, plain.weights, 1, n_actors=1).class_accuracies
+
+
+@pytest.mark.parametrize("strategy", ["none", "ranked"])
+def test_calibrate_gives_the_accuracy_of_each_class(tmp_path: Path, strategy: str) -> None:
+    net = make_tiny(
+        tmp_path, edit=lambda text: text.replace('top: "accuracy-top1"', 'top: "accuracy-top1" top: "each"')
+    )
+    options = CalibrationOptions(
+        iterations=ITERATIONS, strategy=strategy, accuracy_loss=0.05, n_actors=2, out=tmp_path / "out"
+    )
+    report = calibrate(net.prototxt, net.weights, options)
+    before = evaluate(net.prototxt, net.weights, ITERATIONS, n_actors=1)
+    after = evaluate(report.output, report.output_weights or net.weights, ITERATIONS, n_actors=1)
+    assert report.fp32_class_accuracies == before.class_accuracies["each"]
+    assert report.class_accuracies == after.class_accuracies["each"]
+    assert report.classes_without_labels == before.classes_without_labels["each"]
 
 
 def _of_losses(text: str) -> str:

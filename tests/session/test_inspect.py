@@ -303,3 +303,20 @@ def test_inspect_tells_that_shuffled_records_are_read_in_their_order(kind: str, 
     [note] = [note for note in found.notes if "shuffle" in note]
     assert note.startswith(f"net.prototxt: layer 'data' ({kind}): shuffle: the records are read in their own order;")
     assert not any("shuffle" in problem for problem in found.problems)
+
+
+def test_inspect_takes_a_data_layer_of_another_caffe_for_one_that_must_be_fed(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "d" type: "ImageData" top: "x" top: "l" transform_param { crop_size: 8 } '
+        'image_data_param { source: "l.txt" batch_size: 2\nnew_dim: 9 } }\n'
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" '
+        "convolution_param { num_output: 2 kernel_size: 3 } }"
+    )
+    found = inspect(net)
+    assert not found.problems
+    assert any("give arrays of its tops ('x', 'l') with --data" in said for said in found.notes)
+    assert found.layers[1].shapes == ((2, 2, 6, 6),)
+    arrays = tmp_path / "data.npz"
+    np.savez(arrays, x=np.zeros((4, 3, 8, 8), np.float32))
+    assert not inspect(net, data=arrays).problems

@@ -1,9 +1,9 @@
 """Measure candidates in this process: for scripts and tests that need scores of many candidates and no actors.
 
-What is compiled and run is what an actor compiles and runs, so that scores are those that `calibrate` finds; only the
-pool is left out, which takes seconds to start."""
+Their nets are made as the search makes them, and run by engine/in_process.py, so that scores are those that `calibrate`
+finds."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from math import fsum
 
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.actors.isa import isa_here
-from distcalib.caffe import Weights, share
+from distcalib.caffe import Weights
 from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.candidate_net import deliver
 from distcalib.calibration.goal import ranked_iterations
 from distcalib.data import open_source
+from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import Net
 from distcalib.engine.ranking import distance
-from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
-from distcalib.engine.worker import NetWorker, Setting, data_nodes
+from distcalib.engine.spec import NetSpec, Outputs, Sampling
+from distcalib.engine.worker import data_nodes
 from distcalib.metrics import choose_score
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.options import Options
@@ -35,10 +36,7 @@ class Trial:
 
     def __init__(self, net: Net, weights: Weights, options: Options, n_iterations: int, n_threads: int = 1) -> None:
         self._net, self._n_iterations = net, n_iterations
-        self._weights = share(net.test.layer, weights, net.name)
-        self._worker = NetWorker(
-            Setting(net.path.resolve(), self._weights, "weights", {}), n_threads, arithmetic=isa_here().arithmetic
-        )
+        self._here = InProcess(net, weights, n_threads, isa_here().arithmetic)
         self._metric = choose_score(net.test, None)
         self._found: dict[Candidate, float] = {}
         self._distances: dict[Candidate, float] = {}
@@ -54,14 +52,14 @@ class Trial:
         """From the ranges over the first iterations."""
         n_sampled = min(N_SAMPLED, self._n_iterations)
         sampling = Sampling(self.quantizer.observed, False, 0, n_sampled, n_sampled)
-        found = self._run(self._net.spec(sampling), range(1))
+        found = self._here.rows(self._net.spec(sampling), range(1))
         ranges = merge_ranges(self.quantizer.observed, [row.ranges for row in found])
-        return Calibration(self.quantizer, ranges, self._weights)
+        return Calibration(self.quantizer, ranges, self._here.weights)
 
     @cached_property
     def fp32_scores(self) -> Mapping[str, float]:
         """Every score of the FP32 net, by blob."""
-        return scores(self._run(self._net.spec(), range(self._n_iterations)))
+        return scores(self._here.rows(self._net.spec(), range(self._n_iterations)))
 
     @property
     def fp32_score(self) -> float:
@@ -72,7 +70,7 @@ class Trial:
         """The score of `candidate`; measured once."""
         if candidate not in self._found:
             spec = deliver(self._net, self.calibration, candidate).spec()
-            self._found[candidate] = scores(self._run(spec, range(self._n_iterations)))[self._metric]
+            self._found[candidate] = scores(self._here.rows(spec, range(self._n_iterations)))[self._metric]
         return self._found[candidate]
 
     def loss(self, candidate: Candidate) -> float:
@@ -97,7 +95,7 @@ class Trial:
         [node] = data_nodes(self._net.graph)
         batch = open_source(node.layer, self._net.path).batch_size
         iterations = ranked_iterations(self._n_iterations, batch)
-        rows = self._run(spec(outputs=Outputs(blobs)), iterations)
+        rows = self._here.rows(spec(outputs=Outputs(blobs)), iterations)
         return [[row.values[blob] for blob in blobs] for row in rows]
 
     def drop(self, *fp32: str) -> float:
@@ -112,9 +110,3 @@ class Trial:
         cure = self.all_int8.without(*layers)
         back = {self.all_int8.without(*(set(layers) - {name})) for name in layers} - {cure}
         return self.drop(*layers), min(self.loss(candidate) for candidate in back)
-
-    def _run(self, spec: NetSpec, iterations: Sequence[int]) -> list[Row]:
-        self._worker.load("trial", self._worker.compile(spec))
-        found = self._worker.run("trial", iterations)
-        self._worker.drop("trial")
-        return found

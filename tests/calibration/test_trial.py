@@ -5,9 +5,9 @@ from pathlib import Path
 from distcalib.caffe import read_weights
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
+from distcalib.calibration.trial import Trial
 from distcalib.engine.net import open_net
 from distcalib.quantize.options import Options
-from scripts.trial import Trial
 from tests.session.tiny import ITERATIONS, make_tiny
 
 
@@ -15,7 +15,7 @@ def test_trial_scores_as_calibrate_does(tmp_path: Path, one_ray: None) -> None:
     tiny = make_tiny(tmp_path)
     trial = Trial(open_net(tiny.prototxt), read_weights(tiny.weights), Options(), ITERATIONS)
     options = CalibrationOptions(
-        iterations=ITERATIONS, accuracy_loss=0.0, n_actors=1, strategy="greedy", out=tmp_path / "out"
+        iterations=ITERATIONS, accuracy_loss=0.0, n_actors=1, strategy="greedy", recover="off", out=tmp_path / "out"
     )
     report = calibrate(tiny.prototxt, tiny.weights, options)
     assert trial.fp32_score == report.fp32_score

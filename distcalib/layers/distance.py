@@ -1,0 +1,92 @@
+"""InnerDistance and InnerProduct of NormFace: how far each input is from each of some points, or how much along it."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import openvino.opset13 as ops
+from openvino import Output
+
+from distcalib.layers.blobs import FloatArray
+from distcalib.layers.registry import Layer, converts
+from distcalib.layers.shapes import canonical_axis, constant, integers, reshape, shape_of
+
+_MOST_GAPS = 2**24
+"""Differences that are in memory at a time: of 10,572 persons in NormFace there would be 3 GB."""
+
+
+@converts("InnerDistance", bottoms=(1, 2))
+def inner_distance(layer: Layer, x: Output, others: Output | None = None) -> Output:
+    """The distance of x (N, K) from each of M points: Σ(x - w)² or, with "L1", Σ|x - w| -> (N, M).
+
+    The points are a blob (M, K), each divided by its length with `normalize` (of Σw² + 1e-6), or the second bottom.
+    bias_term has no effect (happynear/caffe-windows, inner_distance_layer.cpp).
+    """
+    p = layer.param("inner_distance_param")
+    shape = shape_of(x)
+    axis = canonical_axis(layer, p.axis, len(shape))
+    k = prod(shape[axis:])
+    layer.require(not p.transpose, "transpose: true is not converted; its source has it for false alone")
+    layer.require(p.distance_type in ("L2", "L1"), f"distance_type is {p.distance_type!r}; L2 and L1 are converted")
+    if others is None:
+        layer.expect_blobs(1)
+        others = constant(_rows(layer.blob(0, (int(p.num_output), k)), p.normalize))
+    n_points = shape_of(others)[0]
+    layer.require(
+        prod(shape_of(others)) == n_points * k,
+        f"its points have shape {shape_of(others)} and its input {shape}; their sizes from axis {axis} on must be one",
+    )
+    rows, points = reshape(x, (prod(shape[:axis]), 1, k)), reshape(others, (1, n_points, k))
+    at_once = max(1, _MOST_GAPS // (prod(shape[:axis]) * k))
+    made = []
+    for first in range(0, n_points, at_once):
+        part = integers([first]), integers([min(first + at_once, n_points)]), integers([1]), integers([1])
+        gap = ops.subtract(rows, ops.slice(points, *part) if at_once < n_points else points)
+        size = ops.abs(gap) if p.distance_type == "L1" else ops.multiply(gap, gap)
+        made.append(ops.reduce_sum(size, integers([2])).output(0))
+    return reshape(made[0] if len(made) == 1 else ops.concat(made, 1).output(0), (*shape[:axis], n_points))
+
+
+@converts("NormFaceInnerProduct", bottoms=(1, 3))
+def inner_product(layer: Layer, x: Output, *given: Output) -> Output:
+    """y = x·Wᵀ + b:  x (N, K), W (M, K) a blob or the second bottom, b (M,) a blob or the third bottom -> (N, M).
+
+    With `normalize` each row of the blob W is divided by its length, of Σw² + 1e-6; a bottom is not.  `transpose` is
+    refused (happynear/caffe-windows, inner_product_layer.cpp).
+    """
+    p = layer.param("inner_product_param")
+    shape = shape_of(x)
+    axis = canonical_axis(layer, p.axis, len(shape))
+    k = prod(shape[axis:])
+    layer.require(not p.transpose, "transpose: true is not converted beside normalize or a bottom of weights")
+    layer.require(len(given) < 2 or p.bias_term, "has a third bottom and bias_term: false; take one of them out")
+    layer.require(
+        len(given) != 1 or not p.bias_term,
+        "has weights from a bottom and a bias of its own, which its source reads where there is none; write "
+        "bias_term: false",
+    )
+    if given:
+        points, n_points = given[0], shape_of(given[0])[0]
+        layer.require(
+            prod(shape_of(points)) == n_points * k,
+            f"its weights have shape {shape_of(points)} and its input {shape}; their sizes from axis {axis} on must be "
+            "one",
+        )
+    else:
+        n_points = int(p.num_output)
+        layer.expect_blobs(2 if p.bias_term else 1)
+        points = constant(_rows(layer.blob(0, (n_points, k)), p.normalize))
+    y = ops.matmul(reshape(x, (prod(shape[:axis]), k)), reshape(points, (n_points, k)), False, True).output(0)
+    if p.bias_term:
+        bias = reshape(given[1], (1, n_points)) if given else constant(layer.blob(1, (n_points,)).reshape(1, -1))
+        y = ops.add(y, bias).output(0)
+    return reshape(y, (*shape[:axis], n_points))
+
+
+def _rows(points: FloatArray, normalized: bool) -> FloatArray:
+    """The rows of `points` (M, K), divided by their lengths if `normalized`."""
+    if not normalized:
+        return points
+    lengths = np.sqrt(np.square(points).sum(axis=1, keepdims=True) + np.float32(1e-6))
+    return np.asarray(points / lengths, np.float32)
