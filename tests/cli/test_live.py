@@ -184,8 +184,11 @@ def test_what_is_noted_while_the_view_is_drawn_has_lines_of_its_own(monkeypatch:
     monkeypatch.setattr(module, "REFRESH_SECONDS", 0.0001)
     console = terminal(60)
     with Live(console) as live:
+        assert "starting actors" in plain(console), "drawn at once: a note before the first view would share its line"
         live.phase("FP32", 400, 2)
         for i in range(400):
+            if i == 200:
+                live.decided(Decided(0, False))  # a line more
             live.advance(i, 400)
             live.note(f"note {i}")
     assert isinstance(console.file, io.StringIO)
