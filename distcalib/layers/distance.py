@@ -13,7 +13,7 @@ from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import canonical_axis, constant, integers, reshape, shape_of
 
 _MOST_GAPS = 2**24
-"""Differences that are in memory at a time: of 10,572 persons in NormFace there would be 3 GB."""
+"""Differences that are summed up one by one: of NormFace's 10,572 persons there would be 3 GB."""
 
 
 @converts("InnerDistance", bottoms=(1, 2))
@@ -37,15 +37,22 @@ def inner_distance(layer: Layer, x: Output, others: Output | None = None) -> Out
         prod(shape_of(others)) == n_points * k,
         f"its points have shape {shape_of(others)} and its input {shape}; their sizes from axis {axis} on must be one",
     )
-    rows, points = reshape(x, (prod(shape[:axis]), 1, k)), reshape(others, (1, n_points, k))
-    at_once = max(1, _MOST_GAPS // (prod(shape[:axis]) * k))
-    made = []
-    for first in range(0, n_points, at_once):
-        part = integers([first]), integers([min(first + at_once, n_points)]), integers([1]), integers([1])
-        gap = ops.subtract(rows, ops.slice(points, *part) if at_once < n_points else points)
-        size = ops.abs(gap) if p.distance_type == "L1" else ops.multiply(gap, gap)
-        made.append(ops.reduce_sum(size, integers([2])).output(0))
-    return reshape(made[0] if len(made) == 1 else ops.concat(made, 1).output(0), (*shape[:axis], n_points))
+    rows, points = reshape(x, (prod(shape[:axis]), k)), reshape(others, (n_points, k))
+    n_gaps = prod(shape[:axis]) * k * n_points
+    if p.distance_type == "L2" and n_gaps > _MOST_GAPS:
+        return reshape(_by_product(rows, points), (*shape[:axis], n_points))
+    layer.require(n_gaps <= _MOST_GAPS, f"has {n_gaps} differences to sum up; up to {_MOST_GAPS} are converted for L1")
+    gap = ops.subtract(reshape(rows, (prod(shape[:axis]), 1, k)), reshape(points, (1, n_points, k)))
+    size = ops.abs(gap) if p.distance_type == "L1" else ops.multiply(gap, gap)
+    return reshape(ops.reduce_sum(size, integers([2])).output(0), (*shape[:axis], n_points))
+
+
+def _by_product(x: Output, points: Output) -> Output:
+    """Σ(x - w)² as Σx² + Σw² - 2·x·w, never below 0: right to 1e-6 of the sum of the squares, and small in memory."""
+    squares, others = (ops.reduce_sum(ops.multiply(one, one), integers([1]), keep_dims=True) for one in (x, points))
+    product = ops.multiply(ops.matmul(x, points, False, True), constant(2.0))
+    total = ops.add(squares, ops.transpose(others, integers([1, 0])))
+    return ops.maximum(ops.subtract(total, product), constant(0.0)).output(0)
 
 
 @converts("NormFaceInnerProduct", bottoms=(1, 3))

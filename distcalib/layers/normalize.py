@@ -34,14 +34,15 @@ def normalize(layer: Layer, x: Output) -> Output | Sequence[Output]:
     """x / sqrt(Σx² + eps) · scale over all of a record, or over the channels of a pixel if across_spatial is false.
 
     x (N, C, H, W), scale (C,), or one number if channel_shared (normalize_layer.cpp of SSD).  With a normalize_param,
-    or normalize_type L1 or L2 in its softmax_param, it is NormFace's: x (N, C, ...) divided by the length over the
-    channels, a second top, which is sqrt(Σx² + 1e-6), or Σ|x| + 1e-6 of L1 (happynear/caffe-windows,
-    normalize_layer.cpp).
+    or normalize_type L1 or L2 in its softmax_param, or without any norm_param of an input (N, C), it is NormFace's: x
+    (N, C, ...) divided by the length over the channels, a second top, which is sqrt(Σx² + 1e-6), or Σ|x| + 1e-6 of L1
+    (happynear/caffe-windows, normalize_layer.cpp).
     """
     old = layer.param("softmax_param").normalize_type
-    if layer.proto.HasField("normalize_param") or old in ("L1", "L2"):
+    flat = len(shape_of(x)) == 2 and not layer.proto.HasField("norm_param")
+    if layer.proto.HasField("normalize_param") or old in ("L1", "L2") or flat:
         own = layer.param("normalize_param").normalize_type
-        return _by_length(layer, x, own if layer.proto.HasField("normalize_param") else old)
+        return _by_length(layer, x, old if old in ("L1", "L2") and not layer.proto.HasField("normalize_param") else own)
     layer.require(len(layer.tops) == 1, "has two tops; the length is one of NormFace's, with a normalize_param")
     p = layer.param("norm_param")
     shape = shape_of(x)

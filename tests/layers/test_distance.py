@@ -28,10 +28,14 @@ def test_inner_distance_of_a_blob(kind: str, normalize: bool) -> None:
     np.testing.assert_allclose(found, naive(X, (POINTS / length).astype(np.float32), kind), rtol=1e-5)
 
 
-def test_inner_distance_takes_many_points_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distcalib.layers.distance._MOST_GAPS", 3 * 8 * 2)
+def test_inner_distance_of_many_points_is_worked_out_by_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distcalib.layers.distance._MOST_GAPS", 10)
     [found] = run('type: "InnerDistance" inner_distance_param { num_output: 5 }', X, blobs=[POINTS])
-    np.testing.assert_allclose(found, naive(X, POINTS, "L2"), rtol=1e-5)
+    np.testing.assert_allclose(found, naive(X, POINTS, "L2"), rtol=1e-4)
+    [near] = run('type: "InnerDistance" inner_distance_param { num_output: 5 }', POINTS, blobs=[POINTS])
+    assert np.all(near >= 0.0)
+    text = 'type: "InnerDistance" inner_distance_param { distance_type: "L1" bias_term: false }'
+    assert "up to 10 are converted for L1" in refused(text, X.shape, POINTS.shape)
 
 
 def test_inner_distance_of_a_second_bottom() -> None:

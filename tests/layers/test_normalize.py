@@ -66,3 +66,9 @@ def test_channel_scale() -> None:
     [made] = run('type: "ChannelScale"', x, scale)
     np.testing.assert_allclose(made, x * scale[:, None], rtol=1e-6)
     assert "a factor for each place" in refused('type: "ChannelScale"', (2, 3, 4, 5), (2, 3, 4, 5))
+
+
+def test_normalize_of_two_axes_without_parameters_is_that_of_normface() -> None:
+    x = random(3, 5)
+    wanted = x / np.sqrt((x.astype(np.float64) ** 2).sum(axis=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(run('type: "Normalize"', x)[0], wanted, rtol=1e-5)
