@@ -65,6 +65,8 @@ _FOR_TRAINING = "only layers of training read what it makes"
 _SILENCED = "its value is silenced"
 _MOST_TOPS = {"SmoothL1Loss": 1, "SoftmaxWithLoss": 2}
 """How many tops a loss has in Caffe and its SSD branch."""
+_MOST_BOTTOMS = {"SigmoidCrossEntropyLoss": 2}
+"""How many bottoms a loss has in Caffe: with more, weights of each value, it is one of MNC's training."""
 _WRITERS = frozenset({"HDF5Output", "MatWrite"})
 _WRITES = "it writes a file, and makes nothing that is measured"
 _SHAPERS = frozenset(
@@ -77,6 +79,8 @@ def is_training(layer: Layer) -> bool:
     """Whether the layer does nothing but train: a loss that is not evaluated here, or a chooser of examples."""
     if len(layer.top) > _MOST_TOPS.get(layer.type, len(layer.top)):
         return True  # the loss of each roi, by which the OHEM forks choose
+    if len(layer.bottom) > _MOST_BOTTOMS.get(layer.type, len(layer.bottom)):
+        return True
     return layer.type in _TRAINING or (layer.type.endswith("Loss") and layer.type not in EVALUATED)
 
 

@@ -29,6 +29,8 @@ ASSUMED = (3, 224, 224)
 """Channels, height and width of data that are absent and of which the prototxt tells nothing."""
 SIZES = ((224, 224), (473, 473), (321, 321), (360, 480), (512, 512))
 """Sizes that are assumed of images, in this order: of classifiers, PSPNet, DeepLab, SegNet, SSD."""
+FEATURES = 512
+"""Features of an image that are assumed where the data go into a distance: those of NormFace."""
 CLIP = (16, 112, 112)
 """Frames, height and width that are assumed of a video: those of C3D."""
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
@@ -96,8 +98,12 @@ def _assumed(net: Net, blob: Blob, guess: tuple[int, ...], assumed: tuple[int, i
     for reader in net.graph.consumers.get(blob, ()):
         if reader.type in ("ROIPooling", "PSROIPooling", "ROIAlign") and reader.bottoms[1:2] == (blob,):
             return (1, 5)
+        if reader.type == "MaskPooling" and reader.bottoms[1:] == (blob,):
+            return (1, 1, 14, 14)
         if reader.type == "FrcnnOutput" and reader.bottoms[3:] == (blob,):
             return (1, 2)
+        if reader.type in ("InnerDistance", "Normalize", "NormFaceInnerProduct"):
+            return (guess[0], FEATURES)
         if reader.type == "Convolution" and len(reader.layer.convolution_param.kernel_size) == 3:
             return (guess[0], assumed[0], *CLIP)
         if reader.type in ("Concat", "Convolution", "DepthwiseConvolution"):

@@ -27,6 +27,10 @@ CASES = {
         "layer { name: 'b' type: 'BoxAnnotatorOHEM' bottom: 'each' top: 'b' }",
         {"o": "it is a loss of training, no score of a test", "b": "it is a loss of training, no score of a test"},
     ),
+    "a loss with weights of its own": (
+        "layer { name: 'l' type: 'SigmoidCrossEntropyLoss' bottom: 'fc' bottom: 'label' bottom: 'data' top: 'l' }",
+        {"l": "it is a loss of training, no score of a test"},
+    ),
     "what writes a file": (
         "layer { name: 'm' type: 'MatWrite' bottom: 'fc' }",
         {"m": "it writes a file, and makes nothing that is measured"},
