@@ -31,6 +31,8 @@ SIZES = ((224, 224), (473, 473), (321, 321), (360, 480), (512, 512))
 """Sizes that are assumed of images, in this order: of classifiers, PSPNet, DeepLab, SegNet, SSD."""
 FEATURES = 512
 """Features of an image that are assumed where the data go into a distance: those of NormFace."""
+SEGMENTS = 3
+"""Stretches of a video that are assumed to lie in an image's channels: those of temporal segment networks."""
 CLIP = (16, 112, 112)
 """Frames, height and width that are assumed of a video: those of C3D."""
 CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
@@ -98,6 +100,9 @@ def _assumed(net: Net, blob: Blob, guess: tuple[int, ...], assumed: tuple[int, i
     for reader in net.graph.consumers.get(blob, ()):
         if reader.type in ("ROIPooling", "PSROIPooling", "ROIAlign") and reader.bottoms[1:2] == (blob,):
             return (1, 5)
+        dims = list(reader.layer.reshape_param.shape.dim)
+        if reader.type == "Reshape" and len(dims) == 4 and dims[0] == -1 and min(dims[1:]) > 0:
+            return (guess[0], SEGMENTS * dims[1], *dims[2:])
         if reader.type == "MaskPooling" and reader.bottoms[1:] == (blob,):
             return (1, 1, 14, 14)
         if reader.type == "FrcnnOutput" and reader.bottoms[3:] == (blob,):
