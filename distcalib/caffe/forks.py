@@ -17,6 +17,9 @@ from distcalib.caffe import caffe_pb2
 FIRST = 10001
 """The number of the first field of a fork in each message: scripts/tools/fork_fields.json."""
 
+FOREIGN = " of another Caffe"
+"""What stands behind the type of a data layer that has fields of another Caffe; it is not written."""
+
 APPLIED = frozenset(
     {
         "PoolingParameter.ceil_mode",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.forks import FOREIGN
 from distcalib.caffe.lint import TOKEN, Finding, Token, tokens
 from distcalib.caffe.needed import needed
 from distcalib.caffe.phase import PLAIN, State, in_test
@@ -22,8 +23,6 @@ _SOURCES = frozenset(
     {"AnnotatedData", "Data", "DenseImageData", "DummyData", "HDF5Data", "ImageData", "ImageSegData", "Input"}
 )
 """The data layers that are read: distcalib.data.DATA_TYPES."""
-FOREIGN = " of another Caffe"
-"""What stands behind the type of a data layer that has fields of another Caffe; it is not written."""
 
 
 def as_utf8(content: bytes) -> bytes:

@@ -9,6 +9,7 @@ upgrade, the learning rates of BatchNorm's blobs, changes nothing in TEST and is
 from __future__ import annotations
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.forks import FOREIGN
 from distcalib.caffe.upgrade_v0 import upgrade_v0_layers
 from distcalib.errors import FormatError
 
@@ -28,6 +29,7 @@ V1_TYPES = {
     "DROPOUT": "Dropout",
     "DUMMY_DATA": "DummyData",
     "ELTWISE": "Eltwise",
+    "ELTWISE_ACCURACY": "Accuracy",
     "EUCLIDEAN_LOSS": "EuclideanLoss",
     "EXP": "Exp",
     "FLATTEN": "Flatten",
@@ -36,6 +38,7 @@ V1_TYPES = {
     "HINGE_LOSS": "HingeLoss",
     "IM2COL": "Im2col",
     "IMAGE_DATA": "ImageData",
+    "IMAGE_SEG_DATA": f"ImageSegData{FOREIGN}",
     "INFOGAIN_LOSS": "InfogainLoss",
     "INNER_PRODUCT": "InnerProduct",
     "LRN": "LRN",
@@ -56,6 +59,7 @@ V1_TYPES = {
     "THRESHOLD": "Threshold",
     "UNPOOLING": "Unpooling",
     "WINDOW_DATA": "WindowData",
+    "WINDOW_SEG_DATA": f"WindowSegData{FOREIGN}",
 }
 
 #: Layer types whose scale, mean_file, crop_size and mirror moved to transform_param, with the old place.
@@ -84,7 +88,11 @@ def upgrade_net(net: caffe_pb2.NetParameter, where: str) -> None:
 
 
 def upgrade_v1_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParameter:
-    """The V1 layer `old` as today's; parameters, rules and blobs keep their content."""
+    """The V1 layer `old` as today's; parameters, rules and blobs keep their content.
+
+    DeconvNet's ELTWISE_ACCURACY is an Accuracy, whose positions are pixels (HyeonwooNoh/caffe,
+    eltwise_accuracy_layer.cpp); what its data layers read is not told, so that they must be fed.
+    """
     new = caffe_pb2.LayerParameter(
         bottom=old.bottom, top=old.top, include=old.include, exclude=old.exclude, blobs=old.blobs,
         loss_weight=old.loss_weight,
@@ -95,7 +103,11 @@ def upgrade_v1_layer(old: caffe_pb2.V1LayerParameter) -> caffe_pb2.LayerParamete
         new.type = V1_TYPES[caffe_pb2.V1LayerParameter.LayerType.Name(old.type)]
     _upgrade_param_specs(old, new)
     for field, value in old.ListFields():
-        if field.name.endswith("_param"):
+        if field.name == "eltwise_accuracy_param":
+            new.accuracy_param.top_k = value.top_k
+            if value.HasField("ignore_label"):
+                new.accuracy_param.ignore_label = value.ignore_label
+        elif field.name.endswith("_param"):
             getattr(new, field.name).CopyFrom(value)
     _move_transform_fields(new)
     return new

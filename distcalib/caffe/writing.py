@@ -13,7 +13,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.unread import FOREIGN
+from distcalib.caffe.forks import FOREIGN
 from distcalib.errors import OutputError
 
 StrPath = str | os.PathLike[str]

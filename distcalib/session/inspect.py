@@ -8,10 +8,10 @@ from distcalib.actors.memory import refuse_large_blobs
 from distcalib.caffe import caffe_pb2, shared_params
 from distcalib.caffe.aliases import SHARED
 from distcalib.caffe.caffe_pb2 import ResizeParameter
+from distcalib.caffe.forks import FOREIGN
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.caffe.phase import State
 from distcalib.caffe.steps import runs_on_caffe
-from distcalib.caffe.unread import FOREIGN
 from distcalib.data import DATA_TYPES, VARIES, load_arrays, open_source
 from distcalib.data.limits import too_many
 from distcalib.engine.builder import layer_shapes

@@ -1,11 +1,12 @@
 """Small layers of forks, each against its definition: Mish, Flip, Gather, Unpooling, NdPooling, a Scale with limits."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from distcalib.caffe import caffe_pb2
+from distcalib.caffe import caffe_pb2, read_net
 from distcalib.caffe.forks import fork_faults, lower
 from tests.layers.harness import Array, make_layer, random, refused, run
 
@@ -131,6 +132,20 @@ def test_scale_keeps_its_factors_within_limits(limits: str, wanted: list[float])
     np.testing.assert_allclose(found, X * np.array(wanted, np.float32).reshape(1, 3, 1, 1), rtol=1e-6)
 
 
-def test_v1_nets_have_bn_and_unpooling() -> None:
-    kinds = caffe_pb2.V1LayerParameter.LayerType.items()
-    assert {"BN", "UNPOOLING"} <= {name for name, _ in kinds}
+def test_v1_layers_of_deconvnet_are_read(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        """
+        layers { name: "data" type: WINDOW_SEG_DATA top: "data" top: "label" image_data_param { batch_size: 2 } }
+        layers { name: "bn" type: BN bottom: "data" top: "bn" bn_param { bn_mode: INFERENCE } }
+        layers { name: "u" type: UNPOOLING bottom: "bn" bottom: "bn" top: "u" unpooling_param { unpool_size: 4 } }
+        layers { name: "a" type: ELTWISE_ACCURACY bottom: "u" bottom: "label" top: "a"
+                 eltwise_accuracy_param { ignore_label: 255 } }
+        """
+    )
+    data, bn, unpooling, accuracy = read_net(net).layer
+    assert data.type == "WindowSegData of another Caffe"
+    assert (bn.type, bn.bn_param.bn_mode) == ("BN", caffe_pb2.BNParameter.INFERENCE)
+    assert (unpooling.type, unpooling.unpooling_param.unpool_size) == ("Unpooling", 4)
+    own = accuracy.accuracy_param
+    assert (accuracy.type, own.top_k, own.ignore_label) == ("Accuracy", 1, 255)
