@@ -38,6 +38,9 @@ def test_open_source_opens_each_type(tmp_path: Path) -> None:
         "DummyData": layer('top: "data" dummy_data_param { shape { dim: 2 } }', "DummyData"),
         "HDF5Data": layer(f'top: "x" hdf5_data_param {{ source: "{_hdf5(tmp_path)}" batch_size: 2 }}', "HDF5Data"),
         "ImageData": layer(f'top: "x" top: "y" image_data_param {{ source: "{_images(tmp_path)}" }}', "ImageData"),
+        "ImageSegData": layer(
+            _dense(tmp_path).replace("dense_image_data_param {", "image_data_param { label_type: PIXEL"), "ImageSegData"
+        ),
         "Input": layer('top: "data" input_param { shape { dim: 2 } }', "Input"),
     }
     assert set(layers) == DATA_TYPES

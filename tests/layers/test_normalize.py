@@ -33,9 +33,9 @@ def test_normalize_brings_to_a_length(across: bool, shared: bool) -> None:
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer_type", ["MVN", "Normalize"])
-def test_normalize_refuses_a_matrix(layer_type: str) -> None:
-    assert "its input has 2 axes" in refused(f'type: "{layer_type}"', (2, 3))
+@pytest.mark.parametrize("text", ['type: "MVN"', 'type: "Normalize" norm_param { }'])
+def test_normalize_refuses_a_matrix(text: str) -> None:
+    assert "its input has 2 axes" in refused(text, (2, 3))
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6)], ids=str)

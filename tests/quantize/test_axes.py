@@ -45,7 +45,7 @@ def test_known_axes(source: str, first: str, axes: int | None) -> None:
     assert known_axes(graph).get(Blob("d", 0)) == axes
     refused = Quantizer(graph, Options(enable_1st_conv=True)).refused
     assert set(refused) == ({"c", "d"} if axes in (3, 5) else set())
-    assert all(said == f"its input has {axes} axes, and INT8 is for images, of 4" for said in refused.values())
+    assert set(refused.values()) <= {f"its input has {axes} axes, and INT8 is for images, of 4"}
 
 
 def test_a_layer_that_may_change_the_shape_ends_what_is_known() -> None:
