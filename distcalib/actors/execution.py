@@ -26,6 +26,7 @@ from distcalib.actors.feeder import IN_FLIGHT, Feeder
 from distcalib.actors.fleet import Fleet, Left, error_of
 from distcalib.actors.jobs import Enough, Job, JobResult, OnRows, Progress
 from distcalib.actors.stragglers import LOOK_SECONDS, Lateness
+from distcalib.actors.timeline import Timeline
 from distcalib.errors import DataError, DistcalibError, MeasureError
 
 NODES_SECONDS = 3.0  # how often `look` is asked
@@ -57,6 +58,7 @@ class Call:
         clock: Callable[[], float] = time.monotonic,
         on_rows: OnRows | None = None,
         check: Callable[[], None] | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         _check_jobs(jobs)
         self._fleet = fleet
@@ -65,6 +67,7 @@ class Call:
         self._enough = enough
         self._on_rows = on_rows
         self._check = check
+        self._timeline = timeline
         self._dispatcher = Dispatcher(jobs, len(fleet), seconds_per_iteration, stoppable=enough is not None)
         self._collectors = [Collector(job) for job in jobs]
         self._ended_early: dict[int, DistcalibError | None] = {}  # jobs that were stopped (None) or failed
@@ -91,7 +94,7 @@ class Call:
             if self._check is not None:
                 self._check()
             for actor, task in self._feeder.feed():
-                self._flying[actor].append(_Flying(task, Left(self._submit(actor, task), self._keeper(task))))
+                self._flying[actor].append(_Flying(task, Left(self._submit(actor, task), self._keeper(actor, task))))
                 if len(self._flying[actor]) == 1:
                     self._lateness.begun(actor, task, self._clock())
             # An actor answers in order, so the oldest task of each is all there is to wait for.
@@ -151,9 +154,16 @@ class Call:
         with suppress(DistcalibError):
             self._fleet.settle_one(left, outcome)
 
-    def _keeper(self, task: Task) -> Callable[[Outcome], None] | None:
-        """What hands out the rows of `task` if they come after the end."""
-        return partial(_keep, self._on_rows, task) if self._on_rows and task.kind is Kind.RUN else None
+    def _keeper(self, actor: int, task: Task) -> Callable[[Outcome], None]:
+        """What hands out the rows of `task` if they come after the end, and enters what it took."""
+        on_rows = self._on_rows if task.kind is Kind.RUN else None
+        return partial(_keep, on_rows, task, self._entering(actor, task))
+
+    def _entering(self, actor: int, task: Task) -> Callable[[Outcome], None]:
+        """What enters what a task took into the timeline; it holds nothing else of the call."""
+        job = self._jobs[task.job]
+        n_iterations = job.size_of(task.positions) if task.kind is Kind.RUN else 0
+        return partial(_enter, self._timeline, actor, job.label, n_iterations)
 
     def _submit(self, actor: int, task: Task) -> Ref:
         job = self._jobs[task.job]
@@ -186,6 +196,8 @@ class Call:
             flying.popleft()
             raise
         flying.popleft()
+        if task is not None:
+            self._entering(actor, task)(outcome)
         self._feeder.freed(actor)
         self._lateness.begun(actor, flying[0].task if flying else None, self._clock())
         if task is None:
@@ -260,8 +272,22 @@ class Call:
             self._on_progress(Progress(label, self._n_done, self._n_total, n_busy, n_actors))
 
 
-def _keep(on_rows: OnRows, task: Task, outcome: Outcome) -> None:
-    on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
+def _keep(on_rows: OnRows | None, task: Task, enter: Callable[[Outcome], None], outcome: Outcome) -> None:
+    enter(outcome)
+    if on_rows is not None:
+        on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
+
+
+def _enter(timeline: Timeline | None, actor: int, label: str, n_iterations: int, outcome: Outcome) -> None:
+    if timeline is not None and outcome.error is None:
+        timeline.take(
+            actor,
+            label,
+            run_seconds=outcome.run_seconds,
+            compile_seconds=outcome.compile_seconds,
+            load_seconds=outcome.load_seconds,
+            n_iterations=n_iterations,
+        )
 
 
 def _check_jobs(jobs: Sequence[Job]) -> None:

@@ -19,6 +19,7 @@ from distcalib.actors.jobs import Cargo, Enough, Job, JobResult, OnRows, Progres
 from distcalib.actors.node_survey import LOST, ask_nodes
 from distcalib.actors.nodes import NodeInfo, describe_this_node, is_shared, place_on_nodes
 from distcalib.actors.ray_cluster import RayCluster
+from distcalib.actors.timeline import Timeline
 from distcalib.actors.topology import Placement
 from distcalib.errors import DistcalibError, MeasureError
 
@@ -72,6 +73,8 @@ class ActorPool:
         self._fleet: Fleet | None = None
         self._placed: tuple[Placement, ...] = ()
         self._n_retired = 0
+        self.timeline = Timeline()
+        """What the actors did when, in all calls."""
         self._spread = RayCluster.joins(address)
         self.nodes: tuple[NodeInfo, ...] = () if self._spread else (describe_this_node(),)
         placements = () if self._spread else self._place(self.nodes, n_actors)
@@ -144,7 +147,16 @@ class ActorPool:
             self._welcome(self._fleet)
         look = partial(self._welcome, self._fleet, meanwhile=True) if self._spread else None
         call = Call(
-            self._fleet, jobs, on_progress, enough, self._pace, self._in_flight, look, on_rows=on_rows, check=check
+            self._fleet,
+            jobs,
+            on_progress,
+            enough,
+            self._pace,
+            self._in_flight,
+            look,
+            on_rows=on_rows,
+            check=check,
+            timeline=self.timeline,
         )
         try:
             results = self._run(self._fleet, call)

@@ -12,6 +12,7 @@ from distcalib.actors.compatibility import refuse_mixed
 from distcalib.actors.isa import Isa
 from distcalib.actors.nodes import NodeInfo
 from distcalib.actors.pool import ActorPool
+from distcalib.actors.timeline import Timeline
 from distcalib.data import Shipment, Shipped, Watched, advising
 from distcalib.data.limits import VARIABLE
 from distcalib.engine.net import Net
@@ -173,6 +174,11 @@ class Session:
     def n_actors(self) -> int:
         """How many they are; more when nodes join."""
         return self._pool.n_actors
+
+    @property
+    def timeline(self) -> Timeline:
+        """What the actors did when."""
+        return self._pool.timeline
 
     @property
     def n_retired(self) -> int:

@@ -10,6 +10,7 @@ from distcalib.actors import Job, Placement, Progress
 from distcalib.actors.cluster import ActorLost
 from distcalib.actors.execution import Call
 from distcalib.actors.fleet import Fleet, Left
+from distcalib.actors.timeline import Timeline
 from distcalib.errors import MeasureError, OutputError
 from scripts.simulate.simulated_cluster import Faults, Hang, SimulatedCluster
 from tests.actors.echo import ROW_SECONDS, Echo, echo_cluster, fleet_on
@@ -303,3 +304,23 @@ def test_call_refuses_jobs_that_contradict_themselves(jobs: list[Job], said: str
     _, fleet = two_actors()
     with pytest.raises(MeasureError, match=said):
         Call(fleet, jobs)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_call_enters_all_work_into_the_timeline_whenever_it_comes_back(seed: int) -> None:
+    timeline = Timeline()
+    _, fleet = two_actors(seed)
+    jobs = [Job("a", None, 500, "stopped", row_sizes=(2,) * 500), Job("b", None, 5, "whole")]
+    stopped, whole = Call(fleet, jobs, enough=_three_of_the_first, timeline=timeline).run()
+    fleet.settle()
+    found = {phase.name: phase for phase in timeline.phases}
+    assert found["whole"].n_iterations == 5
+    assert found["whole"].run_seconds == pytest.approx(whole.run_seconds)
+    assert found["stopped"].n_iterations >= stopped.size
+    assert found["stopped"].n_iterations % 2 == 0
+    assert found["stopped"].run_seconds >= stopped.run_seconds > 0.0
+    assert found["stopped"].compile_seconds >= stopped.compile_seconds
+
+
+def _three_of_the_first(place: int, rows: Mapping[int, object]) -> bool:
+    return place == 0 and len(rows) >= 3
