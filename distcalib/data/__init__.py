@@ -15,7 +15,8 @@ from distcalib.data.opening import DATA_TYPES, REFUSED_DATA, open_source, reads
 from distcalib.data.sampling import is_shuffled, random_parts
 from distcalib.data.shipped import Chunk, Shipped, files_of
 from distcalib.data.shipping import UNSHIPPABLE, Shipment
-from distcalib.data.source import VARIES, FloatArray, Index, PickingSource, Source
+from distcalib.data.source import VARIES, FloatArray, Index, NamingSource, PickingSource, Source
+from distcalib.data.thumbnails import thumbnail
 from distcalib.data.transform import mean_of
 from distcalib.data.watching import Watched, watch
 
@@ -35,6 +36,7 @@ __all__ = [
     "LeftOut",
     "Pixels",
     "MemoryBudget",
+    "NamingSource",
     "Shipment",
     "Shipped",
     "SkippableError",
@@ -56,5 +58,6 @@ __all__ = [
     "open_source",
     "random_parts",
     "reads",
+    "thumbnail",
     "watch",
 ]

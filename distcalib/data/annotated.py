@@ -89,14 +89,18 @@ class AnnotatedSource(KeepingSource):
         labels = [rows[:0] if item in without else rows for item, (_, rows) in enumerate(found)]
         return Decoded(stacked([pixels for pixels, _ in found]), self._label_blob(labels), bad or {})
 
+    def key(self, number: int) -> str:
+        """See NamingSource."""
+        return self._reading.named(self._records.read(number, 1)[0])
+
     def close(self) -> None:
         """Close the database."""
         self._records.close()
 
-    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+    def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda record, item: self._read(record, item)[0].image)
-        return reading.rows(first, self._records.read(first, self.batch_size), bad)
+        return reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
 
     def _decoded(self, record: Record, item: int) -> tuple[Pixels, FloatArray]:
         """One record's pixels (C, H, W), untransformed, and its rows of labels. Raises BadRecord."""

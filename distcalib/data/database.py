@@ -73,14 +73,18 @@ class DatabaseSource(KeepingSource):
         labels = np.array([label for _, label in found], np.float32)
         return Decoded(stacked([pixels for pixels, _ in found]), labels, bad or {})
 
+    def key(self, number: int) -> str:
+        """See NamingSource."""
+        return self._reading.named(self._records.read(number, 1)[0])
+
     def close(self) -> None:
         """Close the database."""
         self._records.close()
 
-    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+    def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda record, _: self._read(record)[0].image)
-        return reading.rows(first, self._records.read(first, self.batch_size), bad)
+        return reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
 
     def _decoded(self, record: Record, row: int) -> tuple[Pixels, int]:
         """One record's pixels (C, H, W), untransformed, and its label. Raises BadRecord."""

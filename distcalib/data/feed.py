@@ -54,6 +54,12 @@ class FeedSource:
         assert self._arrays is not None, "no batch came before"
         return self._rows(self._arrays, dict.fromkeys(self.tops, np.array(numbers)))
 
+    def key(self, number: int) -> str:
+        """See NamingSource."""
+        assert self._arrays is not None, "no batch came before"
+        n_rows = len(next(iter(self._arrays.values())))
+        return f"row {number % n_rows} of '{self.tops[0]}'"
+
     def _rows(
         self, arrays: Mapping[str, npt.NDArray[np.generic]], places: Mapping[str, npt.NDArray[np.int_]]
     ) -> dict[str, FloatArray]:

@@ -6,6 +6,7 @@ are opened without HDF5's file lock, so that many actors, and a read-only disk, 
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -81,6 +82,12 @@ class Hdf5Source:
         runs = np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1)
         parts = [self._read(int(run[0]), len(run)) for run in runs]
         return {top: np.concatenate([part[top] for part in parts])[places] for top in self.tops}
+
+    def key(self, number: int) -> str:
+        """See NamingSource."""
+        name, row, _ = next(self.spans(number, 1))
+        file = os.path.relpath(name, self._source.parent.absolute())
+        return f"'{file.encode('utf-8', 'backslashreplace').decode()}' row {row}"
 
     def _read(self, first: int, count: int) -> dict[str, FloatArray]:
         tops = {top: np.empty((count, *shape[1:]), np.float32) for top, shape in self.shapes.items()}

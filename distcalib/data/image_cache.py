@@ -112,6 +112,14 @@ class KeepingSource(ABC):
             )
         return found
 
+    def image(self, number: int) -> Pixels:
+        """The image of record `number` as it is before resizing and cropping, (C, H, W), of whatever values it holds.
+
+        Raises DataError.
+        """
+        iteration, row = divmod(number, self.batch_size)
+        return self._images(iteration, None, [row])[0]
+
     def _shapes(self, image: Sequence[int], labels: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Of the tops, from the shape of an image and that of the other top."""
         shapes = (self.batch_size, *image), labels
@@ -124,5 +132,5 @@ class KeepingSource(ABC):
         """
 
     @abstractmethod
-    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
-        """As `images`, of whatever values the records hold."""
+    def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
+        """As `images`, or only `rows` of them, of whatever values the records hold."""

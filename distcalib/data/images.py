@@ -81,13 +81,17 @@ class ImageSource(KeepingSource):
         labels = np.array([lines[row].label for row in (range(len(lines)) if rows is None else rows)], np.float32)
         return Decoded(images, labels, bad or {})
 
+    def key(self, number: int) -> str:
+        """See NamingSource."""
+        return self._reading.named(self._list.read(number, 1)[0])
+
     def close(self) -> None:
         """Nothing to let go of: files are open while they are read."""
 
-    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+    def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda line, _: self._read(line)[0])
-        found = reading.rows(first, self._list.read(first, self.batch_size), bad)
+        found = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
         return [image.transpose(2, 0, 1) for image in found]
 
     def _pixels(self, line: Line, row: int) -> Pixels:

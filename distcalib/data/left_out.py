@@ -78,6 +78,10 @@ class Reading(Generic[_R, _V]):
             self.layer, self.where, self.skip_bad, self.n_records, decode, self.told, self.key, self.deciding
         )
 
+    def named(self, record: _R) -> str:
+        """The key of a record as text that can be written: a file's name may be none, and the report is UTF-8."""
+        return self.key(record).encode("utf-8", "backslashreplace").decode()
+
     def first(self, records: Iterable[_R]) -> _V:
         """The first record, decoded; with `skip_bad` the first good one.  Raises DataError."""
         bad: Bad = {}
@@ -120,9 +124,7 @@ class Reading(Generic[_R, _V]):
             kind = DataError if isinstance(error, MachineFault) or is_layers else SkippableError
             raise kind(f"{self.where}: {self.told(record)} {error}") from error
         what = str(error).partition("; ")[0]
-        # A file's name may be no text, and the report is UTF-8.
-        key = self.key(record).encode("utf-8", "backslashreplace").decode()
-        bad[row] = LeftOut(self.layer, number % self.n_records(), key, what)
+        bad[row] = LeftOut(self.layer, number % self.n_records(), self.named(record), what)
 
     def _nothing(self, first: int, bad: Bad) -> str:
         known = bad[min(bad)]

@@ -96,6 +96,17 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class NamingSource(Source, Protocol):
+    """A source that can say where a record is found, so that a person can look at it."""
+
+    def key(self, number: int) -> str:
+        """Of record `number`, counted on past the end of the data: its key, or its file and the line or row there.
+
+        Without the folder of the data, which may be another on each machine. Raises DataError."""
+        ...
+
+
+@runtime_checkable
 class PickingSource(Source, Protocol):
     """A source whose records can be had by their numbers: a record is the same whatever stands beside it."""
 

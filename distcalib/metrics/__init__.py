@@ -1,6 +1,6 @@
 """Scores of a net: Caffe's accuracy and loss layers, and mAP, as exact partial results that merge.  NumPy only."""
 
-from distcalib.metrics.by_image import ByImage, by_image
+from distcalib.metrics.by_image import ByImage, by_image, classes_of
 from distcalib.metrics.deciding import Decider
 from distcalib.metrics.detection_evaluate import read_sizes
 from distcalib.metrics.detections import AP_VERSIONS, DEFAULT_AP, Detections, absent_classes, average_precisions
@@ -69,6 +69,7 @@ __all__ = [
     "absent_classes",
     "average_precisions",
     "by_image",
+    "classes_of",
     "check_layer",
     "check_shapes",
     "choose_score",

@@ -45,3 +45,13 @@ def by_image(layer: LayerParameter, bottoms: Sequence[Array], rows: Sequence[int
             margins = (own - np.partition(others, n_classes - k, axis=1)[:, n_classes - k]).astype(np.float32)
         margins[np.isnan(margins)] = -np.inf
     return ByImage(np.asarray(rows, np.int32), hits, margins)
+
+
+def classes_of(layer: LayerParameter, bottoms: Sequence[Array]) -> tuple[list[int], list[int]]:
+    """Of each label that `layer`, an Accuracy, counts: the label, and the class of the highest score.
+
+    Of equal scores the last counts, as it does for Accuracy.  Raises what score_layer raises.
+    """
+    scores, labels, _ = score_rows(layer, bottoms[0], bottoms[1])
+    classes = scores.shape[1] - 1 - np.argmax(scores[:, ::-1], axis=1)
+    return labels.tolist(), classes.tolist()

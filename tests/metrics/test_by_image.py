@@ -5,7 +5,7 @@ import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
-from distcalib.metrics import by_image, evaluate_layer
+from distcalib.metrics import by_image, classes_of, evaluate_layer
 
 
 def accuracy(top_k: int) -> LayerParameter:
@@ -40,3 +40,15 @@ def test_by_image_takes_what_is_no_number_for_the_worst() -> None:
     found = by_image(accuracy(1), [scores, np.array([0.0, 0.0], np.float32)], range(2))
     assert found.margins.tolist() == [-np.inf, -np.inf]
     assert not found.hits[0]
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_the_class_of_the_highest_score_is_the_one_that_accuracy_takes(top_k: int) -> None:
+    random = np.random.default_rng(7)
+    scores = random.integers(-3, 4, (200, 5)).astype(np.float32)  # with many ties
+    labels = random.integers(0, 5, 200).astype(np.float32)
+    said, classes = classes_of(accuracy(top_k), [scores, labels])
+    assert said == labels.astype(int).tolist()
+    hits = by_image(accuracy(1), [scores, labels], range(200)).hits
+    assert [label == one for label, one in zip(said, classes, strict=True)] == hits.tolist()
+    assert [scores[row, one] for row, one in enumerate(classes)] == scores.max(axis=1).tolist()
