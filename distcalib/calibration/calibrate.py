@@ -11,12 +11,14 @@ from pathlib import Path
 from distcalib.actors.cancellation import Cancellation
 from distcalib.actors.isa import isa_here
 from distcalib.caffe.phase import State
+from distcalib.calibration.actor_times import actor_times
 from distcalib.calibration.candidate_net import Deliverable, engines_written, mended, mended_base, with_params
 from distcalib.calibration.checks import checked_metric, refuse_quantized
 from distcalib.calibration.delivery import Delivery, for_folder
 from distcalib.calibration.export_files import exported_files
 from distcalib.calibration.framing import frame_note
 from distcalib.calibration.goal import Goal, is_lower_better
+from distcalib.calibration.lost_images import show_lost
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.observation import Observing, verdict_warnings
 from distcalib.calibration.options import CalibrationOptions
@@ -155,7 +157,10 @@ class _Run:
             observed, result = searched.observed, searched.result
             delivery = Delivery.of(base, observed, result.winner, options)
             run = self._run_info(session, meter, goal, searched, begin)
-            finished = Finished(base, self.weights, self.target, goal, observed, result, delivery, run, searched.after)
+            lost = show_lost(session, searched.after.changes, with_pictures=not options.no_thumbnails)
+            finished = Finished(
+                base, self.weights, self.target, goal, observed, result, delivery, run, searched.after, lost
+            )
             session.check_files()
             note_lost_journal(session)
             delivery = delivery.with_weights(self.target, self.weights, session.inputs.weights)
@@ -185,6 +190,7 @@ class _Run:
             meter.passes,
             meter.images_per_second,
             verdict_warnings(session, goal, searched.observed.fp32, searched.after.price),
+            actor_times(session, meter),
         )
 
     def _delivered(self, finished: Finished) -> CalibrationReport:

@@ -1,6 +1,9 @@
 """Which images the delivered net gains and loses against FP32, where both scored them one by one."""
 
+from dataclasses import dataclass
+
 import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.results import SearchResult
@@ -10,13 +13,27 @@ from distcalib.report import Changes
 MOST_LISTED = 50
 
 
-def changed_images(fp32: Fp32Pass, found: SearchResult) -> Changes | None:
+@dataclass(frozen=True)
+class Compared:
+    """Of each image its number in the order of the data, and whether the score counts it before and after; (n,)."""
+
+    numbers: NDArray[np.int64]
+    before: NDArray[np.bool_]
+    after: NDArray[np.bool_]
+
+    @property
+    def lost(self) -> NDArray[np.int64]:
+        """The numbers of the images that count before and not after."""
+        return np.asarray(self.numbers[self.before & ~self.after], np.int64)
+
+
+def compared(fp32: Fp32Pass, found: SearchResult) -> Compared | None:
     """None where images were not scored one by one, or not all of them."""
     order = fp32.order
     if order is None or not fp32.images:
         return None
     batch = order.images.shape[1]
-    numbers = np.concatenate([i * batch + one.rows for i, one in enumerate(fp32.images)])
+    numbers = np.concatenate([i * batch + one.rows.astype(np.int64) for i, one in enumerate(fp32.images)])
     before = np.concatenate([one.hits for one in fp32.images])
     after = before.copy()
     if found.winner.int8:
@@ -26,8 +43,16 @@ def changed_images(fp32: Fp32Pass, found: SearchResult) -> Changes | None:
         if len(values) != len(order.images) or len(right) != len(shown):
             return None
         after[np.searchsorted(numbers, shown)] = right
-    lost = numbers[before & ~after]
-    n, n_lost, n_gained = len(numbers), len(lost), int(np.count_nonzero(after & ~before))
+    return Compared(numbers, before, after)
+
+
+def changed_images(fp32: Fp32Pass, result: SearchResult) -> Changes | None:
+    """None where images were not scored one by one, or not all of them."""
+    found = compared(fp32, result)
+    if found is None:
+        return None
+    lost = found.lost
+    n, n_lost, n_gained = len(found.numbers), len(lost), int(np.count_nonzero(found.after & ~found.before))
     low, high = (_rounded(end) for end in paired_interval(n_lost, n_gained, n))
     p_value = _rounded(mcnemar(n_lost, n_gained))
     return Changes(n, n_lost, n_gained, low, high, p_value, tuple(int(i) for i in lost[:MOST_LISTED]))

@@ -39,6 +39,11 @@ class Meter:
         self._unavoidable += seconds
 
     @property
+    def unavoidable(self) -> float:
+        """Actor-seconds of one FP32 and one all-INT8 pass, as far as they were run."""
+        return self._unavoidable
+
+    @property
     def passes(self) -> float | None:
         """The total in units of the unavoidable; None where nothing was."""
         return self._seconds / self._unavoidable if self._unavoidable else None

@@ -21,7 +21,7 @@ from distcalib.session.shipping import check_ship_data
 
 RECOVER = ("auto", "off")
 """When new weights are tried by themselves; equalize and bias_correction ask for them in any case."""
-_DECIDE_NOTHING = frozenset({"ship_data"})
+_DECIDE_NOTHING = frozenset({"ship_data", "no_thumbnails"})
 """Switches that say how a run is done, and change no byte of what it finds."""
 
 
@@ -65,6 +65,7 @@ class CalibrationOptions(Options):
     cores_per_actor: int | None = None
     address: str | None = None
     ship_data: bool = False
+    no_thumbnails: bool = False
     export: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
 

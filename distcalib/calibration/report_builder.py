@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from distcalib.actors.isa import Isa
+from distcalib.calibration.actor_times import ActorTimes
 from distcalib.calibration.commands import commands_of
 from distcalib.calibration.delivery import Delivery, text_sha256
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.image_order import order_text
+from distcalib.calibration.layer_details import layer_details
+from distcalib.calibration.lost_images import ShownImages, with_lost
 from distcalib.calibration.output_files import Target
 from distcalib.calibration.results import Afterwards, Observed, SearchResult
 from distcalib.engine.net import Net
@@ -42,6 +45,7 @@ class RunInfo:
     cost_passes: float | None = None
     images_per_second: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    times: ActorTimes = field(default_factory=ActorTimes)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Finished:
     delivery: Delivery
     run: RunInfo
     after: Afterwards = field(default_factory=Afterwards)
+    lost: ShownImages = field(default_factory=ShownImages)
     exported: Exported = field(default_factory=Exported)
 
 
@@ -115,7 +120,8 @@ def _score(finished: Finished) -> dict[str, Any]:
         "all_int8_score_given": finished.after.savings.all_int8_score,
         "score": None if measured is None else measured.score,
         "drop": None if measured is None else measured.drop,
-        "changes": finished.after.changes,
+        "changes": with_lost(finished.after.changes, finished.after.lost, finished.lost),
+        "thumbnails": finished.lost.pictures,
         "core_images_per_second": finished.after.speeds,
         "warnings": finished.run.warnings,
     }
@@ -146,7 +152,9 @@ def _class_accuracies(finished: Finished) -> dict[str, Any]:
 
 
 def _layers(finished: Finished) -> dict[str, Any]:
-    quantizer, result = finished.observed.calibration.quantizer, finished.result
+    calibration, result, made = finished.observed.calibration, finished.result, finished.delivery.made.net
+    quantizer = calibration.quantizer
+    is_observed = not finished.goal.options.performance_model
     return {
         "quantizable_layers": quantizer.space.order,
         "int8_layers": result.winner.int8_layers,
@@ -156,6 +164,8 @@ def _layers(finished: Finished) -> dict[str, Any]:
         "equalized_layers": finished.delivery.equalized,
         "corrected_layers": finished.delivery.corrected,
         "distances": result.distances,
+        "layer_details": layer_details(calibration, made, finished.after.inputs) if is_observed else {},
+        "layer_seconds": finished.after.layer_seconds,
     }
 
 
@@ -220,4 +230,7 @@ def _run(finished: Finished) -> dict[str, Any]:
         "cost_passes": run.cost_passes,
         "images_per_second": run.images_per_second,
         "n_rows_from_journal": run.n_rows_from_journal,
+        "phases": run.times.phases,
+        "actor_spans": run.times.spans,
+        "utilisation": run.times.utilisation,
     }

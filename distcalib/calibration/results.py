@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import Chosen
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.metrics import PartialScore
 from distcalib.quantize.candidate import Candidate
+from distcalib.quantize.histogram import Histogram
 from distcalib.quantize.scales import Calibration
 from distcalib.report import Changes, CurvePoint
 from distcalib.search import Measurement, Verdict
@@ -66,16 +68,29 @@ class Savings:
 
 
 @dataclass(frozen=True)
+class Classified:
+    """Of lost images by number the label, FP32's class and the delivered net's; `evenly`: those that stand for all."""
+
+    classes: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    evenly: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
 class Afterwards:
     """What was measured when the winner was known.
 
     `changes`: None where images were not scored one by one.  `price`: what is to be said of the layers that fell back.
-    `speeds`: images/s of one core, by net.  `curve`: with --pareto.  `plain`: with -fu the same net without it.
+    `speeds`: images/s of one core, by net; `layer_seconds`: by layer those of one iteration, in FP32 and in INT8.
+    `lost`: what lost images are taken for.  `inputs`: what layers read.
+    `curve`: with --pareto.  `plain`: with -fu the same net without it.
     """
 
     changes: Changes | None = None
     price: tuple[str, ...] = ()
     speeds: Mapping[str, float] = field(default_factory=dict)
+    layer_seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    lost: Classified = field(default_factory=Classified)
+    inputs: Mapping[Blob, Histogram] = field(default_factory=dict)
     curve: tuple[CurvePoint, ...] = ()
     plain: Measurement | None = None
     savings: Savings = field(default_factory=Savings)

@@ -9,6 +9,8 @@ from distcalib.calibration.budget import Budget
 from distcalib.calibration.changes import changed_images
 from distcalib.calibration.delivery import Delivery
 from distcalib.calibration.goal import Goal
+from distcalib.calibration.layer_details import look_at_inputs
+from distcalib.calibration.lost_images import classify_lost
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.observation import Observing
 from distcalib.calibration.pareto import LayerTimes, layer_times, measure_curve
@@ -19,7 +21,7 @@ from distcalib.calibration.run_record import signal_name
 from distcalib.calibration.savings import count_saved
 from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.calibration.search_price import better_search, price_warnings
-from distcalib.calibration.speeds import core_speeds
+from distcalib.calibration.speeds import core_speeds, layer_seconds
 from distcalib.engine.net import Net
 from distcalib.quantize.scales import Quantizer
 from distcalib.session.session import Session
@@ -116,6 +118,13 @@ class SearchStage:
         yield found
         self.meter.settle()
         found = replace(found, speeds=core_speeds(searching, self.base.spec(), result, n_cores))
+        yield found
+        seconds = layer_seconds(searching, self.base.spec(), result, times, n_cores)
+        found = replace(found, layer_seconds=seconds)
+        yield found
+        found = replace(found, lost=classify_lost(searching, self.base, result))
+        yield found
+        found = replace(found, inputs=look_at_inputs(self.session, self.base, observed.calibration, options.sampled))
         yield found
         if times is not None and options.pareto:
             found = replace(found, curve=measure_curve(searching, winner, times))

@@ -1,9 +1,12 @@
-"""How fast the nets are that a report compares: a few iterations of each on the actors, when the search is done."""
+"""How fast the nets are that a report compares, and their layers: a few iterations on the actors, when the search is
+done.
+"""
 
 from collections.abc import Mapping
 
 from distcalib.actors import Job
 from distcalib.calibration.meter import Meter
+from distcalib.calibration.pareto import LayerTimes
 from distcalib.calibration.results import SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.engine.spec import NetSpec
@@ -11,6 +14,7 @@ from distcalib.engine.timing import REST, TimingSpec
 from distcalib.session.backend import rows
 
 PHASE = "speed"
+LAYERS = "times of layers"
 N_ITERATIONS = 3
 """Timed of each net, the fastest counts: whatever else a machine does makes it slower, nothing makes it faster."""
 
@@ -44,6 +48,34 @@ def core_speeds(searching: Searching, fp32: NetSpec, found: SearchResult, n_core
         speeds["delivered"] = speeds[same]
     _tell(searching.meter, speeds)
     return speeds
+
+
+def layer_seconds(
+    searching: Searching, fp32: NetSpec, result: SearchResult, times: LayerTimes | None, n_cores: int
+) -> Mapping[str, tuple[float, float]]:
+    """By layer, and of all else as `REST`, the seconds of one iteration in an actor of `n_cores`: in FP32, and with all
+    INT8 that can be.
+
+    `times`: where the search has measured them.  Else they are measured on a few iterations, and the fastest of each
+    counts; none where the engine is a build of Caffe's, or a net cannot be run.  That is not a cost of the search.
+    """
+    start = searching.programs.start
+    if times is None:
+        if searching.goal.options.root is not None or not start.int8 or start in result.failed:
+            return {}
+        order = searching.goal.ranked[:N_ITERATIONS]
+        nets = {"FP32": fp32, "INT8": searching.programs.spec(start)}
+        jobs = [
+            Job(f"{LAYERS}/{name}", TimingSpec(spec, n_cores), len(order), LAYERS, order=order, may_fail=True)
+            for name, spec in nets.items()
+        ]
+        results = searching.meter.session.run(LAYERS, jobs)
+        if any(one.error is not None or not one.rows for one in results):
+            return {}
+        found = [[row.seconds for row in rows(one)] for one in results]
+        slow, fast = ({name: min(row[name] for row in one) for name in one[0]} for one in found)
+        times = LayerTimes(slow, fast)
+    return {name: (seconds, times.int8.get(name, seconds)) for name, seconds in times.fp32.items()}
 
 
 def _tell(meter: Meter, speeds: Mapping[str, float]) -> None:

@@ -103,6 +103,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="write the net as OpenVINO IR or ONNX too, measured in its own runtime; repeatable",
     )
     add(
+        "--no-thumbnails",
+        action="store_true",
+        help="no pictures of lost images in the report, which may be sent to who must not see the data",
+    )
+    add(
         "--allow-overwritten",
         action="store_true",
         help="calibrate a net whose layers in place Caffe refuses or overwrite what they still read",

@@ -272,6 +272,10 @@ class Calibration:
             found[name] = largest, np.abs(bias).astype(np.float64)
         return found
 
+    def channel_sizes(self, layer: str) -> NDArray[np.float64]:
+        """The largest |w| (M,) of each output channel of a layer that can be INT8, batch norms folded in."""
+        return self._sizes[layer][0]
+
     @cached_property
     def _nonnegative(self) -> frozenset[Blob]:
         return nonnegative_blobs(self.quantizer.graph, self.weights)

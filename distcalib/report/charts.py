@@ -9,6 +9,8 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 84, 16, 16, 44
 N_TICKS = 5
+NEAR, LETTER, FAR = 32, 9, 100
+"""Pixels: how far a label reaches up and down, how wide a letter is on a telephone, and what is far enough."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,23 @@ class Placed:
 
 
 @dataclass(frozen=True)
+class LimitLabel:
+    """A place on the line of the tolerance, and how its text is anchored there."""
+
+    x: float
+    anchor: str
+
+
+_LIMIT_LABELS = (
+    LimitLabel((LEFT + WIDTH - RIGHT) / 2, "middle"),
+    LimitLabel(LEFT + 4.0, "start"),
+    LimitLabel(WIDTH - RIGHT - 4.0, "end"),
+    LimitLabel(LEFT + (WIDTH - RIGHT - LEFT) / 4, "middle"),
+    LimitLabel(LEFT + 3 * (WIDTH - RIGHT - LEFT) / 4, "middle"),
+)
+
+
+@dataclass(frozen=True)
 class Chart:
     """All that the template needs to draw; places are in pixels, y downwards."""
 
@@ -73,6 +92,8 @@ class Chart:
     points: Sequence[Placed]
     limit: float
     """The y of the tolerance."""
+    limit_label: LimitLabel
+    """Where it is told that this is the tolerance."""
     front: str = ""
     """A line through the best ones, as SVG writes its points."""
     width: int = WIDTH
@@ -112,8 +133,24 @@ def chart(
         [Tick(y_at(y), f"{y:,.6g}") for y in ticks(*y_ends)],
         sorted(placed, key=lambda point: point.chosen),
         y_at(limit),
+        _limit_label(placed, y_at(limit)),
         " ".join(f"{x_at(x)},{y_at(y)}" for x, y in front) if len(front) > 1 else "",
     )
+
+
+def _limit_label(placed: Sequence[Placed], limit: float) -> LimitLabel:
+    """The first place that is far from labels and points near the line, else the farthest."""
+    taken: list[float] = []
+    for point in placed:
+        if abs(point.y - limit) < NEAR:
+            length = LETTER * len(point.label)
+            taken += [point.x, point.label_x + (-length if point.anchor == "end" else length) / 2]
+
+    def free(label: LimitLabel) -> float:
+        middle = label.x + {"middle": 0.0, "start": 1.0, "end": -1.0}[label.anchor] * LETTER * len("tolerance") / 2
+        return min([FAR, *(abs(x - middle) for x in taken)])
+
+    return max(_LIMIT_LABELS, key=free)
 
 
 def ticks(low: float, high: float, least: float = 0.0) -> list[float]:

@@ -6,6 +6,7 @@ number of actors.  report.schema.json beside this file is its JSON Schema (scrip
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "equalized_layers",
         "corrected_layers",
         "distances",
+        "layer_details",
     ),
     "calibration": (
         "weights_channel",
@@ -71,11 +73,20 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "exported_images_per_second",
         "n_rows_from_journal",
         "core_images_per_second",
+        "layer_seconds",
         "candidate_shares",
         "commands",
+        "phases",
+        "actor_spans",
+        "utilisation",
     ),
+    "pictures": ("thumbnails",),
 }
 """The keys of each group, which are the names of the fields."""
+_NUMBERS = re.compile(r"\[(\n[-+.0-9eE,\s]+)\]")
+"""A list of numbers over several lines, which no string has: a newline in one is escaped."""
+_LATER = frozenset({"pictures"})
+"""Groups that an earlier distcalib did not write."""
 TIMING_KEYS = GROUPS["run"]
 """The fields that depend on the machine and its mood."""
 
@@ -92,12 +103,17 @@ def ungrouped(found: Mapping[str, Any]) -> dict[str, Any]:
     Raises KeyError or TypeError where a group is missing.
     """
     fields = {"warnings": found["warnings"]}
-    return fields | {n: found[group][n] for group, names in GROUPS.items() for n in names if n in found[group]}
+    there = {group: {} if group in _LATER and group not in found else found[group] for group in GROUPS}
+    return fields | {n: there[group][n] for group, names in GROUPS.items() for n in names if n in there[group]}
 
 
 def json_text(value: object) -> str:
-    """`value` as JSON text: two spaces, a newline at the end; NaN and infinity, which JSON has not, are null."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """`value` as JSON text: two spaces, lists of numbers in one line, a newline at the end.
+
+    NaN and infinity, which JSON has not, are null.
+    """
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def _finite(value: object) -> object:

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distcalib.report.changed import class_change_rows, lost_rows
+from distcalib.report.gantt import gantt, phase_rows
 from distcalib.report.pictures import candidates_chart, pareto_chart, speed_chart
 from distcalib.report.record import CalibrationReport, score_name
 from distcalib.report.rows import candidate_rows, class_rows, layer_rows
@@ -27,7 +29,12 @@ def page(report: CalibrationReport) -> str:
         changes_told=changes_told(report),
         nets=net_scores(report),
         layers=layer_rows(report),
+        phases=phase_rows(report),
+        gantt=gantt(report),
         classes=class_rows(report),
+        class_changes=class_change_rows(report),
+        lost=lost_rows(report),
+        labelled=any(one.label != one.fp32_class for one in report.changes.records) if report.changes else False,
         candidates=candidate_rows(report),
         candidates_chart=candidates_chart(report),
         speed_chart=speed_chart(report),

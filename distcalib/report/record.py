@@ -40,12 +40,39 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class LostImage:
+    """An image that FP32 has right and the delivered net wrong, with what finds it in the data.
+
+    `key`: of the record in its database, or its file with the line or row there; "" where the data have no such thing.
+    `label`: its class; `fp32_class`, `int8_class`: the class of the highest score.  None where the run was ended before
+    that was looked at.
+    """
+
+    number: int
+    key: str
+    label: int | None = None
+    fp32_class: int | None = None
+    int8_class: int | None = None
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """How many lost images go from the class that FP32 puts first to the one that the delivered net does."""
+
+    fp32_class: int
+    int8_class: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Changes:
     """The images of which the delivered net says something else than FP32, and whether that is more than chance.
 
     `lost`: right in FP32 and wrong now; `gained`: the other way round.  `low`, `high`: the 95 % interval of the drop.
     `p_value`: McNemar's exact test, how likely a difference as large is if both are equally good.  `lost_images`: the
-    first of those lost, by their number in the order of the data, from 0.
+    first of those lost, by their number in the order of the data, from 0; `records` says where they are.
+    `class_changes`: the most frequent, of `n_classified` lost images, which are all of them or some that lie evenly
+    among them.
     """
 
     n_images: int
@@ -55,6 +82,49 @@ class Changes:
     high: float
     p_value: float
     lost_images: tuple[int, ...]
+    records: tuple[LostImage, ...] = ()
+    class_changes: tuple[ClassChange, ...] = ()
+    n_classified: int = 0
+
+
+@dataclass(frozen=True)
+class LayerDetail:
+    """What the scales of a layer are made from: its input over the sampled iterations, and its weights.
+
+    `threshold`: where the grid of its INT8 input ends; of an FP32 layer where it would, were all layers INT8; None
+    where another input is read (-fu).  `sizes`: how many values of one iteration have a size in each of so many bins of
+    `bin_width` from 0 on, and `clipped` the part of them beyond the threshold; empty and None where that was not looked
+    at.  `channels`: the largest |weight| of each of `n_channels` output channels, batch norms folded in, from the
+    widest to the narrowest: all, or some that lie evenly among them.
+    """
+
+    input: str
+    low: float
+    high: float
+    threshold: float | None
+    clipped: float | None
+    bin_width: float
+    sizes: tuple[int, ...]
+    n_channels: int
+    channels: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PhaseTime:
+    """What a phase of a run took: from its first task to its last in seconds from the very first task on, and
+    actor-seconds by kind; `passes`: all of these in units of one FP32 and one all-INT8 pass, None where there was none.
+
+    `n_images`: that went through a net, once for each net.
+    """
+
+    name: str
+    begin: float
+    end: float
+    run_seconds: float
+    compile_seconds: float
+    load_seconds: float
+    n_images: int
+    passes: float | None
 
 
 @dataclass(frozen=True)
@@ -164,10 +234,16 @@ class CalibrationReport:
     """`auto`: new weights were tried where all INT8 lost too much."""
     quantizable_layers: tuple[str, ...] = ()
     """The INT8 and the FP32 ones, in net order."""
+    layer_details: Mapping[str, LayerDetail] = field(default_factory=dict)
+    """By layer that can be INT8, in net order: what its scales are made from."""
     changes: Changes | None = None
     """Where images are scored one by one: what INT8 changed."""
     core_images_per_second: Mapping[str, float] = field(default_factory=dict)
     """Of one core, the inference alone, at the end of the run: `FP32`, `all INT8`, `delivered`."""
+    layer_seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By layer that multiplies, and "" for all else, the seconds of one iteration in an actor: in FP32, and in the net
+    with all INT8 that can be.
+    """
     candidate_shares: tuple[float, ...] = ()
     """Of each candidate the part of the data that was measured of it."""
     fp32_class_accuracies: Mapping[int, float] = field(default_factory=dict)
@@ -178,6 +254,16 @@ class CalibrationReport:
     """Where there are such: the classes of which no label counts."""
     commands: Mapping[str, str] = field(default_factory=dict)
     """This run as a command, and what may be run next with its files: `calibrate`, `evaluate`, `export`."""
+    phases: tuple[PhaseTime, ...] = ()
+    """Of what was not in the journal, in the order in which they began."""
+    actor_spans: tuple[tuple[int, int, float, float, float], ...] = ()
+    """Actor, number of the phase, begin and end in seconds, and how many seconds between them the actor worked; of at
+    most 64 actors, which lie evenly among all.
+    """
+    utilisation: float | None = None
+    """The part of the time from the first task to the last in which the actors worked."""
+    thumbnails: Mapping[int, str] = field(default_factory=dict)
+    """Small pictures of lost images by their number, as data URIs."""
 
     def to_json(self) -> str:
         """The text of report.json: form.py."""

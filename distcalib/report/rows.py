@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distcalib.report.layer_pictures import Opened, opened
 from distcalib.report.record import CalibrationReport, CandidateRecord
 
 
@@ -19,6 +20,8 @@ class LayerRow:
     """Of its bar, in percent of the largest."""
     why: str
     """Of an FP32 layer: what showed that it must be."""
+    opened: Opened | None = None
+    """What its scales are made from, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def layer_rows(report: CalibrationReport) -> list[LayerRow]:
             finite.get(name),
             100.0 * max(finite.get(name, 0.0), 0.0) / largest,
             "" if name in int8 else why_fp32(report, name),
+            opened(report, name),
         )
         for name in names
     ]

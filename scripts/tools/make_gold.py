@@ -23,7 +23,7 @@ EXAMPLES = {
     "digit_scenes": CalibrationOptions(iterations=25, detection=True, accuracy_loss=0.01, recover="off"),
 }
 """What `make demo` and `make demo-detection` ask; of the latter with the weights given, so that layers fall back."""
-_OF_THE_MACHINE = ("run", "environment")
+_OF_THE_MACHINE = ("run", "environment", "pictures")
 
 
 def made(name: str, out: Path, n_actors: int) -> tuple[str, dict[str, Any]]:

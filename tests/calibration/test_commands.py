@@ -42,6 +42,7 @@ CHANGED = {
     "cores_per_actor": 2,
     "address": "auto",
     "ship_data": True,
+    "no_thumbnails": True,
     "weights_channel": "multiple",
     "enable_1st_conv": True,
     "fc_int8": True,

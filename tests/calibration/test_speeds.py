@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from distcalib.actors import Job
+from distcalib.calibration.pareto import LayerTimes
 from distcalib.calibration.results import SearchResult
-from distcalib.calibration.speeds import core_speeds
+from distcalib.calibration.speeds import core_speeds, layer_seconds
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.timing import REST, TimingSpec
 from distcalib.errors import EngineError
@@ -41,7 +42,9 @@ class Searched:
         net = job.spec.net.net
         if net == self._broken:
             return SimpleNamespace(error=EngineError("cannot compile"), rows=[])
-        assert job.spec.whole
+        if not job.spec.whole:
+            made = [{"conv1": one, REST: 1.0 - one} for one in (0.5, SECONDS[net], 0.25)]
+            return SimpleNamespace(error=None, rows=[Row({}, (), {}, seconds=one) for one in made])
         times = [SECONDS[net] * factor for factor in (3, 1, 2)]
         return SimpleNamespace(error=None, rows=[Row({}, (), {}, seconds={REST: one}) for one in times])
 
@@ -77,3 +80,25 @@ def test_a_net_is_timed_once_on_three_iterations_and_told() -> None:
 
 def test_speeds_are_those_of_one_of_several_cores() -> None:
     assert Searched().speeds(SOME, n_cores=2)["delivered"] == 20.0
+
+
+TIMES = LayerTimes({"conv1": 3.0, REST: 1.0}, {"conv1": 2.0, REST: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("searched", "times", "expected"),
+    [
+        pytest.param(Searched(), None, {"conv1": (0.25, 0.125), REST: (0.5, 0.5)}, id="the fastest"),
+        pytest.param(Searched(), TIMES, {"conv1": (3.0, 2.0), REST: (1.0, 0.5)}, id="known"),
+        pytest.param(Searched([START]), None, {}, id="cannot be run"),
+        pytest.param(Searched(broken=b"conv1 conv2"), None, {}, id="cannot be timed"),
+        pytest.param(Searched(root=Path("build")), None, {}, id="a build of Caffe's"),
+    ],
+)
+def test_layers_are_timed_in_both_nets(
+    searched: Searched, times: LayerTimes | None, expected: Mapping[str, tuple[float, float]]
+) -> None:
+    fp32, found = NetSpec(b"fp32", "net"), SearchResult(SOME, failed=searched.failed)
+    assert layer_seconds(searched, fp32, found, times, 1) == expected  # type: ignore[arg-type]
+    assert {job.order for job in searched.jobs} <= {(0, 2, 4)}
+    assert len(searched.jobs) == (2 if (expected and times is None) or searched._broken else 0)

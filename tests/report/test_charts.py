@@ -35,6 +35,15 @@ def test_chart_puts_more_to_the_right_and_up() -> None:
     assert every(0 < tick.at < HEIGHT for tick in made.y_ticks)
 
 
+def test_the_tolerance_is_told_where_no_label_stands() -> None:
+    points = [Point(0, 0.2, "a"), Point(8, 0.0, "b", label="FP32")]
+    assert chart(points, "x", "y", 0.01).limit_label.anchor == "middle"
+    middle = chart([*points, Point(4, 0.0, "c", label="delivered")], "x", "y", 0.01)
+    assert middle.limit_label.x < (middle.left + middle.right) / 2
+    high = chart([*points, Point(4, 0.2, "c", label="delivered")], "x", "y", 0.01)
+    assert high.limit_label.anchor == "middle"
+
+
 @pytest.mark.parametrize("value", [0.0, 7.0, -1e-9, 1e12])
 def test_chart_of_one_point(value: float) -> None:
     [point] = chart([Point(value, value, "a")], "x", "y", 0.0).points

@@ -14,8 +14,12 @@ from distcalib.report import (
     CalibrationReport,
     CandidateRecord,
     Changes,
+    ClassChange,
     CurvePoint,
     ExportedFile,
+    LayerDetail,
+    LostImage,
+    PhaseTime,
     PlainRecord,
     bad_records,
     read_report,
@@ -37,7 +41,15 @@ FULL = replace(
     bad_records=bad_records([LeftOut("data", 3, "'k3'", "no image")], 10),
     exported=(ExportedFile("onnx", "model.onnx", 1, 2, 3, {"top1": 0.5}, verified=True),),
     warnings=("little data",),
-    changes=Changes(80, 2, 1, -0.03, 0.06, 1.0, (3, 7)),
+    changes=Changes(
+        80, 2, 1, -0.03, 0.06, 1.0, (3, 7), (LostImage(3, "'3'", 1, 1, 2), LostImage(7, "")), (ClassChange(1, 2, 1),), 2
+    ),
+    layer_details={"conv2": LayerDetail("conv1", -1.0, 2.0, 1.5, None, 0.5, (3, 2, 0, 1), 8, (2.0, 1.0))},
+    phases=(PhaseTime("FP32", 0.0, 1.5, 1.0, 0.25, 0.125, 80, None),),
+    actor_spans=((0, 0, 0.0, 1.5, 1.375),),
+    utilisation=0.5,
+    layer_seconds={"conv2": (0.5, 0.25), "": (1.0, 1.0)},
+    thumbnails={3: "data:image/png;base64,AAAA"},
     core_images_per_second={"FP32": 10.0},
     candidate_shares=(0.5, 1.0),
     commands={"calibrate": "distcalib calibrate"},
@@ -67,9 +79,25 @@ def test_read_report_gives_the_report_that_was_written(report: CalibrationReport
 
 def test_read_report_reads_what_an_earlier_distcalib_wrote(tmp_path: Path) -> None:
     found = json.loads(FULL.to_json())
-    del found["score"]["changes"], found["run"]["commands"], found["run"]["core_images_per_second"]
+    del found["score"]["changes"], found["run"]["commands"], found["run"]["core_images_per_second"], found["pictures"]
     (tmp_path / "report.json").write_text(json.dumps(found), encoding="utf-8")
-    assert read_report(tmp_path / "report.json") == replace(FULL, changes=None, commands={}, core_images_per_second={})
+    expected = replace(FULL, changes=None, commands={}, core_images_per_second={}, thumbnails={})
+    assert read_report(tmp_path / "report.json") == expected
+
+
+def test_read_report_reads_changes_of_an_earlier_distcalib(tmp_path: Path) -> None:
+    found = json.loads(FULL.to_json())
+    for name in ("records", "class_changes", "n_classified"):
+        del found["score"]["changes"][name]
+    (tmp_path / "report.json").write_text(json.dumps(found), encoding="utf-8")
+    assert read_report(tmp_path / "report.json").changes == Changes(80, 2, 1, -0.03, 0.06, 1.0, (3, 7))
+
+
+def test_report_json_has_a_list_of_numbers_in_a_line() -> None:
+    text = replace(FULL, model="[\n 1,\n 2]").to_json()
+    assert '        "sizes": [3, 2, 0, 1],\n' in text
+    assert '        "channels": [2.0, 1.0]\n' in text
+    assert json.loads(text)["model"]["model"] == "[\n 1,\n 2]"
 
 
 def test_report_json_follows_its_schema() -> None:

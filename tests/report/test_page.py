@@ -16,14 +16,18 @@ from distcalib.report import (
     CalibrationReport,
     CandidateRecord,
     Changes,
+    ClassChange,
     CurvePoint,
     ExportedFile,
+    LayerDetail,
+    LostImage,
+    PhaseTime,
     PlainRecord,
     page,
 )
 from tests.report.reports import REPORT
 
-VOID = {"meta", "line", "br", "polyline"}
+VOID = {"meta", "line", "br", "polyline", "img", "path"}
 MAP = replace(
     REPORT,
     metric="mAP",
@@ -200,11 +204,91 @@ def test_page_tells_what_changed(p_value: float, said: str) -> None:
     assert "What changed" not in text_of(REPORT)
 
 
-@pytest.mark.parametrize("report", [REPORT, MAP, NOTHING_MEASURED])
+DETAIL = LayerDetail("conv1", 0.0, 4.0, 3.0, 0.25, 0.5, (99, 9, 1), 96, (8.0, 2.0))
+OPENED = replace(REPORT, layer_details={"conv2": DETAIL, "conv3": replace(DETAIL, sizes=())})
+
+
+def test_page_opens_a_layer() -> None:
+    text = text_of(OPENED)
+    assert "conv2 INT8 0.125 reads conv1: 0 to 4, threshold 3, 25 % clipped, widest channel 4 times the median" in text
+    assert "|values| that it reads; heights are logarithms threshold 0 3" in text
+    assert "largest |weights| of 2 of its 96 channels widest: 8 narrowest" in text
+    assert text.count("heights are logarithms") == 1
+    assert page(OPENED).count("<details><summary") == page(REPORT).count("<details><summary") + 2
+    assert "opens" not in text_of(REPORT)
+    assert "threshold, were it INT8" in text_of(replace(OPENED, layer_details={"conv3": DETAIL}))
+
+
+RAN = replace(
+    REPORT,
+    phases=(
+        PhaseTime("FP32", 0.0, 4.0, 6.0, 1.0, 1.0, 1200, 0.8),
+        PhaseTime("inputs", 4.0, 8.0, 0.0, 2.0, 0.0, 0, None),
+    ),
+    actor_spans=((0, 0, 0.0, 4.0, 4.0), (1, 1, 4.0, 8.0, 2.0)),
+    utilisation=0.625,
+)
+
+
+def test_page_draws_actors_over_time_and_tells_what_phases_cost() -> None:
+    text = text_of(RAN)
+    assert "From the first task to the last the actors worked 62% of the time." in text
+    assert "actor 1, inputs: 4.00 to 8.00 s, 50% at work" in text
+    assert "FP32 0.0–4.0 8.00 0.80 2.00 1,200 200 inputs 4.0–8.0 2.00 – 2.00 – –" in text
+    assert page(RAN).count("<rect") == 4  # two bars, two keys
+    assert "are not drawn" not in text
+    assert "1,022 actors are not drawn." in text_of(replace(RAN, n_actors=1024))
+    assert "What an earlier run had measured is not among it." in text_of(replace(RAN, n_rows_from_journal=3))
+    assert "Actors over time" not in text_of(REPORT)
+
+
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+LOST_CHANGES = replace(
+    CHANGED,
+    records=(LostImage(3, "'00000003'", 1, 1, 2), LostImage(141, "line 142: 'a.png'", 4, 5, 2), LostImage(592, "")),
+    class_changes=(ClassChange(1, 2, 4), ClassChange(5, 2, 2)),
+    n_classified=6,
+)
+LOST = replace(REPORT, changes=LOST_CHANGES, class_names={2: "cat"}, thumbnails={3: PICTURE})
+
+
+def test_page_shows_lost_images_with_their_keys_and_classes() -> None:
+    text = text_of(LOST)
+    assert "how many of the 6 lost images" in text
+    assert "FP32 delivered images 1 cat 4 5 cat 2" in text
+    assert "The first 3, in the order of the data" in text
+    assert "'00000003' 1 → cat line 142: 'a.png' 4: 5 → cat image 592" in text
+    assert page(LOST).count(f'<img src="{PICTURE}" alt="">') == page(LOST).count("<img") == 1
+    assert "by their number in the order of the data" not in text
+
+
+def test_page_says_where_some_lost_images_stand_for_all() -> None:
+    text = text_of(replace(LOST, changes=replace(LOST_CHANGES, lost=1234)))
+    assert "of 6 that lie evenly among the 1,234 lost images" in text
+
+
+@pytest.mark.parametrize(
+    "picture", ["https://a.example/x.png", "data:text/html;base64,AAAA", f'{PICTURE}" onerror="alert(1)', "x.png", ""]
+)
+def test_page_shows_no_picture_from_elsewhere(picture: str) -> None:
+    assert "<img" not in page(replace(LOST, thumbnails={3: picture}))
+
+
+def test_page_lets_nothing_be_run_or_fetched() -> None:
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in page(REPORT)
+
+
+def test_page_marks_what_a_class_lost() -> None:
+    assert '<td class="n bad">-0.0500</td>' in page(MAP)
+    assert '<td class="n">+0.0000</td>' in page(MAP)
+
+
+@pytest.mark.parametrize("report", [REPORT, MAP, NOTHING_MEASURED, LOST, OPENED, RAN])
 def test_page_needs_nothing_else(report: CalibrationReport) -> None:
     made = page(report)
     assert made == page(report)
-    assert not re.search(r"https?:|src=|href=|<script|@import|url\(", made)
+    assert not re.search(r"https?:|src=(?!.data:image/png;base64,)|href=|<script|@import|url\(", made)
 
 
 def test_page_shows_a_dash_for_what_is_no_number() -> None:
@@ -216,14 +300,15 @@ HOSTILE = "</code></pre></style><script>alert(1)</script><img src=x onerror=aler
 TAGS = set(
     re.findall(
         r"\w+",
-        "html head meta title style body h1 h2 p div span b code pre table tr th td details summary br svg line text "
-        "circle polyline DOCTYPE",
+        "html head meta title style body h1 h2 h3 p div span b code pre table tr th td details summary br svg line "
+        "path rect text circle polyline figure figcaption DOCTYPE",
     )
 )
 
 
-def test_page_shows_names_as_they_are() -> None:
-    one = replace(REPORT.candidates[0], fp32_layers=(HOSTILE,), failed=HOSTILE)
+def report_of(name: str) -> CalibrationReport:
+    """A report that says `name` wherever a text comes from outside."""
+    one = replace(REPORT.candidates[0], fp32_layers=(name,), failed=name)
     names = (
         "model",
         "weights",
@@ -236,33 +321,42 @@ def test_page_shows_names_as_they_are() -> None:
         "calibration_algo",
     )
     texts: dict[str, Any] = dict.fromkeys(
-        (*names, "calibration_algo", "weights_channel", "isa", "way", "kernels"), HOSTILE
+        (*names, "calibration_algo", "weights_channel", "isa", "way", "kernels"), name
     )
-    report = replace(
+    return replace(
         MAP,
         **texts,
-        output_weights=HOSTILE,
-        output_weights_sha256=HOSTILE,
-        image_order=HOSTILE,
-        plain=PlainRecord(HOSTILE, HOSTILE, 0.5, 0.5),
+        output_weights=name,
+        output_weights_sha256=name,
+        image_order=name,
+        plain=PlainRecord(name, name, 0.5, 0.5),
         met=False,
-        int8_layers=(HOSTILE,),
-        fp32_layers=(HOSTILE + "2",),
-        quantizable_layers=(HOSTILE, HOSTILE + "2"),
-        without_int8_kernel=(HOSTILE,),
-        refused_layers={HOSTILE: HOSTILE},
-        class_names={1: HOSTILE},
+        int8_layers=(name,),
+        fp32_layers=(name + "2",),
+        quantizable_layers=(name, name + "2"),
+        without_int8_kernel=(name,),
+        refused_layers={name: name},
+        class_names={1: name, 2: name},
+        changes=replace(LOST_CHANGES, records=(LostImage(3, name, 1, 1, 2),)),
+        thumbnails={3: name},
+        phases=(replace(RAN.phases[0], name=name),),
+        actor_spans=RAN.actor_spans,
+        layer_details={name: replace(DETAIL, input=name)},
         candidates=(one, *REPORT.candidates),
-        distances={HOSTILE: 1.0},
-        pareto=(CurvePoint((HOSTILE,), 0.5, 0.25, 10.0, True), CurvePoint((HOSTILE,), 0.5, 0.25, 12.0, True)),
-        warnings=(HOSTILE,),
-        flags=(HOSTILE,),
-        versions={"distcalib": HOSTILE, HOSTILE: HOSTILE},
-        images_per_second={HOSTILE: 1.0},
-        commands={"calibrate": HOSTILE, "evaluate": HOSTILE, "export": HOSTILE},
-        bad_records=BadRecords(1, 80, (LeftOut(HOSTILE, 3, HOSTILE, HOSTILE),)),
-        exported=(ExportedFile("onnx", HOSTILE, 1, 2, 3, {HOSTILE: 0.5}, {HOSTILE: 0.5}, reason=HOSTILE),),
+        distances={name: 1.0},
+        pareto=(CurvePoint((name,), 0.5, 0.25, 10.0, True), CurvePoint((name,), 0.5, 0.25, 12.0, True)),
+        warnings=(name,),
+        flags=(name,),
+        versions={"distcalib": name, name: name},
+        images_per_second={name: 1.0},
+        commands={"calibrate": name, "evaluate": name, "export": name},
+        bad_records=BadRecords(1, 80, (LeftOut(name, 3, name, name),)),
+        exported=(ExportedFile("onnx", name, 1, 2, 3, {name: 0.5}, {name: 0.5}, reason=name),),
     )
+
+
+def test_page_shows_names_as_they_are() -> None:
+    report = report_of(HOSTILE)
     made = page(report)
     assert not re.search(r"<(script|img)|&{{ 49|['\"]&49", made)
     tags = set(re.findall(r"<([A-Za-z0-9]+)", made))
