@@ -190,6 +190,7 @@ class _Run:
             meter.passes,
             meter.images_per_second,
             verdict_warnings(session, goal, searched.observed.fp32, searched.after.price),
+            session.cpus,
             actor_times(session, meter),
         )
 

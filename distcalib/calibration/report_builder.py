@@ -45,6 +45,7 @@ class RunInfo:
     cost_passes: float | None = None
     images_per_second: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    cpus: Mapping[str, int] = field(default_factory=dict)
     times: ActorTimes = field(default_factory=ActorTimes)
 
 
@@ -230,6 +231,7 @@ def _run(finished: Finished) -> dict[str, Any]:
         "cost_passes": run.cost_passes,
         "images_per_second": run.images_per_second,
         "n_rows_from_journal": run.n_rows_from_journal,
+        "cpus": run.cpus,
         "phases": run.times.phases,
         "actor_spans": run.times.spans,
         "utilisation": run.times.utilisation,

@@ -74,6 +74,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "n_rows_from_journal",
         "core_images_per_second",
         "layer_seconds",
+        "cpus",
         "candidate_shares",
         "commands",
         "phases",

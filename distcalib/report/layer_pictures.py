@@ -41,16 +41,17 @@ def opened(report: CalibrationReport, name: str) -> Opened | None:
     detail = report.layer_details.get(name)
     if detail is None:
         return None
-    parts = [*_time(report.layer_seconds, name), f"reads {detail.input}: {detail.low:.4g} to {detail.high:.4g}"]
+    parts = [*_time(report.layer_seconds, name), f"reads {detail.input}, {detail.low:.4g} to {detail.high:.4g}"]
     if detail.threshold is not None:
-        parts.append(f"threshold {detail.threshold:.4g}")
-    if detail.clipped is not None:
-        parts.append("nothing clipped" if detail.clipped == 0.0 else f"{100 * detail.clipped:.2g} % clipped")
+        clipped = "" if detail.clipped is None else ", nothing clipped"
+        if detail.clipped:
+            clipped = f", {100 * detail.clipped:.2g} % clipped"
+        parts.append(f"threshold {detail.threshold:.4g}{clipped}")
     spread = _spread(detail.channels)
     if spread is not None:
-        parts.append(f"widest channel {spread:.3g} times the median")
+        parts.append(f"widest channel {spread:.3g} × the median")
     return Opened(
-        ", ".join(parts),
+        "; ".join(parts),
         _inputs(detail) if detail.sizes else None,
         _weights(detail.channels) if len(detail.channels) > 1 else None,
         len(detail.channels),
@@ -64,7 +65,7 @@ def _time(seconds: Mapping[str, tuple[float, float]], name: str) -> list[str]:
     whole = sum(one for one, _ in seconds.values())
     if not (fp32 > 0.0 and int8 > 0.0):
         return []
-    return [f"{100 * fp32 / whole:.2g} % of the time in FP32", f"{fp32 / int8:.2g} times as fast in INT8"]
+    return [f"{100 * fp32 / whole:.2g} % of FP32's time, in INT8 {fp32 / int8:.2g} × as fast"]
 
 
 def _spread(channels: Sequence[float]) -> float | None:

@@ -244,6 +244,8 @@ class CalibrationReport:
     """By layer that multiplies, and "" for all else, the seconds of one iteration in an actor: in FP32, and in the net
     with all INT8 that can be.
     """
+    cpus: Mapping[str, int] = field(default_factory=dict)
+    """How many machines have which CPU."""
     candidate_shares: tuple[float, ...] = ()
     """Of each candidate the part of the data that was measured of it."""
     fp32_class_accuracies: Mapping[int, float] = field(default_factory=dict)

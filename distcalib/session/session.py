@@ -1,6 +1,7 @@
 """What every run does first: open the net, its weights and its data, then start the actors."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,11 @@ class Session:
     def n_actors(self) -> int:
         """How many they are; more when nodes join."""
         return self._pool.n_actors
+
+    @property
+    def cpus(self) -> dict[str, int]:
+        """How many of the machines have which CPU, as it calls itself."""
+        return dict(Counter(node.cpu or "unknown CPU" for node in self._pool.nodes))
 
     @property
     def timeline(self) -> Timeline:

@@ -32,6 +32,7 @@ def test_phases_have_the_work_of_the_run(tiny: Tiny, tmp_path: Path) -> None:
     search = [found[name] for name in ("FP32 and ranges", "all INT8", "ranking 3 layers", "rounds")]
     assert report.cost_passes is not None
     assert sum(phase.passes or 0.0 for phase in search) == pytest.approx(report.cost_passes, rel=0.02)
+    assert sum(report.cpus.values()) == 1
     assert report.utilisation is not None
     assert 0.0 < report.utilisation <= 1.0
     assert {actor for actor, *_ in report.actor_spans} == {0, 1}

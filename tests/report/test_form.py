@@ -48,6 +48,7 @@ FULL = replace(
     phases=(PhaseTime("FP32", 0.0, 1.5, 1.0, 0.25, 0.125, 80, None),),
     actor_spans=((0, 0, 0.0, 1.5, 1.375),),
     utilisation=0.5,
+    cpus={"Xeon": 2},
     layer_seconds={"conv2": (0.5, 0.25), "": (1.0, 1.0)},
     thumbnails={3: "data:image/png;base64,AAAA"},
     core_images_per_second={"FP32": 10.0},

@@ -56,10 +56,11 @@ def test_weights_are_drawn_from_the_widest_channel_down() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({}, "reads conv1: -0.5 to 4, threshold 3, 1.2 % clipped, widest channel 4 times the median"),
-        ({"clipped": 0.0}, "reads conv1: -0.5 to 4, threshold 3, nothing clipped, widest channel 4 times the median"),
-        ({"threshold": None, "clipped": None, "channels": (0.0, 0.0)}, "reads conv1: -0.5 to 4"),
-        ({"channels": ()}, "reads conv1: -0.5 to 4, threshold 3, 1.2 % clipped"),
+        ({}, "reads conv1, -0.5 to 4; threshold 3, 1.2 % clipped; widest channel 4 × the median"),
+        ({"clipped": 0.0}, "reads conv1, -0.5 to 4; threshold 3, nothing clipped; widest channel 4 × the median"),
+        ({"threshold": None, "clipped": None, "channels": (0.0, 0.0)}, "reads conv1, -0.5 to 4"),
+        ({"clipped": None, "channels": ()}, "reads conv1, -0.5 to 4; threshold 3"),
+        ({"channels": ()}, "reads conv1, -0.5 to 4; threshold 3, 1.2 % clipped"),
     ],
 )
 def test_the_line_of_a_layer(changes: dict[str, object], told: str) -> None:
@@ -78,9 +79,9 @@ def test_nothing_can_be_drawn_of_nothing(changes: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
-        ({"conv2": (0.25, 0.1), "": (0.75, 0.7)}, "25 % of the time in FP32, 2.5 times as fast in INT8, reads conv1: "),
-        ({"conv2": (0.0, 0.1), "": (0.75, 0.7)}, "reads conv1: "),
-        ({"conv3": (0.25, 0.1)}, "reads conv1: "),
+        ({"conv2": (0.25, 0.1), "": (0.75, 0.7)}, "25 % of FP32's time, in INT8 2.5 × as fast; reads conv1, "),
+        ({"conv2": (0.0, 0.1), "": (0.75, 0.7)}, "reads conv1, "),
+        ({"conv3": (0.25, 0.1)}, "reads conv1, "),
     ],
 )
 def test_the_line_tells_what_time_a_layer_takes(seconds: dict[str, tuple[float, float]], told: str) -> None:

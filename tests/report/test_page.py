@@ -108,6 +108,7 @@ def text_of(report: CalibrationReport) -> str:
         (replace(REPORT, met=False, drop=1e-9), "it meets -l 1e-09 and more"),
         (replace(REPORT, candidates=REPORT.candidates[1:]), "The only one"),
         (REPORT, "conv2 INT8 0.125 conv3 FP32 0.5"),
+        (replace(REPORT, cpus={"Xeon": 3, "EPYC": 1}), "machines 3 × Xeon, 1 × EPYC actors 2 of"),
         (REPORT, "actors 2 of 1 core each; 1.5 s; 2.50 times an FP32 and an all-INT8 pass"),
         (replace(REPORT, met=False, minimal=False), "tolerance 0.01 not met"),
         (replace(REPORT, distances={"conv2": math.inf, "conv3": 0.5}), "conv2 INT8 – conv3 FP32 0.5"),
@@ -210,7 +211,7 @@ OPENED = replace(REPORT, layer_details={"conv2": DETAIL, "conv3": replace(DETAIL
 
 def test_page_opens_a_layer() -> None:
     text = text_of(OPENED)
-    assert "conv2 INT8 0.125 reads conv1: 0 to 4, threshold 3, 25 % clipped, widest channel 4 times the median" in text
+    assert "conv2 INT8 0.125 reads conv1, 0 to 4; threshold 3, 25 % clipped; widest channel 4 × the median" in text
     assert "|values| that it reads; heights are logarithms threshold 0 3" in text
     assert "largest |weights| of 2 of its 96 channels widest: 8 narrowest" in text
     assert text.count("heights are logarithms") == 1
@@ -349,6 +350,7 @@ def report_of(name: str) -> CalibrationReport:
         flags=(name,),
         versions={"distcalib": name, name: name},
         images_per_second={name: 1.0},
+        cpus={name: 1},
         commands={"calibrate": name, "evaluate": name, "export": name},
         bad_records=BadRecords(1, 80, (LeftOut(name, 3, name, name),)),
         exported=(ExportedFile("onnx", name, 1, 2, 3, {name: 0.5}, {name: 0.5}, reason=name),),
