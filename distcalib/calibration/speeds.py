@@ -17,8 +17,6 @@ PHASE = "speed"
 LAYERS = "times of layers"
 N_ITERATIONS = 3
 """Timed of each net, the fastest counts: whatever else a machine does makes it slower, nothing makes it faster."""
-N_LAYER_ITERATIONS = 2
-"""The same for the times of layers; each is run twice."""
 
 
 def core_speeds(searching: Searching, fp32: NetSpec, found: SearchResult, n_cores: int) -> Mapping[str, float]:
@@ -65,7 +63,7 @@ def layer_seconds(
     if times is None:
         if searching.goal.options.root is not None or not start.int8 or start in result.failed:
             return {}
-        order = searching.goal.ranked[:N_LAYER_ITERATIONS]
+        order = searching.goal.ranked[:N_ITERATIONS]
         nets = {"FP32": fp32, "INT8": searching.programs.spec(start)}
         jobs = [
             Job(f"{LAYERS}/{name}", TimingSpec(spec, n_cores), len(order), LAYERS, order=order, may_fail=True)

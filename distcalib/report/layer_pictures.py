@@ -65,7 +65,12 @@ def _time(seconds: Mapping[str, tuple[float, float]], name: str) -> list[str]:
     whole = sum(one for one, _ in seconds.values())
     if not (fp32 > 0.0 and int8 > 0.0):
         return []
-    return [f"{100 * fp32 / whole:.2g} % of FP32's time, in INT8 {fp32 / int8:.2g} × as fast"]
+    return [f"{100 * fp32 / whole:.2g} % of FP32's time, in INT8 {_times(fp32 / int8)} × as fast"]
+
+
+def _times(ratio: float) -> str:
+    """A ratio to two digits, or as many as it has before the point."""
+    return f"{ratio:.2g}" if ratio < 10.0 else f"{ratio:,.0f}"
 
 
 def _spread(channels: Sequence[float]) -> float | None:

@@ -110,7 +110,7 @@ def test_calibrate_tells_its_phases_and_their_progress(greedy: CalibrationReport
         ("all INT8", ITERATIONS, BATCH),
         ("round 1, 3 candidates", 3 * ITERATIONS, BATCH),
         ("speed", 3 * 3, BATCH),
-        ("times of layers", 2 * 2, BATCH),
+        ("times of layers", 2 * 3, BATCH),
         ("inputs of layers", 1, BATCH),
     ]
     assert {2 + ITERATIONS, ITERATIONS, 3 * ITERATIONS} <= set(notes.done)

@@ -80,6 +80,7 @@ def test_nothing_can_be_drawn_of_nothing(changes: dict[str, object]) -> None:
     ("seconds", "told"),
     [
         ({"conv2": (0.25, 0.1), "": (0.75, 0.7)}, "25 % of FP32's time, in INT8 2.5 × as fast; reads conv1, "),
+        ({"conv2": (25.0, 0.1), "": (75.0, 0.7)}, "25 % of FP32's time, in INT8 250 × as fast; reads conv1, "),
         ({"conv2": (0.0, 0.1), "": (0.75, 0.7)}, "reads conv1, "),
         ({"conv3": (0.25, 0.1)}, "reads conv1, "),
     ],
