@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from distcalib.caffe.graph import Blob
 from distcalib.calibration import lost_images
@@ -21,8 +23,9 @@ from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Silent
 from distcalib.session.session import Session
 from tests.calibration.reports import lasting
+from tests.data.databases import write_lmdb
 from tests.every import every
-from tests.session.tiny import BATCH, ITERATIONS, Tiny
+from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
@@ -157,3 +160,20 @@ def test_a_run_that_is_ended_names_lost_images_without_their_classes(
     found = changes_of(raised.value.report)  # type: ignore[attr-defined]
     assert {one.int8_class for one in found.records} == {None}
     assert [one.key for one in found.records] == [f"'{n:08d}'" for n in found.lost_images]
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff"], ids=["text", "bytes"])
+def test_a_hostile_key_is_shown_as_it_is(tmp_path: Path, tail: bytes) -> None:
+    net = make_tiny(tmp_path)
+    with lmdb.open(str(net.database), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        values = [bytes(value) for _, value in transaction.cursor()]
+    keys = [b"%04d<script>alert(1)</script><img src=x onerror='alert(1)'>" % i + tail for i in range(len(values))]
+    hostile = write_lmdb(tmp_path / "hostile", zip(keys, values, strict=True))
+    net.prototxt.write_text(net.prototxt.read_text().replace(str(net.database), str(hostile)))
+    found = changes_of(calibrate(net.prototxt, net.weights, OPTIONS))
+    expected = [f"0x{keys[n].hex()}" if tail else f"'{keys[n].decode()}'" for n in found.lost_images]
+    assert [one.key for one in found.records] == expected
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert every(str(escape(key)) in page for key in expected)
+    assert "<script" not in page
+    assert "<img src=x" not in page
