@@ -133,10 +133,10 @@ class ImageSegSource(KeepingSource):
         labels = np.stack([labels for _, labels in pairs]).astype(np.float32)
         return Decoded(stacked([image for image, _ in pairs]), labels, bad or {})
 
-    def _images(self, iteration: int, bad: Bad | None) -> list[Pixels]:
+    def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda line, _: self._decoded(line, self._flags))
-        found = reading.rows(first, self._list.read(first, self.batch_size), bad)
+        found = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
         return [image.transpose(2, 0, 1) for image in found]
 
     def _pair(self, line: Line, row: int) -> _Pair:

@@ -118,7 +118,7 @@ def text_of(report: CalibrationReport) -> str:
         (replace(REPORT, without_int8_kernel=("conv2",)), "conv2 no INT8 kernel here INT8"),
         (MAP, "cat 0.7500 0.7000 -0.0500 2 0.5000 0.5000 +0.0000 3 no object in the data: counts as 0"),
         (MAP, "AP is taken as 11point."),
-        (BY_CLASS, "Accuracy by class From 0 to 1"),
+        (BY_CLASS, "What changed: accuracy by class From 0 to 1"),
         (BY_CLASS, "0 0.7500 0.5000 -0.2500 1 no label in the data 2 1.0000 1.0000 +0.0000"),
         (replace(REPORT, warnings=("4 labels cannot tell",)), "Warning 4 labels cannot tell"),
         (NOTHING_MEASURED, "Quantized, not measured: 1 of 2 quantizable layers in INT8"),
