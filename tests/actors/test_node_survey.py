@@ -12,11 +12,14 @@ from distcalib.actors.nodes import NodeInfo, describe_this_node
 
 
 def test_survey_of_this_machine_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # whatever another test has started
+    monkeypatch.setattr("ray.init", lambda *given, **named: started.append(given))
     found = survey()
     assert [node.host for node in found.nodes] == [os.uname().nodename]
     assert (found.silent, found.address) == ({}, "")
-    assert not ray.is_initialized()
+    assert not started
 
 
 @pytest.mark.usefixtures("one_ray")

@@ -1,6 +1,5 @@
-"""The pool with fake workers in real actors. One Ray for the module: starting it costs seconds."""
+"""The pool with fake workers in real actors, which find a Ray running: they neither start another nor end that one."""
 
-import logging
 import os
 import re
 import signal
@@ -21,6 +20,8 @@ from distcalib.actors.affinity import stray_threads
 from distcalib.actors.pool import ActorPool
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from tests.every import every
+
+pytestmark = pytest.mark.usefixtures("one_ray")
 
 # This file cannot be imported by name in an actor.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
@@ -113,15 +114,6 @@ def job(name: str, n_iterations: int, **spec: object) -> Job:
 
 def rows(name: str, n_iterations: int) -> tuple[object, ...]:
     return tuple((name, iteration) for iteration in range(n_iterations))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    """A Ray that the pools find running: they must neither start another nor end this one."""
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    yield
-    assert ray.is_initialized(), "a pool ended a Ray that was not its own"
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.session.tiny import BATCH, ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, strategy="greedy")
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, strategy="greedy", n_actors=1)
 
 REQUIRED = {  # by the users of report.json
     *("fp32_score", "score", "metric", "tolerance", "met", "int8_layers", "fp32_layers", "n_iterations", "batch"),

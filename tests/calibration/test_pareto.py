@@ -18,7 +18,7 @@ from distcalib.search import Ranking
 from tests.every import every
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, n_actors=1)
 TIMES = LayerTimes(
     {REST: 1.0, "first": 2.0, "a": 4.0, "b": 8.0, "c": 1.0}, {REST: 3.0, "first": 2.5, "a": 1.0, "b": 2.0, "c": 1.5}
 )

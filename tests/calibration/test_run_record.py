@@ -1,8 +1,9 @@
-"""Runs of the tiny net that are interrupted, killed and given again; each starts its actors."""
+"""Runs of the tiny net that are interrupted, killed and given again; each starts its actors.
+
+One that ends its Ray with it is in test_termination.py."""
 
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.calibration.run_record import CONTINUES, Interrupted, described
 from distcalib.calibration.scoreboard import Scoreboard
-from distcalib.cli.exit_codes import INTERRUPTED, TERMINATED
+from distcalib.cli.exit_codes import INTERRUPTED
 from distcalib.cli.main import main
 from distcalib.errors import OutputError
 from distcalib.journal import FILE_NAME, Journal, read_runs
@@ -31,9 +32,11 @@ from tests.calibration.disturbed import Ending, interrupt
 from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
+pytestmark = pytest.mark.usefixtures("one_ray")
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 OPTIONS = CalibrationOptions(
-    iterations=ITERATIONS, recover="off", sampling_iterations=2, accuracy_loss=0.02, n_actors=2
+    iterations=ITERATIONS, recover="off", sampling_iterations=2, accuracy_loss=0.02, n_actors=1
 )
 
 
@@ -44,15 +47,15 @@ def _results(folder: Path) -> tuple[bytes, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def reference(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbed."""
+    """The folder of a run that nothing disturbed, on two actors."""
     folder = tmp_path_factory.mktemp("reference")
-    calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=folder))
+    calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=folder, n_actors=2))
     return folder
 
 
 def test_the_same_command_measures_nothing_again(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
     shutil.copy(reference / FILE_NAME, tmp_path)
-    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, n_actors=1))
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert _results(tmp_path) == _results(reference)
     first, second = read_runs(tmp_path)
     assert first.state == second.state == "done"
@@ -150,35 +153,6 @@ def test_ctrl_c_in_a_round_delivers_the_best_of_what_it_measured(
     report = interrupted.value.report
     assert (report.stopped_by, report.met, report.fp32_layers) == ("Ctrl-C", True, interrupted_at[0].fp32_layers)
     assert report.candidates[-1].score == report.score
-
-
-def test_sigterm_in_the_search_delivers_the_best_that_was_measured(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process that has not had a Ray yet
-
-    def end(*_: object) -> None:
-        signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr("distcalib.calibration.search_driver.round_lines", end)
-    command = [
-        "calibrate",
-        *tiny.args,
-        "-i",
-        str(ITERATIONS),
-        "-l",
-        "0",
-        "--strategy",
-        "greedy",
-        "--actors",
-        "1",
-        "--keep-weights",
-    ]
-    command += ["--out", str(tmp_path)]
-    assert main(command) == TERMINATED
-    report = fields_of(tmp_path / "report.json")
-    assert (report["stopped_by"], report["fp32_layers"]) == ("SIGTERM", [])
-    assert [run.state for run in read_runs(tmp_path)] == ["interrupted"]
 
 
 def test_a_second_run_in_the_folder_is_refused(tiny: Tiny, tmp_path: Path) -> None:

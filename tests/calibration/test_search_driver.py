@@ -18,14 +18,14 @@ from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
-OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2)
+OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, n_actors=1)
 
 
 @pytest.fixture(scope="module")
 def ranked(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> CalibrationReport:
     """A run of the default strategy on one actor."""
     out = tmp_path_factory.mktemp("ranked")
-    return calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=out, n_actors=1))
+    return calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=out))
 
 
 def test_ranked_finds_the_layer_and_proves_that_it_is_needed(ranked: CalibrationReport) -> None:
@@ -63,13 +63,20 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
     assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
 
 
-@pytest.mark.parametrize("confidence", [None, pytest.param(0.9, marks=pytest.mark.slow)], ids=["exact", "confidence"])
-def test_ranked_gives_the_same_bytes_on_8_actors_that_answer_in_any_order(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, confidence: float | None
+@pytest.mark.parametrize(
+    ("n_actors", "confidence"),
+    [
+        (4, None),
+        pytest.param(8, None, marks=pytest.mark.slow),
+        pytest.param(8, 0.9, marks=pytest.mark.slow),
+    ],
+)
+def test_ranked_gives_the_same_bytes_on_many_actors_that_answer_in_any_order(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_actors: int, confidence: float | None
 ) -> None:
     options = replace(OPTIONS, iterations=5 * ITERATIONS, confidence=confidence)
     made = []
-    for n in (1, 8):
+    for n in (1, n_actors):
         report = calibrate(tiny.prototxt, tiny.weights, replace(options, out=tmp_path / str(n), n_actors=n))
         found = without_times(tmp_path / str(n) / "report.json")
         made.append(({**found, "output": ""}, Path(report.output).read_bytes()))
