@@ -1,5 +1,7 @@
 """A drawn sample tells what all images lose, as often as promised, whatever the data is sorted by."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -73,6 +75,16 @@ def test_loss_of_all_images_is_exact() -> None:
     assert error == 0.0
 
 
+@cache
+def measured(seed: int, is_sorted: bool) -> tuple[Drawing, dict[int, Hits], float]:
+    """A drawing, a candidate on all batches, and its drop."""
+    margins = margins_of(seed, is_sorted)
+    drawing = drawn(said(margins), BATCH)
+    right = margins + np.random.default_rng([seed, 3]).normal(-0.08, 0.3, N_IMAGES) > 0
+    values = scored(drawing, right)
+    return drawing, values, Decider(drawing.reference, 0.0).drop([values[i] for i in range(N)])
+
+
 @pytest.mark.parametrize("is_sorted", [False, True])
 @pytest.mark.parametrize("above", [True, False])
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
@@ -82,11 +94,7 @@ def test_verdicts_at_the_tolerance_err_no_more_often_than_asked(
     """The tolerance is the very drop, or a hair less: nothing is harder to tell."""
     n_wrong, n_runs = 0, 300
     for seed in range(n_runs):
-        margins = margins_of(seed, is_sorted)
-        drawing = drawn(said(margins), BATCH)
-        right = margins + np.random.default_rng([seed, 3]).normal(-0.08, 0.3, N_IMAGES) > 0
-        values = scored(drawing, right)
-        drop = Decider(drawing.reference, 0.0).drop([values[i] for i in range(N)])
+        drawing, values, drop = measured(seed, is_sorted)
         decider = Decider(drawing.reference, drop - 1e-6 if above else drop, confidence=confidence, drawing=drawing)
         found = decider.decide(values)
         n_wrong += found is above  # above the tolerance it should not meet it
