@@ -1,4 +1,4 @@
-"""Detection nets from end to end: mAP as the score, on any number of actors and by a build of Caffe."""
+"""An SSD and its mAP: by a build of Caffe, what is refused, and what inspect says; whole runs are in test_map.py."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +8,16 @@ import pytest
 
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import score_inputs
-from distcalib.calibration.calibrate import calibrate, run_calibration
+from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.search_driver import Switches
 from distcalib.engine.net import open_net
 from distcalib.engine.ranking import output_weights
 from distcalib.engine.spec import Outputs
 from distcalib.errors import EngineError, OptionError, UnsupportedError
 from distcalib.metrics import Detections, merged
-from distcalib.report import CalibrationReport
 from distcalib.session.checks import net_notes, net_problems
 from distcalib.session.evaluate import class_scores
 from distcalib.session.inspect import inspect
-from tests.calibration.reports import fields_of, lasting
-from tests.calibration.test_calibrate import Notes
 from tests.every import every
 from tests.session.evaluated import evaluate
 from tests.session.tiny_ssd import ITERATIONS, QUANTIZABLE, TinySsd, make_tiny_ssd, worker_of
@@ -34,79 +30,15 @@ OPTIONS = CalibrationOptions(
 )
 
 
-@pytest.fixture(scope="module")
-def notes() -> Notes:
-    return Notes()
-
-
-@pytest.fixture(scope="module")
-def ranked(tiny_ssd: TinySsd, tmp_path_factory: pytest.TempPathFactory, notes: Notes) -> CalibrationReport:
-    """A run that had to search, on two actors."""
-    options = replace(OPTIONS, out=tmp_path_factory.mktemp("out"), n_actors=2)
-    return calibrate(tiny_ssd.prototxt, tiny_ssd.weights, options, reporter=notes)
-
-
-def test_calibrate_by_map_finds_the_one_layer_that_int8_ruins(ranked: CalibrationReport, notes: Notes) -> None:
-    assert (ranked.metric, ranked.met, ranked.minimal) == ("map", True, True)
-    assert ranked.fp32_layers == ("conv3",)
-    assert set(ranked.int8_layers) | {"conv3"} == set(QUANTIZABLE)
-    assert ranked.fp32_score is not None
-    assert ranked.fp32_score > 0.9
-    assert ranked.all_int8_score == pytest.approx(0.0, abs=0.1)
-    assert any("'conv3' alone in INT8 does most to the output" in note for note in notes.notes)
-
-
-def test_calibrate_by_map_reports_the_ap_of_each_class(ranked: CalibrationReport) -> None:
-    assert ranked.ap_version == "11point"
-    for score, by_class in (
-        (ranked.fp32_score, ranked.fp32_average_precisions),
-        (ranked.score, ranked.average_precisions),
-    ):
-        assert list(by_class) == [1, 2]
-        assert sum(by_class.values()) / 2 == pytest.approx(score)
-    written = fields_of(Path(ranked.output).parent / "report.json")
-    assert written["average_precisions"] == {str(label): ap for label, ap in ranked.average_precisions.items()}
-
-
-def test_calibrate_by_map_gives_the_same_bytes_on_one_actor(
-    ranked: CalibrationReport, tiny_ssd: TinySsd, tmp_path: Path
-) -> None:
-    found = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(OPTIONS, out=tmp_path, n_actors=1))
-    assert Path(found.output).read_bytes() == Path(ranked.output).read_bytes()
-    assert lasting(found) == lasting(ranked)
-
-
-def test_calibrate_by_map_stops_candidates_early_and_decides_as_without(
-    tiny_ssd: TinySsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = replace(OPTIONS, iterations=8 * ITERATIONS, accuracy_loss=0.01, enable_1st_conv=True, n_actors=1)
-    notes = Notes()
-    found = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "0"), reporter=notes)
-    shares = [int(note.rsplit("after ", 1)[1].split("%")[0]) for note in notes.notes if "too much (after" in note]
-    assert min(shares) < 100, "at least one was stopped before the end"
-    whole = run_calibration(
-        tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "1"), switches=Switches(stop_early=False)
-    )
-    assert found.candidates == whole.candidates
-    assert found.sha256 == whole.sha256
-
-
-def test_evaluate_gives_the_map_of_the_delivered_file(ranked: CalibrationReport, tiny_ssd: TinySsd) -> None:
-    found = evaluate(ranked.output, tiny_ssd.weights, ITERATIONS, n_actors=1)
-    assert found.scores == {"map": ranked.score}
-    assert found.average_precisions == {"map": ranked.average_precisions}
-    assert found.n_values == {"map": 1}
-
-
 @pytest.mark.slow
-def test_calibrate_by_map_uses_what_caffe_prints_with_a_build(
-    ranked: CalibrationReport, tiny_ssd: TinySsd, tmp_path: Path
-) -> None:
+def test_calibrate_by_map_uses_what_caffe_prints_with_a_build(tiny_ssd: TinySsd, tmp_path: Path) -> None:
     standin = make_standin(tmp_path / "build")
-    options = replace(OPTIONS, strategy="none", n_actors=2, root=standin.root, out=tmp_path / "out")
+    options = replace(OPTIONS, strategy="none", n_actors=2)
+    embedded = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, replace(options, out=tmp_path / "embedded"))
+    options = replace(options, root=standin.root, out=tmp_path / "out")
     found = calibrate(tiny_ssd.prototxt, tiny_ssd.weights, options)
-    assert found.fp32_score == pytest.approx(ranked.fp32_score, abs=1e-6)
-    assert found.all_int8_score == pytest.approx(ranked.all_int8_score, abs=1e-6)
+    assert found.fp32_score == pytest.approx(embedded.fp32_score, abs=1e-6)
+    assert found.all_int8_score == pytest.approx(embedded.all_int8_score, abs=1e-6)
     assert found.average_precisions == {}
     calls = [call["args"] for call in standin.calls]
     assert [args[-1] for args in calls] == ["-detection"] * 2

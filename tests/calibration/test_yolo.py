@@ -1,4 +1,4 @@
-"""YOLO v2 from end to end: the mAP of its EvalDetection as the score."""
+"""YOLO v2 and the mAP of its EvalDetection, what is refused, and what inspect says; whole runs are in test_map.py."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,19 +8,16 @@ import pytest
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import score_inputs
-from distcalib.calibration.calibrate import calibrate, run_calibration
+from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
-from distcalib.calibration.search_driver import Switches
 from distcalib.cli.main import main
 from distcalib.engine.net import open_net
 from distcalib.engine.spec import Outputs, Row
 from distcalib.errors import UnsupportedError
 from distcalib.journal.codec import decode, encode
 from distcalib.metrics import Detections, merged
-from distcalib.report import CalibrationReport
 from distcalib.session.inspect import inspect
-from tests.calibration.reports import fields_of, lasting
-from tests.calibration.test_calibrate import Notes
+from tests.calibration.reports import fields_of
 from tests.data.databases import noise, raw_datum, write_lmdb
 from tests.every import every
 from tests.metrics.test_eval_detection import stated, stated_map
@@ -34,61 +31,6 @@ pytestmark = pytest.mark.usefixtures("one_ray")
 OPTIONS = CalibrationOptions(
     iterations=ITERATIONS, recover="off", sampling_iterations=2, detection=True, accuracy_loss=0.1
 )
-
-
-@pytest.fixture(scope="module")
-def notes() -> Notes:
-    return Notes()
-
-
-@pytest.fixture(scope="module")
-def ranked(tiny_yolo: TinySsd, tmp_path_factory: pytest.TempPathFactory, notes: Notes) -> CalibrationReport:
-    """A run that had to search, on two actors."""
-    options = replace(OPTIONS, out=tmp_path_factory.mktemp("out"), n_actors=2)
-    return calibrate(tiny_yolo.prototxt, tiny_yolo.weights, options, reporter=notes)
-
-
-def test_calibrate_finds_the_one_layer_that_int8_ruins(ranked: CalibrationReport, notes: Notes) -> None:
-    assert (ranked.metric, ranked.met, ranked.minimal) == ("eval_det", True, True)
-    assert ranked.fp32_layers == ("conv3",)
-    assert set(ranked.int8_layers) | {"conv3"} == set(QUANTIZABLE)
-    assert ranked.fp32_score is not None
-    assert 0.5 < ranked.fp32_score <= 2 / 3, "a class of three has no object"
-    assert ranked.all_int8_score is not None
-    assert ranked.all_int8_score < ranked.fp32_score - 0.1
-    assert any("'conv3' alone in INT8 does most to the output" in note for note in notes.notes)
-
-
-def test_calibrate_reports_the_ap_of_each_class_that_has_objects(ranked: CalibrationReport) -> None:
-    assert ranked.ap_version == "11point"
-    assert list(ranked.average_precisions) == [1, 2]
-    assert sum(ranked.average_precisions.values()) / N_CLASSES == pytest.approx(ranked.score)
-    assert sum(ranked.fp32_average_precisions.values()) / N_CLASSES == pytest.approx(ranked.fp32_score)
-
-
-def test_calibrate_gives_the_same_bytes_on_one_actor(
-    ranked: CalibrationReport, tiny_yolo: TinySsd, tmp_path: Path
-) -> None:
-    found = calibrate(tiny_yolo.prototxt, tiny_yolo.weights, replace(OPTIONS, out=tmp_path, n_actors=1))
-    assert Path(found.output).read_bytes() == Path(ranked.output).read_bytes()
-    assert 'type: "RegionLoss"' in Path(found.output).read_text(), "what is not measured is written again"
-    assert lasting(found) == lasting(ranked)
-
-
-@pytest.mark.slow
-def test_calibrate_stops_candidates_early_and_decides_as_without(
-    tiny_yolo: TinySsd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = replace(OPTIONS, iterations=8 * ITERATIONS, accuracy_loss=0.001, enable_1st_conv=True, n_actors=1)
-    notes = Notes()
-    found = calibrate(tiny_yolo.prototxt, tiny_yolo.weights, replace(options, out=tmp_path / "0"), reporter=notes)
-    shares = [int(note.rsplit("after ", 1)[1].split("%")[0]) for note in notes.notes if "too much (after" in note]
-    assert min(shares) < 100, "at least one was stopped before the end"
-    whole = run_calibration(
-        tiny_yolo.prototxt, tiny_yolo.weights, replace(options, out=tmp_path / "1"), switches=Switches(stop_early=False)
-    )
-    assert found.candidates == whole.candidates
-    assert found.sha256 == whole.sha256
 
 
 @pytest.mark.slow
@@ -110,16 +52,12 @@ def test_the_command_line_takes_d_1_and_prints_the_map(
     calibrated = ["calibrate", *common, "-s", "1", "-d", "1", "-l", "1", "--strategy", "none", "--out", str(tmp_path)]
     assert main(calibrated) == 0
     assert fields_of(tmp_path / "report.json")["metric"] == "eval_det"
+    [written] = tmp_path.glob("*_quantized.prototxt")
+    assert 'type: "RegionLoss"' in written.read_text(), "what is not measured is written again"
     capsys.readouterr()
     assert main(["evaluate", *common]) == 0
     printed = capsys.readouterr().out
     assert "eval_det = 0." in printed
-
-
-def test_evaluate_gives_the_map_of_the_delivered_file(ranked: CalibrationReport, tiny_yolo: TinySsd) -> None:
-    found = evaluate(ranked.output, tiny_yolo.weights, ITERATIONS, n_actors=1)
-    assert found.scores == {"eval_det": ranked.score}
-    assert found.average_precisions == {"eval_det": ranked.average_precisions}
 
 
 def test_rows_of_the_worker_merge_to_what_test_detection_states(tiny_yolo: TinySsd) -> None:
