@@ -5,9 +5,11 @@ are absent. It fails instead where DISTCALIB_GOLDEN says that they are there, as
 run green that has checked nothing.
 """
 
+import faulthandler
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # what the fixtures import costs seconds, which most tests ne
 
 ROOT = Path(__file__).resolve().parent.parent
 _SHARES_RAY = pytest.StashKey[bool]()
+_STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(flags_named())  # messages as they are written; what Python's users read of them: test_errors.py
     config.add_cleanup(stack.close)
+    config.stash[_STDERR] = os.dup(2)  # the one that is not captured
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Take crashes back from Ray: it writes of them where a process that captures its stderr loses them."""
+    if "ray" in sys.modules:
+        faulthandler.disable()  # or it would take itself for enabled
+        faulthandler.enable(item.config.stash[_STDERR])
 
 
 def _shares_ray(item: pytest.Item) -> bool:
