@@ -87,8 +87,8 @@ class Decider:
     def decide(self, values: Mapping[int, PartialScore]) -> bool | None:
         """Whether the drop will be at most the tolerance, from the iterations measured so far; None: not known yet."""
         if self.confidence is not None:
-            found = self._sequential(_means(values), self.confidence)
-            return None if found is None else found[0]
+            verdict = self._sequential(_means(values), self.confidence)
+            return None if verdict is None else verdict[0]
         n = len(self.reference)
         if len(values) == n:
             return self.drop([values[i] for i in range(n)]) <= self.tolerance
@@ -144,10 +144,10 @@ class Decider:
         values = _means(partials)
         if self.probes and self.confidence is None and (lost := self.loses(partials)) is not None:
             return lost
-        found = None if self.confidence is None else self._sequential(values, self.confidence)
-        if self.drawing is not None and found is not None and found[1] < len(self.drawing):
-            return self.drawing.loss(partials, found[1])[0]
-        used = list(values) if found is None else self._order[: found[1]]
+        verdict = None if self.confidence is None else self._sequential(values, self.confidence)
+        if self.drawing is not None and verdict is not None and verdict[1] < len(self.drawing):
+            return self.drawing.loss(partials, verdict[1])[0]
+        used = list(values) if verdict is None else self._order[: verdict[1]]
         loss = math.fsum(self._loss(i, values[i]) for i in used) / len(used)
         return loss if loss == loss else math.inf
 
@@ -228,11 +228,11 @@ def _means(values: Mapping[int, PartialScore]) -> dict[int, Partial]:
 
 def looks(n: int) -> tuple[int, ...]:
     """The numbers of iterations, of `n`, at which an early answer may be given; none is within the last tenth."""
-    found, at = [], float(FIRST_LOOK)
+    counts, at = [], float(FIRST_LOOK)
     while at <= 0.9 * n:
-        found.append(int(at))
+        counts.append(int(at))
         at *= LOOK_FACTOR
-    return tuple(found)
+    return tuple(counts)
 
 
 def spread(n: int) -> tuple[int, ...]:

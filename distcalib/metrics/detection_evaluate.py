@@ -112,12 +112,12 @@ def read_sizes(path: str, content: bytes | None = None) -> tuple[Size, ...]:
         raise DataError(f"{path}: the name_size_file is text in UTF-16; save it as UTF-8")
     words = read.decode("utf-8", "surrogateescape").split()
     try:
-        found = tuple((int(h), int(w)) for h, w in zip(words[1::3], words[2::3], strict=True))
+        sizes = tuple((int(h), int(w)) for h, w in zip(words[1::3], words[2::3], strict=True))
     except ValueError:
-        found = ()
-    if not found or len(words) % 3 or min(min(size) for size in found) < 1:
+        sizes = ()
+    if not sizes or len(words) % 3 or min(min(size) for size in sizes) < 1:
         raise DataError(f"{path}: is not a name_size_file; its lines are `name height width`, in the order of the data")
-    return found
+    return sizes
 
 
 def _objects(layer: LayerParameter, labels: Array) -> Array:

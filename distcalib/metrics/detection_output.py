@@ -85,19 +85,19 @@ def check_sizes(layer: LayerParameter, loc: tuple[int, ...], conf: tuple[int, ..
             f"layer '{layer.name}' ({layer.type}): its priors have shape {priors}, not (1, 2, 4n) as PriorBox makes it"
         )
     n_loc = 1 if p.share_location else n_classes
-    found = tuple(math.prod(shape[1:]) for shape in (loc, conf))
+    sizes = tuple(math.prod(shape[1:]) for shape in (loc, conf))
     wanted = n_priors * n_loc * 4, n_priors * n_classes
-    if found != wanted:
+    if sizes != wanted:
         raise UnsupportedError(
-            f"layer '{layer.name}' ({layer.type}): its bottoms have {found[0]} and {found[1]} values an image for "
+            f"layer '{layer.name}' ({layer.type}): its bottoms have {sizes[0]} and {sizes[1]} values an image for "
             f"{n_priors} priors, {n_classes} classes and {n_loc} box{'es' if n_loc > 1 else ''} a prior; "
-            f"{wanted[0]} and {wanted[1]} would fit" + _classes_that_fit(found, n_priors, n_classes)
+            f"{wanted[0]} and {wanted[1]} would fit" + _classes_that_fit(sizes, n_priors, n_classes)
         )
 
 
-def _classes_that_fit(found: tuple[int, ...], n_priors: int, n_classes: int) -> str:
+def _classes_that_fit(sizes: tuple[int, ...], n_priors: int, n_classes: int) -> str:
     """The num_classes that the second bottom is for, where it is for another."""
-    fitting, rest = divmod(found[1], n_priors) if n_priors else (0, 1)
+    fitting, rest = divmod(sizes[1], n_priors) if n_priors else (0, 1)
     return f"; num_classes: {fitting} fits the second" if not rest and fitting not in (0, n_classes) else ""
 
 
@@ -206,7 +206,7 @@ def _candidates(p: DetectionOutputParameter, scores: Array) -> tuple[Array, Arra
     at = np.flatnonzero(passing)
     place, label = np.divmod(at, n_classes)
     item, prior = np.divmod(place, n_priors)
-    groups, found = item * n_classes + label, scores.reshape(-1)[at]
+    groups, confidences = item * n_classes + label, scores.reshape(-1)[at]
     top_k = p.nms_param.top_k if p.nms_param.HasField("top_k") and p.nms_param.top_k > -1 else n_priors
     many = np.flatnonzero(np.bincount(groups) > 2 * top_k) if top_k else groups[:0]
     if len(many):  # to find the least of the best is faster than to sort all
@@ -214,9 +214,9 @@ def _candidates(p: DetectionOutputParameter, scores: Array) -> tuple[Array, Arra
         for group in many.tolist():
             of_group = -scores[group // n_classes, :, group % n_classes]  # NaNs are last
             least[group] = -np.partition(of_group, top_k - 1)[top_k - 1]
-        best = found >= least[groups]
-        groups, prior, found = groups[best], prior[best], found[best]
-    order = np.lexsort((-found, groups))
+        best = confidences >= least[groups]
+        groups, prior, confidences = groups[best], prior[best], confidences[best]
+    order = np.lexsort((-confidences, groups))
     order = order[ranks(np.bincount(groups)) < top_k]
     return groups[order], prior[order]
 

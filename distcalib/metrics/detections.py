@@ -96,9 +96,9 @@ def first_hits(nearest: Array, candidates: Array) -> Array:
     return is_hit
 
 
-def _mean(found: Sequence[float], classes: Sized) -> float:
-    """The mean of the APs `found` over all `classes`: one that is not found counts as 0."""
-    return math.fsum(found) / len(classes) if found else 0.0
+def _mean(precisions: Sequence[float], classes: Sized) -> float:
+    """The mean of the APs `precisions` over all `classes`: one that is not found counts as 0."""
+    return math.fsum(precisions) / len(classes) if precisions else 0.0
 
 
 def _by_class(parts: Sequence[Detections]) -> tuple[Array, Array]:
@@ -121,9 +121,9 @@ def _average_precision(hits: Array, n_positives: int, ap_version: str) -> float:
     """The AP of detections sorted by falling score, of `n_positives` objects, at least one."""
     if not len(hits):
         return 0.0
-    found = np.cumsum(hits, dtype=np.int64)
-    precision = found.astype(np.float32) / np.arange(1, len(hits) + 1, dtype=np.float32)
-    recall = found.astype(np.float32) / np.float32(n_positives)
+    n_hits = np.cumsum(hits, dtype=np.int64)
+    precision = n_hits.astype(np.float32) / np.arange(1, len(hits) + 1, dtype=np.float32)
+    recall = n_hits.astype(np.float32) / np.float32(n_positives)
     return AP_VERSIONS[ap_version](precision.astype(np.float64), recall.astype(np.float64))
 
 

@@ -63,19 +63,19 @@ class Drawing:
     @cached_property
     def looks(self) -> tuple[int, ...]:
         """The numbers of batches at which an early answer may be given; none is within the last tenth."""
-        found, at = [], float(-(-FIRST_IMAGES // self.images.shape[1]))
+        counts, at = [], float(-(-FIRST_IMAGES // self.images.shape[1]))
         while at <= 0.9 * len(self):
-            found.append(int(at))
+            counts.append(int(at))
             at *= LOOK_FACTOR
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(counts))
 
     def loss(self, values: Mapping[int, PartialScore], length: int) -> tuple[float, float, int]:
         """After `length` batches: about what an image loses on average, the standard error of that, and how many
         answers differ from FP32's.
         """
-        found = [values[i] for i in range(length)]
-        assert all(isinstance(one, Hits) for one in found), "what is drawn tells of each image"
-        hits = np.concatenate([np.frombuffer(one.right, np.bool_) for one in found if isinstance(one, Hits)])
+        partials = [values[i] for i in range(length)]
+        assert all(isinstance(one, Hits) for one in partials), "what is drawn tells of each image"
+        hits = np.concatenate([np.frombuffer(one.right, np.bool_) for one in partials if isinstance(one, Hits)])
         n, n_all = len(hits), self.n_images
         losses = self.right[:n].astype(np.float64) - hits
         if n == n_all:

@@ -54,12 +54,12 @@ def eval_detection(layer: LayerParameter, maps: Array, labels: Array) -> Detecti
     items, classes = objects[:, 0], objects[:, 1].astype(np.int64)
     truth = centred(objects[:, 3:7])
     boxes, found_classes, scores = decoded(p, maps)
-    found = [
+    by_image = [
         _of_image(p, boxes[item], found_classes[item], scores[item], truth[items == item], classes[items == item])
         for item in range(len(maps))
     ]
     counts = np.bincount(classes, minlength=p.num_class + 1)[1:].tolist()
-    columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+    columns = [np.concatenate(column) for column in zip(*by_image, strict=True)]
     return Detections(columns[0].astype(np.int32), columns[1], columns[2], dict(enumerate(counts, 1)))
 
 
@@ -135,20 +135,20 @@ def _likeliest(logits: Array) -> tuple[Array, Array]:
 
 
 def _of_image(
-    p: EvalDetectionParameter, boxes: Array, found: Array, scores: Array, truth: Array, classes: Array
+    p: EvalDetectionParameter, boxes: Array, labels: Array, scores: Array, truth: Array, classes: Array
 ) -> tuple[Array, Array, Array]:
     """Labels, scores and hits of what counts of an image's boxes, the best first; objects are `truth` of `classes`."""
     best = np.flatnonzero(scores >= LEAST_SCORE)  # never a NaN
     best = best[np.argsort(-scores[best], kind="stable")]
     above = np.nextafter(np.float32(p.nms), np.float32(-np.inf))  # an overlap of just nms is too much
     best = best[suppressed(boxes[best], float(above), overlap=centred_overlaps)]
-    is_own = found[best, None] == classes[None]
+    is_own = labels[best, None] == classes[None]
     shared = np.where(is_own, centred_overlaps(boxes[best], truth), -ONE)
     shared = np.column_stack([shared, np.full(len(best), -ONE)])  # of no object
     close = shared.max(axis=1) >= np.float32(p.threshold)
     hits = first_hits(shared.argmax(axis=1), close)
     counts = close | ~is_own.any(axis=1)
-    return found[best[counts]], scores[best[counts]], hits[counts]
+    return labels[best[counts]], scores[best[counts]], hits[counts]
 
 
 def _objects(layer: LayerParameter, labels: Array) -> Array:

@@ -37,7 +37,7 @@ def frcnn_output(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
     boxes = _moved(layer, moves, rois[there, 1:])
     boxes[..., :2] = np.maximum(boxes[..., :2], 0.0)
     boxes[..., 2:] = np.minimum(boxes[..., 2:], [width, height])
-    found = []
+    by_class = []
     for label in range(1, probabilities.shape[1]):
         scores = probabilities[:, label]
         chosen = np.flatnonzero(scores >= np.float32(p.conf_thr))
@@ -45,8 +45,8 @@ def frcnn_output(layer: LayerParameter, bottoms: Sequence[Array]) -> Array:
         own = boxes[chosen, label if aware else 1]
         left = _left(own, p.iou_thr)
         columns = (np.zeros(len(left)), np.full(len(left), label), scores[chosen][left], own[left])
-        found.append(np.column_stack(columns))
-    made = np.concatenate(found)
+        by_class.append(np.column_stack(columns))
+    made = np.concatenate(by_class)
     if p.max_det_num and len(made) > p.max_det_num:
         best = np.argsort(-made[:, 2], kind="stable")[: p.max_det_num]
         made = made[best[np.argsort(made[best, 1], kind="stable")]]

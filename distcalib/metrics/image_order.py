@@ -57,12 +57,12 @@ class ImageOrder:
         In that pass each actor has a stretch of the iterations; of those that share a group each gets as many batches.
         """
         n_iterations = self.spans[-1].stop
-        found: list[list[int]] = [[] for _ in range(n_actors)]
+        batches_of: list[list[int]] = [[] for _ in range(n_actors)]
         sharing = [range(*_sharing(span, n_iterations, n_actors)) for span in self.spans]
         for batch in batches:
-            home = min(sharing[self.groups[batch]], key=lambda actor: (len(found[actor]), actor))
-            found[home].append(batch)
-        return found
+            home = min(sharing[self.groups[batch]], key=lambda actor: (len(batches_of[actor]), actor))
+            batches_of[home].append(batch)
+        return batches_of
 
     @cached_property
     def n_images(self) -> int:

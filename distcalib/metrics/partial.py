@@ -46,11 +46,11 @@ def merged(parts: Iterable[PartialScore], ap_version: str = DEFAULT_AP) -> float
 
     `ap_version`: how detections become an AP.
     """
-    found = list(parts)
-    detections = detections_of(found)
-    if confusions := confusions_of(found):
+    scores = list(parts)
+    detections = detections_of(scores)
+    if confusions := confusions_of(scores):
         return Confusion.summed(confusions).mean_iou
-    return Detections.merged(detections, ap_version) if detections else mean(means_of(found))
+    return Detections.merged(detections, ap_version) if detections else mean(means_of(scores))
 
 
 def class_counts(parts: Iterable[PartialScore]) -> tuple[tuple[int, int], ...]:

@@ -48,10 +48,10 @@ class Confusion:
     @staticmethod
     def summed(parts: Iterable[Confusion]) -> Confusion:
         """The counts of all iterations; ValueError if there are none."""
-        found = list(parts)
-        if not found:
+        confusions = list(parts)
+        if not confusions:
             raise ValueError("the counts of no iterations")
-        columns = ([getattr(part, name) for part in found] for name in ("labelled", "predicted", "hits"))
+        columns = ([getattr(part, name) for part in confusions] for name in ("labelled", "predicted", "hits"))
         labelled, predicted, hits = (tuple(map(sum, zip(*column, strict=True))) for column in columns)
         return Confusion(labelled, predicted, hits)
 

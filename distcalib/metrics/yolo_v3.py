@@ -76,8 +76,8 @@ def check_v2_maps(layer: LayerParameter, *shapes: tuple[int, ...]) -> None:
 def _rows(items: Iterable[Sequence[tuple[Array, Array, Array]]], threshold: float) -> Array:
     """The tops of layers, from boxes, scores and classes of the maps of each image."""
     rows, n_items = [], 0
-    for item, found in enumerate(items):
-        boxes, scores, labels = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    for item, maps in enumerate(items):
+        boxes, scores, labels = (np.concatenate(columns) for columns in zip(*maps, strict=True))
         order = np.argsort(-scores, kind="stable")
         left = order[_left(boxes[order], threshold)]
         half = boxes[left, 2:] / 2
