@@ -20,13 +20,13 @@ _KEEP = frozenset(
 
 def known_axes(graph: Graph) -> Mapping[Blob, int]:
     """The number of axes of each value of which it is known."""
-    found: dict[Blob, int] = {}
+    axes_of: dict[Blob, int] = {}
     for node in graph:
         for i, top in enumerate(node.tops):
-            n_axes = _axes(node, i, found)
+            n_axes = _axes(node, i, axes_of)
             if n_axes is not None:
-                found[top] = n_axes
-    return found
+                axes_of[top] = n_axes
+    return axes_of
 
 
 def _axes(node: Node, i: int, known: Mapping[Blob, int]) -> int | None:

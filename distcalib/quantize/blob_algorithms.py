@@ -66,11 +66,11 @@ def search_choices(blobs: Sequence[Blob], algorithms: Sequence[str] = ALGORITHMS
 
 def _halvings(n: int) -> list[int]:
     """n, n/2, n/4, ... as long as they are at least 2."""
-    found = []
+    halvings = []
     while n >= 2:
-        found.append(n)
+        halvings.append(n)
         n //= 2
-    return found
+    return halvings
 
 
 def _numbers(errors: Sequence[float]) -> list[float]:

@@ -30,12 +30,12 @@ class Space:
 
     def smallest(self, layer: str) -> "Candidate":
         """The smallest candidate in which `layer` runs: with all that it needs, and nothing else."""
-        wanted, found = [layer], {layer}
+        wanted, needed = [layer], {layer}
         while wanted:
-            new = self.needs.get(wanted.pop(), frozenset()) - found
-            found |= new
+            new = self.needs.get(wanted.pop(), frozenset()) - needed
+            needed |= new
             wanted += sorted(new)
-        return Candidate(frozenset(found), self)
+        return Candidate(frozenset(needed), self)
 
     @property
     def all_int8(self) -> "Candidate":
@@ -68,8 +68,8 @@ class Candidate:
     @cached_property
     def returns(self) -> dict[str, "Candidate"]:
         """By FP32 layer the candidate with it INT8 again, in net order, of those that have all that they need."""
-        found = {name: self.space.candidate(self.int8 | {name}) for name in self.fp32_layers}
-        return {name: candidate for name, candidate in found.items() if name in candidate.int8}
+        candidates = {name: self.space.candidate(self.int8 | {name}) for name in self.fp32_layers}
+        return {name: candidate for name, candidate in candidates.items() if name in candidate.int8}
 
     @cached_property
     def fp32_layers(self) -> tuple[str, ...]:

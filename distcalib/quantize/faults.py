@@ -32,17 +32,17 @@ def intel_faults(
 
     `weights` must fit the net; without them, what depends on their values is not told.
     """
-    found = [(one.index, str(one)) for one in troubles(graph, groups, params)]
-    found += [*_rounded(graph, groups, stored, params), *_concats(graph, stored)]
-    found += _shared(graph, groups)
+    faults = [(one.index, str(one)) for one in troubles(graph, groups, params)]
+    faults += [*_rounded(graph, groups, stored, params), *_concats(graph, stored)]
+    faults += _shared(graph, groups)
     nonnegative = nonnegative_blobs(graph, weights)
     for group in groups.values():
         int8 = runs_int8(group, params, stored)
-        found += _fused(group)
+        faults += _fused(group)
         if int8:
             negative = group.input not in nonnegative
-            found += _file(group, params[group.name], stored, negative, weights)
-    return list(dict.fromkeys(said for _, said in sorted(found, key=lambda fault: fault[0])))
+            faults += _file(group, params[group.name], stored, negative, weights)
+    return list(dict.fromkeys(said for _, said in sorted(faults, key=lambda fault: fault[0])))
 
 
 def _fused(group: Fused) -> Iterator[Fault]:

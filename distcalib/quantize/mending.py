@@ -29,15 +29,15 @@ def troubles(graph: Graph, groups: Mapping[str, Fused], params: Params) -> list[
     }
     by_block = {block: one.troubles for block, one in passes.items()}
     everywhere = set.intersection(*map(set, by_block.values()))
-    found = {*graph.troubles, *everywhere}
+    collected = {*graph.troubles, *everywhere}
     for group in groups.values():
-        found.update(_fused_wrongly(group, group.name in passes[8].int8))
+        collected.update(_fused_wrongly(group, group.name in passes[8].int8))
     for block, some in by_block.items():
-        found.update(
+        collected.update(
             Trouble(one.index, f"{one.said} (on CPUs {_ISA[block]})", one.fatal, one.layer, one.engine)
             for one in set(some) - everywhere
         )
-    return sorted(found)
+    return sorted(collected)
 
 
 _KINDS = caffe_pb2.EltwiseParameter
@@ -47,18 +47,20 @@ def _fused_wrongly(group: Fused, int8: bool) -> Iterator[Trouble]:
     """What a fused Eltwise or ReLU says and Intel Caffe does not do."""
     relu = group.relu
     if relu is not None and runs_on_caffe(group.node.layer):
-        said = f"is left out, for it is fused into '{group.name}', which runs in an engine that knows no fused ReLU"
-        yield Trouble(relu.index, f"layer '{relu.name}' (ReLU): {said}", False, relu.name, CAFFE)
+        difference = (
+            f"is left out, for it is fused into '{group.name}', which runs in an engine that knows no fused ReLU"
+        )
+        yield Trouble(relu.index, f"layer '{relu.name}' (ReLU): {difference}", False, relu.name, CAFFE)
     node = group.eltwise
     if node is None:
         return
     where = f"layer '{node.name}' (Eltwise)"
-    for said in _misread(group, node, int8):
-        yield Trouble(node.index, f"{where}: {said}", False, group.name, UNFUSED)
+    for difference in _misread(group, node, int8):
+        yield Trouble(node.index, f"{where}: {difference}", False, group.name, UNFUSED)
     last = group.sum_relu
     if last is not None and relu is None and last.layer.relu_param.negative_slope != group.slope:
-        said = f"follows a fused sum, where Intel Caffe takes its negative_slope for {group.slope or 0.0:g}"
-        yield Trouble(last.index, f"layer '{last.name}' (ReLU): {said}", False, group.name, UNFUSED)
+        difference = f"follows a fused sum, where Intel Caffe takes its negative_slope for {group.slope or 0.0:g}"
+        yield Trouble(last.index, f"layer '{last.name}' (ReLU): {difference}", False, group.name, UNFUSED)
 
 
 def _misread(group: Fused, node: Node, int8: bool) -> Iterator[str]:
@@ -89,9 +91,9 @@ def mending_engines(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> d
     engines: dict[str, str] = {}
     while True:
         graph = build_graph(mended, where)
-        found = troubles(graph, find_fused(graph), params_of(graph))
+        remaining = troubles(graph, find_fused(graph), params_of(graph))
         # What is fused with what comes first: other troubles may only follow from it.
-        ordered = sorted(found, key=lambda one: one not in graph.troubles)
+        ordered = sorted(remaining, key=lambda one: one not in graph.troubles)
         first = next((one for one in ordered if one.layer and one.layer not in engines), None)
         if first is None:
             break
@@ -99,7 +101,7 @@ def mending_engines(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> d
         for layer in mended:
             if layer.name == first.layer:
                 layer.engine = first.engine
-    hopeless = [str(one) for one in found if one.fatal]
+    hopeless = [str(one) for one in remaining if one.fatal]
     if hopeless:
         raise UnsupportedError(f"{where}: " + "; ".join(hopeless))
     return engines

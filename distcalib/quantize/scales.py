@@ -105,15 +105,15 @@ class Quantizer:
     def _into_shared(self) -> frozenset[Blob]:
         """The values that lie in memory which a layer in place changes for others (aliases.py), and those that come
         there as the integers that they are: no recording tells what Intel Caffe makes of integers there."""
-        found, left = set[Blob](), list(self.graph.shared)
+        shared, left = set[Blob](), list(self.graph.shared)
         while left:
             blob = left.pop()
-            if blob not in found:
-                found.add(blob)
+            if blob not in shared:
+                shared.add(blob)
                 maker = self._makers.get(blob)
                 if isinstance(maker, Node) and maker.type in ("ReLU", "Split", "Pooling", "Concat", "Slice"):
                     left += maker.bottoms
-        return frozenset(found)
+        return frozenset(shared)
 
     def _origins(self, blob: Blob) -> frozenset[str]:
         """The layers that must all run INT8 for `blob` to be stored as integers, given that it can be."""
@@ -153,14 +153,14 @@ class Quantizer:
         Intel Caffe adds two INT8 values of one type at scale 1.0 whatever their scales, so neither may be stored so.
         """
         fused = {group.eltwise.index for group in self.groups.values() if group.eltwise is not None}
-        found: dict[str, str] = {}
+        eltwise_of: dict[str, str] = {}
         for node in self.graph:
             if node.type == "Eltwise" and node.index not in fused:
                 signs = [self.stored_signed(blob) for blob in node.bottoms]
                 for blob, signed in zip(node.bottoms, signs, strict=True):
                     if signed is not None and signs.count(signed) > 1:
-                        found.update(dict.fromkeys(sorted(self._origins(blob)), node.name))
-        return found
+                        eltwise_of.update(dict.fromkeys(sorted(self._origins(blob)), node.name))
+        return eltwise_of
 
     def _space(self) -> Space:
         order: list[str] = []
@@ -177,14 +177,14 @@ class Quantizer:
 
     def _named(self, flag: str, globs: Sequence[str]) -> frozenset[str]:
         """The layers that `globs` name.  Raises OptionError for a glob that names none."""
-        found = {glob: fnmatch.filter(self.groups, glob) for glob in globs}
-        empty = [glob for glob, names in found.items() if not names]
+        names_of = {glob: fnmatch.filter(self.groups, glob) for glob in globs}
+        empty = [glob for glob, names in names_of.items() if not names]
         if empty:
             raise OptionError(
                 f"{flag} {', '.join(empty)}: no convolution or inner product has such a name; `distcalib inspect` "
                 "lists them"
             )
-        return frozenset(name for names in found.values() for name in names)
+        return frozenset(name for names in names_of.values() for name in names)
 
     def _refuse_impossible(self) -> None:
         """Raise OptionError for layers that --keep-int8 names and that cannot be INT8."""
@@ -265,12 +265,12 @@ class Calibration:
         a search, and folding VGG-16 takes a second.
         """
         blobs = {**self.weights, **self.corrected}
-        found = {}
+        sizes = {}
         for name in self.quantizer.space.order:
             weight, bias = fold(self.quantizer.groups[name], blobs)
             largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
-            found[name] = largest, np.abs(bias).astype(np.float64)
-        return found
+            sizes[name] = largest, np.abs(bias).astype(np.float64)
+        return sizes
 
     def channel_sizes(self, layer: str) -> NDArray[np.float64]:
         """The largest |w| (M,) of each output channel of a layer that can be INT8, batch norms folded in."""

@@ -58,15 +58,15 @@ def params_of(graph: Graph) -> dict[str, caffe_pb2.QuantizationParameter]:
 
     Raises FormatError naming every scale that is missing or no scale: nothing can be computed with it.
     """
-    found = {
+    params = {
         node.name: node.layer.quantization_param
         for node in graph
         if node.type in QUANTIZABLE and node.layer.HasField("quantization_param")
     }
-    problems = [f"layer '{name}': {problem}" for name, param in found.items() for problem in _problems(param)]
+    problems = [f"layer '{name}': {problem}" for name, param in params.items() for problem in _problems(param)]
     if problems:
         raise FormatError("; ".join(problems))
-    return found
+    return params
 
 
 def _problems(param: caffe_pb2.QuantizationParameter) -> Iterator[str]:

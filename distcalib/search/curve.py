@@ -20,9 +20,9 @@ def curve(start: Candidate, ranking: Ranking) -> list[Candidate]:
 
 def lengths(n: int) -> list[int]:
     """1, 2, 3, 5, 8, 12, ... and `n`, none twice; nothing if n is 0."""
-    found: list[int] = []
+    counts: list[int] = []
     at = 1.0
     while at < n:
-        found.append(round(at))
-        at = max(found[-1] + 1.0, at * GROWTH)
-    return [*dict.fromkeys(found), n] if n else []
+        counts.append(round(at))
+        at = max(counts[-1] + 1.0, at * GROWTH)
+    return [*dict.fromkeys(counts), n] if n else []

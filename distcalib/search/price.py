@@ -55,11 +55,13 @@ def shorter(start: Candidate, winner: Candidate, ranking: Ranking) -> list[Candi
     for candidate in prefixes:  # a layer pulls others along
         harmful += [layer for layer in candidate.fp32_layers if layer in wanted and layer in last.int8]
         last = candidate
-    found, n = [], len(harmful) // 2
+    candidates, n = [], len(harmful) // 2
     while n:
-        found.append(start.without(*harmful[:n]))
+        candidates.append(start.without(*harmful[:n]))
         n //= 2
-    return [candidate for candidate in dict.fromkeys(found) if set(candidate.fp32_layers) < set(winner.fp32_layers)]
+    return [
+        candidate for candidate in dict.fromkeys(candidates) if set(candidate.fp32_layers) < set(winner.fp32_layers)
+    ]
 
 
 def knee(first: Loss, inner: Sequence[Loss], last: Loss) -> Knee | None:

@@ -96,7 +96,7 @@ def ranked_list(start: Candidate, ranking: Ranking, by_work: bool = False) -> li
     """
     harm = _own_harm(start, ranking)
     place = {layer: i for i, layer in enumerate(start.movable)}
-    found: list[Prefix] = []
+    prefixes: list[Prefix] = []
     last, left = start, list(place)
     while left:
         fallen = {layer: last.int8 - last.without(layer).int8 for layer in left}
@@ -108,9 +108,9 @@ def ranked_list(start: Candidate, ranking: Ranking, by_work: bool = False) -> li
 
         best = min(left, key=lambda layer: order(layer, fallen, gains))
         last = last.without(best)
-        found.append(Prefix(last, gains[best]))
+        prefixes.append(Prefix(last, gains[best]))
         left = [layer for layer in left if layer in last.int8]
-    return found
+    return prefixes
 
 
 def _own_harm(start: Candidate, ranking: Ranking) -> dict[str, float]:
