@@ -216,22 +216,22 @@ class _Memory:
                 name=f"{name} behind {makers[value].name}", type=SHARED, bottom=[value.name, name], top=[name]
             )
             behind.setdefault(value, []).append(Node(len(self._nodes) + i, layer, (value, blob), (view,)))
-        found: list[Node] = []
+        nodes: list[Node] = []
         for node in self._nodes:
             bottoms = tuple(self._found.get((node.index, blob), blob) for blob in node.bottoms)
-            found.append(node if bottoms == node.bottoms else replace(node, bottoms=bottoms))
-            found += [view for blob in node.tops for view in behind.get(blob, ())]
-        return found
+            nodes.append(node if bottoms == node.bottoms else replace(node, bottoms=bottoms))
+            nodes += [view for blob in node.tops for view in behind.get(blob, ())]
+        return nodes
 
 
 def _numbered(nodes: Sequence[Node]) -> dict[Blob, Blob]:
     """Every value with the number of its write: views count as one."""
     counts: dict[str, int] = {}
-    found: dict[Blob, Blob] = {}
+    numbered: dict[Blob, Blob] = {}
     for blob in (blob for node in nodes for blob in node.tops):
-        found[blob] = Blob(blob.name, counts.get(blob.name, 0))
-        counts[blob.name] = found[blob].version + 1
-    return found
+        numbered[blob] = Blob(blob.name, counts.get(blob.name, 0))
+        counts[blob.name] = numbered[blob].version + 1
+    return numbered
 
 
 def _all(number: dict[Blob, Blob], blobs: Iterable[Blob]) -> tuple[Blob, ...]:

@@ -40,17 +40,17 @@ def belonging_named(prototxt: Path, weights: Path) -> Iterator[None]:
 def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
     """What is to be said of a prototxt that is given with another caffemodel than the one that its first line names."""
     try:
-        found = _named(prototxt)
-        if found is None:
+        match = _named(prototxt)
+        if match is None:
             return []
         given = file_sha256(weights)
     except OSError:
         return []  # whoever opens them says it
-    if given == found["sha256"]:
+    if given == match["sha256"]:
         return []
     return [
-        f"{prototxt}: was made for {found['name']} (sha256 {found['sha256'][:12]}), and {weights} is another "
-        f"caffemodel; give -w {prototxt.parent / found['name']}"
+        f"{prototxt}: was made for {match['name']} (sha256 {match['sha256'][:12]}), and {weights} is another "
+        f"caffemodel; give -w {prototxt.parent / match['name']}"
     ]
 
 
@@ -65,8 +65,8 @@ def _named(prototxt: Path) -> re.Match[str] | None:
 
 def file_sha256(path: Path) -> str:
     """The hash of a file, read piece by piece.  Raises OSError."""
-    found = sha256()
+    digest = sha256()
     with path.open("rb") as file:
         while piece := file.read(2**20):
-            found.update(piece)
-    return found.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()

@@ -44,13 +44,13 @@ def one_cause(text: str, findings: Sequence[Finding]) -> str | None:
     if quoted:
         more = f" (and {len(quoted) - 1} more lines)" if quoted[1:] else ""
         return f'line {quoted[0]}{more} has typographic quotes, as word processors write them; write "'
-    for advice, said in (
+    for advice, fault in (
         (NEW_TYPE, "`layers` with types of the new format, in quotes; write `layer` in place of `layers`"),
         (OLD_TYPE, "`layer` with types of the old format, without quotes; write `layers` in place of `layer`"),
     ):
         of_it = [finding.line for finding in findings if advice in finding.text]
         if len(of_it) > 1:
-            return f"line {of_it[0]} and {len(of_it) - 1} more: {said}"
+            return f"line {of_it[0]} and {len(of_it) - 1} more: {fault}"
     return None
 
 

@@ -210,15 +210,15 @@ def fork_faults(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
 
 def of_other_forks(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
     """The types and fields in `layers` that Intel Caffe 1.1.6 does not have, each once, in their order."""
-    found: list[str] = []
+    names: list[str] = []
     for layer in layers:
         if layer.type in FORK_TYPES:
-            found.append(layer.type)
+            names.append(layer.type)
         else:
-            found += [field.name for _, _, field, _ in _fork_fields(layer, "")]
+            names += [field.name for _, _, field, _ in _fork_fields(layer, "")]
         if layer.pooling_param.pool == caffe_pb2.PoolingParameter.AVE_EXC_PAD:
-            found.append("AVE_EXC_PAD")
-    return list(dict.fromkeys(found))
+            names.append("AVE_EXC_PAD")
+    return list(dict.fromkeys(names))
 
 
 def _fork_fields(message: Message, path: str) -> Iterator[tuple[str, str, FieldDescriptor, object]]:

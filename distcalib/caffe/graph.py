@@ -101,23 +101,23 @@ def build_graph(layers: Sequence[caffe_pb2.LayerParameter], where: str) -> Graph
         raise FormatError(f"{where}: " + "; ".join(problems) + remedy)
     unread = [blob for blob in producer if blob not in consumers]
     compiled = compile_net(layers)
-    found = follow(compiled.steps, nodes, unread)
-    producer = {blob: node for node in found.nodes for blob in node.tops}
+    followed = follow(compiled.steps, nodes, unread)
+    producer = {blob: node for node in followed.nodes for blob in node.tops}
     consumers = {}
-    for node in found.nodes:
+    for node in followed.nodes:
         for blob in dict.fromkeys(node.bottoms):
             consumers.setdefault(blob, []).append(node)
     return Graph(
-        found.nodes,
+        followed.nodes,
         producer,
         {blob: tuple(readers) for blob, readers in consumers.items()},
-        found.outputs,
-        found.runs,
-        found.overwritten,
-        found.views,
-        found.shared,
-        found.onto,
-        (*compiled.troubles, *found.troubles),
+        followed.outputs,
+        followed.runs,
+        followed.overwritten,
+        followed.views,
+        followed.shared,
+        followed.onto,
+        (*compiled.troubles, *followed.troubles),
     )
 
 

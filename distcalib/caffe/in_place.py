@@ -31,8 +31,8 @@ def in_place_notes(graph: Graph, fused: Collection[int] = ()) -> list[Told]:
     """A sentence for each layer in place that computes another thing than it seems, which is done here, in net order.
 
     `fused`: indexes of the Eltwise layers that Intel Caffe computes inside a convolution, where nothing is set to 0."""
-    found = [(node.index, said) for node in graph for said in _of_eltwise(graph, node, fused)]
-    return sorted([*found, *_overwritten(graph)])
+    notes = [(node.index, said) for node in graph for said in _of_eltwise(graph, node, fused)]
+    return sorted([*notes, *_overwritten(graph)])
 
 
 def _writes_in_place(node: Node) -> Blob | None:

@@ -18,16 +18,16 @@ def name_apart(layers: Sequence[caffe_pb2.LayerParameter], taken: Iterable[str])
     """
     seen: set[str] = set()
     used = {*taken, *(layer.name for layer in layers)}
-    said = []
+    notes = []
     for layer in layers:
         if layer.name in seen:
             new = free_name(layer.name or layer.type, used)
             why = "has the name of one before it" if layer.name else "has no name"
-            said.append(f"layer '{layer.name}' ({layer.type}) {why}; it is called '{new}' here")
+            notes.append(f"layer '{layer.name}' ({layer.type}) {why}; it is called '{new}' here")
             layer.name = new
             used.add(new)
         seen.add(layer.name)
-    return said
+    return notes
 
 
 def free_name(stem: str, used: set[str]) -> str:

@@ -139,12 +139,12 @@ def _after_training(layers: Sequence[Layer]) -> set[str]:
 
     The sum of the losses by which hard examples are chosen is one.
     """
-    found: set[str] = set()
+    derived: set[str] = set()
     read = {blob for layer in layers for blob in layer.bottom}
     for layer in layers:
-        if is_training(layer) or not found.isdisjoint(layer.bottom):
-            found.update(layer.top)
-    return found & read
+        if is_training(layer) or not derived.isdisjoint(layer.bottom):
+            derived.update(layer.top)
+    return derived & read
 
 
 def _of_labels(layers: Sequence[Layer]) -> set[str]:

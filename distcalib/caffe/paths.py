@@ -86,7 +86,7 @@ def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path) -> None:
             source = getattr(param, field)
             if not source:
                 continue
-            found = resolve_path(source, prototxt)
-            if os.path.exists(found):  # Path.exists raises for a folder that may not be looked into
+            path = resolve_path(source, prototxt)
+            if os.path.exists(path):  # Path.exists raises for a folder that may not be looked into
                 # A root_folder is put before names as it is: Caffe adds no slash.
-                setattr(param, field, str(found.resolve()) + ("/" if source.endswith("/") else ""))
+                setattr(param, field, str(path.resolve()) + ("/" if source.endswith("/") else ""))

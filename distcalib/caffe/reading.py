@@ -92,15 +92,15 @@ def read_label_map(path: Path) -> dict[int, str]:
 
     Empty where it cannot be read: Caffe itself does not look into it to test.
     """
-    found = caffe_pb2.LabelMap()
+    label_map = caffe_pb2.LabelMap()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of a wrong escape in a name
-            text_format.Parse(path.read_text("utf-8"), found)
-        _refuse_no_text(found, "")
+            text_format.Parse(path.read_text("utf-8"), label_map)
+        _refuse_no_text(label_map, "")
     except (OSError, ValueError, RecursionError, text_format.ParseError, FormatError):  # ValueError: no UTF-8, or a NUL
         return {}
-    return {item.label: item.display_name or item.name for item in found.item}
+    return {item.label: item.display_name or item.name for item in label_map.item}
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
@@ -175,14 +175,14 @@ def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str, given: State
         _parse_strictly(text, net, where)
     except (text_format.ParseError, DeprecationWarning) as error:
         try:
-            found = _findings(text)
-            loose, serious = without_unneeded(text, found, given)
+            findings = _findings(text)
+            loose, serious = without_unneeded(text, findings, given)
         except RecursionError:
             raise FormatError(
                 f"{where}: has messages in messages, some hundred deep; no net has, so give another file"
             ) from None
         if loose is None:
-            cause = one_cause(text, found)
+            cause = one_cause(text, findings)
             listed = [str(finding) for finding in serious] or [_own_message(error)]
             raise (FormatError(f"{where}: {cause}") if cause else _all_of(where, listed)) from None
         net.CopyFrom(loose)

@@ -21,7 +21,7 @@ def split_several(net: caffe_pb2.NetParameter, given: State = PLAIN) -> list[str
     used = {layer.name for layer in net.layer}
     names: dict[str, list[str]] = {}  # the same in every phase
     layers: list[caffe_pb2.LayerParameter] = []
-    said = []
+    notes = []
     for layer in net.layer:
         if layer.name not in wanted or not _is_several(layer):
             layers.append(layer)
@@ -32,7 +32,7 @@ def split_several(net: caffe_pb2.NetParameter, given: State = PLAIN) -> list[str
             used.add(own[-1])
         layers += _split(layer, own)
         shown = ", ".join(f"'{name}'" for name in own[: len(layer.top)])
-        said.append(
+        notes.append(
             f"layer '{layer.name}' ({layer.type}) has {len(layer.top)} bottoms and tops; it is {shown} here, which "
             "share their weights"
         )
@@ -40,7 +40,7 @@ def split_several(net: caffe_pb2.NetParameter, given: State = PLAIN) -> list[str
     copies.layer.extend(layers)
     del net.layer[:]
     net.layer.extend(copies.layer)
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(notes))
 
 
 def _is_several(layer: caffe_pb2.LayerParameter) -> bool:
@@ -51,14 +51,14 @@ def _split(layer: caffe_pb2.LayerParameter, names: list[str]) -> list[caffe_pb2.
     n_blobs = 1 + layer.convolution_param.bias_term
     made = []
     for name, bottom, top in zip(names, layer.bottom, layer.top, strict=False):
-        one = caffe_pb2.LayerParameter()
-        one.CopyFrom(layer)
-        one.bottom[:], one.top[:] = [bottom], [top]
-        while len(one.param) < n_blobs:
-            one.param.add()
-        for k, param in enumerate(one.param):
+        single = caffe_pb2.LayerParameter()
+        single.CopyFrom(layer)
+        single.bottom[:], single.top[:] = [bottom], [top]
+        while len(single.param) < n_blobs:
+            single.param.add()
+        for k, param in enumerate(single.param):
             if not param.name:
                 param.name = f"{layer.name}_blob{k}"
-        one.name = name
-        made.append(one)
+        single.name = name
+        made.append(single)
     return made

@@ -19,9 +19,9 @@ def move_strides(steps: list[Step]) -> tuple[list[Step], list[Trouble]]:
     makers = {top: step for step in steps for top in step.tops}
     last_reader = {bottom: step for step in steps for bottom in step.bottoms}
     place = {step.name: i for i, step in enumerate(steps)}
-    found = _found(steps)
-    for name in sorted(found):
-        triggers = found[name]
+    triggers_of = _triggers_of(steps)
+    for name in sorted(triggers_of):
+        triggers = triggers_of[name]
         if len(triggers) < 2:
             break
         begin, end = place[name], place[triggers[0].name]
@@ -29,9 +29,9 @@ def move_strides(steps: list[Step]) -> tuple[list[Step], list[Trouble]]:
         sums = sorted((step.name, i) for i, step in enumerate(steps) if step.type == "Eltwise" and begin < i < end)
         where = f"layer '{triggers[0].name}' (Convolution): reads what '{triggers[1].name}' reads, both with a stride"
         if len(strides) > 1 or not sums:
-            said = "of another size, and Intel Caffe hangs" if len(strides) > 1 else "and no residual sum makes that"
+            fault = "of another size, and Intel Caffe hangs" if len(strides) > 1 else "and no residual sum makes that"
             at = triggers[0].parts["layer"]
-            troubles.append(Trouble(at, f"{where}, {said} (CompilationRuleSparse); {_SPELLING}"))
+            troubles.append(Trouble(at, f"{where}, {fault} (CompilationRuleSparse); {_SPELLING}"))
             break
         eltwise = steps[sums[0][1]]
         for bottom in eltwise.bottoms[:-1]:
@@ -50,12 +50,12 @@ def move_strides(steps: list[Step]) -> tuple[list[Step], list[Trouble]]:
     return kept, troubles
 
 
-def _found(steps: Sequence[Step]) -> Mapping[str, list[Step]]:
+def _triggers_of(steps: Sequence[Step]) -> Mapping[str, list[Step]]:
     """By the convolution whose stride grows: the 1x1 convolutions with one producer that it is taken from."""
     maker: dict[str, str] = {}
     larger: Step | None = None
     triggers: list[Step] = []
-    found: dict[str, list[Step]] = {}
+    triggers_of: dict[str, list[Step]] = {}
     for step in steps:
         maker.update((top, step.name) for top in step.tops)
         param = step.layer.convolution_param
@@ -69,10 +69,10 @@ def _found(steps: Sequence[Step]) -> Mapping[str, list[Step]]:
                 if any(maker.get(other.bottoms[0]) != source for other in triggers):
                     triggers = []
                 triggers.append(step)
-                found[larger.name] = list(triggers)
+                triggers_of[larger.name] = list(triggers)
             else:
                 triggers.append(step)
-    return found
+    return triggers_of
 
 
 def _broken(steps: Sequence[Step], sparse: Step, eltwise: Step, triggers: Sequence[Step]) -> Iterator[Trouble]:
@@ -104,10 +104,10 @@ def _broken(steps: Sequence[Step], sparse: Step, eltwise: Step, triggers: Sequen
 
 def _leads_to(steps: Sequence[Step], begin: set[str], end: Step) -> set[str]:
     """The blobs that follow from `begin`, up to the layer `end`."""
-    found = set(begin)
+    following = set(begin)
     for step in steps[1:]:
         if step is end:
             break
-        if not found.isdisjoint(step.bottoms):
-            found |= set(step.tops)
-    return found
+        if not following.isdisjoint(step.bottoms):
+            following |= set(step.tops)
+    return following

@@ -104,7 +104,7 @@ def _wanted(net: caffe_pb2.NetParameter, given: State) -> set[int]:
 
 def _spans(text: str) -> list[tuple[int, int]]:
     """First and last line of each layer at the top of the text."""
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     depth = 0
     begun: Token | None = None
     last_name: Token | None = None
@@ -116,8 +116,8 @@ def _spans(text: str) -> list[tuple[int, int]]:
         elif token.text in ("}", ">"):
             depth -= 1
             if depth == 0 and begun is not None:
-                found.append((begun.line, token.line))
+                spans.append((begun.line, token.line))
                 begun = None
         elif depth == 0 and token.kind == "name":
             last_name = token
-    return found
+    return spans

@@ -158,14 +158,14 @@ def _upgrade_layer(entry: caffe_pb2.V1LayerParameter, problems: list[str]) -> ca
 
 def ignored_parameters(net: caffe_pb2.NetParameter) -> list[str]:
     """A phrase for each V0 layer that has parameters of other types: Caffe logs them, and goes on without them."""
-    found = []
+    phrases = []
     for old in (entry.layer for entry in net.layers if entry.HasField("layer")):
         strays = [
             field.name for field, _ in old.ListFields() if old.type in V0_TYPES and _is_stray(field.name, old.type)
         ]
         if strays:
-            found.append(f"layer '{old.name}' ({old.type}): {', '.join(strays)}")
-    return found
+            phrases.append(f"layer '{old.name}' ({old.type}): {', '.join(strays)}")
+    return phrases
 
 
 def _is_stray(name: str, layer_type: str) -> bool:
