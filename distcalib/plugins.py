@@ -84,7 +84,7 @@ def _hash(module: ModuleType) -> str:
         return "unknown"
     path = Path(file)
     files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
-    found = hashlib.sha256()
-    for one in files:
-        found.update(one.read_bytes())
-    return found.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for source in files:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]

@@ -70,8 +70,8 @@ def _encode_detections(part: Detections, arrays: _Arrays) -> object:
     return [*numbers, positives]
 
 
-def _decode_detections(said: Any, arrays: Found) -> Detections:
-    labels, scores, hits, positives = said
+def _decode_detections(stored: Any, arrays: Found) -> Detections:
+    labels, scores, hits, positives = stored
     return Detections(arrays[labels], arrays[scores], arrays[hits], dict(positives))
 
 
@@ -80,21 +80,21 @@ def _by_class(part: Partial) -> list[object]:
     return [[list(one) for one in part.by_class]] if part.by_class else []
 
 
-def _counts(said: Any) -> tuple[tuple[int, int], ...]:
+def _counts(stored: Any) -> tuple[tuple[int, int], ...]:
     """What `_by_class` wrote."""
-    return tuple((int(n), int(hits)) for one in said for n, hits in one)
+    return tuple((int(n), int(hits)) for one in stored for n, hits in one)
 
 
 KINDS: Mapping[str, Kind] = {
     "mean": Kind(
         Partial,
         lambda part, _: [_number(part.numerator), int(part.denominator), int(part.n_records), *_by_class(part)],
-        lambda said, _: Partial(_number(said[0]), *map(int, said[1:3]), by_class=_counts(said[3:])),
+        lambda stored, _: Partial(_number(stored[0]), *map(int, stored[1:3]), by_class=_counts(stored[3:])),
     ),
     "confusion": Kind(
         Confusion,
         lambda part, _: [list(part.labelled), list(part.predicted), list(part.hits)],
-        lambda said, _: Confusion(*(tuple(int(n) for n in column) for column in said)),
+        lambda stored, _: Confusion(*(tuple(int(n) for n in column) for column in stored)),
     ),
     "detections": Kind(Detections, _encode_detections, _decode_detections),
 }
@@ -104,10 +104,10 @@ def encode(row: object) -> bytes:
     """A Row, or the tuple of Rows that a slice of Caffe's gives.  Raises TypeError for what has no format here."""
     arrays = _Arrays()
     if isinstance(row, tuple):
-        said: object = {"rows": [_encode_row(one, arrays) for one in row]}
+        body: object = {"rows": [_encode_row(one, arrays) for one in row]}
     else:
-        said = {"row": _encode_row(row, arrays)}
-    header = json.dumps({"format": FORMAT, "arrays": arrays.described, **said}, separators=(",", ":")).encode()  # type: ignore[dict-item]
+        body = {"row": _encode_row(row, arrays)}
+    header = json.dumps({"format": FORMAT, "arrays": arrays.described, **body}, separators=(",", ":")).encode()  # type: ignore[dict-item]
     return zlib.compress(b"".join([_LENGTH.pack(len(header)), header, *arrays.parts]), 1)
 
 
@@ -136,7 +136,7 @@ def _decode(payload: bytes) -> Row | tuple[Row, ...]:
         begin += array.nbytes
         arrays.append(array.reshape(shape).astype(array.dtype.newbyteorder("="), copy=True))
     if "rows" in header:
-        return tuple(_decode_row(said, arrays) for said in header["rows"])
+        return tuple(_decode_row(stored, arrays) for stored in header["rows"])
     return _decode_row(header["row"], arrays)
 
 
@@ -145,7 +145,7 @@ def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
         raise TypeError(f"{type(row).__name__}: is no row; add its format to {__name__}")
     return {
         "scores": [[name, *_encode_score(part, arrays)] for name, part in row.scores.items()],
-        "ranges": [_encode_range(found, arrays) for found in row.ranges],
+        "ranges": [_encode_range(observed, arrays) for observed in row.ranges],
         "kernels": None if row.kernels is None else dict(row.kernels),
         "values": [[blob.name, blob.version, arrays.add(array)] for blob, array in row.values.items()],
         "distances": {name: _number(value) for name, value in row.distances.items()},
@@ -156,28 +156,28 @@ def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
     }
 
 
-def _decode_row(said: Mapping[str, Any], arrays: Found) -> Row:
+def _decode_row(stored: Mapping[str, Any], arrays: Found) -> Row:
     return Row(
-        {name: _decode_score(kind, part, arrays) for name, kind, part in said["scores"]},
-        tuple(_decode_range(found, arrays) for found in said["ranges"]),
-        None if said["kernels"] is None else {str(name): str(kernel) for name, kernel in said["kernels"].items()},
-        {Blob(name, version): arrays[number] for name, version, number in said["values"]},
-        {name: _number(value) for name, value in said["distances"].items()},
-        {name: _number(value) for name, value in said["seconds"].items()},
-        tuple(LeftOut(str(layer), number, str(key), str(reason)) for layer, number, key, reason in said["left_out"]),
-        _decode_images(said["by_image"], arrays),
-        int(said["n_missing"]),
+        {name: _decode_score(kind, part, arrays) for name, kind, part in stored["scores"]},
+        tuple(_decode_range(item, arrays) for item in stored["ranges"]),
+        None if stored["kernels"] is None else {str(name): str(kernel) for name, kernel in stored["kernels"].items()},
+        {Blob(name, version): arrays[number] for name, version, number in stored["values"]},
+        {name: _number(value) for name, value in stored["distances"].items()},
+        {name: _number(value) for name, value in stored["seconds"].items()},
+        tuple(LeftOut(str(layer), number, str(key), str(reason)) for layer, number, key, reason in stored["left_out"]),
+        _decode_images(stored["by_image"], arrays),
+        int(stored["n_missing"]),
     )
 
 
-def _encode_images(found: ByImage | None, arrays: _Arrays) -> list[int] | None:
-    return None if found is None else [arrays.add(part) for part in (found.rows, found.hits, found.margins)]
+def _encode_images(images: ByImage | None, arrays: _Arrays) -> list[int] | None:
+    return None if images is None else [arrays.add(part) for part in (images.rows, images.hits, images.margins)]
 
 
-def _decode_images(said: Any, arrays: Found) -> ByImage | None:
-    if said is None:
+def _decode_images(stored: Any, arrays: Found) -> ByImage | None:
+    if stored is None:
         return None
-    rows, hits, margins = (arrays[number] for number in said)
+    rows, hits, margins = (arrays[number] for number in stored)
     if not (rows.ndim == 1 and rows.shape == hits.shape == margins.shape):
         raise ValueError("no row: what it says of its images is not of as many")
     return ByImage(rows, hits, margins)
@@ -190,27 +190,27 @@ def _encode_score(part: PartialScore, arrays: _Arrays) -> tuple[str, object]:
     raise TypeError(f"{type(part).__name__}: is no kind of partial score that can be kept; add it to {__name__}.KINDS")
 
 
-def _decode_score(kind: str, said: object, arrays: Found) -> PartialScore:
+def _decode_score(kind: str, stored: object, arrays: Found) -> PartialScore:
     if kind not in KINDS:
         raise ValueError(f"a partial score of the unknown kind '{kind}'")
-    return KINDS[kind].decode(said, arrays)
+    return KINDS[kind].decode(stored, arrays)
 
 
-def _encode_range(found: Range, arrays: _Arrays) -> list[object]:
-    histogram = found.histogram
+def _encode_range(observed: Range, arrays: _Arrays) -> list[object]:
+    histogram = observed.histogram
     return [
-        _number(found.low),
-        _number(found.high),
-        [_number(value) for value in found.maxima],
-        [_number(value) for value in found.percentiles],
+        _number(observed.low),
+        _number(observed.high),
+        [_number(value) for value in observed.maxima],
+        [_number(value) for value in observed.percentiles],
         None if histogram is None else [arrays.add(histogram.counts), int(histogram.exponent)],
     ]
 
 
-def _decode_range(said: Any, arrays: Found) -> Range:
-    low, high = (_number(value) for value in said[:2])
-    maxima, percentiles = (tuple(map(_number, values)) for values in said[2:4])
-    [histogram] = said[4:]
+def _decode_range(stored: Any, arrays: Found) -> Range:
+    low, high = (_number(value) for value in stored[:2])
+    maxima, percentiles = (tuple(map(_number, values)) for values in stored[2:4])
+    [histogram] = stored[4:]
     made = None if histogram is None else Histogram(arrays[histogram[0]], histogram[1])
     return Range(low, high, maxima, percentiles, made)
 

@@ -44,9 +44,9 @@ def digest(value: object) -> bytes:
 
     Raises TypeError for any other type: what is not hashed must not be left out in silence.
     """
-    found = hashlib.sha256()
-    _feed(found.update, value)
-    return found.digest()
+    hasher = hashlib.sha256()
+    _feed(hasher.update, value)
+    return hasher.digest()
 
 
 def _feed(update: Callable[[Any], None], value: object) -> None:

@@ -69,13 +69,13 @@ class _Part:
         if result is not None:
             place_of = {number: position for position, number in enumerate(self.numbers)}
             rows.update(zip((place_of[number] for number in result.iterations), result.rows, strict=True))
-        found = sorted(rows)
+        positions = sorted(rows)
         return JobResult(
             key=job.key,
-            rows=tuple(rows[position] for position in found),
-            size=job.size_of(found),
-            iterations=tuple(self.numbers[position] for position in found),
-            complete=len(found) == job.n_iterations,
+            rows=tuple(rows[position] for position in positions),
+            size=job.size_of(positions),
+            iterations=tuple(self.numbers[position] for position in positions),
+            complete=len(positions) == job.n_iterations,
             run_seconds=self.seconds + (0.0 if result is None else result.run_seconds),
             compile_seconds=0.0 if result is None else result.compile_seconds,
             load_seconds=0.0 if result is None else result.load_seconds,
@@ -112,20 +112,20 @@ class Resuming:
         if open_places:
             wanted = [parts[place] for place in open_places]
 
-            def enough_of_all(place: int, found: Mapping[int, object]) -> bool:
+            def enough_of_all(place: int, rows_so_far: Mapping[int, object]) -> bool:
                 assert enough is not None, "it is asked only if it is there"
                 part = wanted[place]
                 if not part.recorded:
-                    return enough(open_places[place], found)
-                rows = {part.missing[position]: row for position, row in found.items()}
+                    return enough(open_places[place], rows_so_far)
+                rows = {part.missing[position]: row for position, row in rows_so_far.items()}
                 return enough(open_places[place], {**part.recorded, **rows})
 
             def on_rows(place: int, positions: range, rows: Sequence[object], seconds: float) -> None:
                 self._store(wanted[place], positions, rows, seconds)
 
             rest = [part.rest for part in wanted]
-            found = run(rest, enough_of_all if enough else None, on_rows)
-            results = dict(zip(open_places, found, strict=True))
+            measured = run(rest, enough_of_all if enough else None, on_rows)
+            results = dict(zip(open_places, measured, strict=True))
         return [part.merged(results.get(place)) for place, part in enumerate(parts)]
 
     def recorded(self, job: Job) -> JobResult:
@@ -155,14 +155,14 @@ class Resuming:
     def _store(self, part: _Part, positions: range, rows: Sequence[object], seconds: float) -> None:
         self.check()
         numbers = part.rest.iterations_at(positions)
-        found = {
+        measured = {
             number: Recorded(encode(row), seconds / len(rows))
             for number, row in zip(numbers, rows, strict=True)
             if (part.key, number) not in self._own  # else another actor, which was late with it, did it as well
         }
-        self.journal.store(part.key, found)
-        self._own.update((part.key, number) for number in found)
-        self.n_measured += len(found)
+        self.journal.store(part.key, measured)
+        self._own.update((part.key, number) for number in measured)
+        self.n_measured += len(measured)
 
 
 def _is_short(row: Row | tuple[Row, ...]) -> bool:

@@ -60,23 +60,25 @@ def prepare(
 
     Raises NoJournal, sqlite3.Error.
     """
-    found = _version(connection)
-    if found is None:
+    file_version = _version(connection)
+    if file_version is None:
         _apply(connection, schema, version)
         return
-    _check_tables(connection, found)
-    if found > version:
-        raise NoJournal(f"is of version {found}, and this distcalib knows {version}; update it, or give another --out")
-    for old in range(found, version):
+    _check_tables(connection, file_version)
+    if file_version > version:
+        raise NoJournal(
+            f"is of version {file_version}, and this distcalib knows {version}; update it, or give another --out"
+        )
+    for old in range(file_version, version):
         _apply(connection, migrations[old], old + 1)
 
 
 def check(connection: sqlite3.Connection) -> None:
     """Raise NoJournal unless the file is a journal of this version."""
-    found = _version(connection)
-    if found != VERSION:
-        raise NoJournal(f"is of version {found or 0}, and this distcalib reads {VERSION}; give another --out")
-    _check_tables(connection, found)
+    file_version = _version(connection)
+    if file_version != VERSION:
+        raise NoJournal(f"is of version {file_version or 0}, and this distcalib reads {VERSION}; give another --out")
+    _check_tables(connection, file_version)
 
 
 def _check_tables(connection: sqlite3.Connection, version: int) -> None:
@@ -88,14 +90,14 @@ def _check_tables(connection: sqlite3.Connection, version: int) -> None:
 
 def _tables(connection: sqlite3.Connection) -> dict[str, object]:
     """All that the file has by name: of a table its columns, of anything else what it is."""
-    found: dict[str, object] = {}
+    contents: dict[str, object] = {}
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall():
         if kind == "table" and str(sql).upper().split()[:2] == ["CREATE", "TABLE"]:
             columns = connection.execute("SELECT * FROM pragma_table_xinfo(?)", (name,)).fetchall()
-            found[name] = [(*column[1:4], str(column[4]), *column[5:]) for column in columns]
+            contents[name] = [(*column[1:4], str(column[4]), *column[5:]) for column in columns]
         else:
-            found[name] = (kind, sql)
-    return found
+            contents[name] = (kind, sql)
+    return contents
 
 
 def _own_tables() -> dict[str, object]:

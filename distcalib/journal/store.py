@@ -92,7 +92,7 @@ class Journal:
 
     def rows(self, key: bytes, numbers: Collection[int]) -> dict[int, Recorded]:
         """Those of the rows `numbers` that are there, in any order."""
-        found: dict[int, Recorded] = {}
+        recorded: dict[int, Recorded] = {}
         wanted = list(numbers)
         with _said(self.path):
             for begin in range(0, len(wanted), _AT_ONCE):
@@ -102,8 +102,8 @@ class Journal:
                 for number, payload, seconds in self._connection.execute(sql, (key, *part)):
                     if not (isinstance(payload, bytes) and isinstance(seconds, float)):
                         raise NoJournal("is damaged; move it, or give another --out")
-                    found[number] = Recorded(payload, seconds)
-        return found
+                    recorded[number] = Recorded(payload, seconds)
+        return recorded
 
     def store(self, key: bytes, rows: Mapping[int, Recorded]) -> None:
         """Commit rows by number: when this returns they are on the disk.  One that is there already stays."""
@@ -120,10 +120,10 @@ class Journal:
     def check_in_place(self) -> None:
         """Raise OutputError if the file was removed or replaced: SQLite would go on writing where nobody finds it."""
         try:
-            found: os.stat_result | None = os.stat(self.path)
+            status: os.stat_result | None = os.stat(self.path)
         except OSError:
-            found = None
-        if found is None or not os.path.samestat(found, self._opened) or not self._lock.is_in_place():
+            status = None
+        if status is None or not os.path.samestat(status, self._opened) or not self._lock.is_in_place():
             raise OutputError(
                 f"{self.path.parent}: {self.path.name} or {LOCK_NAME} was removed or replaced during the run, and what "
                 "was measured is lost with it; leave the folder alone, and give the same command again"
@@ -206,10 +206,10 @@ def read_runs(folder: Path) -> Sequence[Run]:
         try:
             check(connection)
             columns = ", ".join(field.name for field in fields(Run))
-            found = connection.execute(f"SELECT {columns} FROM run ORDER BY number").fetchall()
+            rows = connection.execute(f"SELECT {columns} FROM run ORDER BY number").fetchall()
         finally:
             connection.close()
-    return [_run(path, row) for row in found]
+    return [_run(path, row) for row in rows]
 
 
 def _run(path: Path, row: Sequence[Any]) -> Run:
