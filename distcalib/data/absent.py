@@ -53,11 +53,11 @@ def absent_reason(layer: caffe_pb2.LayerParameter) -> str:
 def _lacking(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
     """The blobs that are read before any layer makes them, in their order."""
     made: set[str] = set()
-    found: dict[str, None] = {}
+    lacking: dict[str, None] = {}
     for layer in layers:
-        found.update((blob, None) for blob in layer.bottom if blob not in made)
+        lacking.update((blob, None) for blob in layer.bottom if blob not in made)
         made.update(layer.top)
-    return list(found)
+    return list(lacking)
 
 
 def _standing_for(layer: caffe_pb2.LayerParameter, tops: list[str]) -> caffe_pb2.LayerParameter:

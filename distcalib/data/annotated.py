@@ -84,10 +84,10 @@ class AnnotatedSource(KeepingSource):
         """A bad record has no boxes.  Rows depend on their places: `rows` are not asked for."""
         assert rows is None, "what is drawn of an image depends on its place in the batch"
         first = iteration * self.batch_size
-        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
+        decoded = self._reading.rows(first, self._records.read(first, self.batch_size), bad)
         without = (bad or {}) if self._has_boxes else {}
-        labels = [rows[:0] if item in without else rows for item, (_, rows) in enumerate(found)]
-        return Decoded(stacked([pixels for pixels, _ in found]), self._label_blob(labels), bad or {})
+        labels = [rows[:0] if item in without else rows for item, (_, rows) in enumerate(decoded)]
+        return Decoded(stacked([pixels for pixels, _ in decoded]), self._label_blob(labels), bad or {})
 
     def key(self, number: int) -> str:
         """See NamingSource."""
@@ -137,9 +137,9 @@ class AnnotatedSource(KeepingSource):
             )
         return whole
 
-    def _label_blob(self, found: Sequence[FloatArray]) -> FloatArray:
+    def _label_blob(self, labels_by_image: Sequence[FloatArray]) -> FloatArray:
         """The labels of all images in their shape."""
-        labels = np.concatenate(found)
+        labels = np.concatenate(labels_by_image)
         if not self._has_boxes:
             return labels.reshape(-1, 1, 1, 1)
         return (labels if len(labels) else np.full((1, 8), -1.0, np.float32)).reshape(1, 1, -1, 8)

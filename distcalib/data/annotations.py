@@ -53,30 +53,28 @@ def label_rows(
         for one in group.annotation
         for b in (one.bbox,)
     ]
-    found = np.array(rows, np.float32).reshape(-1, 8)
+    table = np.array(rows, np.float32).reshape(-1, 8)
     if sampled:
-        found = _inside(found, found[:, 3:7], WHOLE, param)
-    boxes = found[:, 3:7]
+        table = _inside(table, table[:, 3:7], WHOLE, param)
+    boxes = table[:, 3:7]
     size = size or (annotated.datum.height, annotated.datum.width)
     resize = param.resize_param if param.HasField("resize_param") else None
-    if resize is not None and len(found):
+    if resize is not None and len(table):
         if min(size) < 1:
             raise BadRecord("has boxes and no height and width, which resizing needs; write both into its datum")
         boxes = resized(boxes, size, resize)
-    found = _inside(found, boxes, window, param)
-    if resize is not None and len(found):
-        found[:, 3:7] = _extrapolated(found[:, 3:7], size, resize, window)
-    return found
+    table = _inside(table, boxes, window, param)
+    if resize is not None and len(table):
+        table[:, 3:7] = _extrapolated(table[:, 3:7], size, resize, window)
+    return table
 
 
-def _inside(
-    found: FloatArray, boxes: Array, window: FloatArray, param: caffe_pb2.TransformationParameter
-) -> FloatArray:
-    """The rows `found` of `boxes` of which the `window` shows something that counts, in its coordinates."""
+def _inside(rows: FloatArray, boxes: Array, window: FloatArray, param: caffe_pb2.TransformationParameter) -> FloatArray:
+    """Those `rows` of whose `boxes` the `window` shows something that counts, in its coordinates."""
     emitted = _emitted(boxes, window, param.emit_constraint) if param.HasField("emit_constraint") else True
     projected, inside = _projected(boxes, window)
     kept = inside & emitted
-    shown = found[kept]
+    shown = rows[kept]
     shown[:, 3:7] = projected[kept]
     return shown
 

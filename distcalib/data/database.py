@@ -69,9 +69,9 @@ class DatabaseSource(KeepingSource):
 
     def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
-        found = self._reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
-        labels = np.array([label for _, label in found], np.float32)
-        return Decoded(stacked([pixels for pixels, _ in found]), labels, bad or {})
+        decoded = self._reading.rows(first, self._records.read(first, self.batch_size), bad, rows)
+        labels = np.array([label for _, label in decoded], np.float32)
+        return Decoded(stacked([pixels for pixels, _ in decoded]), labels, bad or {})
 
     def key(self, number: int) -> str:
         """See NamingSource."""

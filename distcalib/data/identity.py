@@ -29,16 +29,16 @@ def data_identity(
     indexes: Mapping[str, Index | None],
 ) -> list[FileIdentity]:
     """All files that `layers` read; `indexes` are those of their sources, by layer name."""
-    found: list[FileIdentity] = []
+    identities: list[FileIdentity] = []
     for layer in layers:
         for path in named_paths(layer, prototxt):
-            found.extend(_identity(file, ends=True) for file in files_in(path))
+            identities.extend(_identity(file, ends=True) for file in files_in(path))
         index = indexes.get(layer.name)
         if isinstance(index, RowIndex):
-            found.extend(_identity(Path(file), ends=True) for file, _ in index.files)
+            identities.extend(_identity(Path(file), ends=True) for file, _ in index.files)
         elif isinstance(index, LineIndex):
-            found.extend(_images(layer, prototxt, index))
-    return found
+            identities.extend(_images(layer, prototxt, index))
+    return identities
 
 
 def files_in(path: Path) -> Iterator[Path]:
@@ -46,10 +46,10 @@ def files_in(path: Path) -> Iterator[Path]:
 
     A folder that may not be looked into counts as a file: who opens it says so."""
     try:
-        found = [file for file in sorted(path.iterdir()) if file.name not in _IGNORED and file.is_file()]
+        files = [file for file in sorted(path.iterdir()) if file.name not in _IGNORED and file.is_file()]
     except OSError:
-        found = [path]
-    yield from found
+        files = [path]
+    yield from files
 
 
 def _images(layer: caffe_pb2.LayerParameter, prototxt: Path, index: LineIndex) -> Iterator[FileIdentity]:

@@ -74,22 +74,22 @@ class KeepingSource(ABC):
 
     def pick(self, numbers: Sequence[int]) -> dict[str, FloatArray]:
         """The images `numbers` as a batch of their own; see Source."""
-        found: dict[int, tuple[Pixels, FloatArray]] = {}
+        picked: dict[int, tuple[Pixels, FloatArray]] = {}
         missing: dict[int, list[int]] = {}
         for number in dict.fromkeys(numbers):
             known = self._known(number)
             if known is None:
                 missing.setdefault(number // self.batch_size, []).append(number % self.batch_size)
             else:
-                found[number] = known
+                picked[number] = known
         for iteration, rows in missing.items():
             decoded = self._decode(iteration, None, rows)
             for place, row in enumerate(rows):
                 number = iteration * self.batch_size + row
-                found[number] = one = decoded.images[place].copy(), decoded.labels[place].copy()
-                if self._room.take(one[0].nbytes + one[1].nbytes):
-                    self._single[number] = one
-        images, labels = (np.stack(column) for column in zip(*map(found.__getitem__, numbers), strict=True))
+                picked[number] = pair = decoded.images[place].copy(), decoded.labels[place].copy()
+                if self._room.take(pair[0].nbytes + pair[1].nbytes):
+                    self._single[number] = pair
+        images, labels = (np.stack(column) for column in zip(*map(picked.__getitem__, numbers), strict=True))
         return dict(zip(self.tops, (self._transform.finish(images), labels), strict=False))
 
     def _known(self, number: int) -> tuple[Pixels, FloatArray] | None:
@@ -105,12 +105,12 @@ class KeepingSource(ABC):
 
         They are decoded again. `bad` as in `batch`.  Raises DataError, also for records that hold floats.
         """
-        found = self._images(iteration, bad)
-        if any(image.dtype != np.uint8 for image in found):
+        images = self._images(iteration, bad)
+        if any(image.dtype != np.uint8 for image in images):
             raise DataError(
                 f"{self._where}: has records of floats, which are no images; leave --preprocess out, or write bytes"
             )
-        return found
+        return images
 
     def image(self, number: int) -> Pixels:
         """The image of record `number` as it is before resizing and cropping, (C, H, W), of whatever values it holds.

@@ -66,8 +66,8 @@ class LmdbRecords(Records):
             return KeyIndex(self.n_records, step, tuple(bytes(key) for key in keys))
 
     def _from(self, key: bytes | None) -> Iterator[Record] | None:
-        found = self._cursor.first() if key is None else self._cursor.set_key(key)
-        return iter(self._cursor) if found else None
+        is_there = self._cursor.first() if key is None else self._cursor.set_key(key)
+        return iter(self._cursor) if is_there else None
 
 
 def _open(path: Path, is_known: bool) -> lmdb.Environment:

@@ -31,13 +31,13 @@ def find_missing(
             param, index = layer.image_data_param, indexes[layer.name]
             images = ImageList(resolve_path(param.source, prototxt), param.root_folder, prototxt, index)
             lists[layer.name] = images, min(n_iterations * int(param.batch_size), images.index.n_records)
-    found: dict[str, dict[int, str]] = {}
+    missing: dict[str, dict[int, str]] = {}
     n_looked, total = 0, sum(n_records for _, n_records in lists.values())
     for name, (images, n_records) in lists.items():
-        found[name] = {}
+        missing[name] = {}
         for line in images.beginning(n_records):
             if wrong := why_missing(line.file):
-                found[name][line.number - 1] = wrong
+                missing[name][line.number - 1] = wrong
             n_looked += 1
             looked(n_looked, total)
-    return found
+    return missing

@@ -30,12 +30,12 @@ def is_sampled(annotated: caffe_pb2.AnnotatedDatum, samplers: Sequence[caffe_pb2
 
 def random_parts(layer: caffe_pb2.LayerParameter) -> list[str]:
     """The parameters of a layer whose images are transformed with which Caffe draws at random in TEST, too."""
-    transform, found = layer.transform_param, []
+    transform, parts = layer.transform_param, []
     if layer.type == "AnnotatedData":
-        found += _random_annotated(layer)
+        parts += _random_annotated(layer)
     if transform.mirror:
-        found.append("mirror")
-    return found
+        parts.append("mirror")
+    return parts
 
 
 def is_shuffled(layer: caffe_pb2.LayerParameter) -> bool:
@@ -47,14 +47,14 @@ def is_shuffled(layer: caffe_pb2.LayerParameter) -> bool:
 
 
 def _random_annotated(layer: caffe_pb2.LayerParameter) -> list[str]:
-    transform, found = layer.transform_param, []
+    transform, parts = layer.transform_param, []
     if any(_gives(one) and _draws(one.sampler) for one in layer.annotated_data_param.batch_sampler):
-        found.append("batch_sampler")
+        parts.append("batch_sampler")
     if any(getattr(transform.distort_param, name) > 0.0 for name in _PROBABILITIES):
-        found.append("distort_param")
+        parts.append("distort_param")
     if transform.HasField("expand_param") and transform.expand_param.prob > 0.0:
-        found.append("expand_param")
-    return found
+        parts.append("expand_param")
+    return parts
 
 
 def sampler_faults(layer: caffe_pb2.LayerParameter) -> Iterator[str]:

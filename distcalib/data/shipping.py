@@ -59,14 +59,14 @@ class Shipment:
 
     def files(self) -> dict[str, bytes]:
         """The contents of the single files that actors read, by absolute path. Raises DataError."""
-        found = {}
+        contents = {}
         for layer in self.layers:
             for path in named_paths(layer, self.prototxt, _FILES):
                 try:
-                    found[str(path.resolve())] = path.read_bytes()
+                    contents[str(path.resolve())] = path.read_bytes()
                 except OSError as error:
                     raise DataError(f"{path}: cannot be read: {error.strerror}; correct its path") from error
-        return found
+        return contents
 
     def chunks(self) -> Iterator[Chunk]:
         """All records, layer by layer, each chunk made when it is asked for. Raises DataError."""

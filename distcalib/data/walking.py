@@ -35,7 +35,7 @@ def walk(steps: Iterator[str], remedy: str) -> None:
         _walk_here(steps, write_end)
     os.close(write_end)
     try:
-        said, is_over = _heard(read_end)
+        output, is_over = _heard(read_end)
         if not is_over:
             os.kill(pid, signal.SIGKILL)
     except BaseException:
@@ -45,7 +45,7 @@ def walk(steps: Iterator[str], remedy: str) -> None:
     finally:
         os.close(read_end)
     status = os.waitpid(pid, 0)[1]
-    lines = said.decode("utf-8", "surrogateescape").split("\0")
+    lines = output.decode("utf-8", "surrogateescape").split("\0")
     where = lines[-2] if len(lines) > 1 else "the data"
     if not is_over:
         raise DataError(f"{where}: reading does not come to an end; it is damaged: {remedy}")
@@ -58,13 +58,13 @@ def walk(steps: Iterator[str], remedy: str) -> None:
 
 def _heard(read_end: int) -> tuple[bytes, bool]:
     """The end of what the child says, and whether it is gone; if not, it is silent for too long."""
-    said = b""
+    output = b""
     while select.select([read_end], [], [], _PATIENCE_SECONDS)[0]:
         piece = os.read(read_end, 65536)
         if not piece:
-            return said, True
-        said = (said + piece)[-65536:]
-    return said, False
+            return output, True
+        output = (output + piece)[-65536:]
+    return output, False
 
 
 def _walk_here(steps: Iterator[str], write_end: int) -> NoReturn:

@@ -87,15 +87,15 @@ def watch(
     others: Mapping[str, Path],
 ) -> Watched:
     """The files that `layers` name, and `others`, as they are now; images of a list are not among them."""
-    found: dict[str, tuple[Seen, ...]] = {name: (_seen(path),) for name, path in others.items()}
+    seen: dict[str, tuple[Seen, ...]] = {name: (_seen(path),) for name, path in others.items()}
     for layer in layers:
         paths = [file for path in named_paths(layer, prototxt) for file in files_in(path)]
         index = indexes.get(layer.name)
         if isinstance(index, RowIndex):
             paths += [Path(name) for name, _ in index.files]
         if paths:
-            found[layer.name] = tuple(_seen(path) for path in paths)
-    return Watched(found, this_machine())
+            seen[layer.name] = tuple(_seen(path) for path in paths)
+    return Watched(seen, this_machine())
 
 
 @cache
@@ -108,14 +108,14 @@ def this_machine() -> str:
 
 
 def _refuse(files: Iterable[Seen], *, here: bool, ends: bool) -> None:
-    found = [f"{one.path} {said}" for one in files if (said := one.difference(here=here, ends=ends))]
-    if found and here:
+    differences = [f"{one.path} {said}" for one in files if (said := one.difference(here=here, ends=ends))]
+    if differences and here:
         raise DataError(
-            f"{'; '.join(found)} since the run began; nothing may change data or weights during a run: put them back "
-            "as they were, and give the command again"
+            f"{'; '.join(differences)} since the run began; nothing may change data or weights during a run: put them "
+            "back as they were, and give the command again"
         )
-    if found:
-        raise DataError(f"{'; '.join(found)}; {SAME_DATA}")
+    if differences:
+        raise DataError(f"{'; '.join(differences)}; {SAME_DATA}")
 
 
 def _seen(path: Path) -> Seen:
