@@ -149,5 +149,5 @@ def output_scales(param: Param, scales: NDArray[np.float64], scale_out: float) -
     In f32 as Intel Caffe divides (mkldnn_convolution_layer.cpp, InitConvolutionFwd).
     """
     out, unit = np.float32(scale_out), np.float32(param.scale_in[0]) * scales.astype(np.float32)
-    found: Array = np.where(unit == 0.0, out, out / np.where(unit == 0.0, np.float32(1.0), unit)).astype(np.float32)
-    return found
+    factors: Array = np.where(unit == 0.0, out, out / np.where(unit == 0.0, np.float32(1.0), unit)).astype(np.float32)
+    return factors

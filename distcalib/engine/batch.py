@@ -47,9 +47,9 @@ class Batch:
         if not self.bad:
             return values
         if name in self.by_item:
-            found = self.kept_boxes(values)
+            left = self.kept_boxes(values)
             # as a batch without objects has it
-            return found if found.size else np.full((*values.shape[:-2], 1, values.shape[-1]), -1.0, np.float32)
+            return left if left.size else np.full((*values.shape[:-2], 1, values.shape[-1]), -1.0, np.float32)
         return values[self.good] if values.shape[:1] == (self.size,) else values
 
     def kept_boxes(self, boxes: Array) -> Array:
@@ -58,9 +58,9 @@ class Batch:
             return boxes
         rows = boxes.reshape(-1, boxes.shape[-1])
         place_of = {float(row): float(place) for place, row in enumerate(self.good)}
-        found = rows[[float(row[0]) in place_of for row in rows]]
-        found[:, 0] = [place_of[float(item)] for item in found[:, 0]]
-        return found.reshape(*boxes.shape[:-2], *found.shape)
+        left = rows[[float(row[0]) in place_of for row in rows]]
+        left[:, 0] = [place_of[float(item)] for item in left[:, 0]]
+        return left.reshape(*boxes.shape[:-2], *left.shape)
 
 
 def records_an_iteration(sources: Sequence[Source]) -> int:
@@ -89,16 +89,16 @@ def read_batch(sources: Sequence[Source], iteration: int, skip_bad: bool, with_i
 
     `with_images`: those that the one data layer of images begins with come along.
     """
-    found: list[Bad] = [{} for _ in sources]
+    bad_by_source: list[Bad] = [{} for _ in sources]
     with told(DataError, f"iteration {iteration}: its data cannot be read", "write the data again, or copy it again"):
         tops = {
             top: values
-            for source, own in zip(sources, found, strict=True)
+            for source, own in zip(sources, bad_by_source, strict=True)
             for top, values in source.batch(iteration, own if skip_bad else None).items()
         }
         images = _images(sources, iteration, skip_bad) if with_images else ()
-    bad = frozenset(row for own in found for row in own)
-    left_out = tuple(sorted(one for own in found for one in own.values()))
+    bad = frozenset(row for own in bad_by_source for row in own)
+    left_out = tuple(sorted(one for own in bad_by_source for one in own.values()))
     size = records_an_iteration(sources)
     if bad and len(bad) == size:
         known = left_out[0]

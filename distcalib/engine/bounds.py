@@ -33,8 +33,8 @@ def gain(weight: NDArray[np.float32], bias: NDArray[np.float32]) -> tuple[float,
     rows = weight.reshape(weight.shape[0], -1)
     with np.errstate(over="ignore", invalid="ignore"):
         sums = [float(np.abs(rows[i : i + 64]).sum(axis=1, dtype=np.float64).max()) for i in range(0, len(rows), 64)]
-        found = max(sums, default=0.0), float(np.abs(bias).max(initial=0.0))
-    return found if np.isfinite(sums).all() and np.isfinite(found).all() else (np.inf, np.inf)
+        gains = max(sums, default=0.0), float(np.abs(bias).max(initial=0.0))
+    return gains if np.isfinite(sums).all() and np.isfinite(gains).all() else (np.inf, np.inf)
 
 
 def bound(
@@ -62,8 +62,8 @@ def bound(
         return largest
     if layer.type == "Eltwise":
         return _eltwise(layer.eltwise_param, inputs)
-    found = _linear(layer, blobs)
-    return None if found is None or len(inputs) != 1 else found[0] * largest + found[1]
+    linear = _linear(layer, blobs)
+    return None if linear is None or len(inputs) != 1 else linear[0] * largest + linear[1]
 
 
 def _linear(layer: caffe_pb2.LayerParameter, blobs: Sequence[NDArray[np.float32]]) -> tuple[float, float] | None:

@@ -137,20 +137,20 @@ def layer_shapes(
     """The shape of every value as far as layers can be converted, and what each that cannot be says; for `inspect`."""
     builder = _Builder(graph, blobs, shapes, where)
     builder.convert_all()
-    found = {blob: tuple(int(d) for d in value.get_shape()) for blob, value in builder.values.items()}
+    value_shapes = {blob: tuple(int(d) for d in value.get_shape()) for blob, value in builder.values.items()}
     for group in builder.groups.values():  # all that is folded into a convolution keeps its shape
-        if group.output in found:
-            found.update((node.tops[0], found[group.output]) for node in group.members)
-    found.update((top, ()) for node in graph if node.type in SCORE_TYPES for top in node.tops)
-    found.update((top, DETECTED) for node in graph if node.type in HOST_TYPES - SCORE_TYPES for top in node.tops)
-    known = {**{Blob(top, 0): shape for top, shape in shapes.items()}, **found}
+        if group.output in value_shapes:
+            value_shapes.update((node.tops[0], value_shapes[group.output]) for node in group.members)
+    value_shapes.update((top, ()) for node in graph if node.type in SCORE_TYPES for top in node.tops)
+    value_shapes.update((top, DETECTED) for node in graph if node.type in HOST_TYPES - SCORE_TYPES for top in node.tops)
+    known = {**{Blob(top, 0): shape for top, shape in shapes.items()}, **value_shapes}
     for node in graph:
         if node.type in HOST_TYPES:
             try:
                 check_shapes(node.layer, [known.get(blob) for blob in node.bottoms])
             except UnsupportedError as problem:
                 builder.problems.append(UnsupportedError(f"{where}: {problem}"))
-    return found, builder.problems
+    return value_shapes, builder.problems
 
 
 class _Builder:
@@ -324,15 +324,15 @@ class _Builder:
             shape = convolution.weight_shape(layer, int(x_shape[1]), rank - 2)
             has_bias, n_out = layer.proto.convolution_param.bias_term, layer.proto.convolution_param.num_output
         layer.expect_blobs(2 if has_bias else 1)
-        found = {layer.name: tuple(layer.blob(i, s) for i, s in enumerate([shape, (n_out,)][: 2 if has_bias else 1]))}
+        blobs = {layer.name: tuple(layer.blob(i, s) for i, s in enumerate([shape, (n_out,)][: 2 if has_bias else 1]))}
         if group.batch_norm is not None:
             bn = Layer(group.batch_norm.layer, self.blobs, self.where)
-            found[bn.name] = stored_blobs(bn, n_out)
+            blobs[bn.name] = stored_blobs(bn, n_out)
         if group.scale is not None:
             scale = Layer(group.scale.layer, self.blobs, self.where)
             n_blobs = 2 if scale.proto.scale_param.bias_term else 1
-            found[scale.name] = tuple(scale.blob(i, (n_out,)) for i in range(n_blobs))
-        return found
+            blobs[scale.name] = tuple(scale.blob(i, (n_out,)) for i in range(n_blobs))
+        return blobs
 
 
 class _ErrorBuilder(_Builder):

@@ -37,14 +37,14 @@ _DROPPED = ("GLOG_", "GOOGLE_LOG", "GOOGLE_ALSOLOG", "OMP_", "KMP_AFFINITY", "KM
 def find_caffe(root: Path) -> Path:
     """ROOT/tools/caffe.  Raises OptionError unless it is there and can be run."""
     executable = Path("tools", "caffe")
-    found = (root / executable).absolute()
-    if not found.is_file():
+    path = (root / executable).absolute()
+    if not path.is_file():
         if (root / "build" / executable).is_file():
             raise OptionError(f"-r {root}: has no {executable}, but its folder build has; give -r {root / 'build'}")
         raise OptionError(f"-r {root}: has no {executable}; give the build folder of Intel Caffe")
-    if not os.access(found, os.X_OK):
+    if not os.access(path, os.X_OK):
         raise OptionError(f"-r {root}: {executable} is not executable; build Caffe again, or give another build folder")
-    return found
+    return path
 
 
 def check_caffe(root: Path, executable: Path) -> None:

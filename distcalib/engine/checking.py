@@ -13,9 +13,9 @@ def checked_shapes(graph: Graph, shapes: Shapes, where: str) -> Mapping[Blob, tu
     """The shape of every value, from `shapes`, those of the data layers' tops; whatever the weights.
 
     Raises one error that names every layer that cannot be run."""
-    found, problems = layer_shapes(graph, ZeroBlobs(), shapes, where)
+    value_shapes, problems = layer_shapes(graph, ZeroBlobs(), shapes, where)
     if problems:
         kinds = {type(problem) for problem in problems}
         kind = kinds.pop() if len(kinds) == 1 else UnsupportedError
         raise kind("; ".join(dict.fromkeys(map(str, problems))))
-    return found
+    return value_shapes

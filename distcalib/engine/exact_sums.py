@@ -45,13 +45,13 @@ def cuts(weight: Integers, most: int) -> Sequence[int]:
         unit = 1
     before = np.zeros((len(weight), 1), np.int64)
     total = np.cumsum(products, axis=1)
-    found = [0]
+    places = [0]
     while _largest(total[:, -1:] - before) > LARGEST:
         first_too_many = int(np.argmax((total - before).max(axis=0) > LARGEST))
         end = first_too_many - first_too_many % unit
-        found.append(end)
+        places.append(end)
         before = total[:, end - 1 : end]
-    return [*found, products.shape[1]]
+    return [*places, products.shape[1]]
 
 
 def _parts(layer: Layer, x: Output, weight: Integers, bounds: Sequence[int]) -> Iterator[Output]:

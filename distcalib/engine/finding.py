@@ -25,11 +25,11 @@ class Finding:
     def readings(self, at: int, blobs: Sequence[Blob]) -> list[Reading]:
         """How the layer with index `at` finds its bottoms `blobs`."""
         known = self.stored.run.reads.get(at, ())
-        found = []
+        readings = []
         for i, blob in enumerate(blobs):
             reading = known[i] if i < len(known) else Reading(blob, (), self.stored.get(blob))
-            found.append(reading if reading.blob in self.values else reading._replace(blob=blob))
-        return found
+            readings.append(reading if reading.blob in self.values else reading._replace(blob=blob))
+        return readings
 
     def real(self, reading: Reading) -> Output:
         """It as real numbers."""

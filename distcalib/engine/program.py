@@ -164,8 +164,8 @@ def kernels_by_op(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[s
 
 def _kernels(compiled: ov.CompiledModel, layers: Collection[str]) -> dict[str, str]:
     """The primitive that runs each of `layers`, such as brgconv_avx512_I8."""
-    found = {name: op.get_rt_info()["primitiveType"].astype(str) for op, name in _multiplying(compiled, layers)}
-    return dict(sorted(found.items()))
+    primitives = {name: op.get_rt_info()["primitiveType"].astype(str) for op, name in _multiplying(compiled, layers)}
+    return dict(sorted(primitives.items()))
 
 
 def _multiplying(compiled: ov.CompiledModel, layers: Collection[str]) -> Iterator[tuple[ov.Node, str]]:

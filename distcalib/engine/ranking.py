@@ -93,13 +93,13 @@ class RankProgram:
     def distances(self, iteration: int, batch: Batch) -> dict[str, float]:
         """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
         values = {**batch.tops, **{str(blob): array for blob, array in self.head(batch.tops).items()}}
-        found: dict[str, float] = {}
+        distances: dict[str, float] = {}
         weights = self.spec.weights
         for name, tail in self.tails.items():
             outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
             made = [batch.kept(outputs[str(blob)]) for blob in self.spec.outputs]
-            found[name] = distance(made, self.spec.reference[iteration], weights)
-        return found
+            distances[name] = distance(made, self.spec.reference[iteration], weights)
+        return distances
 
 
 def compile_ranking(

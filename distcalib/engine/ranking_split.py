@@ -107,16 +107,16 @@ class _Way:
 
 def _ways(head: float, n_candidates: int, n_iterations: int, n_actors: int, most: Most, pace: Pace) -> Sequence[_Way]:
     """How a chunk can be divided, from not at all to the fastest; `head` is the part of the net before it."""
-    found: list[_Way] = []
+    ways: list[_Way] = []
     n_pieces = max(1, min(n_actors, most.pieces))
     for n_parts in range(1, min(n_candidates, n_pieces, most.parts) + 1):
         n_tails = -(-n_candidates // n_parts)
         compiling = (head + n_tails * (1.0 - head)) * pace.compiling
         running = head * pace.fp32 + n_tails * (1.0 - head) * pace.int8
         for n_blocks in range(1, min(n_iterations, n_pieces // n_parts) + 1):
-            found.append(_Way(compiling + -(-n_iterations // n_blocks) * running, n_parts, n_blocks))
+            ways.append(_Way(compiling + -(-n_iterations // n_blocks) * running, n_parts, n_blocks))
     better: list[_Way] = []
-    for way in sorted(found, key=lambda way: (way.n_pieces, way.seconds)):
+    for way in sorted(ways, key=lambda way: (way.n_pieces, way.seconds)):
         if not better or way.seconds < better[-1].seconds:
             better.append(way)
     return better

@@ -60,9 +60,9 @@ class Soundness:
             parameters = list(self._builder.parameters.values())
             model = ov.Model([ops.result(sums[blob]) for blob in sums], parameters, self._where)
             self._program = LocalProgram(self._builder.built(model, tuple(sums)), self._where, self._n_threads)
-        found = self._program.run(batch)
+        results = self._program.run(batch)
         for blob in sums:
-            if not np.isfinite(found[blob]).all():
+            if not np.isfinite(results[blob]).all():
                 raise EngineError(unsound(self._where, self._graph.producer[blob], iteration))
 
 
@@ -106,16 +106,16 @@ class _SumBuilder(_Builder):
     def _plain(self, node: Node) -> None:
         super()._plain(node)
         self.sums.update((blob, sum_of(self.values[blob])) for blob in node.tops)
-        found = self._bound_of_plain(node)
-        if (found is None and node.type == "LRN") or (found is not None and found > MOST):
+        limit = self._bound_of_plain(node)
+        if (limit is None and node.type == "LRN") or (limit is not None and limit > MOST):
             for blob in node.bottoms:
                 self._watch(blob)
-            found = self._bound_of_plain(node)
+            limit = self._bound_of_plain(node)
         for blob in node.tops:
-            if found is None or found > MOST:
+            if limit is None or limit > MOST:
                 self._watch(blob)
             else:
-                self._bounds[blob] = found
+                self._bounds[blob] = limit
 
     def _group(self, group: Fused) -> Output:
         y = super()._group(group)
@@ -124,13 +124,13 @@ class _SumBuilder(_Builder):
             self.sums[group.output] = sum_of(y)
             self._watch(group.output)
             return y
-        found = self._bound_of_group(group, read)
-        if found > MOST:
+        limit = self._bound_of_group(group, read)
+        if limit > MOST:
             for blob in read:
                 self._watch(blob)
-            found = self._bound_of_group(group, read)
-        self.is_proven &= found <= MOST
-        self._bounds[group.output] = min(found, SOURCE) if found > MOST else found
+            limit = self._bound_of_group(group, read)
+        self.is_proven &= limit <= MOST
+        self._bounds[group.output] = min(limit, SOURCE) if limit > MOST else limit
         return y
 
     def _bound_of_plain(self, node: Node) -> float | None:
@@ -144,9 +144,9 @@ class _SumBuilder(_Builder):
         """Of all that the group computes."""
         largest_sum, largest_bias = self._gains[group.name]
         source, *residual = (self._bound_of(blob) for blob in read)
-        found = largest_sum * source + largest_bias + sum(residual)
+        limit = largest_sum * source + largest_bias + sum(residual)
         factor = abs(self.stored.run.gains.get(group.name, 1.0))
-        return found * max(1.0, abs(group.slope or 0.0)) * max(1.0, factor)
+        return limit * max(1.0, abs(group.slope or 0.0)) * max(1.0, factor)
 
     def _watch(self, blob: Blob) -> None:
         if self.graph.producer[blob].type not in DATA_TYPES:

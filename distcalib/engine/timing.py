@@ -50,11 +50,11 @@ class TimedProgram:
             return {REST: self._seconds_of_all(batch)}
         for _ in range(2):
             infer(self._request, self._inputs, batch, self.spec.where)
-        found = dict.fromkeys([REST, *self._layer_of.values()], 0.0)
+        seconds_of = dict.fromkeys([REST, *self._layer_of.values()], 0.0)
         for info in self._request.get_profiling_info():
             if info.status == ov.ProfilingInfo.Status.EXECUTED:
-                found[self._layer_of.get(info.node_name, REST)] += info.real_time.total_seconds()
-        return dict(sorted(found.items()))
+                seconds_of[self._layer_of.get(info.node_name, REST)] += info.real_time.total_seconds()
+        return dict(sorted(seconds_of.items()))
 
     def _seconds_of_all(self, batch: Mapping[str, NDArray[np.float32]]) -> float:
         """Of one iteration; the very first only warms the caches."""

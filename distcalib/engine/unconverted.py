@@ -21,11 +21,11 @@ def device_outputs(graph: Graph) -> tuple[Blob, ...]:
 def unconverted(graph: Graph, where: str) -> list[str]:
     """A sentence for each type in `graph` that cannot be run, with its layers and the reason."""
     known = DATA_TYPES | HOST_TYPES
-    found: dict[tuple[str, str], list[str]] = {}
+    names_of: dict[tuple[str, str], list[str]] = {}
     for node in graph:
         if node.type not in known and (reason := layer_refusal(node.layer)) is not None:
-            found.setdefault((node.type, reason), []).append(node.name)
-    return [f"{where}: {_layers(names)} ({kind}): {reason}" for (kind, reason), names in found.items()]
+            names_of.setdefault((node.type, reason), []).append(node.name)
+    return [f"{where}: {_layers(names)} ({kind}): {reason}" for (kind, reason), names in names_of.items()]
 
 
 def _layers(names: Sequence[str], most: int = 3) -> str:

@@ -178,8 +178,8 @@ class NetWorker:
     def _run_local(self, program: RankProgram | TimedProgram, iterations: Sequence[int]) -> list[Row]:
         if isinstance(program, TimedProgram):
             batch = self._batches(program.spec.graph)
-            found = map(batch, iterations)
-            return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in found]
+            batches = map(batch, iterations)
+            return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in batches]
         batch = self._batches(program.spec.head.graph)
         numbered = zip(iterations, map(batch, iterations), strict=True)
         return [Row({}, (), {}, distances=program.distances(i, b), left_out=b.left_out) for i, b in numbered]
@@ -266,7 +266,7 @@ class _Loaded:
         values = self._values(batch)
         self._refuse_unsound(values, batch)
         scores: dict[str, PartialScore] = {}
-        told: ByImage | None = None
+        of_images: ByImage | None = None
         for node in self.on_host:
             bottoms = [values[blob] for blob in node.bottoms]
             if node.type in SCORE_TYPES:
@@ -274,7 +274,7 @@ class _Loaded:
                 scores[node.tops[0].name] = score
                 values[node.tops[0]] = np.array(score.value if isinstance(score, Partial) else 0.0)
                 if node.tops[0].name == self.program.header.spec.by_image:
-                    told = by_image(node.layer, bottoms, batch.good)
+                    of_images = by_image(node.layer, bottoms, batch.good)
             else:
                 values[node.tops[0]] = make_layer(node.layer, bottoms)
         for blob in self.graph.outputs:
@@ -282,7 +282,7 @@ class _Loaded:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
         along = {blob: values[blob] for blob in kept}
         named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=told)
+        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=of_images)
 
     def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
         """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""
@@ -339,10 +339,10 @@ class _Loaded:
             outputs, ends = self._run(batch)
             left_out += batch.left_out
             if ends is not None:  # a copy of a record is within its range
-                found = [observe_ends(float(low), float(high)) for low, high in ends]
+                ranges = [observe_ends(float(low), float(high)) for low, high in ends]
             else:
-                found = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
-            parts = [[a + b for a, b in zip(parts[0], found, strict=True)]] if parts else [found]
+                ranges = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
+            parts = [[a + b for a, b in zip(parts[0], ranges, strict=True)]] if parts else [ranges]
         return Row({}, tuple(parts[0]), self.program.header.int8_kernels, left_out=tuple(left_out))
 
     def observe_errors(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
@@ -353,8 +353,10 @@ class _Loaded:
         for batch in batches:
             outputs, _ = self.program.run(batch.tops)
             share = len(batch.good) / batch.size
-            found = {tap: batch.kept(outputs[tap]).mean(axis=0, dtype=np.float64) * share for tap in sampling.taps}
-            sums = {tap: sums[tap] + mean if sums else mean for tap, mean in found.items()}
+            iteration_means = {
+                tap: batch.kept(outputs[tap]).mean(axis=0, dtype=np.float64) * share for tap in sampling.taps
+            }
+            sums = {tap: sums[tap] + mean if sums else mean for tap, mean in iteration_means.items()}
             left_out += batch.left_out
             count += share
             n_missing += len(batch.bad)
