@@ -65,27 +65,27 @@ def build_export(
     n_given = _given_batch(shapes)
     size = batch if isinstance(batch, int) else n_given
     here = _resized(shapes, size)
-    one = _build(graph, blobs, here, where, wanted)
+    exported = _build(graph, blobs, here, where, wanted)
     if isinstance(batch, int):
-        return _named(graph, one, wanted, size, "")
-    reason = _open(one, lambda n: _build(graph, blobs, _resized(shapes, n), where, wanted), size)
+        return _named(graph, exported, wanted, size, "")
+    reason = _open(exported, lambda n: _build(graph, blobs, _resized(shapes, n), where, wanted), size)
     if reason and batch == DYNAMIC:
         raise OptionError(f"{where}: --batch dynamic: {reason}; give --batch N")
-    return _named(graph, one, wanted, size if reason else None, reason)
+    return _named(graph, exported, wanted, size if reason else None, reason)
 
 
 def chosen(graph: Graph, names: Sequence[str] | None, where: str) -> tuple[Blob, ...]:
     """The values that are handed out: the last of each of `names`, or the default.  Raises OptionError."""
     last = {blob.name: blob for node in graph for blob in node.tops}
     if names is None:
-        found: dict[Blob, None] = {}
+        blobs: dict[Blob, None] = {}
         for node in graph:
             if node.type in SCORE_TYPES:
-                found.update((blob, None) for blob in node.bottoms if _is_made(graph, blob))
-        found.update((blob, None) for blob in graph.outputs if _is_made(graph, blob))
-        if not found:
+                blobs.update((blob, None) for blob in node.bottoms if _is_made(graph, blob))
+        blobs.update((blob, None) for blob in graph.outputs if _is_made(graph, blob))
+        if not blobs:
             raise UnsupportedError(f"{where}: makes no blob from its input; there is nothing to export")
-        return tuple(sorted(found))
+        return tuple(sorted(blobs))
     wrong = [name for name in names if name not in last or not _is_made(graph, last[name])]
     if wrong:
         made = ", ".join(blob.name for blob in last.values() if _is_made(graph, blob))
@@ -233,8 +233,8 @@ def _open(built: BuiltModel, build: Callable[[int], BuiltModel], size: int) -> s
 
 
 def _data(node: ov.Node) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    found: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = node.get_data()
-    return found.reshape(-1)
+    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = node.get_data()
+    return values.reshape(-1)
 
 
 def _reader(node: ov.Node) -> str:

@@ -41,18 +41,18 @@ def _reasons(layer: LayerParameter) -> list[str]:
     if layer.type != "DetectionOutput":
         return []
     p = layer.detection_output_param
-    found = []
+    reasons = []
     if p.nms_param.eta != 1.0:
-        found.append(f"eta={p.nms_param.eta:g}: no operator of an exported file lowers its threshold from box to box")
+        reasons.append(f"eta={p.nms_param.eta:g}: no operator of an exported file lowers its threshold from box to box")
     if p.code_type not in _CODES:
-        found.append("code_type: CORNER_SIZE: no operator of an exported file decodes it")
+        reasons.append("code_type: CORNER_SIZE: no operator of an exported file decodes it")
     if not 0 <= p.background_label_id < p.num_classes:
-        found.append(f"background_label_id={p.background_label_id}, which is not a class")
+        reasons.append(f"background_label_id={p.background_label_id}, which is not a class")
     if p.nms_param.HasField("top_k") and p.nms_param.top_k == 0:
-        found.append("top_k=0 leaves no box")
+        reasons.append("top_k=0 leaves no box")
     if p.keep_top_k == 0:
-        found.append("keep_top_k=0 leaves no box")
-    return found
+        reasons.append("keep_top_k=0 leaves no box")
+    return reasons
 
 
 def attributes(layer: LayerParameter, n_priors: int) -> dict[str, Any]:

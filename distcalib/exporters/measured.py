@@ -69,18 +69,18 @@ def beside(path: Path) -> Path:
 
 def blobs_of(names: Sequence[str], graph: Graph, path: Path, where: str) -> dict[str, Blob]:
     """The blob of `graph` that each output of a file is.  Raises OptionError."""
-    found: dict[str, Blob] = {}
+    blob_of: dict[str, Blob] = {}
     for blob in graph.producer:  # of several writes of a name the last is meant
         for name in (blob.name, str(blob), f"{blob}/out"):
             if name in names:
-                found[name] = blob
-    unknown = [name for name in names if name not in found and name.removesuffix(SUFFIX) not in found]
+                blob_of[name] = blob
+    unknown = [name for name in names if name not in blob_of and name.removesuffix(SUFFIX) not in blob_of]
     if unknown:
         listed = ", ".join(f"'{name}'" for name in unknown)
         raise OptionError(
             f"{path}: its output {listed} is not a blob of {where}; give the prototxt it was exported from"
         )
-    return found
+    return blob_of
 
 
 class _Open:
@@ -119,13 +119,13 @@ class _Open:
 
 def _detections(name: str, pieces: Sequence[_Piece]) -> Array:
     """Detections (1, 1, R, 7) of all pieces, by item."""
-    found = []
+    by_piece = []
     for piece in pieces:
         rows = real_rows(piece.answers[name])[0, 0]
         rows = np.array(rows[rows[:, 0] < len(piece.rows)], np.float32)
         rows[:, 0] = piece.rows[rows[:, 0].astype(np.int64)]
-        found.append(rows)
-    all_rows = np.concatenate(found)
+        by_piece.append(rows)
+    all_rows = np.concatenate(by_piece)
     return all_rows[np.argsort(all_rows[:, 0], kind="stable")][None, None]
 
 

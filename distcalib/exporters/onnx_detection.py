@@ -68,9 +68,9 @@ class _Detection:
             every = boxes
         else:
             at, every = place, self._op("Reshape", boxes, self._ints(-1, size, 4))
-        found = self._op("GatherND", every, self._op("Unsqueeze", at, self._ints(-1)), batch_dims=1)
+        best_boxes = self._op("GatherND", every, self._op("Unsqueeze", at, self._ints(-1)), batch_dims=1)
         columns = [self._column(self._items(place)), self._column(label), self._op("Unsqueeze", best, self._ints(-1))]
-        rows = self._op("Reshape", self._op("Concat", *columns, found, axis=2), self._ints(-1, 7))
+        rows = self._op("Reshape", self._op("Concat", *columns, best_boxes, axis=2), self._ints(-1, 7))
         real = self._op("Greater", self._op("Reshape", best, self._ints(-1)), self._number(_SOME))
         kept = self._op("Compress", rows, real, axis=0)
         name = self.node.get_friendly_name()

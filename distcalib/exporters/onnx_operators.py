@@ -45,12 +45,12 @@ def _plain(kind: str, **attributes: Any) -> Translate:
 def _moved(writer: Writer, node: Node, data: int, kind: str, rest: list[str], n: int = 1, **attributes: Any) -> None:
     """An operator that moves its first `data` inputs and computes nothing: integers stay integers."""
     stored = [writer.stored(source) for source in node.input_values()[:data]]
-    found = [one for one in stored if one is not None]
+    quantized = [one for one in stored if one is not None]
     name = node.get_friendly_name()
-    if len(found) == len(stored) and len({one.zero_point for one in found}) == 1:
-        made = writer.emit(kind, [*(one.name for one in found), *rest], f"{name}/q", n, **attributes)
+    if len(quantized) == len(stored) and len({one.zero_point for one in quantized}) == 1:
+        made = writer.emit(kind, [*(one.name for one in quantized), *rest], f"{name}/q", n, **attributes)
         for output, tensor in zip(node.outputs()[:n], made, strict=True):
-            writer.put_stored(output, Stored(tensor, found[0].zero_point))
+            writer.put_stored(output, Stored(tensor, quantized[0].zero_point))
         return
     inputs = [writer.value(source) for source in node.input_values()[:data]]
     for output, tensor in zip(

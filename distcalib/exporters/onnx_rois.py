@@ -64,14 +64,14 @@ def _bins(
     size = writer.one("Max", [writer.one("Sub", [high, low], f"{name}/size"), _number(writer, 0.1)], f"{name}/size")
     step = writer.one("Div", [size, _number(writer, float(n_groups))], f"{name}/step")
     limit = writer.constant(np.array(extents, np.float32))
-    found = []
+    edges = []
     for first, kind in ((0, "Floor"), (1, "Ceil")):
         number = writer.constant(np.arange(first, first + n_groups, dtype=np.float32).reshape(1, -1, 1))
         edge = writer.one("Add", [writer.one("Mul", [number, step], f"{name}/edge"), low], f"{name}/edge")
         edge = writer.one("Max", [writer.one(kind, [edge], f"{name}/edge"), _number(writer, 0.0)], f"{name}/edge")
         edge = writer.one("Min", [edge, limit], f"{name}/edge")
-        found.append(writer.one("Cast", [edge], f"{name}/edge", to=TensorProto.INT64))
-    return found[0], found[1]
+        edges.append(writer.one("Cast", [edge], f"{name}/edge", to=TensorProto.INT64))
+    return edges[0], edges[1]
 
 
 def _along(writer: Writer, edges: str, axis: int, shape: list[int], name: str) -> str:

@@ -116,12 +116,12 @@ class Writer:
 
     def unique(self, name: str) -> str:
         """`name`, with a number where it is taken."""
-        found, number = name, 1
-        while found in self._names:
+        free, number = name, 1
+        while free in self._names:
             number += 1
-            found = f"{name}.{number}"
-        self._names.add(found)
-        return found
+            free = f"{name}.{number}"
+        self._names.add(free)
+        return free
 
     def model(self, inputs: Sequence[tuple[Output, str]], outputs: Sequence[tuple[Output, str]]) -> onnx.ModelProto:
         """The whole, with what leads to `outputs` alone."""

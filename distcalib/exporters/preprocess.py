@@ -80,20 +80,20 @@ def steps_of(graph: Graph, prototxt: Path, where: str) -> Steps:
 
 def _faults(node: Node) -> list[str]:
     p = node.layer.transform_param
-    found = []
+    faults = []
     if p.HasField("random_resize_param"):
-        found.append("random_resize_param is not done in a file")
+        faults.append("random_resize_param is not done in a file")
     if p.pad:
-        found.append("pad is not done in a file")
+        faults.append("pad is not done in a file")
     if p.HasField("resize_param"):
         param: caffe_pb2.ResizeParameter = p.resize_param
         if param.resize_mode != ResizeParameter.WARP:
-            found.append("of resize_mode only WARP is done in a file")
+            faults.append("of resize_mode only WARP is done in a file")
         if any(mode != ResizeParameter.LINEAR for mode in param.interp_mode):
-            found.append("of interp_mode only LINEAR is done in a file")
+            faults.append("of interp_mode only LINEAR is done in a file")
         if p.crop_size or p.crop_h:
-            found.append("resize_param with a crop, which Caffe cuts out of the image before resizing")
-    return found
+            faults.append("resize_param with a crop, which Caffe cuts out of the image before resizing")
+    return faults
 
 
 def preprocessed(made: Exported, steps: Steps, form: str, where: str) -> Exported:

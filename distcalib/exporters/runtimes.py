@@ -119,8 +119,8 @@ class OnnxRuntime(Runtime):
             raise FormatError(f"{path}: ONNX Runtime cannot read it: {_last_line(error)}") from error
         self.inputs = {port.name: _dims(port.shape) for port in self._session.get_inputs()}
         self.outputs = [port.name for port in self._session.get_outputs()]
-        found = self._session.get_modelmeta().custom_metadata_map
-        self.info = {key.removeprefix("distcalib."): value for key, value in found.items()}
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.info = {key.removeprefix("distcalib."): value for key, value in metadata.items()}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name."""

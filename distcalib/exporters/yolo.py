@@ -79,5 +79,5 @@ def _kept(p: EvalDetectionParameter, boxes: Output, n_boxes: int) -> Output:
     ).output(0)
     item = ops.gather(chosen, integers([0]), integers([1]))
     place = ops.gather(chosen, integers([0, 2]), integers([1]))
-    found = ops.gather_nd(boxes, place, 0)
-    return ops.concat([ops.convert(item, "f32"), found], 1).output(0)
+    kept = ops.gather_nd(boxes, place, 0)
+    return ops.concat([ops.convert(item, "f32"), kept], 1).output(0)

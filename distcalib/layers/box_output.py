@@ -38,7 +38,7 @@ def box_group_output(layer: Layer, *inputs: Output) -> Sequence[Output]:
         f"{len(inputs)} bottoms with {len(groups)} box_group_param; two bottoms are needed for each",
     )
     n_images = 0
-    found: list[tuple[Output, Output, Output]] = []
+    candidates: list[tuple[Output, Output, Output]] = []
     for number, group in enumerate(groups):
         probability, moves = inputs[2 * number : 2 * number + 2]
         shape, fields = shape_of(probability), list(zip(group.field_w, group.field_h, strict=False))
@@ -59,10 +59,10 @@ def box_group_output(layer: Layer, *inputs: Output) -> Sequence[Output]:
         boxes = _clipped_corners(places, area)
         sides = ops.add(ops.subtract(boxes[1], boxes[0]), constant(1.0))
         counts = _all(ops.greater_equal(sides, constant(p.min_size)).output(0))
-        found.append(
+        candidates.append(
             (_of_images(_joined(boxes), n_images, 4), _of_images(score, n_images, 1), _of_images(counts, n_images, 1))
         )
-    return _rois(layer, p, found, n_images, pixels=True)
+    return _rois(layer, p, candidates, n_images, pixels=True)
 
 
 @converts("BoxOutput", bottoms=(1, None), tops=(1, 2))
@@ -82,7 +82,7 @@ def box_output(layer: Layer, *inputs: Output) -> Sequence[Output]:
         "each is needed for a bottom",
     )
     n_images = shape_of(inputs[0])[0]
-    found = []
+    candidates = []
     for x, width, height, rate in zip(inputs, p.field_w, p.field_h, p.downsample_rate, strict=True):
         shape = shape_of(x)
         layer.require(
@@ -99,8 +99,10 @@ def box_output(layer: Layer, *inputs: Output) -> Sequence[Output]:
         sides = ops.minimum(size, ops.subtract(constant(np.array(area, np.float32)), low)).output(0)
         large = _all(ops.greater_equal(sides, constant(p.min_size)).output(0))
         boxes = _joined((low.output(0), ops.add(low, sides).output(0)))
-        found.append((_of_images(boxes, n_images, 4), _of_images(score, n_images, 1), _of_images(large, n_images, 1)))
-    return _rois(layer, p, found, n_images, pixels=False)
+        candidates.append(
+            (_of_images(boxes, n_images, 4), _of_images(score, n_images, 1), _of_images(large, n_images, 1))
+        )
+    return _rois(layer, p, candidates, n_images, pixels=False)
 
 
 @converts("DecodeBBox", bottoms=(2, 2))
@@ -244,10 +246,10 @@ def _of_images(values: Output, n_images: int, n_values: int) -> Output:
 
 
 def _rois(
-    layer: Layer, p: Any, found: Sequence[tuple[Output, Output, Output]], n_images: int, pixels: bool
+    layer: Layer, p: Any, candidates: Sequence[tuple[Output, Output, Output]], n_images: int, pixels: bool
 ) -> Sequence[Output]:
     """The tops, of boxes (N, n, 4), scores (N, n, 1) and whether they are large enough (N, n, 1), a triple a map."""
-    boxes, scores, large = (ops.concat([one[i] for one in found], 1).output(0) for i in range(3))
+    boxes, scores, large = (ops.concat([triple[i] for triple in candidates], 1).output(0) for i in range(3))
     counts = ops.logical_and(large, ops.greater_equal(scores, constant(p.fg_thr))).output(0)
     n_all = shape_of(boxes)[1]
     n_before = min(p.max_nms_num or n_all, n_all)

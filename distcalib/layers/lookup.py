@@ -59,7 +59,7 @@ def _level(layer: Layer, x: Output, n_bins: int) -> Output:
     kernel = [-(-size // n_bins) for size in (height, width)]
     pad = [(k * n_bins - size + 1) // 2 for k, size in zip(kernel, (height, width), strict=True)]
     method = SPPParameter.PoolMethod.Name(layer.param("spp_param").pool)
-    one = PoolingParameter(
+    pooling_param = PoolingParameter(
         pool=method,
         engine=PoolingParameter.CAFFE,
         kernel_h=kernel[0],
@@ -69,6 +69,6 @@ def _level(layer: Layer, x: Output, n_bins: int) -> Output:
         pad_h=pad[0],
         pad_w=pad[1],
     )
-    proto = LayerParameter(name=layer.name, type="SPP", top=["level"], pooling_param=one)
+    proto = LayerParameter(name=layer.name, type="SPP", top=["level"], pooling_param=pooling_param)
     [y] = pooling(Layer(proto, layer.blobs, layer.source), x)
     return y

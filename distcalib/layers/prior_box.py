@@ -86,11 +86,11 @@ def _extents(p: Any) -> Iterator[Pair]:
 
 def _ratios(p: Any) -> list[np.float32]:
     """The aspect ratios but 1, each once; with `flip` each followed by its inverse."""
-    found = [np.float32(1.0)]
+    ratios = [np.float32(1.0)]
     for ratio in map(np.float32, p.aspect_ratio):
-        if all(abs(float(ratio) - float(known)) >= _SAME for known in found):
-            found += [ratio, np.float32(1.0 / float(ratio))] if p.flip else [ratio]
-    return [ratio for ratio in found if abs(float(ratio) - 1.0) >= _SAME]
+        if all(abs(float(ratio) - float(known)) >= _SAME for known in ratios):
+            ratios += [ratio, np.float32(1.0 / float(ratio))] if p.flip else [ratio]
+    return [ratio for ratio in ratios if abs(float(ratio) - 1.0) >= _SAME]
 
 
 def _given(layer: Layer, p: Any, both: str, each: tuple[str, str], otherwise: Pair) -> Pair:

@@ -46,7 +46,7 @@ def suppressed(
     ordered = ops.gather(boxes, places, _ROWS).output(0)
     if pixels:
         ordered = ops.add(ordered, constant(np.array([0.0, 0.0, 1.0, 1.0], np.float32))).output(0)
-    found = ops.non_max_suppression(
+    selection = ops.non_max_suppression(
         reshape(ordered, (1, n, 4)),
         reshape(top.output(0), (1, 1, n)),
         ops.constant(np.int64(n_rows)),
@@ -56,12 +56,12 @@ def suppressed(
         sort_result_descending=False,
         output_type="i64",
     )
-    chosen = ops.gather(found.output(0), integers([2]), integers([1]))
+    chosen = ops.gather(selection.output(0), integers([2]), integers([1]))
     filled = ops.concat([chosen, ops.constant(np.zeros((n_rows, 1), np.int64))], 0)
     first = reshape(
         ops.slice(filled, integers([0]), integers([n_rows]), integers([1]), integers([0])).output(0), (n_rows,)
     )
-    is_box = ops.less(ops.constant(np.arange(n_rows)[:, None]), reshape(found.output(2), (1, 1)))
+    is_box = ops.less(ops.constant(np.arange(n_rows)[:, None]), reshape(selection.output(2), (1, 1)))
     return ops.gather(places, first, _ROWS).output(0), is_box.output(0)
 
 
