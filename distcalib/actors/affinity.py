@@ -60,13 +60,13 @@ def pinned_by_others(root: Path = Path("/")) -> tuple[int, ...]:
     An actor is told by the name that Ray gives its process, and is pinned if it may not use all CPUs that this process
     may.  Containers on one machine, each with a network of its own, are other machines.
     """
-    mine, found = os.sched_getaffinity(0), set[int]()
+    mine, pinned = os.sched_getaffinity(0), set[int]()
     for process in _actors(root / "proc"):
         lines = (line for line in read_text(process / "status").splitlines() if line.startswith("Cpus_allowed_list:"))
         cpus = set(parse_cpu_list(next(lines, "").partition(":")[2]))
         if cpus and cpus < mine:
-            found |= cpus
-    return tuple(sorted(found))
+            pinned |= cpus
+    return tuple(sorted(pinned))
 
 
 def _actors(proc: Path) -> Iterator[Path]:

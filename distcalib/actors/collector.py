@@ -53,13 +53,13 @@ class Collector:
         missing = [position for position in range(self._job.n_iterations) if position not in self._rows]
         if missing and not partial:
             raise MeasureError(f"{self._said(missing)} did not come back: a fault of distcalib")
-        found = sorted(self._rows)
+        positions = sorted(self._rows)
         order = self._job.order
         return JobResult(
             key=self._job.key,
-            rows=tuple(self._rows[position] for position in found),
-            size=self._job.size_of(found),
-            iterations=tuple(found if order is None else (order[position] for position in found)),
+            rows=tuple(self._rows[position] for position in positions),
+            size=self._job.size_of(positions),
+            iterations=tuple(positions if order is None else (order[position] for position in positions)),
             complete=self.complete,
             run_seconds=self._run_seconds,
             compile_seconds=self._compile_seconds,

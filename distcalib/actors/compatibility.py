@@ -18,23 +18,23 @@ _MAJOR = ("ray",)
 
 def refuse_mixed(nodes: Sequence[NodeInfo]) -> None:
     """MeasureError that names all packages of which the nodes have different versions, or that one has not at all."""
-    found = [*mixed(nodes)]
-    if found:
-        raise MeasureError(f"{'; '.join(found)}; install the same version of each on all nodes")
+    differences = [*mixed(nodes)]
+    if differences:
+        raise MeasureError(f"{'; '.join(differences)}; install the same version of each on all nodes")
 
 
 def mixed(nodes: Sequence[NodeInfo]) -> list[str]:
     """A phrase for each package that decides a result and is not the same on all nodes, most common first."""
-    found = []
+    phrases = []
     for name in (*_EXACT, *_MAJOR):
         versions: dict[str, list[str]] = {}
         for node in nodes:
-            told = node.versions.get(name, "missing")
-            versions.setdefault(told.split(".")[0] if name in _MAJOR else told, []).append(node.label)
+            release = node.versions.get(name, "missing")
+            versions.setdefault(release.split(".")[0] if name in _MAJOR else release, []).append(node.label)
         if len(versions) > 1 or "missing" in versions:
             where = sorted(versions.items(), key=lambda item: (-len(item[1]), item[0]))
-            found.append(f"{name} is " + " and ".join(f"{told} on {_listed(labels)}" for told, labels in where))
-    return found
+            phrases.append(f"{name} is " + " and ".join(f"{release} on {_listed(labels)}" for release, labels in where))
+    return phrases
 
 
 def agreed_isa(isa: str, nodes: Sequence[NodeInfo]) -> Isa:

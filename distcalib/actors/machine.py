@@ -72,8 +72,8 @@ def ancestors(mount: Path, path: str) -> Iterator[Path]:
 def _field(text: str, name: str, colon: str = ":") -> str:
     """What stands behind the first `name` and the colon in a text of such lines."""
     for line in text.splitlines():
-        found, _, value = line.partition(colon)
-        if found.strip() == name:
+        key, _, value = line.partition(colon)
+        if key.strip() == name:
             return value.strip()
     return ""
 

@@ -54,20 +54,20 @@ def ask_nodes(known: Collection[str] = ()) -> Survey:
             ip = node["NodeManagerAddress"]
             ref = describe.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(node["NodeID"], ip)
             asked.append((f"{node['NodeManagerHostname']} ({ip})", ref))
-    found: list[NodeInfo] = []
+    described: list[NodeInfo] = []
     silent: dict[str, str] = {}
     if asked:
         load_ray().wait([ref for _, ref in asked], num_returns=len(asked), timeout=_SECONDS)
     for label, ref in asked:
         try:
-            found.append(load_ray().get(ref, timeout=0))
+            described.append(load_ray().get(ref, timeout=0))
         except load_ray().exceptions.GetTimeoutError:
             silent[label] = f"does not answer within {_SECONDS:.0f} s; see whether the machine is well, or take it out"
         except load_ray().exceptions.RayTaskError as error:
             silent[label] = f"cannot tell what it is: {_reason(error)}; install distcalib there as on the others"
         except load_ray().exceptions.RayError:
             silent[label] = LOST
-    return Survey(tuple(sorted(found, key=lambda node: (node.host, node.node_id))), silent)
+    return Survey(tuple(sorted(described, key=lambda node: (node.host, node.node_id))), silent)
 
 
 def _reason(error: Exception) -> str:

@@ -131,23 +131,23 @@ def _cpus_per_core(node: NodeInfo) -> float:
 def _free(nodes: Sequence[NodeInfo]) -> list[NodeInfo]:
     """The machines with as many cores as nobody has reserved, those first that no actor is pinned to; without those
     that have none."""
-    found = []
+    available = []
     for node in nodes:
         if node.ray_cpus is None:
-            found.append(node)
+            available.append(node)
             continue
         per_core = _cpus_per_core(node)
         n_most = floor((node.ray_cpus[1] + 1e-6) / per_core) if per_core else 0
         free = replace(node, topology=node.topology.beside(node.taken, n_most))
         if free.topology.cores:
-            found.append(free)
-    if not found:
+            available.append(free)
+    if not available:
         used = ", ".join(f"{node.label}: {node.topology.n_usable} core(s)" for node in nodes)
         raise MeasureError(
             f"no core of the cluster is free, others have reserved them ({used}); wait until they are done, or "
             "add nodes"
         )
-    return found
+    return available
 
 
 def cores_for_memory(n_cores: int, memory_bytes: int, actor_bytes: int) -> int:
@@ -186,13 +186,13 @@ def _with_less(node: NodeInfo, n_bytes: int) -> NodeInfo:
 
 
 def _versions() -> dict[str, str]:
-    found = {"distcalib": __version__}
+    versions = {"distcalib": __version__}
     for name in ("openvino", "opencv-python-headless", "numpy", "ray"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
-    return found | {"python": platform.python_version()}
+            versions[name] = "missing"
+    return versions | {"python": platform.python_version()}
 
 
 def _size(folder: Path) -> int:

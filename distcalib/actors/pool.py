@@ -176,15 +176,15 @@ class ActorPool:
         """All nodes of the cluster; this machine alone is not asked by a task, which would take a second."""
         if list(self._cluster.live_nodes()) == [self._cluster.home]:
             return (describe_this_node(self._cluster.home),)
-        found = ask_nodes()
+        survey = ask_nodes()
         for _ in range(_N_TRIALS):  # Ray lists a node that has just died for a while: to be gone is no reason to refuse
-            if LOST not in found.silent.values():
+            if LOST not in survey.silent.values():
                 break
             time.sleep(_PAUSE_SECONDS)
-            found = ask_nodes()
-        if found.silent:
-            raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in found.silent.items()))
-        return found.nodes
+            survey = ask_nodes()
+        if survey.silent:
+            raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in survey.silent.items()))
+        return survey.nodes
 
     def _with_stores(self, nodes: Sequence[NodeInfo]) -> tuple[NodeInfo, ...]:
         """The nodes with what Ray alone knows: the sizes of their object stores, and in a cluster what is reserved."""
@@ -213,12 +213,12 @@ class ActorPool:
         known = {node.node_id for node in self.nodes} | self._unwelcome
         if self._cluster.live_nodes().keys() <= known:
             return
-        found = ask_nodes(known)
-        if found.silent:  # asking again and again would hold up all others
-            self._unwelcome.update(self._cluster.live_nodes().keys() - known - {node.node_id for node in found.nodes})
-            for label, reason in found.silent.items():
+        survey = ask_nodes(known)
+        if survey.silent:  # asking again and again would hold up all others
+            self._unwelcome.update(self._cluster.live_nodes().keys() - known - {node.node_id for node in survey.nodes})
+            for label, reason in survey.silent.items():
                 _LOG.warning("%s joined and is not used: %s", label, reason)
-        for node in self._with_cpus(self._with_stores(found.nodes)):
+        for node in self._with_cpus(self._with_stores(survey.nodes)):
             placements: tuple[Placement, ...] = ()
             try:
                 alike = self._agree is None or self._agree((*self.nodes, node)) == self._env

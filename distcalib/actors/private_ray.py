@@ -83,8 +83,8 @@ def _sweep(parent: Path) -> None:
     """Remove the folders of runs of this user that were killed a day ago or before; nobody holds their locks."""
     for lock in parent.glob(f"{_PREFIX}????????/{_LOCK}"):
         with suppress(OSError):
-            found = lock.lstat()
-            if found.st_uid != os.getuid() or time.time() - found.st_mtime < _OLD_SECONDS:
+            status = lock.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _OLD_SECONDS:
                 continue
             file = os.open(lock, os.O_RDWR | os.O_NOFOLLOW)
             try:
@@ -143,7 +143,7 @@ def cause_in(folder: Path) -> str:
     for path in sorted(folder.rglob("*")):
         if path.suffix in (".err", ".log", ".out") and path.is_file():
             with suppress(OSError), path.open(errors="replace") as file:
-                found = _SAID.search(file.read(_MOST_OF_A_LOG))
-                if found:
-                    return f"{path.name} says: {found[0]}"
+                match = _SAID.search(file.read(_MOST_OF_A_LOG))
+                if match:
+                    return f"{path.name} says: {match[0]}"
     return ""

@@ -210,10 +210,10 @@ def _join(address: str, source: str) -> None:
     if not os.environ.get("RAY_TMPDIR", "unset"):  # Ray takes an empty one for a folder, and waits half a minute for it
         del os.environ["RAY_TMPDIR"]
     try:
-        found = _started_here(source) if address == "auto" else address
-        _check_listening(found, source)
+        resolved = _started_here(source) if address == "auto" else address
+        _check_listening(resolved, source)
         with _few_trials():
-            load_ray().init(address=found, logging_level=logging.ERROR, log_to_driver=False)
+            load_ray().init(address=resolved, logging_level=logging.ERROR, log_to_driver=False)
     except MeasureError:
         raise
     except Exception as error:
@@ -222,7 +222,7 @@ def _join(address: str, source: str) -> None:
                 f"{source}: Ray wants a token there that this machine does not show; copy ~/.ray/auth_token from its "
                 "head node and set RAY_AUTH_MODE=token"
             ) from error
-        at = "" if found == address else f" ({found})"
+        at = "" if resolved == address else f" ({resolved})"
         raise MeasureError(
             f"{source}{at}: {type(error).__name__}: {_last_line(error)}; is Ray running there?"
         ) from error
@@ -235,8 +235,8 @@ def _started_here(source: str) -> str:
     files = [folder / "ray" / "ray_current_cluster" for folder in folders]  # as Ray chooses among them
     for file in files:
         with suppress(OSError, ValueError):
-            if found := file.read_text().strip():
-                return found
+            if address := file.read_text().strip():
+                return address
     raise MeasureError(
         f"{source}: no Ray cluster was started on this machine, for {files[0]} is not there; start one (`ray start "
         "--head`), or give the HOST:PORT of one"
@@ -248,12 +248,12 @@ def _few_trials() -> Iterator[None]:
     """Let Ray (2.60) try to join 3 times, once a second; by default it tries 20 times before it tells of a wrong token,
     and writes each to stderr. A local Ray needs them, while it starts."""
     name = "RAY_gcs_server_port_wait_time_s"
-    found = os.environ.get(name)
+    before = os.environ.get(name)
     os.environ.setdefault(name, "3")
     try:
         yield
     finally:
-        if found is None:
+        if before is None:
             del os.environ[name]
 
 

@@ -22,12 +22,12 @@ def descendants(pid: int) -> list[int]:
                     parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
             except (OSError, ValueError, IndexError):  # ended meanwhile
                 continue
-    found, grows = {pid}, True
+    processes, grows = {pid}, True
     while grows:
-        more = {child for child, parent in parents.items() if parent in found} - found - {os.getpid()}
-        found |= more
+        more = {child for child, parent in parents.items() if parent in processes} - processes - {os.getpid()}
+        processes |= more
         grows = bool(more)
-    return sorted(found - {pid})
+    return sorted(processes - {pid})
 
 
 def kill(pids: list[int]) -> None:

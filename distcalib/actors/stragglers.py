@@ -27,11 +27,11 @@ class Lateness:
 
     def late(self, now: float) -> list[int]:
         """The actors that are late, each told once until as much time has passed again."""
-        found = []
+        late_actors = []
         for actor, (task, since) in self._since.items():
             expected = self._dispatcher.expected_seconds(task)
             if expected is not None and now - since > LATE_FACTOR * expected + LATE_SECONDS:
-                found.append(actor)
-        for actor in found:
+                late_actors.append(actor)
+        for actor in late_actors:
             self._since[actor] = (self._since[actor][0], now)
-        return found
+        return late_actors

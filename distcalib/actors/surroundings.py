@@ -48,17 +48,17 @@ def ray_folder() -> Path:
 
 def start_lacks(n_actors: int, root: Path = Path("/")) -> tuple[Lack, ...]:
     """What stands in the way of a local Ray with so many actors; `root`: of a recorded tree."""
-    found = [*_lacks_of_working_folder(), *_lacks_of_folder(), *_lacks_of_loopback()]
+    lacks = [*_lacks_of_working_folder(), *_lacks_of_folder(), *_lacks_of_loopback()]
     room = free_threads(root)
     if room is not None:
-        found += thread_lacks(n_actors, *room)
+        lacks += thread_lacks(n_actors, *room)
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
-        found += address_lacks(limit, store_bytes(root))
+        lacks += address_lacks(limit, store_bytes(root))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit != resource.RLIM_INFINITY:
-        found += file_lacks(limit, store_bytes(root))
-    return tuple(found)
+        lacks += file_lacks(limit, store_bytes(root))
+    return tuple(lacks)
 
 
 def thread_lacks(n_actors: int, limit: int, free: int) -> Iterator[Lack]:
