@@ -116,13 +116,13 @@ def look_for_images(
     reporter: Reporter,
 ) -> Mapping[str, Mapping[int, str]]:
     """What actors take for missing, as find_missing has it; a look that takes long, as on a network drive, is shown."""
-    begun = told = time.monotonic()
+    begun = last_note = time.monotonic()
 
     def looked(n_done: int, n_total: int) -> None:
-        nonlocal told
+        nonlocal last_note
         now = time.monotonic()
-        if now - told >= _LOOK_SECONDS:
-            told = now
+        if now - last_note >= _LOOK_SECONDS:
+            last_note = now
             reporter.note(f"looking for the images: {n_done:,} of {n_total:,} in {now - begun:.0f} s")
 
     return find_missing(layers, net.path, indexes, n_iterations, looked)
@@ -130,9 +130,9 @@ def look_for_images(
 
 def _scored(net: Net) -> list[Blob]:
     """What scores are made of: what layers on the host read, priors aside, and all that the net hands out."""
-    found: list[Blob] = []
+    scored: list[Blob] = []
     for node in net.graph:
         if node.type in HOST_TYPES:
-            found += node.bottoms[:2] if node.type == "DetectionOutput" else node.bottoms
+            scored += node.bottoms[:2] if node.type == "DetectionOutput" else node.bottoms
     ends = [blob for blob in net.graph.outputs if net.graph.producer[blob].type not in HOST_TYPES]
-    return found + ends
+    return scored + ends

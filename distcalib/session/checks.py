@@ -45,32 +45,32 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     strange = {node.name for node in unopened(net)}
     opened = [layer for layer in net.test.layer if layer.name not in strange]
     sources = tuple(f"{net.name}: layer '{node.name}' ({node.type}): " for node in unopened(net))
-    found = [said for said in unconverted(net.graph, net.name) if not said.startswith(sources)]
-    found += _said(lambda: refuse_host_feeding(net.graph, net.name))
+    problems = [problem for problem in unconverted(net.graph, net.name) if not problem.startswith(sources)]
+    problems += _said(lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
         if node.type in HOST_TYPES:
-            said = _said(lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
-            if not (said or node.tops):
-                said = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
-            found += [f"{net.name}: {one}" for one in said]
-    found += size_faults(net)
-    found += [f"{net.name}: {said}" for said in fork_faults(opened)]
-    found += [f"{net.name}: {said}" for said in not_finite(net.test)]
-    found += [f"{net.name}: {said}" for said in _said(lambda: params_of(net.graph))]
-    found += [f"{net.name}: {said}" for said in _said(lambda: find_fused(net.graph))]
+            own = _said(lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
+            if not (own or node.tops):
+                own = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
+            problems += [f"{net.name}: {problem}" for problem in own]
+    problems += size_faults(net)
+    problems += [f"{net.name}: {problem}" for problem in fork_faults(opened)]
+    problems += [f"{net.name}: {problem}" for problem in not_finite(net.test)]
+    problems += [f"{net.name}: {problem}" for problem in _said(lambda: params_of(net.graph))]
+    problems += [f"{net.name}: {problem}" for problem in _said(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
     if not nodes and not unopened(net):
-        found.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
-    return found + waiting
+        problems.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
+    return problems + waiting
 
 
 def size_faults(net: Net) -> list[str]:
     """A sentence for each name_size_file that cannot be read: part of the data, as the records are."""
     files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
-    found: list[str] = []
+    faults: list[str] = []
     for path in dict.fromkeys(filter(None, files)):
-        found += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
-    return found
+        faults += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+    return faults
 
 
 def unopened(net: Net) -> list[Node]:
@@ -83,38 +83,38 @@ def unfed(net: Net, fed: bool = False) -> list[str]:
 
     `fed` tells that a file feeds the Input layers.
     """
-    found = [f"{net.name}: layer '{node.name}' ({node.type}): {layer_refusal(node.layer)}" for node in unopened(net)]
+    problems = [f"{net.name}: layer '{node.name}' ({node.type}): {layer_refusal(node.layer)}" for node in unopened(net)]
     inputs = ", ".join(f"'{node.name}'" for node in data_nodes(net.graph) if node.type == "Input")
     if inputs and not fed:
-        found.append(
+        problems.append(
             f"{net.name}: layer {inputs} (Input) has no data; give its arrays with --data FILE.npz, "
             "or a prototxt whose TEST phase reads data"
         )
-    return found
+    return problems
 
 
 def net_notes(net: Net) -> list[str]:
     """A sentence for everything in the prototxt that Caffe would do and that is not done here."""
-    found = [
+    notes = [
         f"{net.name}: layer '{one.layer.name}' ({one.layer.type}) is left out: {one.reason}"
         for one in left_out(net.full, net.state)
     ]
-    found += [
+    notes += [
         f"{net.name}: layer '{layer.name}' ({layer.type}) is left out: {said}"
         for layer in in_test(net.full, net.state)
         if (said := lacks_matrix(layer, net.path)) is not None
     ]
-    found += [f"{net.name}: {said}" for said in net.renamed]
-    found += [
+    notes += [f"{net.name}: {said}" for said in net.renamed]
+    notes += [
         f"{net.name}: {said.partition(';')[0]}, in a layer that is not needed or must be fed: it is not in the file "
         "that is written"
         for said in left_unread(net.path)
     ]
-    found += [
+    notes += [
         f"{net.name}: {said}: not of this type, so Caffe ignores it; it is not in the file that is written"
         for said in ignored_in(net.path)
     ]
-    found += [
+    notes += [
         f"{net.name}: layer '{layer.name}' ({layer.type}): its second top '{layer.top[1]}', {SECOND_TOPS[layer.type]}, "
         "is not evaluated"
         for layer in in_test(net.full, net.state)
@@ -126,31 +126,31 @@ def net_notes(net: Net) -> list[str]:
         if random:
             *first, last = random
             named = f"{', '.join(first)} and {last}" if first else last
-            found.append(
+            notes.append(
                 f"{where}: random {named}, which Caffe draws in TEST too, {'are' if first else 'is'} not applied; take "
                 f"{'them' if first else 'it'} out of the TEST phase"
             )
         if layer.dropout_param.sample_weights_test:
-            found.append(
+            notes.append(
                 f"{where}: sample_weights_test: what it draws in TEST, too, is not drawn; its bottom is handed "
                 "on, the mean of all draws"
             )
         if is_shuffled(layer):
-            found.append(
+            notes.append(
                 f"{where}: shuffle: the records are read in their own order; Caffe draws another each run, which gives "
                 "the same score over all of the data, and that of other records over a part (-i x batch)"
             )
         if layer.detection_output_param.HasField("save_output_param"):
-            found.append(f"{where}: save_output_param is ignored: no detections are written to files")
+            notes.append(f"{where}: save_output_param is ignored: no detections are written to files")
         if layer.detection_output_param.visualize:
-            found.append(f"{where}: visualize is ignored: nothing is shown")
-    return found
+            notes.append(f"{where}: visualize is ignored: nothing is shown")
+    return notes
 
 
 def load_warnings(net: Net) -> list[str]:
     """A sentence for each layer at which Intel Caffe ends, so that no `caffe test` of its prints these scores."""
-    found = troubles(net.graph, find_fused(net.graph), params_of(net.graph))
-    return list(dict.fromkeys(f"{net.name}: {one}" for one in found if one.fatal))
+    problems = troubles(net.graph, find_fused(net.graph), params_of(net.graph))
+    return list(dict.fromkeys(f"{net.name}: {one}" for one in problems if one.fatal))
 
 
 def check_ap_version(name: str, root: str | Path | None) -> None:
@@ -192,9 +192,9 @@ def unwritable(folder: Path, error: OSError) -> OutputError:
 
 def refuse_unrunnable(net: Net, fed: bool = False) -> None:
     """Raise UnsupportedError with all that net_problems says."""
-    found = net_problems(net, fed)
-    if found:
-        raise UnsupportedError("; ".join(found))
+    problems = net_problems(net, fed)
+    if problems:
+        raise UnsupportedError("; ".join(problems))
 
 
 def refuse_other_images(
@@ -214,10 +214,10 @@ def refuse_other_images(
                     f"the weights of '{node.name}' are for {wanted}; {_channels_remedy(source.layer, shape[1], wanted)}"
                 )
         if node.type == "InnerProduct" and kernel and not node.layer.inner_product_param.transpose:
-            [first, *_], found = kernel, shapes.get(node.bottoms[0], data.get(node.bottoms[0].name))
+            [first, *_], input_shape = kernel, shapes.get(node.bottoms[0], data.get(node.bottoms[0].name))
             n_out = node.layer.inner_product_param.num_output
             images = [(n, data[blob.name]) for blob, n in tops.items() if len(data[blob.name]) == 4]
-            if found is None or not images or first.size % n_out or first.size // n_out == prod(found[1:]):
+            if input_shape is None or not images or first.size % n_out or first.size // n_out == prod(input_shape[1:]):
                 continue
             has_kernels = any(n.type == "Convolution" and n.name in weights for n in net.graph)
             its_own = has_kernels and weights.keys() <= {layer.name for layer in net.full.layer}
@@ -227,7 +227,7 @@ def refuse_other_images(
             sizes = " x ".join(map(str, shape[1:]))
             raise DataError(
                 f"{net.name}: layer '{source.name}' ({source.type}): gives images of {sizes}, of which "
-                f"{prod(found[1:])} values reach '{node.name}' (InnerProduct), and its weights are for "
+                f"{prod(input_shape[1:])} values reach '{node.name}' (InnerProduct), and its weights are for "
                 f"{first.size // n_out}; is crop_size, or the size of the images, that of the training? Else give the "
                 "caffemodel of this prototxt"
             )
@@ -265,13 +265,13 @@ def refuse_no_numbers(weights: Weights, path: Path, net: Net) -> None:
     if names:
         quoted = ", ".join(f"'{name}'" for name in names)
         raise WeightsError(f"{path}: layer {quoted}: has weights that are NaN or infinite; train or copy it again")
-    found = [
+    faults = [
         f"layer '{node.name}' (BatchNorm): {said}"
         for node in net.graph
         if node.type == "BatchNorm" and (said := _variance_fault(node.layer, weights.get(node.name, ())))
     ]
-    if found:
-        raise WeightsError(f"{path}: " + "; ".join(found) + "; train or copy it again")
+    if faults:
+        raise WeightsError(f"{path}: " + "; ".join(faults) + "; train or copy it again")
 
 
 def _variance_fault(layer: caffe_pb2.LayerParameter, blobs: Sequence[NDArray[np.float32]]) -> str:
@@ -344,26 +344,26 @@ def fork_warnings(net: Net) -> list[str]:
 
 def data_warnings(net: Net) -> list[str]:
     """A sentence for everything in data and recurrent layers that Intel Caffe does otherwise than one would expect."""
-    found = fork_warnings(net)
+    warnings = fork_warnings(net)
     for layer in net.test.layer:
         where = f"{net.name}: layer '{layer.name}' ({layer.type})"
         if _keeps_state(layer):
-            found.append(
+            warnings.append(
                 f"{where}: Caffe begins an iteration with the state at the end of the one before, here it is zeros, "
                 "which is the same where `cont` is 0 at the first step"
             )
         transform = layer.transform_param
         if layer.type in TRANSFORMING and transform.pad:
-            found.append(
+            warnings.append(
                 f"{where}: transform_param.pad frames encoded images with pixels of 0, to which neither mean nor scale "
                 "is applied, and leaves raw records without a frame; let the first convolution pad"
             )
         if layer.type in TRANSFORMING and transform.crop_size and transform.HasField("resize_param"):
-            found.append(
+            warnings.append(
                 f"{where}: Intel Caffe cuts the crop out of the image before resize_param, which has no other effect "
                 "than to move it; take resize_param or crop_size out"
             )
-    return found
+    return warnings
 
 
 def _keeps_state(layer: caffe_pb2.LayerParameter) -> bool:

@@ -83,25 +83,25 @@ def _evaluate(
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
         images_per_second = rate(result, session, time.perf_counter() - started)
-        found = rows(result)
+        measured = rows(result)
         session.check_files()
         int8 = running_int8(net.graph)
-        means, weights_of = scores(found, ap_version), loss_weights(net)
-        by_class = counts_by_class(net.graph, found)
+        means, weights_of = scores(measured, ap_version), loss_weights(net)
+        by_class = counts_by_class(net.graph, measured)
         return Evaluation(
             model=str(model),
             scores=means,
-            average_precisions=class_scores(found, ap_version),
-            classes_without_objects={name: absent_classes(parts) for name, parts in detections(found).items()},
+            average_precisions=class_scores(measured, ap_version),
+            classes_without_objects={name: absent_classes(parts) for name, parts in detections(measured).items()},
             ap_version=ap_version,
             class_names=net.class_names,
-            n_values={name: partial.denominator for name, partial in _whole(found).scores.items()},
+            n_values={name: partial.denominator for name, partial in _whole(measured).scores.items()},
             loss_weights=weights_of,
             loss=math.fsum(weight * means[name] for name, weight in weights_of.items()),
             n_iterations=iterations,
             batch=session.batch,
             int8_layers=int8,
-            without_int8_kernel=without_kernel(int8, found),
+            without_int8_kernel=without_kernel(int8, measured),
             isa=session.isa.target,
             way=session.isa.way,
             kernels=session.isa.kernels,
@@ -114,9 +114,9 @@ def _evaluate(
             warnings=(
                 *belonging_warnings(net.path, Path(weights)),
                 *_elsewhere(net, options),
-                *_warnings(session, found, means),
+                *_warnings(session, measured, means),
             ),
-            segmentations=segmentations(found),
+            segmentations=segmentations(measured),
             class_accuracies={top: class_accuracies(counts) for top, counts in by_class.items()},
             classes_without_labels={top: without_labels(counts) for top, counts in by_class.items()},
         )
@@ -134,22 +134,22 @@ def _elsewhere(net: Net, options: EvaluationOptions) -> list[str]:
     return [] if options.root is not None else [*in_place_warnings(net), *load_warnings(net)]
 
 
-def _warnings(session: Session, found: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
+def _warnings(session: Session, measured: Sequence[Row], means: Mapping[str, float]) -> Iterator[str]:
     """What makes the scores worth less than they seem."""
     scored = [node.tops[0].name for node in session.net.graph if node.type in SCORE_TYPES and node.tops]
     for name in scored:
-        values = [row.scores[name] for row in found]
+        values = [row.scores[name] for row in measured]
         rests = Rests(session.net, name, values, session.inputs.shapes, session.inputs.indexes)
         if rests.n_counted == 0:
             yield rests.nothing
         else:
             yield from rests.warnings(means[name])
-    yield from length_warnings(session.inputs.lengths, len(found), session.net.name)
+    yield from length_warnings(session.inputs.lengths, len(measured), session.net.name)
 
 
-def _whole(found: Sequence[Row]) -> Row:
+def _whole(measured: Sequence[Row]) -> Row:
     """A row without records left out, if there is one."""
-    return next((row for row in found if not row.left_out), found[0])
+    return next((row for row in measured if not row.left_out), measured[0])
 
 
 def scores(found: Sequence[Row], ap_version: str = DEFAULT_AP) -> Mapping[str, float]:

@@ -52,7 +52,7 @@ def export(
         distcalib.export("net.prototxt", "net.caffemodel", distcalib.ExportOptions(to=["onnx"], out="DIR"))
     """
     options = given(options)
-    said = reporter or Silent()
+    reporter = reporter or Silent()
     net, weights = open_net(Path(model), options.data, options.state), Path(weights)
     problems = net_problems(net, fed=True)
     if problems:
@@ -60,16 +60,16 @@ def export(
     check_folder(options.out, [options.out / FILES[target] for target in options.to])
     lacking_data(net, options)  # raises
     for warning in belonging_warnings(net.path, weights):
-        said.note(warning)
+        reporter.note(warning)
     steps = None if options.preprocess is None else steps_of(net.graph, net.path, net.name)
-    made = _build(net, weights, options, steps, said)
+    made = _build(net, weights, options, steps, reporter)
     if made.reason and options.batch is None:
-        said.note(f"{net.name}: the batch stays {made.batch}: {made.reason}")
+        reporter.note(f"{net.name}: the batch stays {made.batch}: {made.reason}")
     info = _info(net, weights, made, options)
     with TemporaryDirectory(prefix="distcalib-") as folder:
         paths = {target: _save(target, made, Path(folder, target), info, net.name) for target in options.to}
-        found = _measure(net, weights, made, paths, options, steps, said)
-    return tuple(_deliver(one, made, info, options, net.name) for one in found)
+        files = _measure(net, weights, made, paths, options, steps, reporter)
+    return tuple(_deliver(one, made, info, options, net.name) for one in files)
 
 
 def _build(net: Net, weights: Path, options: ExportOptions, steps: Steps | None, reporter: Reporter) -> Exported:
@@ -137,8 +137,8 @@ def _measure(
         reporter.note(f"{net.name}: the files are not measured: {reason}")
         return [replace(one, reason=reason) for one in files]
     image = None if steps is None else first_image(net, options)
-    found, batch = measured(net, weights, files, blobs, options, reporter)
-    return [_timed(one, net, weights, options, steps, batch, image) for one in found]
+    results, batch = measured(net, weights, files, blobs, options, reporter)
+    return [_timed(one, net, weights, options, steps, batch, image) for one in results]
 
 
 def _timed(
@@ -151,9 +151,9 @@ def _timed(
     image: Pixels | None,
 ) -> ExportedFile:
     """How fast the file is on one core, once no actor needs it; of a net with INT8 layers the FP32 net, too."""
-    found = replace(one, images_per_second=images_per_second(Path(one.path), batch, image))
+    timed = replace(one, images_per_second=images_per_second(Path(one.path), batch, image))
     if not running_int8(net.graph):
-        return found
+        return timed
     full = caffe_pb2.NetParameter()
     full.CopyFrom(net.full)
     for layer in full.layer:
@@ -162,7 +162,7 @@ def _timed(
     with TemporaryDirectory(prefix="distcalib-") as folder:
         made = _build(fp32, weights, options, steps, Silent())
         path = _save(one.target, made, Path(folder), _info(fp32, weights, made, options), net.name)
-        return replace(found, images_per_second_fp32=images_per_second(path, batch, image))
+        return replace(timed, images_per_second_fp32=images_per_second(path, batch, image))
 
 
 def _deliver(

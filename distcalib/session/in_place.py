@@ -21,10 +21,10 @@ def shared_notes(net: Net) -> list[str]:
 
 def refuse_in_place(net: Net) -> None:
     """Raise UnsupportedError for layers in place that Caffe refuses, or that read what they have overwritten."""
-    found = in_place_warnings(net)
-    if found:
+    problems = in_place_warnings(net)
+    if problems:
         raise UnsupportedError(
-            f"{'; '.join(found)}; to calibrate as if they had tops of their own, give {IN_PLACE_FLAG}"
+            f"{'; '.join(problems)}; to calibrate as if they had tops of their own, give {IN_PLACE_FLAG}"
         )
 
 

@@ -171,15 +171,15 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
         return {}
     known = {blob: tops[blob.name] for n in net.graph if n.type in DATA_TYPES for blob in n.tops}
     try:
-        found, errors = layer_shapes(net.graph, blobs, tops, net.name)
+        value_shapes, errors = layer_shapes(net.graph, blobs, tops, net.name)
     except FormatError:  # scales that are none; among the problems already
         return known
     problems.extend(str(error) for error in errors if str(error) not in problems)
     try:
-        refuse_large_blobs(net.name, tops, found)
+        refuse_large_blobs(net.name, tops, value_shapes)
     except UnsupportedError as error:
         problems.append(str(error))
-    return {**known, **found}
+    return {**known, **value_shapes}
 
 
 def data_shapes(

@@ -69,28 +69,28 @@ def open_build(root: str | Path | None, isa: str) -> CaffeBuild | None:
 
 def refuse_for_caffe(net: Net) -> None:
     """Raise UnsupportedError for data layers that `caffe test` cannot read from any record on."""
-    found = [
+    problems = [
         f"layer '{node.name}' ({node.type}) {said}"
         for node in data_nodes(net.graph)
         if (said := unsliceable(node.layer)) is not None
     ]
-    found += [
+    problems += [
         f"`caffe test` makes no mAP of layer '{node.name}' ({node.type}), Intel Caffe has a tool of its own for it, "
         "test_detection; leave out -r"
         for node in net.graph
         if node.type == YOLO_DETECTION
     ]
     if _detects(net):
-        others = [blob.name for blob in net.graph.outputs if net.graph.producer[blob].type != DETECTION]
-        quoted = ", ".join(f"'{name}'" for name in others)
-        found += [f"`caffe test -detection` takes {quoted} for detections, too; let a Silence layer read it"] * bool(
-            others
+        extra = [blob.name for blob in net.graph.outputs if net.graph.producer[blob].type != DETECTION]
+        quoted = ", ".join(f"'{name}'" for name in extra)
+        problems += [f"`caffe test -detection` takes {quoted} for detections, too; let a Silence layer read it"] * bool(
+            extra
         )
     names = of_other_forks(in_test(net.full, net.state))
     if names:
-        found.append(f"Intel Caffe cannot read {', '.join(names)}, which are of other forks; leave out -r")
-    if found:
-        raise UnsupportedError(f"{net.name}: -r: " + "; ".join(found))
+        problems.append(f"Intel Caffe cannot read {', '.join(names)}, which are of other forks; leave out -r")
+    if problems:
+        raise UnsupportedError(f"{net.name}: -r: " + "; ".join(problems))
 
 
 def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorker:

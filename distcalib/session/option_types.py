@@ -78,7 +78,7 @@ def _path(value: object) -> Path:
 
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-        found = tuple(value)
-        if all(isinstance(name, str) for name in found):
-            return found
+        names = tuple(value)
+        if all(isinstance(name, str) for name in names):
+            return names
     raise ValueError("must be a list of names, such as ['conv1']")

@@ -149,8 +149,8 @@ class Session:
         nodes, note = self._pool.nodes, self.reporter.note
         if len(nodes) > 1:
             note(f"{len(nodes)} nodes, {self.n_actors} actors, {self.isa} ({self.isa.kernels} kernels)")
-        if (found := self.backend.note(self.isa, nodes)) is not None:
-            note(found)
+        if (backend_note := self.backend.note(self.isa, nodes)) is not None:
+            note(backend_note)
         if (cores := self.cores_per_actor) > 1 and self._pool.narrowed:
             note(f"memory is short: {self.n_actors} actors, of up to {cores} cores each")
         if self._pool.oversubscribed:

@@ -31,13 +31,13 @@ def check_ship_data(ship_data: bool, root: str | Path | None) -> None:
 
 def refuse_unshippable(net: Net) -> None:
     """Raise UnsupportedError that names all data layers which cannot be sent."""
-    found = [
+    problems = [
         f"layer '{node.name}' ({node.type}) {UNSHIPPABLE[node.type]}"
         for node in data_nodes(net.graph)
         if node.type in UNSHIPPABLE
     ]
-    if found:
-        raise UnsupportedError(f"{net.name}: --ship-data: {'; '.join(found)}, and leave out --ship-data")
+    if problems:
+        raise UnsupportedError(f"{net.name}: --ship-data: {'; '.join(problems)}, and leave out --ship-data")
 
 
 def refuse_too_large(shipment: Shipment, nodes: Sequence[NodeInfo], weight_bytes: int = 0) -> None:
