@@ -71,6 +71,7 @@ FLAGS = {
             "largest_mb",
             "max_candidates",
             "max_time",
+            "no_thumbnails",
             "out",
             "outputs",
             "pareto",
