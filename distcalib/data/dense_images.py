@@ -92,8 +92,8 @@ class DenseImageSource(KeepingSource):
     def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda line, _: self._decoded(line, self._flags))
-        found = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
-        return [image.transpose(2, 0, 1) for image in found]
+        images = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
+        return [image.transpose(2, 0, 1) for image in images]
 
     def _pair(self, line: Line, row: int) -> _Pair:
         """A line's image (C, H, W), before mean and scale, and its labels (1, H, W). Raises BadRecord."""

@@ -120,12 +120,12 @@ class ImageSegSource(KeepingSource):
         """See KeepingSource."""
         return self._with_sizes(super().pick(numbers), numbers)
 
-    def _with_sizes(self, found: dict[str, FloatArray], numbers: Sequence[int]) -> dict[str, FloatArray]:
+    def _with_sizes(self, batch: dict[str, FloatArray], numbers: Sequence[int]) -> dict[str, FloatArray]:
         if len(self.tops) == 3:
             largest = self._image_shape[1:]
             sizes = [self._sizes.get(number % self.index.n_records, largest) for number in numbers]
-            found[self.tops[2]] = np.minimum(sizes, largest).astype(np.float32).reshape(-1, 1, 1, 2)
-        return found
+            batch[self.tops[2]] = np.minimum(sizes, largest).astype(np.float32).reshape(-1, 1, 1, 2)
+        return batch
 
     def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
         first = iteration * self.batch_size
@@ -136,8 +136,8 @@ class ImageSegSource(KeepingSource):
     def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda line, _: self._decoded(line, self._flags))
-        found = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
-        return [image.transpose(2, 0, 1) for image in found]
+        images = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
+        return [image.transpose(2, 0, 1) for image in images]
 
     def _pair(self, line: Line, row: int) -> _Pair:
         """A line's values (C, H, W) f32 and its labels (1, H, W). Raises BadRecord."""

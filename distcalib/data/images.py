@@ -91,8 +91,8 @@ class ImageSource(KeepingSource):
     def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
         first = iteration * self.batch_size
         reading = self._reading.making(lambda line, _: self._read(line)[0])
-        found = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
-        return [image.transpose(2, 0, 1) for image in found]
+        images = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
+        return [image.transpose(2, 0, 1) for image in images]
 
     def _pixels(self, line: Line, row: int) -> Pixels:
         """A line's image (C, H, W), before mean and scale. Raises BadRecord."""

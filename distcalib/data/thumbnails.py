@@ -32,8 +32,8 @@ def _pixels(source: Source, number: int) -> Pixels | None:
     if isinstance(source, KeepingSource):
         return source.image(number)
     if isinstance(source, PickingSource):
-        found = source.pick([number])
-        return next((values[0] for values in found.values() if values.ndim == 4), None)
+        batch = source.pick([number])
+        return next((values[0] for values in batch.values() if values.ndim == 4), None)
     return None
 
 

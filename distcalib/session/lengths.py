@@ -39,16 +39,16 @@ def lengths_of(
 
     An array of just one iteration is a constant, such as the size of an image: it goes with any other.
     """
-    found = []
+    lengths = []
     for name, source in named:
         if source.index is not None:
-            found.append(Length(f"layer '{name}'", source.index.n_records, source.batch_size))
+            lengths.append(Length(f"layer '{name}'", source.index.n_records, source.batch_size))
             continue
         for top in source.tops if arrays else ():
             n_rows, n_taken = len((arrays or {}).get(top, ())), source.shapes[top][0]
             if top in (arrays or {}) and n_rows != n_taken:
-                found.append(Length(f"the array of top '{top}'", n_rows, n_taken))
-    return tuple(found)
+                lengths.append(Length(f"the array of top '{top}'", n_rows, n_taken))
+    return tuple(lengths)
 
 
 def whole_iterations(
@@ -87,23 +87,23 @@ def length_warnings(lengths: Sequence[Length], n_iterations: int, where: str) ->
     """How many records are counted more than once, or never looked at."""
     if _differ(lengths):
         yield f"{where}: {_listed(lengths)}: different numbers of records; see that they belong together"
-    for one in lengths[:1]:
-        n_read = n_iterations * one.n_taken
-        told = f"(-i {n_iterations} x batch {one.n_taken} = {n_read:,} of {one.n_records:,})"
-        if n_read < one.n_records:
-            n_left = one.n_records - n_read
-            advice = _advice(one) if n_left < one.n_taken else ""
-            yield f"{where}: {one.what}: {_records(n_left)} never looked at {told}{advice}"
-        elif n_read > one.n_records:
-            n_again = min(one.n_records, n_read - one.n_records)
-            yield f"{where}: {one.what}: {_records(n_again)} counted more than once {told}"
+    for length in lengths[:1]:
+        n_read = n_iterations * length.n_taken
+        counts = f"(-i {n_iterations} x batch {length.n_taken} = {n_read:,} of {length.n_records:,})"
+        if n_read < length.n_records:
+            n_left = length.n_records - n_read
+            advice = _advice(length) if n_left < length.n_taken else ""
+            yield f"{where}: {length.what}: {_records(n_left)} never looked at {counts}{advice}"
+        elif n_read > length.n_records:
+            n_again = min(length.n_records, n_read - length.n_records)
+            yield f"{where}: {length.what}: {_records(n_again)} counted more than once {counts}"
 
 
 def _advice(one: Length) -> str:
     """The batch size nearest to what it is that leaves no record; "" if only a far smaller one would."""
     sizes = range(one.n_taken, one.n_taken // 4, -1)
-    found = next((size for size in sizes if one.n_records % size == 0), None)
-    return "" if found is None else f"; batch_size {found} reads each once"
+    batch_size = next((size for size in sizes if one.n_records % size == 0), None)
+    return "" if batch_size is None else f"; batch_size {batch_size} reads each once"
 
 
 def _records(n: int) -> str:

@@ -70,8 +70,8 @@ class Rests:
             ignored = layer.accuracy_param if layer.type == "Accuracy" else layer.loss_param
             return f"all labels are ignore_label {ignored.ignore_label}; correct the labels, or take ignore_label out"
         reasons = [look_at_objects(n.layer, self.net.path, self.indexes.get(n.name)).reason for n in self._annotated]
-        found = next(filter(None, reasons), "")
-        return found or "the data has no object that counts; give a database with boxes in 0 to 1"
+        reason = next(filter(None, reasons), "")
+        return reason or "the data has no object that counts; give a database with boxes in 0 to 1"
 
     @property
     def _annotated(self) -> list[Node]:
@@ -80,35 +80,35 @@ class Rests:
     def warnings(self, score: float, tolerance: float | None = None) -> list[str]:
         """What makes a verdict on `score`, that of FP32, worth little; `tolerance` None: there is no verdict."""
         layer = self._node.layer
-        told = f"'{self.metric}' is {score:.6g}" + (" in FP32" if tolerance is not None else "")
-        found = []
+        shown = f"'{self.metric}' is {score:.6g}" + (" in FP32" if tolerance is not None else "")
+        warnings = []
         if layer.type in MAP_TYPES:
             looks = (
                 look_at_objects(node.layer, self.net.path, self.indexes.get(node.name)) for node in self._annotated
             )
-            found += [look.pixels for look in looks if look.pixels]
+            warnings += [look.pixels for look in looks if look.pixels]
         if layer.type in LOSS_TYPES:
-            found += self._loss_warnings(layer, score, told)
+            warnings += self._loss_warnings(layer, score, shown)
         elif score == 0.0:
-            found.append(f"{told}: a net that finds nothing loses nothing; see labels and weights")
+            warnings.append(f"{shown}: a net that finds nothing loses nothing; see labels and weights")
         elif layer.type == "Accuracy":
-            found += self._chance_warnings(layer, score, told)
+            warnings += self._chance_warnings(layer, score, shown)
         if tolerance is not None and layer.type not in LOSS_TYPES:
-            found += self._tolerance_warnings(score, tolerance)
-        return found
+            warnings += self._tolerance_warnings(score, tolerance)
+        return warnings
 
-    def _loss_warnings(self, layer: caffe_pb2.LayerParameter, score: float, told: str) -> list[str]:
+    def _loss_warnings(self, layer: caffe_pb2.LayerParameter, score: float, shown: str) -> list[str]:
         if score == 0.0:
-            return [f"{told}: no loss can be told from no labels; see that labels count"]
+            return [f"{shown}: no loss can be told from no labels; see that labels count"]
         n_classes = self._n_classes(layer.softmax_param.axis) if layer.type == "SoftmaxWithLoss" else 0
         if n_classes > 1 and score >= math.log(n_classes):
             return [
-                f"{told}, no better than guessing among {n_classes} classes "
+                f"{shown}, no better than guessing among {n_classes} classes "
                 f"({math.log(n_classes):.6g}); see labels, weights and transform_param"
             ]
         return []
 
-    def _chance_warnings(self, layer: caffe_pb2.LayerParameter, score: float, told: str) -> list[str]:
+    def _chance_warnings(self, layer: caffe_pb2.LayerParameter, score: float, shown: str) -> list[str]:
         n_classes, n = self._n_classes(layer.accuracy_param.axis), self.n_counted
         chance = layer.accuracy_param.top_k / n_classes if n_classes else 0.0
         if not n or chance >= 1.0:
@@ -117,7 +117,7 @@ class Rests:
         if score > chance + math.sqrt(chance * (1.0 - chance) / n) or score == 1.0:
             return []
         return [
-            f"{told}, no better than guessing among {n_classes} classes "
+            f"{shown}, no better than guessing among {n_classes} classes "
             f"({chance:.6g}); see labels, weights and transform_param"
         ]
 
@@ -129,10 +129,10 @@ class Rests:
         n = self.n_counted
         if n and 0.0 < tolerance < 1.0 / n:
             what = "object" if self._node.type in MAP_TYPES else "label"
-            told = f"{n} {what}s cannot tell a loss of {tolerance:g}: one of them is {1.0 / n:.3g}"
+            doubt = f"{n} {what}s cannot tell a loss of {tolerance:g}: one of them is {1.0 / n:.3g}"
             if n == 1:
-                told = f"1 {what} cannot tell a loss of {tolerance:g}: it is all of the score"
-            return [f"{told}; give more data, or all there are (without -i)"]
+                doubt = f"1 {what} cannot tell a loss of {tolerance:g}: it is all of the score"
+            return [f"{doubt}; give more data, or all there are (without -i)"]
         return []
 
     def _n_classes(self, axis: int) -> int:

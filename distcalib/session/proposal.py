@@ -76,11 +76,11 @@ def propose(
     net = open_net(model, data, State(tuple(stages), level))
     missing = _quantized(net)
     chosen, why = (weights, "as given") if weights is not None else _weights_beside(net, data)
-    found = inspect(model, chosen, data, stages=stages, level=level, plugins=plugins)
+    inspection = inspect(model, chosen, data, stages=stages, level=level, plugins=plugins)
     waiting = unfed(net, fed=data is not None)
-    missing += [said for said in found.problems if said not in waiting]
-    missing += _said_of(lambda: refuse_in_place(net)) if not found.problems else []
-    parts = [Part("-m", str(model), f"{len(found.layers)} layers, {_quantizable(found)}")]
+    missing += [said for said in inspection.problems if said not in waiting]
+    missing += _said_of(lambda: refuse_in_place(net)) if not inspection.problems else []
+    parts = [Part("-m", str(model), f"{len(inspection.layers)} layers, {_quantizable(inspection)}")]
     parts.append(Part("-w", NO_WEIGHTS if chosen is None else str(chosen), why))
     if chosen is None:
         missing.append(f"{net.name}: {why}; give the FP32 caffemodel with -w")
@@ -91,10 +91,12 @@ def propose(
     return Proposal(str(model), tuple(parts), tuple(dict.fromkeys(missing)))
 
 
-def _quantizable(found: Inspection) -> str:
-    n = len(found.quantizable)
+def _quantizable(inspection: Inspection) -> str:
+    n = len(inspection.quantizable)
     told = f"{n or 'none'} of them can be INT8"
-    flags = [flag for flag in ("-1st", "-fc") if any(f"which {flag} quantizes" in one.int8 for one in found.layers)]
+    flags = [
+        flag for flag in ("-1st", "-fc") if any(f"which {flag} quantizes" in one.int8 for one in inspection.layers)
+    ]
     return told + (f", and more with {' and '.join(flags)}" if flags else "") + "; `distcalib inspect` lists them"
 
 

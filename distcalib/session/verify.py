@@ -42,10 +42,10 @@ def verify(
     distcalib.verify("DIR/model.onnx", "net.prototxt", "net.caffemodel")
     """
     options = given(options)
-    said, path, weights = reporter or Silent(), Path(file), Path(weights)
+    reporter, path, weights = reporter or Silent(), Path(file), Path(weights)
     net = open_net(Path(model), options.data, options.state)
     for warning in belonging_warnings(net.path, weights):
-        said.note(warning)
+        reporter.note(warning)
     runtime = open_model(path)
     form = runtime.info.get("preprocess")
     if form is not None:
@@ -55,14 +55,14 @@ def verify(
     blobs = blobs_of(runtime.outputs, net.graph, path, net.name)
     for key, source in (("prototxt_sha256", net.path), ("weights_sha256", weights)):
         if runtime.info.get(key, "") not in ("", _hash_of(source)):
-            said.note(f"{path}: was exported from another {source.name} than the one given, by its hash")
+            reporter.note(f"{path}: was exported from another {source.name} than the one given, by its hash")
     target = "openvino" if path.suffix == ".xml" else "onnx"
     reason = cannot_be_measured(net, blobs, options)
     if reason is not None:
         raise OptionError(f"{path}: cannot be measured with {net.name}: {reason}")
-    one = unmeasured(target, path)
-    [found], _ = measured(net, weights, [one], blobs, replace(options, preprocess=form), said)
-    return found
+    exported = unmeasured(target, path)
+    [result], _ = measured(net, weights, [exported], blobs, replace(options, preprocess=form), reporter)
+    return result
 
 
 def _hash_of(path: Path) -> str:
@@ -127,7 +127,7 @@ def measured(
     reporter: Reporter,
 ) -> tuple[list[ExportedFile], int]:
     """Each of `files` beside the prototxt, over all iterations on the same actors; and the batch of its data."""
-    if options.isa != "native" and any(one.target == "onnx" for one in files):
+    if options.isa != "native" and any(file.target == "onnx" for file in files):
         reporter.note(f"--isa {options.isa}: holds the engine and OpenVINO to that CPU; ONNX Runtime has no such limit")
     with Session(net, weights, reporter, options) as session:
         n = session.n_iterations
@@ -137,15 +137,15 @@ def measured(
         if scored and not any(expected[name] for name in scored):
             reporter.note(f"{net.name}: its scores are 0, and so that a file has the same says nothing; train the net")
         done = []
-        for one in files:
-            found = _scores_of(one, session, blobs, options)
-            lost = drops(net, expected, found)
-            fits = all(drop <= options.drop_of(one.target) for drop in lost.values())
-            reason = "" if fits else f"loses more than {options.drop_of(one.target):g}"
-            done.append(replace(one, scores=found, drops=lost, verified=fits, reason=reason))
+        for file in files:
+            own_scores = _scores_of(file, session, blobs, options)
+            lost = drops(net, expected, own_scores)
+            fits = all(drop <= options.drop_of(file.target) for drop in lost.values())
+            reason = "" if fits else f"loses more than {options.drop_of(file.target):g}"
+            done.append(replace(file, scores=own_scores, drops=lost, verified=fits, reason=reason))
         session.check_files()
         bad, target, batch = session.bad_records(range(n)), session.isa.target, session.batch
-    return [replace(one, expected=expected, n_iterations=n, isa=target, bad_records=bad) for one in done], batch
+    return [replace(file, expected=expected, n_iterations=n, isa=target, bad_records=bad) for file in done], batch
 
 
 def _scores_of(
