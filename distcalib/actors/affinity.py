@@ -57,7 +57,7 @@ def pin_process(cpus: Iterable[int]) -> None:
 def pinned_by_others(root: Path = Path("/")) -> tuple[int, ...]:
     """The logical CPUs that actors of other runs on this machine are pinned to, ascending.
 
-    An actor is told by the name that Ray gives its process, and is pinned if it may not use all CPUs that this process
+    An actor is known by the name that Ray gives its process, and is pinned if it may not use all CPUs that this process
     may.  Containers on one machine, each with a network of its own, are other machines.
     """
     mine, pinned = os.sched_getaffinity(0), set[int]()

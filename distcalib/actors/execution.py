@@ -150,7 +150,7 @@ class Call:
                     self._settle(left, self._fleet.cluster.get(ref))
 
     def _settle(self, left: Left, outcome: Outcome) -> None:
-        """Of what comes after the end no error is told: there is one already."""
+        """Errors of what comes after the end are not reported: one has been already."""
         with suppress(DistcalibError):
             self._fleet.settle_one(left, outcome)
 

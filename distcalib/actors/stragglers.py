@@ -1,8 +1,8 @@
 """Which actors should long have answered: those on slow, busy or lost machines.
 
-It is told the time and has no clock, so a simulation can drive it. An actor is late once its oldest task has taken a
-few times what the others need, and late again after as long once more. Too early a verdict costs a shard done twice, at
-the end of a pass, when actors idle anyway; too late a one makes all wait."""
+It gets the time as an argument, so a simulation can drive it. An actor is late once its oldest task
+has taken a few times what the others need, and late again after as long once more. Too early a verdict costs a shard
+done twice, at the end of a pass, when actors idle anyway; too late a one makes all wait."""
 
 from distcalib.actors.dispatcher import Dispatcher, Task
 
@@ -26,7 +26,7 @@ class Lateness:
             self._since[actor] = (task, now)
 
     def late(self, now: float) -> list[int]:
-        """The actors that are late, each told once until as much time has passed again."""
+        """The actors that are late, each reported once until as much time has passed again."""
         late_actors = []
         for actor, (task, since) in self._since.items():
             expected = self._dispatcher.expected_seconds(task)

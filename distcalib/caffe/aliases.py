@@ -23,7 +23,7 @@ from distcalib.caffe.steps import CAFFE, NET_ENGINE, UNFUSED, Step, Trouble, run
 from distcalib.caffe.values import Blob, Node, Run
 
 SHARED = "SharedMemory"
-"""The type of a node that is no layer: what lies in a blob's memory, in the shape of that blob. Its bottoms are the
+"""The type of a node that is not a layer: what lies in a blob's memory, in the shape of that blob. Its bottoms are the
 value that was written there and the blob."""
 SHARES = frozenset({"Flatten", "Reshape", "Split", "Squeeze"})
 SHARES_ONE = frozenset({"Concat", "Slice"})

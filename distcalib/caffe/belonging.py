@@ -38,7 +38,7 @@ def belonging_named(prototxt: Path, weights: Path) -> Iterator[None]:
 
 
 def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
-    """What is to be said of a prototxt that is given with another caffemodel than the one that its first line names."""
+    """The warning about a prototxt that is given with another caffemodel than the one that its first line names."""
     try:
         match = _named(prototxt)
         if match is None:

@@ -1,8 +1,8 @@
-"""Layers in place, and who finds what they wrote: what of that Caffe refuses, what cannot be told, what is computed.
+"""Layers in place, and who finds what they wrote: what of that Caffe refuses, what cannot be known, what is computed.
 
 In Caffe a name is a piece of memory, and several names may be one (aliases.py). A layer in place writes over a value
-that another layer may read after it; what comes of that is computed here as Caffe does, and told. Some types read their
-bottom on after they began to write: what they make depends on the BLAS and the CPU."""
+that another layer may read after it; what comes of that is computed here as Caffe does, and reported. Some types read
+their bottom on after they began to write: what they make depends on the BLAS and the CPU."""
 
 from __future__ import annotations
 

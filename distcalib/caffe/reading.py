@@ -235,7 +235,7 @@ def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> No
 
 
 def _refuse_no_text(message: Message, where: str) -> None:
-    """Raise FormatError for names that are no UTF-8: protobuf takes any bytes, and Python has no text of them."""
+    """Raise FormatError for names that are not UTF-8: protobuf takes any bytes, and Python has no text of them."""
     wrong = list(dict.fromkeys(_no_text(message, ())))
     if wrong:
         raise FormatError(f"{where}: {', '.join(wrong)}: is not text in UTF-8; write it in ASCII")

@@ -2,7 +2,7 @@
 
 The stride moves up to the last larger convolution before the sum, and a pooling thins the residual out. What the two
 convolutions make is the same; it is not where other layers read the sum as well, or where its inputs come in the other
-order, of which the rule does not ask. Here the values keep the shapes of the prototxt, and the trouble is told.
+order, which the rule does not check. Here the values keep the shapes of the prototxt, and the trouble is reported.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

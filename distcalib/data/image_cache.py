@@ -107,9 +107,7 @@ class KeepingSource(ABC):
         """
         images = self._images(iteration, bad)
         if any(image.dtype != np.uint8 for image in images):
-            raise DataError(
-                f"{self._where}: has records of floats, which are no images; leave --preprocess out, or write bytes"
-            )
+            raise DataError(f"{self._where}: has records of floats, not images; leave out --preprocess, or write bytes")
         return images
 
     def image(self, number: int) -> Pixels:

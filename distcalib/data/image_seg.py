@@ -216,7 +216,7 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
             "rand_skip and scale_factors are drawn at random, so no score could be measured twice; take them out"
         )
     if len(transform.mean_value) not in (0, 1, 3):
-        faults.append(f"{len(transform.mean_value)} mean_value are given; one, or one a channel, fits")
+        faults.append(f"{len(transform.mean_value)} mean_value are given; one, or one per channel, fits")
     for name in ("mean_file", "pad", "resize_param", "random_resize_param", "force_color", "force_gray"):
         if transform.HasField(name) and getattr(transform, name):
             faults.append(f"transform_param.{name} has no effect on it in Caffe, or is refused there; take it out")

@@ -149,7 +149,7 @@ def _mapped_at(file: Path) -> int:
 
 
 def data_file(path: Path) -> Path:
-    """The file of the database that `path`, a folder or that file, names. Raises DataError where there is none."""
+    """The file of the database that `path`, a folder or that file, names. Raises DataError if neither exists."""
     try:
         if path.is_dir():
             names = set(os.listdir(path))

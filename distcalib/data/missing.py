@@ -23,7 +23,7 @@ def find_missing(
 ) -> dict[str, dict[int, str]]:
     """Of each ImageData layer the records, in the first `n_iterations`, whose files are not there, and why.
 
-    Each file is asked for once, and not read. `looked` is told after each how many were, of how many in all.
+    Each file is asked for once, and not read. `looked` gets, after each, how many were, and how many there are.
     """
     lists: dict[str, tuple[ImageList, int]] = {}
     for layer in layers:

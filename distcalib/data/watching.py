@@ -40,7 +40,7 @@ class Seen:
     def difference(self, *, here: bool, ends: bool) -> str:
         """What is other now; "" if nothing is.  `here`: on the machine that saw it; `ends`: whether to look inside.
 
-        What is not there on another machine is told by whoever opens it.
+        What is missing on another machine is reported by what opens it.
         """
         try:
             stat = Path(self.path).stat()

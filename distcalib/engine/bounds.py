@@ -67,7 +67,7 @@ def bound(
 
 
 def _linear(layer: caffe_pb2.LayerParameter, blobs: Sequence[NDArray[np.float32]]) -> tuple[float, float] | None:
-    """`gain` of a layer that adds up and multiplies, and is no Convolution or InnerProduct: those are folded before."""
+    """`gain` of a layer that adds up and multiplies, but not a Convolution or InnerProduct: those are folded before."""
     if layer.type == "Scale" and blobs:
         return gain(np.reshape(blobs[0], (-1, 1)), np.ravel(blobs[1]) if len(blobs) > 1 else np.zeros(1, np.float32))
     if layer.type == "Deconvolution" and blobs and blobs[0].ndim == 4:

@@ -1,5 +1,5 @@
 """The shapes of a net before anything of it is allocated, in one place: what is wrong with them is raised here, by the
-driver and before actors are started, or told by `inspect`, in the same words."""
+driver and before actors are started, or shown by `inspect`, in the same words."""
 
 from collections.abc import Mapping
 

@@ -126,7 +126,7 @@ class ElsewhereProgram:
     """A model in another runtime, where the engine's own would be."""
 
     def __init__(self, spec: ElsewhereSpec, n_threads: int) -> None:
-        # What kernels run is not asked for: `emulated` says that none are told.
+        # What kernels run is not asked for: `emulated` says that none are reported.
         self.header = Header(spec.net, (), spec.makes, (), {}, emulated=True)
         self.takes_images = spec.takes_images
         self._model = spec.open_model(n_threads)

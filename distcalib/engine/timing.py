@@ -18,12 +18,12 @@ from distcalib.engine.program import compile_model, infer, kernels_by_op
 from distcalib.engine.spec import NetSpec
 
 REST = ""
-"""Stands for all that is no layer with a kernel of its own; no layer has an empty name."""
+"""Stands for all that is not a layer with a kernel of its own; no layer has an empty name."""
 
 
 @dataclass(frozen=True)
 class TimingSpec:
-    """A net whose layers are to be timed, an iteration a row, by actors of `n_cores` cores: times are of these.
+    """A net whose layers are to be timed, one iteration per row, by actors of `n_cores` cores: times are of these.
 
     `whole`: all of it is timed as one, without what the engine's own clock costs.
     """

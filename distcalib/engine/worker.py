@@ -294,7 +294,7 @@ class _Loaded:
                 raise EngineError(unsound(self.program.header.spec.where, self.graph.producer[blob], number))
 
     def _scored(self, node: Node, bottoms: Sequence[Array], batch: Batch) -> PartialScore:
-        """What a layer scores; a DataError, such as of a label that is no class, names the record that it is of."""
+        """What a layer scores; a DataError, such as of a label that is not a class, names the record that it is of."""
         try:
             return score_layer(node.layer, bottoms, batch.records, batch.size, self.files)
         except DataError as error:

@@ -142,7 +142,7 @@ def _decode(payload: bytes) -> Row | tuple[Row, ...]:
 
 def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
     if not isinstance(row, Row):
-        raise TypeError(f"{type(row).__name__}: is no row; add its format to {__name__}")
+        raise TypeError(f"{type(row).__name__}: is not a Row; add its format to {__name__}")
     return {
         "scores": [[name, *_encode_score(part, arrays)] for name, part in row.scores.items()],
         "ranges": [_encode_range(observed, arrays) for observed in row.ranges],
@@ -187,7 +187,9 @@ def _encode_score(part: PartialScore, arrays: _Arrays) -> tuple[str, object]:
     for name, kind in KINDS.items():
         if type(part) is kind.type:
             return name, kind.encode(part, arrays)
-    raise TypeError(f"{type(part).__name__}: is no kind of partial score that can be kept; add it to {__name__}.KINDS")
+    raise TypeError(
+        f"{type(part).__name__}: is not a kind of partial score that can be stored; add it to {__name__}.KINDS"
+    )
 
 
 def _decode_score(kind: str, stored: object, arrays: Found) -> PartialScore:

@@ -198,7 +198,7 @@ def read_runs(folder: Path) -> Sequence[Run]:
     """The runs of a folder from the first to the last; also while one is under way.  Raises OutputError."""
     path = folder / FILE_NAME
     if os.path.lexists(path) and not path.is_file():
-        raise OutputError(f"{path}: is no file; move it, or give another --out")
+        raise OutputError(f"{path}: is not a file; move it, or give another --out")
     if not path.is_file():
         raise OutputError(f"{path}: does not exist; no run of distcalib was made in this folder")
     with _said(path):

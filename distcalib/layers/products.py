@@ -26,6 +26,6 @@ def product(layer: Layer, x: Output, weight: Output) -> Output:
 
 
 def along_channels(layer: Layer, values: NDArray[np.floating], rank: int = 4) -> NDArray[np.float32]:
-    """Values (M,), one an output channel, as f32 in the shape that meets the channels of a product of `rank` axes."""
+    """Values (M,), one per output channel, as f32 in the shape that meets the channels of a product of `rank` axes."""
     row = np.asarray(values, np.float32)
     return row if layer.type == "InnerProduct" else row.reshape(1, -1, *[1] * (rank - 2))

@@ -78,7 +78,7 @@ class Decider:
         return merged(values, self.ap_version)
 
     def drop(self, values: Sequence[PartialScore]) -> float:
-        """What all iterations lose against FP32: positive is worse, infinite for a score that is no number."""
+        """What all iterations lose against FP32: positive is worse, infinite for a score that is not a number."""
         score, fp32 = self.score(values), self.fp32
         # Scores are fractions of a number of records; what differs below 1e-12 is the binary form of the decimals.
         drop = round(fp32 - score if self.upper is not None else score - fp32, 12)
@@ -198,7 +198,7 @@ class Decider:
         n, stage = len(self.reference), len(losses)
         center = math.fsum(losses) / stage
         variance = math.fsum((loss - center) ** 2 for loss in losses) / (stage - 1)
-        # At least as much as if one image in the sample had flipped: agreement in a few batches is no proof.
+        # At least as much as if one image in the sample had flipped: agreement in a few batches proves nothing.
         floor = 1.0 / (stage * max(self.reference[0].denominator, 1)) ** 2
         error = math.sqrt(max(variance, floor) / stage * (1 - stage / n))
         return self._beyond(center, error, stage - 1, confidence)

@@ -43,7 +43,7 @@ def detection_evaluate(
 
     labels are (item, label, instance, xmin, ymin, xmax, ymax, difficult); item is -1 in a row for nothing.
     `records`: the number in the data of each item, for the sizes of images; none: the item's own.
-    `files`: contents of files that would be read otherwise, by path.  Raises DataError for labels that are no class,
+    `files`: contents of files that would be read otherwise, by path.  Raises DataError for labels that are not a class,
     UnsupportedError for shapes that do not fit.
     """
     p = layer.detection_evaluate_param
@@ -121,7 +121,7 @@ def read_sizes(path: str, content: bytes | None = None) -> tuple[Size, ...]:
 
 
 def _objects(layer: LayerParameter, labels: Array) -> Array:
-    """The rows of `labels` before the first that says nothing.  Raises DataError for labels that are no class."""
+    """The rows of `labels` before the first that says nothing.  Raises DataError for labels that are not a class."""
     p = layer.detection_evaluate_param
     nothing = np.flatnonzero(labels[:, 0] == -1)
     objects = labels[: nothing[0]] if len(nothing) else labels

@@ -41,7 +41,7 @@ def eval_detection(layer: LayerParameter, maps: Array, labels: Array) -> Detecti
     """Maps (N, 5·(5 + classes), side, side) of the last convolution against labels (.., n, 8) of AnnotatedData.
 
     labels are (item, label, instance, xmin, ymin, xmax, ymax, difficult); item is -1 in a row for nothing.  Those of
-    the detections are labels of the data, 1 to num_class.  Raises DataError for labels that are no class,
+    the detections are labels of the data, 1 to num_class.  Raises DataError for labels that are not a class,
     UnsupportedError for shapes that do not fit.
     """
     p = layer.eval_detection_param
@@ -152,7 +152,7 @@ def _of_image(
 
 
 def _objects(layer: LayerParameter, labels: Array) -> Array:
-    """The rows of `labels` that are objects.  Raises DataError for labels that are no class."""
+    """The rows of `labels` that are objects.  Raises DataError for labels that are not a class."""
     p = layer.eval_detection_param
     objects: Array = labels[labels[:, 0] != -1]
     wrong = objects[~((objects[:, 1] >= 1) & (objects[:, 1] <= p.num_class)), 1]

@@ -81,7 +81,7 @@ def without_ignored(
 
 
 def require_classes(layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64]) -> None:
-    """DataError for labels that are no class."""
+    """DataError for labels that are not a class."""
     n_classes = rows.shape[1]
     outside = labels[(labels < 0) | (labels >= n_classes)]
     if outside.size:

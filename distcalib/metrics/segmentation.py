@@ -1,9 +1,9 @@
 """SegAccuracy: how well classes of pixels are found, by the confusion of all iterations together.
 
 The layer of DeepLab and PSPNet prints pixel accuracy, mean recall and mean IoU of each iteration, and `caffe test`
-their means.  A mean IoU of single batches is no mean IoU: a class that a batch lacks counts as found.  So what an
-iteration gives here are counts by class, which add up exactly, and the score is the mean IoU of all pixels; the other
-two are told beside it (src/caffe/util/confusion_matrix.cpp of hszhao/PSPNet)."""
+their means.  The mean of the IoU of single batches is not the mean IoU: a class that a batch lacks counts as found.  So
+what an iteration gives here are counts by class, which add up exactly, and the score is the mean IoU of all pixels; the
+other two are reported beside it (src/caffe/util/confusion_matrix.cpp of hszhao/PSPNet)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Confusion:
 def seg_accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Confusion:
     """The counts of one iteration:  scores (N, C, H, W), labels (N, 1, H, W) or (N, H, W).
 
-    Of equal scores the larger class is predicted; a NaN is never right.  DataError for a label that is no class and
+    Of equal scores the larger class is predicted; a NaN is never right.  DataError for a label that is not a class and
     none of ignore_label.
     """
     if scores.ndim != 4 or labels.size != scores.size // max(1, scores.shape[1]):

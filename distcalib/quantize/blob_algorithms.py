@@ -40,7 +40,7 @@ def search_choices(blobs: Sequence[Blob], algorithms: Sequence[str] = ALGORITHMS
     choices; the best change of each blob together, first all that help, then the better half of them, a quarter, down
     to two: what helps alone may do harm together.  Nothing is returned that was not evaluated, so the error is never
     above that of the best single algorithm.  Ties: what was asked first, which follows the order of `algorithms` and
-    then of `blobs`.  An error that is no number is the worst.  Without blobs nothing is asked.
+    then of `blobs`.  An error that is not a number is the worst.  Without blobs nothing is asked.
     """
     if not blobs:
         return Choice(algorithms[0])

@@ -1,4 +1,4 @@
-"""Where Intel Caffe itself computes something else than the graph or the file says: told here, and predicted so.
+"""Where Intel Caffe itself computes something else than the graph or the file says: reported here, and predicted so.
 
 Source: docs/intel-caffe-files.md, and the nets recorded from a real Intel Caffe; that a
 BatchNorm is folded into weights that others share is read in remove_batch_norm.cpp and was not measured.
@@ -30,7 +30,7 @@ def intel_faults(
     """A sentence for each layer whose result will differ in Intel Caffe from what the prototxt says, or that it cannot
     run, in net order; `stored` as storage() tells.
 
-    `weights` must fit the net; without them, what depends on their values is not told.
+    `weights` must fit the net; without them, what depends on their values is not reported.
     """
     faults = [(one.index, str(one)) for one in troubles(graph, groups, params)]
     faults += [*_rounded(graph, groups, stored, params), *_concats(graph, stored)]

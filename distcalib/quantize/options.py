@@ -10,7 +10,7 @@ class Options:
     """How scales are made; each is the predecessor's flag of the same name."""
 
     weights_channel: str = "single"
-    """`single`: one weight scale a layer; `multiple`: one an output channel."""
+    """`single`: one weight scale per layer; `multiple`: one per output channel."""
     enable_1st_conv: bool = False
     """Quantize the first convolution too."""
     first_conv_force_u8: bool = False

@@ -77,7 +77,7 @@ def _problems(param: caffe_pb2.QuantizationParameter) -> Iterator[str]:
     scales = param.scale_params
     wrong = _first_wrong("scale_params", scales, len(scales) > 0, lambda s: 0.0 <= s < math.inf)
     if wrong is not None:
-        yield f"quantization_param has {wrong}; one or one an output channel are needed, none negative"
+        yield f"quantization_param has {wrong}; give one, or one per output channel, none negative"
 
 
 def _first_wrong(field: str, scales: Sequence[float], count_fits: bool, fits: Callable[[float], bool]) -> str | None:

@@ -1,4 +1,4 @@
-"""What can be said against a run before any actor starts: a wrong net costs a second, not an hour."""
+"""What is wrong with a run, found before any actor starts: a wrong net costs a second, not an hour."""
 
 import math
 import os
@@ -158,7 +158,9 @@ def check_ap_version(name: str, root: str | Path | None) -> None:
     if name not in AP_VERSIONS:
         raise OptionError(f"--ap-version {name}: unknown; choose {', '.join(AP_VERSIONS)}")
     if root is not None and name != DEFAULT_AP:
-        raise OptionError(f"--ap-version {name}: `caffe test` takes {DEFAULT_AP}, whatever it is told; leave out -r")
+        raise OptionError(
+            f"--ap-version {name}: `caffe test` takes {DEFAULT_AP}, whatever this option is; leave out -r"
+        )
 
 
 def check_skipping(skip_bad: bool, root: str | Path | None) -> None:

@@ -169,7 +169,7 @@ def detections(found: Sequence[Row]) -> dict[str, list[Detections]]:
 
 
 def segmentations(found: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """What is told of each output blob that is a mean IoU."""
+    """What is reported of each output blob that is a mean IoU."""
     parts = {name: confusions_of([row.scores[name] for row in found]) for name in found[0].scores}
     sums = {name: Confusion.summed(of_blob) for name, of_blob in parts.items() if of_blob}
     return {

@@ -1,9 +1,8 @@
 """`distcalib export`: the net in files that run without distcalib, each measured in its own runtime.
 
 A file is written beside the target, measured by the actors that measure the prototxt, and moved to its name only if it
-scores the same: a file under its own name has been verified, or could not be measured, which is told. So an earlier one
-stays where a later one is refused.
-"""
+scores the same: a file under its own name has been verified, or could not be measured, which is reported. So an earlier
+one stays where a later one is refused."""
 
 import os
 import shutil

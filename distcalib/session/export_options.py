@@ -63,7 +63,7 @@ class ExportOptions(SessionOptions):
 
 
 def given(options: ExportOptions | None) -> ExportOptions:
-    """`options`, by default all as they are by default.  Raises OptionError for what is none."""
+    """`options`, by default all as they are by default.  Raises OptionError for another type."""
     if options is None:
         return ExportOptions()
     if not isinstance(options, ExportOptions):

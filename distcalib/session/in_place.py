@@ -1,4 +1,4 @@
-"""What is said of layers in place: what of them is computed as in Caffe, and what is refused."""
+"""Messages about layers in place: what of them is computed as in Caffe, and what is refused."""
 
 from distcalib.caffe.graph import Graph
 from distcalib.caffe.in_place import in_place_faults, in_place_notes

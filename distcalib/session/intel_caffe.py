@@ -100,7 +100,7 @@ def make_caffe_worker(setting: CaffeSetting, placement: Placement) -> CaffeWorke
 
 
 class IntelCaffe:
-    """`caffe test` of a build measures, an actor a slice of the iterations; a Backend.
+    """`caffe test` of a build measures, one slice of the iterations per actor; a Backend.
 
     Ranges are observed by the embedded engine, since Caffe prints outputs only.
     """

@@ -99,7 +99,7 @@ class Rests:
 
     def _loss_warnings(self, layer: caffe_pb2.LayerParameter, score: float, shown: str) -> list[str]:
         if score == 0.0:
-            return [f"{shown}: no loss can be told from no labels; see that labels count"]
+            return [f"{shown}: probably no label counts; check the labels and ignore_label"]
         n_classes = self._n_classes(layer.softmax_param.axis) if layer.type == "SoftmaxWithLoss" else 0
         if n_classes > 1 and score >= math.log(n_classes):
             return [

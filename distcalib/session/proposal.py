@@ -70,7 +70,7 @@ def propose(
 ) -> Proposal:
     """Look at `model`, its data and the caffemodels beside it.
 
-    Raises FormatError for what is no prototxt, and UnsupportedError for a TEST phase that is none.
+    Raises FormatError for what is not a prototxt, and UnsupportedError for a TEST phase that is none.
     """
     load_plugins(plugins)
     net = open_net(model, data, State(tuple(stages), level))

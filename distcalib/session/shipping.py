@@ -57,7 +57,7 @@ def refuse_too_large(shipment: Shipment, nodes: Sequence[NodeInfo], weight_bytes
 
 
 def cargo_of(shipment: Shipment, batch: int, reporter: Reporter, all_read: Callable[[], None]) -> Cargo:
-    """The chunks of `shipment` for the pool; the `reporter` is told of each. `all_read` is called once that is so."""
+    """The chunks of `shipment` for the pool; each is shown by the `reporter`. `all_read` is called once that is so."""
     return Cargo(partial(_sent, shipment, batch, reporter, all_read))
 
 

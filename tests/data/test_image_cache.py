@@ -217,5 +217,5 @@ def test_images_fill_the_rows_of_bad_records_as_batches_do(tmp_path: Path) -> No
 
 
 def test_images_refuse_floats(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"net.prototxt: layer 'data' .*has records of floats, which are no images"):
+    with pytest.raises(DataError, match=r"net.prototxt: layer 'data' .*has records of floats, not images"):
         in_iteration(floats(tmp_path, None), 0)

@@ -109,8 +109,8 @@ class _Odd(Partial):
 
 
 UNKNOWN = {
-    "a kind": (_row(scores={"a": _Odd(1, 2)}), "_Odd: is no kind of partial score that can be kept"),
-    "no row": ("text", "str: is no row"),
+    "a kind": (_row(scores={"a": _Odd(1, 2)}), "_Odd: is not a kind of partial score that can be stored"),
+    "no row": ("text", "str: is not a Row"),
     "objects": (_row(values={Blob("a", 0): np.array([None])}), "an array of objects has no bytes"),
 }
 

@@ -62,7 +62,7 @@ def test_read_runs_tells_how_each_went(tmp_path: Path) -> None:
 
 def test_read_runs_says_where_there_are_none(tmp_path: Path) -> None:
     (tmp_path / "other" / FILE_NAME).mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"distcalib\.db: is no file; move it, or give another --out"):
+    with pytest.raises(OutputError, match=r"distcalib\.db: is not a file; move it, or give another --out"):
         read_runs(tmp_path / "other")
     with pytest.raises(OutputError, match="does not exist; no run of distcalib was made in this folder"):
         read_runs(tmp_path)

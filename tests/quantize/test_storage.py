@@ -195,11 +195,11 @@ def test_params_of_names_all_scales_that_cannot_be() -> None:
         [
             "layer 'a': quantization_param has 0 scale_in; one positive number is needed",
             "layer 'b': quantization_param has scale_out 0; one positive number is needed",
-            "layer 'c': quantization_param has 0 scale_params; one or one an output channel are needed, none negative",
+            "layer 'c': quantization_param has 0 scale_params; give one, or one per output channel, none negative",
             "layer 'd': quantization_param has 2 scale_in; one positive number is needed",
             "layer 'e': quantization_param has scale_in nan; one positive number is needed",
             "layer 'e': quantization_param has scale_out inf; one positive number is needed",
-            "layer 'e': quantization_param has scale_params -1; one or one an output channel are needed, none negative",
+            "layer 'e': quantization_param has scale_params -1; give one, or one per output channel, none negative",
         ]
     )
 
