@@ -30,7 +30,7 @@ demo-detection: $(VENV)/.run  ## calibrate the SSD of examples/digit_scenes into
 	$(BIN)/distcalib calibrate $(DEMO_DETECTION)
 
 test: $(VENV)/.test  ## the tests, but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m scripts.tools.run_tests -m "not slow"
 
 test-slow: $(VENV)/.test  ## the slow tests
 	$(BIN)/python -m pytest -m slow
