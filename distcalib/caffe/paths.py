@@ -90,3 +90,10 @@ def resolve_sources(net: caffe_pb2.NetParameter, prototxt: Path) -> None:
             if os.path.exists(path):  # Path.exists raises for a folder that may not be looked into
                 # A root_folder is put before names as it is: Caffe adds no slash.
                 setattr(param, field, str(path.resolve()) + ("/" if source.endswith("/") else ""))
+
+
+def clear_sources(layer: caffe_pb2.LayerParameter) -> None:
+    """Take the paths out of a layer, in place: they are those of one machine, and a caffemodel has no use for them."""
+    for param_name, field in _PATHS:
+        if layer.HasField(param_name):
+            getattr(layer, param_name).ClearField(field)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.paths import clear_sources
 from distcalib.caffe.weights import Weights
 from distcalib.caffe.wire import header, varint
 from distcalib.caffe.writing import Buffer, write_atomically
@@ -41,10 +42,11 @@ def write_net_weights(path: str | os.PathLike[str], net: caffe_pb2.NetParameter,
     """Write the caffemodel of `net`: its layers, with those blobs of `weights` that are theirs.
 
     The layers have no quantization_param, as those of an FP32 net: Caffe folds layers by what the caffemodel says of
-    them. Raises OutputError."""
+    them. Nor have they paths, so that a net is the same bytes on every machine. Raises OutputError."""
     layers = [caffe_pb2.LayerParameter.FromString(layer.SerializeToString()) for layer in net.layer]
     for layer in layers:
         layer.ClearField("quantization_param")
+        clear_sources(layer)
     names = {layer.name for layer in layers}
     write_weights(path, net.name, layers, {name: blobs for name, blobs in weights.items() if name in names})
 

@@ -97,3 +97,18 @@ def test_read_weights_costs_no_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PEAK_OF_READING, str(tmp_path / "w")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert int(printed) < 16 * 1024  # KiB; the file has 64 MiB
+
+
+def test_write_net_weights_writes_no_paths(tmp_path: Path) -> None:
+    """Else a delivered caffemodel would tell of the machine, and have other bytes in another folder."""
+    files = []
+    for folder in ("one", "two"):
+        net = caffe_pb2.NetParameter(name="net")
+        data = net.layer.add(name="data", type="Data", top=["data"])
+        data.data_param.source, data.data_param.batch_size = f"/{folder}/lmdb", 8
+        data.transform_param.mean_file = f"/{folder}/mean.binaryproto"
+        write_net_weights(tmp_path / folder, net, {})
+        files.append((tmp_path / folder).read_bytes())
+        assert net.layer[0].data_param.source == f"/{folder}/lmdb", "the net is left as it is"
+    assert files[0] == files[1]
+    assert caffe_pb2.NetParameter.FromString(files[0]).layer[0].data_param.batch_size == 8
