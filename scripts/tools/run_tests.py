@@ -1,10 +1,11 @@
-"""Run the tests in two processes side by side, which fill two cores; `make test` does.
+"""Run the tests in processes side by side, which fill two cores; `make test` does.
 
     python -m scripts.tools.run_tests [ARGUMENTS OF PYTEST]
 
-Half of the time goes into a few folders whose tests start actors: they are one part, all else is the other. A process
-each, not pytest-xdist: some tests raise signals in their own process, and its workers do not survive that. What the
-second part prints follows what the first does. The exit code is 0 if both passed, else 1; Ctrl-C ends both.
+Two thirds of the time go into a few folders whose tests start actors, and wait for them: they are parts of their own,
+all else is another. Processes, not pytest-xdist: some tests raise signals in their own process, and its workers do not
+survive that. What the other parts print follows what the first does. The exit code is 0 if all passed, else 1; Ctrl-C
+ends all.
 """
 
 import subprocess
@@ -12,30 +13,43 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
-WITH_ACTORS = ("tests/calibration", "tests/session")
-PARTS = (WITH_ACTORS, ("tests", *(f"--ignore={folder}" for folder in WITH_ACTORS), "-p", "no:cacheprovider"))
-"""What each process is given beside the arguments; one alone keeps the cache of the last failures."""
+WITH_ACTORS = (("tests/calibration",), ("tests/session", "tests/actors"))
+_NO_CACHE = ("-p", "no:cacheprovider")
+"""One alone keeps the cache of the last failures."""
+PARTS = (
+    WITH_ACTORS[0],
+    (*WITH_ACTORS[1], *_NO_CACHE),
+    ("tests", *(f"--ignore={folder}" for part in WITH_ACTORS for folder in part), *_NO_CACHE),
+)
+"""What each process is given beside the arguments."""
 
 
 def run(arguments: Sequence[str], parts: Sequence[Sequence[str]] = PARTS) -> int:
     """Run the parts; returns the exit code."""
     begin = time.perf_counter()
-    first, second = ([sys.executable, "-m", "pytest", *arguments, *part] for part in parts)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        processes = [subprocess.Popen(second, stdout=output, stderr=subprocess.STDOUT), subprocess.Popen(first)]
+    first, *others = ([sys.executable, "-m", "pytest", *arguments, *part] for part in parts)
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in others]
+        started = [
+            subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            for command, output in zip(others, outputs, strict=True)
+        ]
+        processes = [subprocess.Popen(first), *started]
         try:
-            codes = [process.wait() for process in reversed(processes)]
+            codes = [process.wait() for process in processes]
         except KeyboardInterrupt:
             for process in processes:  # the terminal has interrupted them, too
                 process.wait()
             return 130
-        output.seek(0)
-        for line in output:
-            sys.stdout.write(line)
-    passed = codes == [0, 0]
-    ended = "" if passed else f" (exit codes {codes[0]} and {codes[1]})"
-    print(f"tests {'passed' if passed else 'FAILED'} in two processes, {time.perf_counter() - begin:.0f} s{ended}")
+        for output in outputs:
+            output.seek(0)
+            sys.stdout.writelines(output)
+    passed = not any(codes)
+    ended = "" if passed else f" (exit codes {', '.join(map(str, codes))})"
+    word, seconds = "passed" if passed else "FAILED", time.perf_counter() - begin
+    print(f"tests {word} in {len(codes)} processes, {seconds:.0f} s{ended}")
     return 0 if passed else 1
 
 

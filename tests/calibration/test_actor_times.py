@@ -47,6 +47,7 @@ def test_phases_have_the_work_of_the_run(tiny: Tiny, tmp_path: Path) -> None:
         assert told[name] == pytest.approx(phase.run_seconds + phase.compile_seconds + phase.load_seconds, abs=0.02)
 
 
+@pytest.mark.slow
 def test_what_is_in_the_journal_took_no_time(tiny: Tiny, tmp_path: Path) -> None:
     calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     again = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))

@@ -88,6 +88,7 @@ OPTIONS = CalibrationOptions(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
 def test_auto_takes_another_algorithm_for_the_one_blob_that_needs_it(
     planted: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,7 @@ def test_calibrate_writes_the_corrected_weights_that_it_measured(tiny: Tiny, tmp
         assert same == [True, name not in report.corrected_layers]
 
 
+@pytest.mark.slow
 def test_calibrate_takes_the_error_of_weights_and_input_alone(tmp_path: Path) -> None:
     """The first layer's error does not depend on its bias: corrected once more, the bias moves as far again."""
     net = make_tiny(tmp_path)
@@ -60,6 +61,7 @@ def test_calibrate_takes_the_error_of_weights_and_input_alone(tmp_path: Path) ->
     assert np.abs(twice["conv1"][1] - once["conv1"][1]).max() == pytest.approx(moved, rel=0.1)
 
 
+@pytest.mark.slow
 def test_calibrate_gives_a_bias_to_layers_without(tmp_path: Path) -> None:
     def bare(text: str) -> str:
         return text.replace("num_output: 8", "num_output: 8 bias_term: false")

@@ -104,6 +104,7 @@ def test_deliver_forced_changes_two_layers_of_the_net_and_one_of_the_weights(tin
         assert (list(written[name].bottom), list(written[name].top)) == (list(layer.bottom), list(layer.top))
 
 
+@pytest.mark.slow
 def test_deliver_forced_gives_the_same_bytes_on_two_actors(tiny: Tiny, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, n_actors in ((one, 1), (two, 2)):

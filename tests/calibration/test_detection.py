@@ -213,6 +213,7 @@ def test_net_problems_name_a_size_file_that_is_not_there(tiny_ssd: TinySsd, tmp_
     assert evaluate(file, tiny_ssd.weights, 2, n_actors=1).scores["map"] > 0.5
 
 
+@pytest.mark.slow
 def test_calibrate_forces_u8_where_priors_know_the_size_of_the_image(tmp_path: Path, tiny_ssd: TinySsd) -> None:
     options = replace(OPTIONS, first_conv_force_u8=True, strategy="none", n_actors=1, weights_channel="multiple")
     with pytest.raises(UnsupportedError, match="pads, and -fu would pad 'data', whose size 'priors' takes; give these"):

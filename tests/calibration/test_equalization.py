@@ -51,6 +51,7 @@ def test_calibrate_writes_the_equalized_weights_that_it_measured(
     assert report.all_int8_score_given == plain.all_int8_score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "saved"),
     [

@@ -44,6 +44,7 @@ def test_performance_model_has_all_scales_1_and_runs(tiny: Tiny, tmp_path: Path)
     assert evaluate(report.output, tiny.weights, 1, n_actors=1).int8_layers == QUANTIZABLE
 
 
+@pytest.mark.slow
 def test_sampling_single_takes_the_last_sampled_iteration_alone(tiny: Tiny, tmp_path: Path) -> None:
     both = calibrate(tiny.prototxt, tiny.weights, replace(QUICK, out=tmp_path / "both"))
     last = calibrate(tiny.prototxt, tiny.weights, replace(QUICK, sampling_single=True, out=tmp_path / "last"))
@@ -56,6 +57,7 @@ def test_sampling_single_takes_the_last_sampled_iteration_alone(tiny: Tiny, tmp_
     assert scales(both.output) == smallest  # the larger range of the two is the smaller scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["KL", *(pytest.param(a, marks=pytest.mark.slow) for a in ("MA", "MAXP", "MSE"))])
 def test_calibration_algos_do_not_depend_on_the_number_of_actors(tiny: Tiny, tmp_path: Path, algorithm: str) -> None:
     options = replace(QUICK, calibration_algos=algorithm, sampling_iterations=ITERATIONS)

@@ -127,7 +127,9 @@ def verdicts(report: CalibrationReport) -> list[tuple[tuple[str, ...], bool]]:
 
 
 @pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize("strategy", ["ranked", "greedy", "topological"])
+@pytest.mark.parametrize(
+    "strategy", ["ranked", *(pytest.param(name, marks=pytest.mark.slow) for name in ("greedy", "topological"))]
+)
 def test_the_file_is_that_of_the_natural_order(tiny: Tiny, tmp_path: Path, strategy: str) -> None:
     options = replace(OPTIONS, strategy=strategy, iterations=ITERATIONS * 4, n_actors=2)  # records come four times
     hard, natural = in_both_orders(tiny, options, tmp_path)

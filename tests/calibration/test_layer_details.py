@@ -91,6 +91,7 @@ def test_an_fp32_layer_has_the_threshold_that_it_would_have(tiny: Tiny, tmp_path
     assert fallen.layer_details["conv3"] == whole.layer_details["conv3"]
 
 
+@pytest.mark.slow
 def test_details_are_the_same_on_any_number_of_actors_and_from_the_journal(tiny: Tiny, tmp_path: Path) -> None:
     one = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "1"))
     two = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "2", n_actors=2))

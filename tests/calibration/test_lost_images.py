@@ -80,6 +80,7 @@ def test_lost_images_are_shown_as_they_are(tiny: Tiny, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_pictures_of_private_data_are_left_out(tiny: Tiny, tmp_path: Path) -> None:
     shown = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "shown"))
     hidden = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "hidden", no_thumbnails=True))
@@ -96,6 +97,7 @@ def test_lost_images_are_the_same_on_any_number_of_actors(tiny: Tiny, tmp_path: 
     assert lasting(one) == lasting(two)
 
 
+@pytest.mark.slow
 def test_pictures_end_where_a_page_has_no_more_room(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +109,7 @@ def test_pictures_end_where_a_page_has_no_more_room(
     assert len(changes_of(few).records) == len(whole)
 
 
+@pytest.mark.slow
 def test_some_lost_images_stand_for_many(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = changes_of(calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "whole")))
     monkeypatch.setattr(lost_images, "MOST_CLASSIFIED", 4)
@@ -162,6 +165,7 @@ def test_a_run_that_is_ended_names_lost_images_without_their_classes(
     assert [one.key for one in found.records] == [f"'{n:08d}'" for n in found.lost_images]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", [b"", b"\xff"], ids=["text", "bytes"])
 def test_a_hostile_key_is_shown_as_it_is(tmp_path: Path, tail: bytes) -> None:
     net = make_tiny(tmp_path)

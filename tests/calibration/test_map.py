@@ -77,6 +77,7 @@ def test_calibrate_reports_the_ap_of_each_class_that_has_objects(detector: Detec
     assert written["average_precisions"] == {str(label): ap for label, ap in ranked.average_precisions.items()}
 
 
+@pytest.mark.slow
 def test_calibrate_gives_the_same_bytes_on_one_actor(
     detector: Detector, ranked: CalibrationReport, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_evaluate_gives_the_map_of_the_delivered_file(detector: Detector, ranked
     assert found.n_values == {detector.metric: 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", ["ssd", pytest.param("yolo", marks=pytest.mark.slow)], indirect=True)
 def test_calibrate_stops_candidates_early_and_decides_as_without(detector: Detector, tmp_path: Path) -> None:
     tolerance = 0.01 if detector.metric == "map" else 0.001

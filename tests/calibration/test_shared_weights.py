@@ -88,6 +88,7 @@ def loss(net: Path, *names: str) -> float:
     return evaluate(net, weights, 3, n_actors=1).scores["loss"]
 
 
+@pytest.mark.slow
 def test_shared_weights_are_those_that_caffe_loads(net: Path) -> None:
     one, other = loss(net, "left", "right"), loss(net, "left'", "right'")
     assert one != other

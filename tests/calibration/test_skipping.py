@@ -213,6 +213,7 @@ def test_the_rows_that_a_block_lacks_are_counted_once(bad_net: Tiny) -> None:
     assert (sorted(batch.bad), len(batch.left_out), len(batch.good)) == ([1, 2, 6], 6, BATCH - 3)
 
 
+@pytest.mark.slow
 def test_a_run_that_meets_no_bad_record_says_so(tiny: Tiny, bad_net: Tiny) -> None:
     found = evaluate(tiny.prototxt, tiny.weights, 2, skip_bad_records=True)
     assert found.bad_records is not None
@@ -280,6 +281,7 @@ def test_calibrate_writes_the_same_bytes_on_any_number_of_actors_wherever_the_da
     assert "skip_bad_records" in report.flags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["DIRECT", "KL", "MSE"])
 def test_ranges_are_those_of_the_good_records(tiny: Tiny, bad_net: Tiny, tmp_path: Path, algorithm: str) -> None:
     """Of the very file: scales are written with all their digits."""
@@ -324,6 +326,7 @@ def read_biases(path: Path) -> dict[str, Array]:
     return {name: blobs[1] for name, blobs in read_weights(path).items()}
 
 
+@pytest.mark.slow
 def test_rows_without_bad_records_are_shared_with_a_run_without_the_flag(tiny: Tiny, tmp_path: Path) -> None:
     """What was measured until a bad record ended the run is of use to the same command with the flag; not so the rows
     that records were left out of, the other way around.
@@ -378,6 +381,7 @@ def bad_ssd(tiny_ssd: TinySsd, tmp_path_factory: pytest.TempPathFactory) -> Tiny
     return corrupt(tiny_ssd, tmp_path_factory.mktemp("bad_ssd") / "net", BAD_BOXES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [False, True], ids=["", "sizes"])
 def test_map_is_that_of_the_good_records(tiny_ssd: TinySsd, tmp_path: Path, sizes: bool) -> None:
     net, clean = corrupt(tiny_ssd, tmp_path / "bad", BAD_BOXES), without(tiny_ssd, tmp_path / "clean", BAD_BOXES)
@@ -398,6 +402,7 @@ def test_map_is_that_of_the_good_records(tiny_ssd: TinySsd, tmp_path: Path, size
     assert [one.number for one in found[0].bad_records.listed] == list(BAD_BOXES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [False, True], ids=["", "skip"])
 def test_the_batch_is_that_of_the_layer_with_the_boxes(tiny_ssd: TinySsd, tmp_path: Path, skip: bool) -> None:
     """And not of an array before it that is no row a record, such as the size of the image."""
@@ -419,6 +424,7 @@ def test_the_batch_is_that_of_the_layer_with_the_boxes(tiny_ssd: TinySsd, tmp_pa
     assert found[0].batch == found[1].batch == ssd.BATCH
 
 
+@pytest.mark.slow
 def test_calibrate_of_detections_is_the_same_on_any_number_of_actors(bad_ssd: Tiny, tmp_path: Path) -> None:
     found = []
     for n in (1, 2):

@@ -69,6 +69,7 @@ def sizes(n: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     return given + [((a, b), (c, d)) for a, b, c, d in drawn]
 
 
+@pytest.mark.slow
 def test_preprocessed_resizes_as_opencv_does() -> None:
     rng = np.random.default_rng(6)
     for size, wanted in sizes(30):

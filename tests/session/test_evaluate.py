@@ -120,6 +120,7 @@ def test_evaluate_gives_the_accuracy_of_each_class(tmp_path: Path) -> None:
     assert round(sum(hits)) == 41, "as many as the accuracy of all has"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["none", "ranked"])
 def test_calibrate_gives_the_accuracy_of_each_class(tmp_path: Path, strategy: str) -> None:
     net = make_tiny(

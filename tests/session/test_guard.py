@@ -52,6 +52,7 @@ def replace_weights(tiny: Tiny) -> None:
     copy.rename(tiny.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
 @pytest.mark.parametrize("change", [replace_database, replace_weights])
 def test_calibrate_delivers_nothing_of_files_that_were_replaced(

@@ -31,6 +31,7 @@ def as_v1(text: str) -> str:
     return re.sub(r"^layer \{", "layers {", text, flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_calibrate_delivers_a_v1_net_as_todays(tmp_path: Path, tiny: Tiny) -> None:
     net = make_tiny(tmp_path, edit=as_v1)
     assert "layers { name" in net.prototxt.read_text()

@@ -65,7 +65,9 @@ def mean_iou(found: Array, labels: Array) -> float:
     return float(np.mean(shares))
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [name if name == "fcn" else pytest.param(name, marks=pytest.mark.slow) for name in NETS]
+)
 def test_segmentation_net(name: str, tmp_path: Path) -> None:
     prototxt, weights, arrays = tmp_path / f"{name}.prototxt", tmp_path / "net.caffemodel", tmp_path / "data.npz"
     prototxt.write_text(text_of(name))

@@ -83,6 +83,7 @@ def tiny_ssd_with_sizes(folder: Path) -> tuple[Tiny | TinySsd, Sequence[Path]]:
     return made, (made.database, file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_with_mean, tiny_on_images, tiny_ssd_with_sizes])
 def test_actors_open_nothing_and_score_the_same(
     tmp_path: Path, make: Callable[[Path], tuple[Tiny | TinySsd, Sequence[Path]]]

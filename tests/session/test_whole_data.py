@@ -64,6 +64,7 @@ def test_calibrate_quantize_model_scores_nothing(tiny: Tiny, tmp_path: Path) -> 
     assert "-i" not in found.commands["evaluate"].split(), "the next command takes all of the data"
 
 
+@pytest.mark.slow
 def test_export_and_verify_measure_over_all(tiny: Tiny, tmp_path: Path) -> None:
     [one] = distcalib.export(tiny.prototxt, tiny.weights, distcalib.ExportOptions(out=tmp_path, n_actors=1))
     assert one.n_iterations == ITERATIONS
