@@ -108,7 +108,7 @@ class _Memory:
                     self._onto_own(step, reads, blob)
                 if self._first[blob] in self._holds or not keeps(step.layer):
                     self._holds[self._first[blob]] = blob, time
-            elif own and shares(step.layer) and reads[0] is not None:
+            elif own and shares(step.layer) and reads and reads[0] is not None:
                 self._lies_in(reads[0], blob)
                 if step.type == "Split":
                     self._shape[blob] = self._shape[reads[0]]
@@ -116,7 +116,7 @@ class _Memory:
                     self._alone[blob] = step
         copied = step.summed and step.bottoms[-1] in self._copies
         residual = reads[-1] if step.summed and not copied else None
-        if residual is not None:
+        if residual is not None and makes:
             self._lies_in(residual, makes[0])
             self._shape[makes[0]] = self._shape[residual]
             self._sums[self._first[residual]] = step.name
