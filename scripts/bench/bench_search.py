@@ -30,7 +30,6 @@ from distcalib.calibration.calibrate import run_calibration
 from distcalib.calibration.search_driver import Switches
 from distcalib.cli import calibrate
 from distcalib.cli import main as distcalib
-from distcalib.report.form import ungrouped
 from scripts.bench.bench_evaluate import default_model
 
 ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>11} | {:>7} | {:>9} |"
@@ -99,7 +98,7 @@ def _rows(n: int, args: argparse.Namespace, folder: Path) -> Iterator[Sequence[o
 def _calibrated(n: int, name: str, flags: list[object], out: Path, off: Sequence[str]) -> Sequence[object]:
     program = ["scripts.bench.bench_search", "--without", *off] if off else ["distcalib"]
     seconds, said = _run([sys.executable, "-m", *program, "calibrate", *flags, "-c", "multiple", "-1st", "--out", out])
-    report: dict[str, Any] = ungrouped(json.loads((out / "report.json").read_text()))
+    report: dict[str, Any] = json.loads((out / "report.json").read_text())
     n_fp32, n_candidates = len(report["layers"]["fp32_layers"]), len(report["search"]["candidates"])
     met = "" if report["score"]["met"] else " (not met)"
     shares = [int(share) for share in SHARE.findall(said)]
