@@ -48,9 +48,10 @@ def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
         return []  # whoever opens them says it
     if given == match["sha256"]:
         return []
+    wanted = belonging_weights(prototxt) or f"with the path of {match['name']}"
     return [
         f"{prototxt}: was made for {match['name']} (sha256 {match['sha256'][:12]}), and {weights} is another "
-        f"caffemodel; give -w {prototxt.parent / match['name']}"
+        f"caffemodel; give -w {wanted}"
     ]
 
 

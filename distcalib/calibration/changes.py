@@ -46,9 +46,8 @@ def compared(fp32: Fp32Pass, found: SearchResult) -> Compared | None:
     return Compared(numbers, before, after)
 
 
-def changed_images(fp32: Fp32Pass, result: SearchResult) -> Changes | None:
-    """None where images were not scored one by one, or not all of them."""
-    found = compared(fp32, result)
+def changed_images(found: Compared | None) -> Changes | None:
+    """What is told of images that were compared; None where they were not."""
     if found is None:
         return None
     lost = found.lost

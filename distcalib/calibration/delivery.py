@@ -66,14 +66,14 @@ class Delivery:
 
         `weights`: what was read from there.  Raises OutputError.
         """
-        given = belonging_line(path.name, file_sha256(path))
         if not self.made.changed:
-            return replace(self, head=given)
+            return replace(self, head=belonging_line(path.name, file_sha256(path)))
         target.make_folder()
         self.made.write_weights(target.caffemodel, weights)
         digest = file_sha256(target.caffemodel)
         line = belonging_line(target.caffemodel.name, digest)
-        return replace(self, weights_sha256=digest, head=line, plain_head=given)
+        plain = "" if self.plain is None else belonging_line(path.name, file_sha256(path))
+        return replace(self, weights_sha256=digest, head=line, plain_head=plain)
 
     def write(self, target: Target, report: CalibrationReport) -> None:
         """Write the nets and both reports.  Raises OutputError."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.actors import Job
-from distcalib.calibration.changes import MOST_LISTED, compared
-from distcalib.calibration.results import Classified, SearchResult
+from distcalib.calibration.changes import MOST_LISTED, Compared
+from distcalib.calibration.results import Classified
 from distcalib.calibration.search_driver import Searching
 from distcalib.data import NamingSource, Source, open_source, thumbnail
 from distcalib.engine.net import Net
@@ -24,6 +24,7 @@ from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DataError
 from distcalib.metrics import classes_of
+from distcalib.quantize.candidate import Candidate
 from distcalib.report import Changes, ClassChange, LostImage
 from distcalib.session.backend import rows
 from distcalib.session.session import Session
@@ -44,13 +45,12 @@ class ShownImages:
     pictures: Mapping[int, str] = field(default_factory=dict)
 
 
-def classify_lost(searching: Searching, base: Net, result: SearchResult) -> Classified:
+def classify_lost(searching: Searching, base: Net, winner: Candidate, found: Compared | None) -> Classified:
     """Run the images that are lost once more: those that are listed, and as many others as stand for all.
 
-    Nothing is found where images are not scored one by one, or none is lost.
+    Nothing is found where images were not compared one by one, or none is lost.
     """
     session, metric = searching.meter.session, searching.goal.metric
-    found = compared(searching.fp32, result)
     lost = np.zeros(0, np.int64) if found is None else found.lost
     if not len(lost):
         return Classified()
@@ -58,7 +58,7 @@ def classify_lost(searching: Searching, base: Net, result: SearchResult) -> Clas
     evenly = lost[np.arange(n_evenly) * len(lost) // n_evenly]
     numbers = np.union1d(evenly, lost[:MOST_LISTED])
     score = next(node for node in base.graph if node.tops and node.tops[0].name == metric)
-    nets = {"delivered": searching.programs.spec(result.winner)}
+    nets = {"delivered": searching.programs.spec(winner)}
     if score.layer.accuracy_param.top_k > 1:  # else what FP32 has right it takes for its label
         nets["FP32"] = base.spec()
     images = _batches(numbers, session.batch)

@@ -5,11 +5,11 @@ layers, since a whole net's depends on what else the machine does: a mixture tak
 which all that can be INT8 is, or from the FP32 net; of all else a part that is as large as its part of INT8 layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from distcalib.actors import Job
+from distcalib.actors import Job, JobResult
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.search_driver import Searching
@@ -30,6 +30,12 @@ class LayerTimes:
     fp32: Mapping[str, float]
     int8: Mapping[str, float]
 
+    @classmethod
+    def of(cls, results: Sequence[JobResult], middle: Callable[[Iterator[float]], float]) -> "LayerTimes":
+        """Of each layer what `middle` makes of its iterations; `results`: those of `timing_jobs`."""
+        found = [[row.seconds for row in rows(result)] for result in results]
+        return cls(*({name: middle(row[name] for row in times) for name in times[0]} for times in found))
+
     def seconds(self, candidate: Candidate) -> float:
         """What an iteration of `candidate` will take."""
         n_all = len(candidate.space.order)
@@ -45,16 +51,19 @@ class LayerTimes:
         return max(self.fp32.get(layer, 0.0) - self.int8.get(layer, 0.0), 0.0)
 
 
-def layer_times(meter: Meter, goal: Goal, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
-    """Measure both nets on the iterations that a ranking looks at, by actors of `n_cores`; of each layer the median."""
-    order = goal.ranked
-    jobs = [
-        Job(f"times/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order)
+def timing_jobs(
+    order: tuple[int, ...], fp32: NetSpec, int8: NetSpec, n_cores: int, may_fail: bool = False
+) -> list[Job]:
+    """What times the layers of both nets on the iterations of `order`, by actors of `n_cores`."""
+    return [
+        Job(f"{PHASE}/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order, may_fail=may_fail)
         for name, spec in (("FP32", fp32), ("INT8", int8))
     ]
-    found = [[row.seconds for row in rows(result)] for result in meter.run(PHASE, jobs)]
-    slow, fast = ({name: median(row[name] for row in times) for name in times[0]} for times in found)
-    return LayerTimes(slow, fast)
+
+
+def layer_times(meter: Meter, goal: Goal, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
+    """Measure both nets on the iterations that a ranking looks at; of each layer the median."""
+    return LayerTimes.of(meter.run(PHASE, timing_jobs(goal.ranked, fp32, int8, n_cores)), median)
 
 
 def measure_curve(searching: Searching, winner: Candidate, times: LayerTimes) -> tuple[CurvePoint, ...]:

@@ -7,6 +7,7 @@ was nothing to save, and the search ends with it.
 
 from collections.abc import Mapping
 
+from distcalib.calibration.goal import Goal
 from distcalib.calibration.results import Savings, SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.quantize.scales import Calibration
@@ -27,11 +28,11 @@ def count_saved(searching: Searching, without: Mapping[str, Calibration], result
     score: float | None = None
     for flag, calibration in without.items():
         other = searching.other(f"without {flag}", calibration)
-        needed.append(_needed(other.run(), options.accuracy_loss))
+        needed.append(_needed(other.run(), searching.goal))
         if calibration is first:
             found = other.scores("all INT8", [start])  # the search may have seen only that it loses too much
             score = found[0].score if found else None
-    needed.append(_needed(result, options.accuracy_loss))
+    needed.append(_needed(result, searching.goal))
     counts = [count for count in needed if count is not None]
     if len(counts) < len(needed):
         return Savings(all_int8_score=score)
@@ -41,8 +42,8 @@ def count_saved(searching: Searching, without: Mapping[str, Calibration], result
     return Savings(saved, score)
 
 
-def _needed(result: SearchResult, tolerance: float) -> int | None:
+def _needed(result: SearchResult, goal: Goal) -> int | None:
     """The FP32 layers of a winner that meets the tolerance."""
     measured = result.measured(result.winner)
-    met = measured is not None and measured.drop <= tolerance
+    met = measured is not None and goal.is_met(measured.drop)
     return len(result.winner.fp32_layers) if met else None

@@ -13,6 +13,7 @@ from distcalib.metrics import Partial, PartialScore
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.thresholds import AUTO, DIRECT
 from distcalib.report import Changes
+from distcalib.report.scores import rounded_up
 from distcalib.search import Rank
 from distcalib.search.price import Knee, Loss, knee, shorter
 
@@ -38,19 +39,13 @@ def _knee_warning(found: Knee | None, last: Loss, metric: str) -> str:
     shown = ", ".join(layers[:4]) + (", ..." if len(layers) > 4 else "")
     drop = max(found.loss.drop, 0.0)
     # An estimate is told with two digits, and the tolerance with something to spare.
-    enough = _rounded_up(1.1 * drop) if found.loss.about else math.ceil(1e6 * drop) / 1e6
+    enough = rounded_up(1.1 * drop, 2) if found.loss.about else math.ceil(1e6 * drop) / 1e6
     about, text = ("about ", f"{drop:.2g}") if found.loss.about else ("", f"{found.loss.drop:.6g}")
     return (
         f"{found.n_more} of the {n_all} layers in FP32 win {about}{found.gain:.{2 if about else 3}g} of {metric} "
         f"together; with {len(layers)} ({shown}) the drop is {about}{text}, and -l {enough:g} would "
         f"{'probably ' if about else ''}deliver as few"
     )
-
-
-def _rounded_up(value: float) -> float:
-    """To two digits."""
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1) if value > 0.0 else 1.0
-    return float(f"{math.ceil(round(value / unit, 6)) * unit:.2g}")
 
 
 def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, changes: Changes | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from distcalib.actors.cancellation import Cancelled
 from distcalib.actors.signals import ended_by
 from distcalib.calibration.budget import Budget
-from distcalib.calibration.changes import changed_images
+from distcalib.calibration.changes import changed_images, compared
 from distcalib.calibration.delivery import Delivery
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.layer_details import look_at_inputs
@@ -91,7 +91,7 @@ class SearchStage:
         for searching, observed in reversed(kept):
             best = searching.interrupted(winner, by=by)
             if best is not None:
-                changes = changed_images(searching.fp32, best)
+                changes = changed_images(compared(searching.fp32, best))
                 return Searched(observed, best, replace(after, changes=changes), interrupted=True)
         raise interrupt
 
@@ -112,7 +112,8 @@ class SearchStage:
     ) -> Iterator[Afterwards]:
         """What is measured when the winner is known, step by step."""
         options, winner, n_cores = self.goal.options, result.winner, self.session.cores_per_actor
-        found = Afterwards(changed_images(searching.fp32, result))
+        images = compared(searching.fp32, result)
+        found = Afterwards(changed_images(images))
         yield found
         found = replace(found, price=price_warnings(searching, result, found.changes))
         yield found
@@ -122,7 +123,7 @@ class SearchStage:
         seconds = layer_seconds(searching, self.base.spec(), result, times, n_cores)
         found = replace(found, layer_seconds=seconds)
         yield found
-        found = replace(found, lost=classify_lost(searching, self.base, result))
+        found = replace(found, lost=classify_lost(searching, self.base, winner, images))
         yield found
         found = replace(found, inputs=look_at_inputs(self.session, self.base, observed.calibration, options.sampled))
         yield found

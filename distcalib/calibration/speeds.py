@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from distcalib.actors import Job
 from distcalib.calibration.meter import Meter
-from distcalib.calibration.pareto import LayerTimes
+from distcalib.calibration.pareto import PHASE as LAYERS
+from distcalib.calibration.pareto import LayerTimes, timing_jobs
 from distcalib.calibration.results import SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.engine.spec import NetSpec
@@ -14,7 +15,6 @@ from distcalib.engine.timing import REST, TimingSpec
 from distcalib.session.backend import rows
 
 PHASE = "speed"
-LAYERS = "times of layers"
 N_ITERATIONS = 3
 """Timed of each net, the fastest counts: whatever else a machine does makes it slower, nothing makes it faster."""
 
@@ -63,18 +63,12 @@ def layer_seconds(
     if times is None:
         if searching.goal.options.root is not None or not start.int8 or start in result.failed:
             return {}
-        order = searching.goal.ranked[:N_ITERATIONS]
-        nets = {"FP32": fp32, "INT8": searching.programs.spec(start)}
-        jobs = [
-            Job(f"{LAYERS}/{name}", TimingSpec(spec, n_cores), len(order), LAYERS, order=order, may_fail=True)
-            for name, spec in nets.items()
-        ]
+        order, int8 = searching.goal.ranked[:N_ITERATIONS], searching.programs.spec(start)
+        jobs = timing_jobs(order, fp32, int8, n_cores, may_fail=True)
         results = searching.meter.session.run(LAYERS, jobs)
         if any(one.error is not None or not one.rows for one in results):
             return {}
-        found = [[row.seconds for row in rows(one)] for one in results]
-        slow, fast = ({name: min(row[name] for row in one) for name in one[0]} for one in found)
-        times = LayerTimes(slow, fast)
+        times = LayerTimes.of(results, min)
     return {name: (seconds, times.int8.get(name, seconds)) for name, seconds in times.fp32.items()}
 
 

@@ -84,7 +84,7 @@ def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
     found.append(
         (
             f"The best net that was measured has a {drop_text(report.drop, report.lower_is_better)}: it meets -l "
-            f"{_above(report.drop):g} and more.",
+            f"{rounded_up(report.drop, 4):g} and more.",
             "",
         )
     )
@@ -100,10 +100,12 @@ def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
     return found
 
 
-def _above(drop: float) -> float:
-    """A short number that is not less than `drop`, which is above 0 and finite."""
-    unit = 10.0 ** (math.floor(math.log10(drop)) - 3)
-    return float(f"{math.ceil(round(drop / unit, 6)) * unit:.4g}")
+def rounded_up(value: float, n_digits: int) -> float:
+    """A number of so many digits that is not less than `value`, which is finite and not below 0."""
+    if value == 0.0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - n_digits + 1)
+    return float(f"{math.ceil(round(value / unit, 6)) * unit:.{n_digits}g}")
 
 
 def _weights_tried(report: CalibrationReport) -> bool:

@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from distcalib.caffe import caffe_pb2, shared_params
-from distcalib.caffe.belonging import belonging_warnings
+from distcalib.caffe.belonging import belonging_warnings, file_sha256
 from distcalib.data import Pixels
 from distcalib.engine.net import Net, open_net
 from distcalib.errors import OutputError, UnsupportedError
@@ -95,9 +94,9 @@ def _info(net: Net, weights: Path, made: Exported, options: ExportOptions) -> di
     return {
         "version": __version__,
         "prototxt": net.name,
-        "prototxt_sha256": sha256(net.path.read_bytes()).hexdigest(),
+        "prototxt_sha256": file_sha256(net.path),
         "weights": weights.name,
-        "weights_sha256": sha256(weights.read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(weights),
         "int8_layers": list(running_int8(net.graph)),
         "scales": {
             name: {"in": list(param.scale_in), "out": list(param.scale_out), "weights": list(param.scale_params)}

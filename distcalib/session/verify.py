@@ -6,11 +6,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 
 from distcalib.actors import Job
-from distcalib.caffe.belonging import belonging_warnings
+from distcalib.caffe.belonging import belonging_warnings, file_sha256
 from distcalib.caffe.graph import Blob
 from distcalib.data import DATA_TYPES, KeepingSource, Pixels, advising, open_source
 from distcalib.engine.net import Net, open_net
@@ -67,7 +66,7 @@ def verify(
 
 def _hash_of(path: Path) -> str:
     try:
-        return sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""  # reading it for the run tells why
 

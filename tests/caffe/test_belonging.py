@@ -39,6 +39,13 @@ def test_other_weights_are_warned_of(files: tuple[Path, Path, Path]) -> None:
     assert warning.endswith("_new.caffemodel")
 
 
+def test_a_caffemodel_that_is_elsewhere_is_named_without_a_path(files: tuple[Path, Path, Path]) -> None:
+    net, new, given = files
+    new.unlink()
+    [warning] = belonging_warnings(net, given)
+    assert warning.endswith("is another caffemodel; give -w with the path of a\\nb_new.caffemodel")
+
+
 def test_the_line_is_a_comment_whatever_the_name_has_in_it(files: tuple[Path, Path, Path]) -> None:
     assert read_net(files[0]).name == "net"
 

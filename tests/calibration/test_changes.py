@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from distcalib.calibration.changes import changed_images
+from distcalib.calibration.changes import changed_images, compared
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.results import SearchResult
 from distcalib.metrics import ByImage, Hits, drawn, hard_first
@@ -41,7 +41,7 @@ def measured(by_confidence: bool, after: np.ndarray | None = AFTER) -> tuple[Fp3
 
 @pytest.mark.parametrize("by_confidence", [False, True], ids=["hard first", "drawn"])
 def test_images_lost_and_gained_are_found_again_in_the_order_of_the_data(by_confidence: bool) -> None:
-    found = changed_images(*measured(by_confidence))
+    found = changed_images(compared(*measured(by_confidence)))
     assert found is not None
     assert (found.n_images, found.lost, found.gained, found.lost_images) == (11, 3, 1, (1, 6, 11))
     assert found.low < 2 / 11 < found.high
@@ -49,22 +49,22 @@ def test_images_lost_and_gained_are_found_again_in_the_order_of_the_data(by_conf
 
 
 def test_the_fp32_net_changes_nothing() -> None:
-    found = changed_images(*measured(False, None))
+    found = changed_images(compared(*measured(False, None)))
     assert found is not None
     assert (found.lost, found.gained, found.lost_images, found.p_value) == (0, 0, (), 1.0)
 
 
 def test_nothing_is_told_of_images_that_were_not_looked_at() -> None:
     fp32, whole = measured(False)
-    assert changed_images(fp32, replace(whole, values=())) is None  # ended before its last iteration
-    assert changed_images(fp32, replace(whole, values=whole.values[:-1])) is None
-    assert changed_images(replace(fp32, order=None), whole) is None
+    assert changed_images(compared(fp32, replace(whole, values=()))) is None  # ended before its last iteration
+    assert changed_images(compared(fp32, replace(whole, values=whole.values[:-1]))) is None
+    assert changed_images(compared(replace(fp32, order=None), whole)) is None
 
 
 def test_no_more_are_listed_than_can_be_looked_at() -> None:
     n = 200
     images = [ByImage(np.arange(n, dtype=np.int32), np.ones(n, bool), np.linspace(1, 2, n).astype(np.float32))]
     fp32 = Fp32Pass(1.0, (), images=images, order=hard_first(images, n))
-    found = changed_images(fp32, SearchResult(candidate("conv1"), values=[Hits(0, n, 1, bytes(n))]))
+    found = changed_images(compared(fp32, SearchResult(candidate("conv1"), values=[Hits(0, n, 1, bytes(n))])))
     assert found is not None
     assert (found.lost, found.lost_images) == (n, tuple(range(50)))
