@@ -62,7 +62,7 @@ def _noise_warning(tolerance: float, fp32: Fp32Pass, result: SearchResult, chang
 
 
 def better_search(searching: Searching, observed: Observed) -> Iterator[tuple[Searching, Observed]]:
-    """With `-a auto` the search with DIRECT, where all INT8 loses too much and less with that; else nothing.
+    """With `-a auto` the search with DIRECT, where all INT8 loses less with that; else nothing.
 
     auto goes by the error at the output on the sampled iterations, which is no score.  Biases are corrected for the
     scales of one algorithm, so with those its choice stands.
@@ -72,14 +72,13 @@ def better_search(searching: Searching, observed: Observed) -> Iterator[tuple[Se
     if chosen is None or not start.int8 or calibration.corrected or set(chosen.algorithms.values()) <= {DIRECT}:
         return
     [auto] = searching.losses(None, [start])
-    if auto.meets(tolerance):
-        return
     of_direct = replace(calibration, choice=direct)
     other = searching.other(f"{AUTO} against {DIRECT}", of_direct)
     [found] = other.losses(None, [start])
-    if auto.drop <= found.drop and not found.meets(tolerance):
+    # What loses too much is estimated, so it counts behind what is known not to.
+    if (not auto.meets(tolerance), auto.drop) <= (not found.meets(tolerance), found.drop):
         return
-    against = f"which is less than {auto.drop:.2g}" if math.isfinite(auto.drop) else "and cannot be run with its choice"
+    against = f"{auto.drop:.2g} with its choice" if math.isfinite(auto.drop) else "and cannot be run with its choice"
     searching.meter.note(
         f"{AUTO}: with {DIRECT} for all blobs all INT8 loses {found.drop:.2g}, {against}; so that is kept"
     )
