@@ -184,28 +184,23 @@ class _Memory:
         # An output that a fused sum overwrites stays as the prototxt has it.
         ends = {blob: self._over(blob, own_name=True) for blob in outputs if self._first.get(blob) not in self._sums}
         gone = {blob: value for blob in self._first if (value := self._at_the_end(blob)) is not None}
-        nodes = self._with_views()
-        number = _numbered(nodes)
-        shared = {number[b] for b, first in self._first.items() if first in self._changed}
-        views = {number[view]: number[value] for (value, _), (view, _) in self._views.items()}
+        views = {view: value for (value, _), (view, _) in self._views.items()}
+        shared = {blob for blob, first in self._first.items() if first in self._changed}
         for step in self._alone.values():
             if self._first[self._nodes[step.parts["layer"]].tops[0]] in self._changed:
                 said = f"layer '{step.name}' (Concat): has one bottom, whose memory Caffe shares and MKLDNN copies"
                 self._troubles.append(Trouble(step.parts["layer"], said, False, step.name, CAFFE))
-
-        def named(blob: Blob | None) -> Blob | None:
-            return None if blob is None else number[blob]
-
-        return Followed(
-            tuple(replace(n, bottoms=_all(number, n.bottoms), tops=_all(number, n.tops)) for n in nodes),
-            tuple(replace(r, reads=tuple(map(named, r.reads)), makes=_all(number, r.makes)) for r in self._runs),
-            tuple(sorted(number[ends.get(blob) or blob] for blob in outputs)),
-            {number[blob]: number[value] for blob, value in gone.items()},
+        followed = Followed(
+            tuple(self._with_views()),
+            tuple(self._runs),
+            tuple(sorted(ends.get(blob) or blob for blob in outputs)),
+            gone,
             views,
             frozenset(shared | views.keys()),
             self._onto,
             tuple(self._troubles),
         )
+        return _renumbered(followed) if views else followed
 
     def _with_views(self) -> list[Node]:
         """The layers with what they find, each view behind the layer that makes its value."""
@@ -224,18 +219,27 @@ class _Memory:
         return nodes
 
 
-def _numbered(nodes: Sequence[Node]) -> dict[Blob, Blob]:
+def _renumbered(followed: Followed) -> Followed:
     """Every value with the number of its write: views count as one."""
     counts: dict[str, int] = {}
-    numbered: dict[Blob, Blob] = {}
-    for blob in (blob for node in nodes for blob in node.tops):
-        numbered[blob] = Blob(blob.name, counts.get(blob.name, 0))
-        counts[blob.name] = numbered[blob].version + 1
-    return numbered
+    number: dict[Blob | None, Blob] = {}
+    for node in followed.nodes:
+        for blob in node.tops:
+            number[blob] = Blob(blob.name, counts.get(blob.name, 0))
+            counts[blob.name] = number[blob].version + 1
 
+    def every(blobs: Iterable[Blob]) -> tuple[Blob, ...]:
+        return tuple(number[blob] for blob in blobs)
 
-def _all(number: dict[Blob, Blob], blobs: Iterable[Blob]) -> tuple[Blob, ...]:
-    return tuple(number[blob] for blob in blobs)
+    return replace(
+        followed,
+        nodes=tuple(replace(n, bottoms=every(n.bottoms), tops=every(n.tops)) for n in followed.nodes),
+        runs=tuple(replace(r, reads=tuple(map(number.get, r.reads)), makes=every(r.makes)) for r in followed.runs),
+        outputs=tuple(sorted(every(followed.outputs))),
+        overwritten={number[blob]: number[value] for blob, value in followed.overwritten.items()},
+        views={number[view]: number[value] for view, value in followed.views.items()},
+        shared=frozenset(every(followed.shared)),
+    )
 
 
 def _lost(step: Step, index: int, blob: Blob, value: Blob, convolution: str) -> Trouble:

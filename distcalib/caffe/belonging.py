@@ -3,12 +3,14 @@
 Scales of one caffemodel with the weights of another still run, and answer wrongly.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from distcalib.caffe.paths import special
 from distcalib.errors import WeightsError, printable
 
 _LINE = re.compile(r"# For (?P<name>.*) only \(sha256 (?P<sha256>[0-9a-f]{64})\): its scales do not fit others\.\n")
@@ -23,7 +25,7 @@ def belonging_weights(prototxt: Path) -> Path | None:
     """The caffemodel that the first line of `prototxt` names, if it is there, beside it."""
     named = _named(prototxt)
     path = None if named is None else prototxt.parent / named["name"]
-    return path if path is not None and path.is_file() else None
+    return path if path is not None and os.path.isfile(path) else None  # Path.is_file raises for a name too long
 
 
 @contextmanager
@@ -39,13 +41,13 @@ def belonging_named(prototxt: Path, weights: Path) -> Iterator[None]:
 
 def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
     """The warning about a prototxt that is given with another caffemodel than the one that its first line names."""
+    match = _named(prototxt)
+    if match is None or special(weights):
+        return []
     try:
-        match = _named(prototxt)
-        if match is None:
-            return []
         given = file_sha256(weights)
     except OSError:
-        return []  # whoever opens them says it
+        return []  # whoever opens it says it
     if given == match["sha256"]:
         return []
     wanted = belonging_weights(prototxt) or f"with the path of {match['name']}"
@@ -57,6 +59,8 @@ def belonging_warnings(prototxt: Path, weights: Path) -> list[str]:
 
 def _named(prototxt: Path) -> re.Match[str] | None:
     """The first line, if it names a caffemodel; None of a file that cannot be read, too: whoever opens it says it."""
+    if special(prototxt):
+        return None
     try:
         with prototxt.open(encoding="utf-8", errors="replace") as file:
             return _LINE.fullmatch(file.readline(4096))

@@ -53,16 +53,21 @@ APPLIED = frozenset(
 )
 """Fields that a converter reads."""
 
-_OF_IMAGE_SEG = frozenset(
-    {
-        "ImageDataParameter.ignore_label",
-        "ImageDataParameter.label_type",
-        "TransformationParameter.crop_height",
-        "TransformationParameter.crop_width",
-        "TransformationParameter.scale_factors",
-    }
-)
-"""Fields that an ImageSegData reads, or refuses, itself."""
+_ND_SHAPES = frozenset({"kernel_shape", "pad_shape", "stride_shape"})
+"""What an NdPooling has in place of kernel_size and the like."""
+_OF_TYPE = {
+    "ImageSegData": frozenset(
+        {
+            "ImageDataParameter.ignore_label",
+            "ImageDataParameter.label_type",
+            "TransformationParameter.crop_height",
+            "TransformationParameter.crop_width",
+            "TransformationParameter.scale_factors",
+        }
+    ),
+    "NdPooling": frozenset(f"PoolingParameter.{name}" for name in _ND_SHAPES),
+}
+"""Fields that a layer of one type alone reads, or refuses, itself."""
 
 TRAINING = frozenset(
     {
@@ -106,8 +111,6 @@ TRAINING = frozenset(
 )
 """Fields that only training reads, or that choose how an equal result is computed."""
 
-_ND_SHAPES = frozenset({"kernel_shape", "pad_shape", "stride_shape"})
-"""What an NdPooling has in place of kernel_size and the like."""
 NVIDIA_EPS = 1e-5
 """The least eps of a BatchNorm of NVIDIA's Caffe."""
 _CONVOLUTIONS = frozenset({"DepthwiseConvolution", "ConvolutionDepthwise", "NdConvolution"})
@@ -198,12 +201,10 @@ def fork_faults(layers: Iterable[caffe_pb2.LayerParameter]) -> list[str]:
         "converted; remove it if its value changes nothing"
         for layer in layers
         for path, owner, field, value in _fork_fields(layer, "")
-        if f"{owner}.{field.name}" not in APPLIED | TRAINING
-        and not (layer.type == "ImageSegData" and f"{owner}.{field.name}" in _OF_IMAGE_SEG)
+        if f"{owner}.{field.name}" not in APPLIED | TRAINING | _OF_TYPE.get(layer.type, frozenset())
         and (
-            layer.type != "NdPooling"
-            if field.name in _ND_SHAPES
-            else field.message_type is None and (_several(value) or value != field.default_value)
+            field.name in _ND_SHAPES
+            or (field.message_type is None and (_several(value) or value != field.default_value))
         )
     ]
 

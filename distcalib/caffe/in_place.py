@@ -6,10 +6,10 @@ their bottom on after they began to write: what they make depends on the BLAS an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distcalib.caffe.aliases import SHARED, keeps, shares
-from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.caffe.graph import Graph, Node
 
 _REFUSES = frozenset({"AbsVal", "Flatten", "Reorg", "Reshape", "Split"})
 """What Caffe aborts for in place (CHECK_NE of top and bottom)."""
@@ -24,42 +24,50 @@ Told = tuple[int, str]
 
 def in_place_faults(graph: Graph) -> list[Told]:
     """A sentence for each layer in place that Caffe refuses, or of which nobody knows what it makes, in net order."""
-    return [(node.index, said) for node in graph for said in _of_layer(graph, node)]
+    faults: list[Told] = []
+    readers: dict[str, list[str]] = {}  # of each name since it was last written, as the prototxt has it
+    for node in _layers(graph):
+        faults += [(node.index, said) for said in _of_layer(node, readers)]
+        for name in node.layer.bottom:
+            readers.setdefault(name, []).append(node.name)
+        readers.update((name, []) for name in node.layer.top)
+    return faults
 
 
 def in_place_notes(graph: Graph, fused: Collection[int] = ()) -> list[Told]:
     """A sentence for each layer in place that computes another thing than it seems, which is done here, in net order.
 
     `fused`: indexes of the Eltwise layers that Intel Caffe computes inside a convolution, where nothing is set to 0."""
-    notes = [(node.index, said) for node in graph for said in _of_eltwise(graph, node, fused)]
+    notes = [(node.index, said) for node in _layers(graph) for said in _of_eltwise(graph, node, fused)]
     return sorted([*notes, *_overwritten(graph)])
 
 
-def _writes_in_place(node: Node) -> Blob | None:
-    """The bottom that the layer writes its first top over."""
-    if node.type == SHARED:
-        return None
-    return next((b for b, t in zip(node.bottoms, node.tops, strict=False) if b.name == t.name), None)
+def _layers(graph: Graph) -> Iterator[Node]:
+    """Those of the prototxt."""
+    return (node for node in graph if node.type != SHARED)
 
 
-def _of_layer(graph: Graph, node: Node) -> Iterator[str]:
+def _writes_in_place(node: Node) -> str | None:
+    """The name of the bottom that the layer writes over; what it finds there may have another (aliases.py)."""
+    return next((b for b, t in zip(node.layer.bottom, node.layer.top, strict=False) if b == t), None)
+
+
+def _of_layer(node: Node, readers: Mapping[str, Sequence[str]]) -> Iterator[str]:
     over = _writes_in_place(node)
     if over is None:
         return
     where = f"layer '{node.name}' ({node.type})"
-    # As the prototxt has it: a view of shared memory is no reader.
-    others = [one.name for one in graph.consumers[over] if one is not node and one.type != SHARED]
-    others += [node.name] if list(node.layer.bottom).count(over.name) > 1 else []
+    others = [*readers.get(over, ()), *[node.name] * (list(node.layer.bottom).count(over) > 1)]
     if others:
         yield (
-            f"{where}: works in place on '{over.name}', which '{others[0]}' reads as well, and Caffe refuses that "
-            f"(Top blob '{over.name}' produced by multiple sources); give it a top of its own"
+            f"{where}: works in place on '{over}', which '{others[0]}' reads as well, and Caffe refuses that "
+            f"(Top blob '{over}' produced by multiple sources); give it a top of its own"
         )
     elif node.type in _REFUSES:
-        yield f"{where}: works in place on '{over.name}', which Caffe refuses for this type; give it a top of its own"
+        yield f"{where}: works in place on '{over}', which Caffe refuses for this type; give it a top of its own"
     elif node.type in _READS_ON:
         yield (
-            f"{where}: works in place on '{over.name}', and Caffe writes over what it still reads, so its result is "
+            f"{where}: works in place on '{over}', and Caffe writes over what it still reads, so its result is "
             "another there; give it a top of its own"
         )
 
@@ -70,7 +78,7 @@ def _of_eltwise(graph: Graph, node: Node, fused: Collection[int]) -> Iterator[st
     param = node.layer.eltwise_param
     if over is None or node.type != "Eltwise" or param.operation == param.PROD:
         return
-    said = f"layer '{node.name}' (Eltwise): works in place on '{over.name}'"
+    said = f"layer '{node.name}' (Eltwise): works in place on '{over}'"
     if node.index in fused:
         yield f"{said}: it is added to, as in Intel Caffe, which fuses the sum; other Caffes clear it first"
     elif node.index in graph.onto:
@@ -98,7 +106,7 @@ def _overwritten(graph: Graph) -> Iterator[Told]:
                 )
 
     unread: dict[str, None] = {}
-    for node in (node for node in graph if node.type != SHARED):
+    for node in _layers(graph):
         layer = node.layer
         for name in layer.bottom:
             yield from found(f"'{node.name}', which reads that later,", name)
@@ -106,7 +114,7 @@ def _overwritten(graph: Graph) -> Iterator[Told]:
         over = _writes_in_place(node)
         for top in layer.top:
             unread[top] = None
-            if over is not None and top == over.name:
+            if top == over:
                 memory = named[top][0]
                 if not keeps(layer):
                     writes[memory].append(node)

@@ -65,17 +65,15 @@ def without_unneeded(
     if len(spans) != len(net.layer):
         return None, list(findings)
     wanted = _wanted(net, given)
-    foreign = [
-        i
-        for i in sorted(wanted)
-        if net.layer[i].type in _SOURCES - {"Input"}
-        and not net.layer[i].bottom
-        and any(spans[i][0] <= f.line <= spans[i][1] for f in findings)
-        and all(_is_foreign(f.text) for f in findings if spans[i][0] <= f.line <= spans[i][1])
-    ]
-    for i in foreign:
-        net.layer[i].type += FOREIGN
-    idle = [span for i, span in enumerate(spans) if i not in wanted or i in foreign]
+    idle = []
+    for i, (layer, (first, last)) in enumerate(zip(net.layer, spans, strict=True)):
+        own = [_is_foreign(finding.text) for finding in findings if first <= finding.line <= last]
+        is_read = layer.type in _SOURCES - {"Input"} and not layer.bottom
+        is_foreign = i in wanted and is_read and bool(own) and all(own)
+        if is_foreign:
+            layer.type += FOREIGN
+        if i not in wanted or is_foreign:
+            idle.append((first, last))
     serious = [f for f in findings if not any(first <= f.line <= last for first, last in idle)]
     fields = all(_is_of_a_field(finding.text) for finding in findings)
     return (net, []) if findings and fields and not serious else (None, serious or list(findings))

@@ -18,10 +18,11 @@ import numpy as np
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import resolve_path
-from distcalib.data.datum import COLOR, GRAY, BadRecord, Bytes, Mismatch, Pixels, decode, stacked, times
-from distcalib.data.image_cache import Decoded, KeepingSource, MemoryBudget
+from distcalib.data.datum import BadRecord, Bytes, Pixels, times
+from distcalib.data.image_cache import MemoryBudget
 from distcalib.data.image_list import ImageList, Line
-from distcalib.data.left_out import Bad, Reading
+from distcalib.data.left_out import Bad
+from distcalib.data.pixel_labels import Pair, PairList, PixelLabelSource, sizing_faults
 from distcalib.data.resize import resize, size_wrong
 from distcalib.data.source import FloatArray, Index
 from distcalib.data.transform import Transform
@@ -32,15 +33,6 @@ _NONE, _IMAGE, _PIXEL = (
     caffe_pb2.ImageDataParameter.IMAGE,
     caffe_pb2.ImageDataParameter.PIXEL,
 )
-_Pair = tuple[Pixels, Pixels]
-
-
-class _Pairs(ImageList):
-    pattern = re.compile(rb"[ \t]*(\S+)[ \t]+(\S+)[ \t]*\r?")
-    wanted = "two paths with a space between, of an image and of its labels"
-
-    def made(self, number: int, first: bytes, second: bytes) -> Line:
-        return Line(number, self._path(first), 0, self._path(second))
 
 
 class _Labelled(ImageList):
@@ -56,13 +48,15 @@ class _Unlabelled(ImageList):
         return Line(number, self._path(first), 0)
 
 
-_LISTS: dict[int, type[ImageList]] = {_NONE: _Unlabelled, _IMAGE: _Labelled, _PIXEL: _Pairs}
+_LISTS: dict[int, type[ImageList]] = {_NONE: _Unlabelled, _IMAGE: _Labelled, _PIXEL: PairList}
 
 
-class ImageSegSource(KeepingSource):
+class ImageSegSource(PixelLabelSource):
     """Images (N, C, H, W), labels (N, 1, H, W) and, if asked for, sizes (N, 1, 1, 2) of a list.
 
     Raises DataError for a list that cannot be used and for what the layer asks that is not done."""
+
+    _remedy = "set a crop_size"
 
     def __init__(
         self,
@@ -72,44 +66,21 @@ class ImageSegSource(KeepingSource):
         room: MemoryBudget | None = None,
     ) -> None:
         where = f"{prototxt}: layer '{layer.name}' ({layer.type})"
-        super().__init__(where, room)
-        self._param, transform = layer.image_data_param, layer.transform_param
+        param, transform = layer.image_data_param, layer.transform_param
         faults = _faults(layer)
         if faults:
             raise DataError(f"{where}: " + "; ".join(faults))
         plain = caffe_pb2.TransformationParameter(mean_value=transform.mean_value, scale=transform.scale)
-        self._values = Transform(plain, where, prototxt)
+        values = Transform(plain, where, prototxt)
+        list_of = _LISTS[param.label_type]
+        images = list_of(resolve_path(param.source, prototxt), param.root_folder, prototxt, index)
+        super().__init__(layer, param, where, images, room)
+        self._param, self._values, self._crop = param, values, _crop(transform)
         self._transform = Transform(caffe_pb2.TransformationParameter(), where, prototxt)  # of values that are made
-        self._crop = _crop(transform)
-        self._flags = COLOR if self._param.is_color else GRAY
-        list_of = _LISTS[self._param.label_type]
-        self._list = list_of(resolve_path(self._param.source, prototxt), self._param.root_folder, prototxt, index)
-        self.tops = tuple(layer.top)
-        self.batch_size = int(self._param.batch_size)
         self._sizes: dict[int, tuple[int, int]] = {}
-        self._image_shape: tuple[int, ...] = ()  # not known yet
-        self._reading = Reading(
-            layer.name,
-            str(self._list.path),
-            False,
-            n_records=lambda: self.index.n_records,
-            decode=self._pair,
-            told=lambda line: f"line {line.number}:",
-            key=lambda line: f"line {line.number}",
-        )
-        self._image_shape = self._reading.first(self._list.read(0, 1))[0].shape
-        _, height, width = self._image_shape
-        self.shapes = self._shapes(self._image_shape, (self.batch_size, 1, height, width))
+        self._look()
         if len(self.tops) == 3:
             self.shapes[self.tops[2]] = (self.batch_size, 1, 1, 2)
-
-    @property
-    def index(self) -> Index:
-        """Where lines of the list begin, and the folder that relative names start from."""
-        return self._list.index
-
-    def close(self) -> None:
-        """Nothing to let go of: files are open while they are read."""
 
     def batch(self, iteration: int, bad: Bad | None = None) -> dict[str, FloatArray]:
         """See KeepingSource."""
@@ -127,25 +98,13 @@ class ImageSegSource(KeepingSource):
             batch[self.tops[2]] = np.minimum(sizes, largest).astype(np.float32).reshape(-1, 1, 1, 2)
         return batch
 
-    def _decode(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> Decoded:
-        first = iteration * self.batch_size
-        pairs = self._reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
-        labels = np.stack([labels for _, labels in pairs]).astype(np.float32)
-        return Decoded(stacked([image for image, _ in pairs]), labels, bad or {})
-
-    def _images(self, iteration: int, bad: Bad | None, rows: Sequence[int] | None = None) -> list[Pixels]:
-        first = iteration * self.batch_size
-        reading = self._reading.making(lambda line, _: self._decoded(line, self._flags))
-        images = reading.rows(first, self._list.read(first, self.batch_size), bad, rows)
-        return [image.transpose(2, 0, 1) for image in images]
-
-    def _pair(self, line: Line, row: int) -> _Pair:
+    def _pair(self, line: Line) -> Pair:
         """A line's values (C, H, W) f32 and its labels (1, H, W). Raises BadRecord."""
         image = self._sized(self._decoded(line, self._flags))
         height, width = image.shape[:2]
         self._sizes[line.number - 1] = height, width
         if self._param.label_type == _PIXEL:
-            labels = self._sized(self._decoded(line._replace(file=line.labels_file), GRAY))
+            labels = self._sized(self._labels_of(line))
         else:
             label = line.label if self._param.label_type == _IMAGE else self._param.ignore_label
             labels = np.full((height, width, 1), label & 255, np.uint8)
@@ -155,17 +114,8 @@ class ImageSegSource(KeepingSource):
                 "correct the list"
             )
         values = self._values.finish(image.transpose(2, 0, 1)[None])[0]
-        made = self._cut(values, np.float32(0.0)), self._cut(labels.transpose(2, 0, 1), np.uint8(self._ignored))
-        if made[0].shape != self._image_shape and self._image_shape:
-            raise Mismatch(
-                f"gives {times(made[0].shape)} values where the first image gives {times(self._image_shape)}; set a "
-                "crop_size to make sizes equal"
-            )
-        return made
-
-    @property
-    def _ignored(self) -> int:
-        return int(self._param.ignore_label) & 255
+        ignored = np.uint8(self._param.ignore_label & 255)
+        return self._cut(values, np.float32(0.0)), self._cut(labels.transpose(2, 0, 1), ignored)
 
     def _sized(self, image: Bytes) -> Bytes:
         size = caffe_pb2.ResizeParameter(height=self._param.new_height, width=self._param.new_width)
@@ -179,13 +129,6 @@ class ImageSegSource(KeepingSource):
         framed = np.pad(pixels, [(0, 0), *((0, n) for n in lacking)], constant_values=frame)
         top, left = ((size - crop) // 2 for crop, size in zip(self._crop, framed.shape[1:], strict=True))
         return cast(Pixels, framed[:, top : top + self._crop[0], left : left + self._crop[1]].copy())
-
-    def _decoded(self, line: Line, flags: int) -> Bytes:
-        """A file's image (H, W, C). Raises BadRecord that names it."""
-        try:
-            return decode(self._list.contents(line), flags)
-        except BadRecord as error:
-            raise type(error)(f"image '{line.file}' {error}") from error
 
 
 def _crop(transform: caffe_pb2.TransformationParameter) -> tuple[int, int]:
@@ -203,14 +146,11 @@ def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:
         faults.append(f"has {len(layer.top)} tops; give two, for images and labels, or a third for their sizes")
     if not param.source:
         faults.append("image_data_param has no source; name a list of images and labels")
-    if not param.batch_size:
-        faults.append("batch_size is 0; give the number of images an iteration")
-    if bool(param.new_height) != bool(param.new_width):
-        faults.append("new_height and new_width belong together; give both or none")
-    elif wrong := size_wrong(param.new_height, param.new_width):
-        faults.append(f"new_height and new_width: {wrong}; correct them")
+    faults += sizing_faults(param)
     if bool(transform.crop_height) != bool(transform.crop_width):
         faults.append("crop_height and crop_width belong together; give both, or crop_size")
+    elif wrong := size_wrong(*_crop(transform)):
+        faults.append(f"the crop: {wrong}; correct it")
     if param.rand_skip or transform.scale_factors:
         faults.append(
             "rand_skip and scale_factors are drawn at random, so no score could be measured twice; take them out"

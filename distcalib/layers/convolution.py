@@ -8,7 +8,7 @@ import openvino.opset13 as ops
 from openvino import Output
 
 from distcalib.caffe import caffe_pb2
-from distcalib.layers.geometry import Geometry, axes_geometry, kernel_geometry
+from distcalib.layers.geometry import AxesGeometry, Geometry, axes_geometry, kernel_geometry
 from distcalib.layers.registry import Layer
 
 
@@ -25,8 +25,7 @@ def weight_shape(layer: Layer, n_channels: int, n_axes: int = 2) -> tuple[int, .
         param.fusion_type == caffe_pb2.ConvolutionParameter.NONE_FUSION,
         "fusion_type is set: this net was saved after Intel Caffe compiled it; give the original prototxt",
     )
-    kernel = kernel_geometry(layer).kernel if n_axes == 2 else axes_geometry(layer, n_axes).kernel
-    return param.num_output, n_channels // group, *kernel
+    return param.num_output, n_channels // group, *_geometry(layer, n_axes).kernel
 
 
 def convolve(layer: Layer, x: Output, weight: Output) -> Output:
@@ -34,9 +33,12 @@ def convolve(layer: Layer, x: Output, weight: Output) -> Output:
 
     A grouped W must come as (group, M/group, C/group, KH, KW).  Over 1 or 3 axes of positions likewise.
     """
-    n_axes = len(x.get_shape()) - 2
-    geometry = kernel_geometry(layer) if n_axes == 2 else axes_geometry(layer, n_axes)
-    strides, dilations, begins = list(geometry.stride), list(geometry.dilation), list(geometry.pad)
-    ends = list(geometry.pad_end) if isinstance(geometry, Geometry) else begins
+    geometry = _geometry(layer, len(x.get_shape()) - 2)
+    strides, dilations = list(geometry.stride), list(geometry.dilation)
+    begins, ends = list(geometry.pad), list(geometry.pad_end)
     make = ops.convolution if layer.proto.convolution_param.group == 1 else ops.group_convolution
     return make(x, weight, strides, begins, ends, dilations).output(0)
+
+
+def _geometry(layer: Layer, n_axes: int) -> Geometry | AxesGeometry:
+    return kernel_geometry(layer) if n_axes == 2 else axes_geometry(layer, n_axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import openvino.opset13 as ops
@@ -10,7 +11,7 @@ from openvino import Output
 
 from distcalib.layers.blobs import FloatArray
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import canonical_axis, constant, integers, reshape, shape_of
+from distcalib.layers.shapes import Shape, canonical_axis, constant, integers, reshape, shape_of
 
 _MOST_GAPS = 2**24
 """Differences that are summed up one by one: of NormFace's 10,572 persons there would be 3 GB."""
@@ -24,27 +25,18 @@ def inner_distance(layer: Layer, x: Output, others: Output | None = None) -> Out
     bias_term has no effect (happynear/caffe-windows, inner_distance_layer.cpp).
     """
     p = layer.param("inner_distance_param")
-    shape = shape_of(x)
-    axis = canonical_axis(layer, p.axis, len(shape))
-    k = prod(shape[axis:])
+    leading, rows = _rows_of(layer, p, x)
     layer.require(not p.transpose, "transpose: true is not converted; its source has it for false alone")
     layer.require(p.distance_type in ("L2", "L1"), f"distance_type is {p.distance_type!r}; L2 and L1 are converted")
-    if others is None:
-        layer.expect_blobs(1)
-        others = constant(_rows(layer.blob(0, (int(p.num_output), k)), p.normalize))
-    n_points = shape_of(others)[0]
-    layer.require(
-        prod(shape_of(others)) == n_points * k,
-        f"its points have shape {shape_of(others)} and its input {shape}; their sizes from axis {axis} on must be one",
-    )
-    rows, points = reshape(x, (prod(shape[:axis]), k)), reshape(others, (n_points, k))
-    n_gaps = prod(shape[:axis]) * k * n_points
+    points = _points(layer, p, rows, others, 1)
+    (n_rows, k), (n_points, _) = shape_of(rows), shape_of(points)
+    n_gaps = n_rows * k * n_points
     if p.distance_type == "L2" and n_gaps > _MOST_GAPS:
-        return reshape(_by_product(rows, points), (*shape[:axis], n_points))
+        return reshape(_by_product(rows, points), (*leading, n_points))
     layer.require(n_gaps <= _MOST_GAPS, f"has {n_gaps} differences to sum up; up to {_MOST_GAPS} are converted for L1")
-    gap = ops.subtract(reshape(rows, (prod(shape[:axis]), 1, k)), reshape(points, (1, n_points, k)))
+    gap = ops.subtract(reshape(rows, (n_rows, 1, k)), reshape(points, (1, n_points, k)))
     size = ops.abs(gap) if p.distance_type == "L1" else ops.multiply(gap, gap)
-    return reshape(ops.reduce_sum(size, integers([2])).output(0), (*shape[:axis], n_points))
+    return reshape(ops.reduce_sum(size, integers([2])).output(0), (*leading, n_points))
 
 
 def _by_product(x: Output, points: Output) -> Output:
@@ -63,9 +55,7 @@ def inner_product(layer: Layer, x: Output, *given: Output) -> Output:
     refused (happynear/caffe-windows, inner_product_layer.cpp).
     """
     p = layer.param("inner_product_param")
-    shape = shape_of(x)
-    axis = canonical_axis(layer, p.axis, len(shape))
-    k = prod(shape[axis:])
+    leading, rows = _rows_of(layer, p, x)
     layer.require(not p.transpose, "transpose: true is not converted beside normalize or a bottom of weights")
     layer.require(len(given) < 2 or p.bias_term, "has a third bottom and bias_term: false; take one of them out")
     layer.require(
@@ -73,25 +63,35 @@ def inner_product(layer: Layer, x: Output, *given: Output) -> Output:
         "has weights from a bottom and a bias of its own, which its source reads where there is none; write "
         "bias_term: false",
     )
-    if given:
-        points, n_points = given[0], shape_of(given[0])[0]
-        layer.require(
-            prod(shape_of(points)) == n_points * k,
-            f"its weights have shape {shape_of(points)} and its input {shape}; their sizes from axis {axis} on must be "
-            "one",
-        )
-    else:
-        n_points = int(p.num_output)
-        layer.expect_blobs(2 if p.bias_term else 1)
-        points = constant(_rows(layer.blob(0, (n_points, k)), p.normalize))
-    y = ops.matmul(reshape(x, (prod(shape[:axis]), k)), reshape(points, (n_points, k)), False, True).output(0)
+    points = _points(layer, p, rows, given[0] if given else None, 2 if p.bias_term else 1)
+    n_points = shape_of(points)[0]
+    y = ops.matmul(rows, points, False, True).output(0)
     if p.bias_term:
         bias = reshape(given[1], (1, n_points)) if given else constant(layer.blob(1, (n_points,)).reshape(1, -1))
         y = ops.add(y, bias).output(0)
-    return reshape(y, (*shape[:axis], n_points))
+    return reshape(y, (*leading, n_points))
 
 
-def _rows(points: FloatArray, normalized: bool) -> FloatArray:
+def _rows_of(layer: Layer, p: Any, x: Output) -> tuple[Shape, Output]:
+    """The sizes of x before `axis`, and x (N, K) with what is from there on in a row."""
+    shape = shape_of(x)
+    axis = canonical_axis(layer, p.axis, len(shape))
+    return shape[:axis], reshape(x, (prod(shape[:axis]), prod(shape[axis:])))
+
+
+def _points(layer: Layer, p: Any, rows: Output, given: Output | None, n_blobs: int) -> Output:
+    """The points (M, K): a bottom, or else the first of `n_blobs` blobs, divided by their lengths with `normalize`."""
+    k = shape_of(rows)[1]
+    if given is None:
+        layer.require(p.num_output > 0, "num_output is missing; it needs one where its points are a blob")
+        layer.expect_blobs(n_blobs)
+        return constant(_normalized(layer.blob(0, (int(p.num_output), k)), p.normalize))
+    shape = shape_of(given)
+    layer.require(prod(shape) == shape[0] * k, f"its points have shape {shape}, and a row of its input {k} values")
+    return reshape(given, (shape[0], k))
+
+
+def _normalized(points: FloatArray, normalized: bool) -> FloatArray:
     """The rows of `points` (M, K), divided by their lengths if `normalized`."""
     if not normalized:
         return points

@@ -11,20 +11,15 @@ from openvino import Output
 
 from distcalib.caffe.caffe_pb2 import EltwiseParameter
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import constant, reshape, shape_of
+from distcalib.layers.shapes import constant, integers, reshape, shape_of
 
 
 @converts("Eltwise", bottoms=(2, None))
 def eltwise(layer: Layer, *inputs: Output) -> Output:
     """Folded from the left as in Caffe; SUM multiplies by `coeff` first, if given."""
     p = layer.param("eltwise_param")
-    shapes = [shape_of(x) for x in inputs]
-    layer.require(len(set(shapes)) == 1, f"its bottoms have shapes {', '.join(map(str, shapes))}; they must be one")
-    layer.require(
-        len(p.coeff) in (0, len(inputs)), f"{len(p.coeff)} coeff for {len(inputs)} bottoms; none or one a bottom fit"
-    )
+    _check(layer, inputs)
     is_sum = p.operation == EltwiseParameter.SUM
-    layer.require(is_sum or not p.coeff, "coeff is given with an operation other than SUM; remove it")
     terms = list(inputs)
     for i, coeff in enumerate(p.coeff):
         if coeff != 1.0:
@@ -41,22 +36,38 @@ def eltwise_onto(layer: Layer, onto: Sequence[bool], *inputs: Output) -> Output:
     once more. PROD and MAX take their first two at once (eltwise_layer.cpp).
     """
     p = layer.param("eltwise_param")
-    eltwise(layer, *inputs)  # for what it refuses
+    _check(layer, inputs)
     if p.operation == EltwiseParameter.PROD:
         total = ops.multiply(*inputs[:2]).output(0)
         for x, own in zip(inputs[2:], onto[2:], strict=True):
             total = ops.multiply(total, total if own else x).output(0)
         return total
     if p.operation == EltwiseParameter.MAX:
-        least = ops.constant(np.full(shape_of(inputs[0]), np.finfo(np.float32).min, np.float32)).output(0)
         others = [x for x, own in zip(inputs, onto, strict=True) if not own]
-        return reduce(lambda a, b: ops.maximum(a, b).output(0), others or [least])
+        return reduce(
+            lambda a, b: ops.maximum(a, b).output(0), others or [_filled(inputs[0], np.finfo(np.float32).min)]
+        )
     factors: list[tuple[Output, float]] = []
     for x, own, coeff in zip(inputs, onto, list(p.coeff) or [1.0] * len(inputs), strict=True):
         factors = [(a, f * (1.0 + coeff)) for a, f in factors] if own else [*factors, (x, coeff)]
     terms = [x if f == 1.0 else ops.multiply(x, constant(f)).output(0) for x, f in factors]
-    zeros = constant(np.zeros(shape_of(inputs[0]), np.float32))
-    return reduce(lambda a, b: ops.add(a, b).output(0), terms or [zeros])
+    return reduce(lambda a, b: ops.add(a, b).output(0), terms) if terms else _filled(inputs[0], 0.0)
+
+
+def _check(layer: Layer, inputs: Sequence[Output]) -> None:
+    """Raise UnsupportedError for shapes and coefficients that do not fit."""
+    p = layer.param("eltwise_param")
+    shapes = [shape_of(x) for x in inputs]
+    layer.require(len(set(shapes)) == 1, f"its bottoms have shapes {', '.join(map(str, shapes))}; they must be one")
+    layer.require(
+        len(p.coeff) in (0, len(inputs)), f"{len(p.coeff)} coeff for {len(inputs)} bottoms; none or one a bottom fit"
+    )
+    is_sum = p.operation == EltwiseParameter.SUM
+    layer.require(is_sum or not p.coeff, "coeff is given with an operation other than SUM; remove it")
+
+
+def _filled(like: Output, value: float) -> Output:
+    return ops.broadcast(constant(value), integers(shape_of(like))).output(0)
 
 
 @converts("Axpy", bottoms=(3, 3))

@@ -70,6 +70,11 @@ class AxesGeometry:
     pad: tuple[int, ...]
     dilation: tuple[int, ...]
 
+    @property
+    def pad_end(self) -> tuple[int, ...]:
+        """The padding behind, which is that in front."""
+        return self.pad
+
 
 def axes_geometry(layer: Layer, n_axes: int) -> AxesGeometry:
     """The geometry of the layer's convolution_param over `n_axes` axes, 1 or 3, by base_conv_layer.cpp.

@@ -151,7 +151,7 @@ def unpooling(layer: Layer, x: Output, mask: Output) -> Output:
     n, c, h, w = shape_of(x)
     layer.require(shape_of(mask) == (n, c, h, w), f"its mask has shape {shape_of(mask)}; that of its input is needed")
     side = int(p.unpool_size)
-    zeros = constant(np.zeros((n, c, side * side), np.float32))
+    zeros = ops.broadcast(constant(0.0), integers([n, c, side * side]))  # takes no memory before it is known to fit
     places = ops.convert(reshape(mask, (n, c, h * w)), "i64")
     last = ops.constant(np.int64(side * side - 1))
     filled = ops.scatter_elements_update(zeros, ops.minimum(places, last), reshape(x, (n, c, h * w)), integers([2]))

@@ -9,8 +9,8 @@ of positions would be left to its reference loops; no recording tells what comes
 from collections.abc import Mapping
 
 from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.quantize.layouts import IMAGES
 
-_IMAGES = frozenset({"AnnotatedData", "Data", "DenseImageData", "ImageData", "ImageSegData"})
 _KEEP = frozenset(
     {"BN", "BatchNorm", "Bias", "Concat", "Convolution", "Deconvolution", "Dropout", "ELU", "Eltwise", "LRN"}
     | {"NdPooling", "PReLU", "Pooling", "Power", "ReLU", "ReLU6", "Scale", "Sigmoid", "Slice", "Softmax", "Split"}
@@ -31,7 +31,7 @@ def known_axes(graph: Graph) -> Mapping[Blob, int]:
 
 def _axes(node: Node, i: int, known: Mapping[Blob, int]) -> int | None:
     layer = node.layer
-    if node.type in _IMAGES:
+    if node.type in IMAGES:
         return 4 if i == 0 else None
     if node.type in ("Input", "DummyData"):
         param = layer.input_param if node.type == "Input" else layer.dummy_data_param

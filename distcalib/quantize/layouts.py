@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from distcalib.caffe import caffe_pb2
 
+IMAGES = frozenset({"AnnotatedData", "Data", "DenseImageData", "ImageData", "ImageSegData"})
+"""Data layers whose first top is images."""
 PLAIN, NHWC = "nchw", "nhwc"
 BLOCKS = {8: "nChw8c", 16: "nChw16c"}
 """The FP32 layout by the channels of a block: with AVX2, with AVX-512."""
@@ -47,4 +49,4 @@ def data_channels(layer: caffe_pb2.LayerParameter) -> int | None:
     shapes = (*layer.input_param.shape, *layer.dummy_data_param.shape)
     if shapes:
         return int(shapes[0].dim[1]) if len(shapes[0].dim) == 4 else None
-    return 3 if layer.type in ("Data", "AnnotatedData", "DenseImageData", "ImageData") else None
+    return 3 if layer.type in IMAGES else None

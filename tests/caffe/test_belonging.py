@@ -1,5 +1,6 @@
 """A prototxt that names the caffemodel which it was measured with."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def test_nothing_is_said_of_other_files(tmp_path: Path, text: str) -> None:
     net.write_text(text, encoding="latin-1")
     assert belonging_warnings(net, weights) == []
     assert belonging_warnings(tmp_path / "absent", weights) == []
+
+
+def test_what_is_not_a_file_is_not_read(files: tuple[Path, Path, Path]) -> None:
+    """Whoever opens it refuses it; a device would be hashed without an end, a pipe lose its first line."""
+    net = files[0]
+    assert belonging_warnings(net, Path("/dev/zero")) == []
+    pipe = net.with_name("pipe")
+    os.mkfifo(pipe)
+    assert belonging_weights(pipe) is None
+    assert belonging_warnings(pipe, files[1]) == []
+
+
+def test_a_name_that_no_file_can_have_is_absent(files: tuple[Path, Path, Path]) -> None:
+    files[0].write_text(belonging_line("x" * 300, "0" * 64))
+    assert belonging_weights(files[0]) is None
 
 
 def test_weights_that_are_not_there_are_told_by_whoever_reads_them(files: tuple[Path, Path, Path]) -> None:

@@ -56,6 +56,14 @@ REFUSED = {
     "twice": (layer("e", "Eltwise", "p p", "p"), "'e' (Eltwise): works in place on 'p', which 'e' reads as well, and"),
     "a convolution": (layer("c", "Convolution", "p", "p"), "'c' (Convolution): works in place on 'p', and"),
     "what Caffe refuses": (layer("f", "Flatten", "p", "p"), "'f' (Flatten): works in place on 'p', which"),
+    "what Caffe refuses, on memory that was written over": (
+        layer("s", "Split", "p", "s t") + layer("n", "ReLU", "s", "s") + layer("w", "AbsVal", "t", "t"),
+        "'w' (AbsVal): works in place on 't', which Caffe refuses",
+    ),
+    "pooling on memory that was written over": (
+        layer("s", "Split", "p", "s t") + layer("n", "ReLU", "s", "s") + layer("w", "Pooling", "t", "t"),
+        "'w' (Pooling): works in place on 't', and",
+    ),
 }
 
 
@@ -99,6 +107,12 @@ def test_nothing_is_told_of_what_is_right(net: str) -> None:
     assert in_place_faults(graph) == in_place_notes(graph) == []
     assert not graph.views
     assert not graph.shared
+
+
+def test_a_reader_of_the_same_memory_by_another_name_is_no_reader_of_the_name() -> None:
+    """Caffe goes by names when it inserts Splits: 's' has one reader, whatever 'q' finds in 't'."""
+    net = layer("s", "Split", "p", "s t") + layer("n", "ReLU", "s", "s") + layer("q", "Sigmoid", "t", "q")
+    assert in_place_faults(graph_of(net + layer("w", "Power", "s", "s"))) == []
 
 
 def test_in_place_notes_knows_of_sums_inside_a_convolution() -> None:

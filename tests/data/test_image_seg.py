@@ -117,6 +117,7 @@ def test_an_index_lets_another_process_begin(tmp_path: Path) -> None:
         ("batch_size: 1 rand_skip: 3", "", "rand_skip and scale_factors are drawn at random"),
         ("batch_size: 1", "scale_factors: 0.5", "rand_skip and scale_factors are drawn at random"),
         ("batch_size: 1", "crop_height: 3", "crop_height and crop_width belong together"),
+        ("batch_size: 1", "crop_height: 2000000000 crop_width: 2000000000", "the crop: "),
         ("batch_size: 1", 'mean_file: "m"', "transform_param.mean_file has no effect"),
         ("batch_size: 1", "mean_value: [1, 2]", "2 mean_value are given"),
     ],
