@@ -267,8 +267,8 @@ class Call:
 
     def _tell(self, place: int) -> None:
         if self._on_progress:
-            n_busy = sum(bool(flying) for flying in self._flying)
             label, n_actors = self._jobs[place].label, len(self._flying)
+            n_busy = n_actors - self._feeder.n_idle - self._fleet.n_retired
             self._on_progress(Progress(label, self._n_done, self._n_total, n_busy, n_actors))
 
 

@@ -54,6 +54,11 @@ class Feeder:
                 self._enter(actor)
                 yield actor, task
 
+    @property
+    def n_idle(self) -> int:
+        """Actors without a task; retired ones are none."""
+        return len(self._fresh[0]) + len(self._refused[0])
+
     def freed(self, actor: int) -> None:
         """A task of `actor` is done."""
         self._leave(actor)

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from distcalib.calibration.options import CalibrationOptions
+from distcalib.session.flag_words import flag_words
 
 _SPELLED: Mapping[str, str] = {
     "iterations": "-i",
@@ -71,7 +72,7 @@ def export_command(model: str, weights: str, options: CalibrationOptions) -> str
 
 
 def _command(name: str, model: str, weights: str, flags: Iterable[str]) -> str:
-    return shlex.join(["distcalib", name, *_said("-m", model), *_said("-w", weights), *flags])
+    return shlex.join(["distcalib", name, *flag_words("-m", model), *flag_words("-w", weights), *flags])
 
 
 def _flags(options: CalibrationOptions, names: Iterable[str]) -> Iterator[str]:
@@ -88,9 +89,4 @@ def _flags(options: CalibrationOptions, names: Iterable[str]) -> Iterator[str]:
             yield flag
         else:
             for one in value if isinstance(value, tuple) else (value,):
-                yield from _said(flag, one)
-
-
-def _said(flag: str, value: object) -> tuple[str, ...]:
-    """A flag with its value, which may begin with a dash."""
-    return (f"{flag}={value}",) if str(value).startswith("-") else (flag, str(value))
+                yield from flag_words(flag, one)

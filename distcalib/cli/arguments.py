@@ -269,6 +269,16 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_looking(parser: argparse.ArgumentParser) -> None:
+    """What a command takes that looks at a net and runs nothing."""
+    add_model(parser, weights_required=False)
+    add_data(parser)
+    add_plugins(parser)
+    add_state(parser)
+    add_largest(parser)
+    add_output(parser)
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """How results are told."""
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout, progress on stderr")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from distcalib.caffe.paths import special
 from distcalib.cli.arguments import a_path
 from distcalib.errors import FLAGS, OptionError
 
@@ -91,12 +92,11 @@ def printed(args: argparse.Namespace, parser: argparse.ArgumentParser, command: 
 
 def _named(argv: Sequence[str]) -> str | None:
     """The file that --config names; None for an empty name, too, which the parser refuses."""
-    for word, after in zip(argv, [*argv[1:], ""], strict=True):
-        if word == FLAG:
-            return after or None
-        if word.startswith(f"{FLAG}="):
-            return word.partition("=")[2] or None
-    return None
+    named = [after for word, after in zip(argv, [*argv[1:], ""], strict=True) if word == FLAG]
+    named += [word.partition("=")[2] for word in argv if word.startswith(f"{FLAG}=")]
+    if len(named) > 1:
+        raise OptionError(f"{FLAG}: is given more than once; put all flags into one file")
+    return named[0] or None if named else None
 
 
 def _spelled(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
@@ -127,6 +127,8 @@ def _unknown(key: str, actions: Mapping[str, argparse.Action]) -> str:
 
 def _pairs(path: Path) -> Iterator[tuple[str, int, yaml.Node]]:
     """Keys with their lines and values."""
+    if special(path) == "a device":  # which may have no end; a pipe may be the shell's <(...)
+        raise OptionError(f"{path}: is a device, not a file; name a file")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
@@ -146,7 +148,8 @@ def _pairs(path: Path) -> Iterator[tuple[str, int, yaml.Node]]:
         raise OptionError(f"{path}: is not a list of flags; write a flag a line, such as iterations: 18")
     seen: dict[str, int] = {}
     for name, node in root.value:
-        key, line = str(name.value), name.start_mark.line + 1
+        key = str(name.value) if isinstance(name, yaml.ScalarNode) else "a key that is not a word"
+        line = name.start_mark.line + 1
         if key in seen:
             raise OptionError(f"{path}:{line}: {key}: stands in line {seen[key]} too; keep one of them")
         seen[key] = line

@@ -7,14 +7,14 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from distcalib.cli.live import Live
 from distcalib.cli.pace import Pace
-from distcalib.errors import OutputError, printable
+from distcalib.errors import OptionError, OutputError, printable
 from distcalib.session.progress import Decided, Reporter, Watcher
 
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
@@ -62,6 +62,21 @@ class Plain:
     def note(self, text: str) -> None:
         """A line that stays."""
         say(self._console, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self._stamped else text)
+
+
+class Log(Plain):
+    """Plain lines with the time, in the file `path`.  Raises OutputError where one does not fit any more."""
+
+    def __init__(self, path: Path, console: Console) -> None:
+        super().__init__(console, stamped=True)
+        self._path = path
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        try:
+            super().note(text)
+        except OSError as error:
+            raise _unwritable(self._path, error) from None
 
 
 class Several:
@@ -126,7 +141,8 @@ def reporting(args: argparse.Namespace, console: Console, searches: bool = False
             if isinstance(shown, Live):  # what stderr is told would tear it
                 handlers = [_Told(shown)]
         if args.log_file is not None:
-            logged = Plain(stack.enter_context(_opened(args.log_file)), stamped=True)
+            refuse_input(args.log_file, args)
+            logged = Log(args.log_file, stack.enter_context(_opened(args.log_file)))
             reporters.append(logged)
             handlers.append(_Told(logged))
         before, _LOG.handlers[:] = _LOG.handlers[:], handlers
@@ -139,6 +155,21 @@ def _opened(path: Path) -> Iterator[Console]:
     try:
         file = path.open("a", encoding="utf-8")
     except OSError as error:
-        raise OutputError(f"--log-file {path}: cannot be written ({error.strerror}); name another file") from None
-    with file:
+        raise _unwritable(path, error) from None
+    try:
         yield Console(file=file, no_color=True, width=10_000)
+    finally:
+        with suppress(OSError):  # each line was flushed, or Log has said that it cannot be
+            file.close()
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"--log-file {path}: cannot be written ({error.strerror}); name another file")
+
+
+def refuse_input(log_file: Path, args: argparse.Namespace) -> None:
+    """Raise OptionError where a line of the log would go into a file that the run reads."""
+    for name in ("model", "model_path", "weights", "data", "config", "file"):
+        path = getattr(args, name, None)
+        if path is not None and log_file.exists() and path.exists() and log_file.samefile(path):
+            raise OptionError(f"--log-file {log_file}: is a file that the run reads; name another file")

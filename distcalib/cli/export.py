@@ -19,7 +19,7 @@ from distcalib.cli.arguments import (
     weights_of,
 )
 from distcalib.cli.config import add_config
-from distcalib.cli.console import reporting
+from distcalib.cli.console import reporting, say
 from distcalib.cli.exit_codes import BELOW_FLOOR, OK
 from distcalib.exporters.building import DYNAMIC
 from distcalib.exporters.preprocess import FORMS
@@ -113,5 +113,5 @@ def show(found: tuple[ExportedFile, ...], args: argparse.Namespace, console: Con
         bad = next((one.bad_records for one in found), None)
         lines = [line for one in found for line in exported_lines(one)]
         for line in (*lines, *([bad.line] if bad is not None and bad.count else [])):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(console, line)
     return BELOW_FLOOR if any(one.refused for one in found) else OK

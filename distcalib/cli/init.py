@@ -3,17 +3,8 @@
 import argparse
 import json
 
-from distcalib.cli.arguments import (
-    add_data,
-    add_largest,
-    add_model,
-    add_output,
-    add_plugins,
-    add_state,
-    console_of,
-    example,
-    model_of,
-)
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.cli.arguments import add_looking, console_of, example, model_of
 from distcalib.cli.console import say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.session.proposal import Proposal, propose
@@ -32,18 +23,22 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model(parser, weights_required=False)
-    add_data(parser)
-    add_plugins(parser)
-    add_state(parser)
-    add_largest(parser)
-    add_output(parser)
+    add_looking(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the command; exit code 1 if something is missing for it."""
-    found = propose(model_of(args), args.weights, args.data, stages=args.stages, level=args.level, plugins=args.plugins)
+    found = propose(
+        model_of(args),
+        args.weights,
+        args.data,
+        stages=args.stages,
+        level=args.level,
+        plugins=args.plugins,
+        largest_mb=args.largest_mb,
+        at_least=CalibrationOptions().sampling_iterations,
+    )
     if args.json:
         print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
     else:

@@ -7,17 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from distcalib.cli.arguments import (
-    add_data,
-    add_largest,
-    add_model,
-    add_output,
-    add_plugins,
-    add_state,
-    console_of,
-    example,
-    model_of,
-)
+from distcalib.cli.arguments import add_looking, console_of, example, model_of
 from distcalib.cli.console import say
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.data import VARIES
@@ -38,12 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model(parser, weights_required=False)
-    add_data(parser)
-    add_plugins(parser)
-    add_state(parser)
-    add_largest(parser)
-    add_output(parser)
+    add_looking(parser)
     parser.set_defaults(run=run)
 
 

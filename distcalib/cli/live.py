@@ -131,7 +131,7 @@ class Live:
 
 def verdicts_text(verdicts: Sequence[Decided]) -> str:
     """The last of them, as many as a line has room for."""
-    words = [f"{one.n_fp32} {'yes' if one.meets else 'no'}" for one in verdicts]
+    words = [f"{one.n_fp32} {'yes' if one.meets else 'no'}" for one in verdicts[-WIDEST:]]
     head, left_out = "layers in FP32 tried: ", "..., "
     while len(head + ", ".join(words)) + len(left_out) > WIDEST:
         words.pop(0)

@@ -12,6 +12,7 @@ from rich.text import Text
 from distcalib.cli.console import say
 from distcalib.errors import printable
 from distcalib.report import CalibrationReport
+from distcalib.report.scores import all_int8_drop
 
 
 def show_outcome(report: CalibrationReport, console: Console) -> None:
@@ -34,9 +35,13 @@ def outcome_table(report: CalibrationReport) -> Table:
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     speeds = report.core_images_per_second
-    rows = {"FP32": report.fp32_score, "all INT8": report.all_int8_score, "delivered": report.score}
-    for name, score in rows.items():
-        table.add_row(name, _score(score), _drop(report, name, score), _speed(name, speeds))
+    rows = (
+        ("FP32", report.fp32_score, None),
+        ("all INT8", report.all_int8_score, all_int8_drop(report)),
+        ("delivered", report.score, report.drop),
+    )
+    for name, score, drop in rows:
+        table.add_row(name, _score(score), "" if drop is None else f"{drop:.4g}", _speed(name, speeds))
     return table
 
 
@@ -54,14 +59,6 @@ def paths(report: CalibrationReport) -> dict[str, str]:
 
 def _score(score: float | None) -> str:
     return "stopped early" if score is None else f"{score:.6g}"
-
-
-def _drop(report: CalibrationReport, name: str, score: float | None) -> str:
-    if score is None or report.fp32_score is None or name == "FP32":
-        return ""
-    if name == "delivered" and report.drop is not None:
-        return f"{report.drop:.4g}"
-    return f"{score - report.fp32_score if report.lower_is_better else report.fp32_score - score:.4g}"
 
 
 def _speed(name: str, found: Mapping[str, float]) -> str:

@@ -35,7 +35,7 @@ from distcalib.metrics.partial import (
     merged,
     without_labels,
 )
-from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better
+from distcalib.metrics.score_blob import choose_score, is_map, is_mean, lower_is_better, score_layers
 from distcalib.metrics.segmentation import SEGMENTATION, Confusion, confusions_of
 from distcalib.metrics.yolo_v3 import YOLO_V2, YOLO_V3
 
@@ -92,5 +92,6 @@ __all__ = [
     "paired_interval",
     "read_sizes",
     "score_layer",
+    "score_layers",
     "scores",
 ]

@@ -17,7 +17,7 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
     loss1/top-1 and loss2/top-1. Raises OptionError naming all candidates if `blob` is none of
     them, or if none is given and the net has no such layer.
     """
-    scores = _scores(net)
+    scores = score_layers(net)
     if detection:
         scores = {name: layer for name, layer in scores.items() if layer.type in MAP_TYPES}
         if not scores:
@@ -50,20 +50,20 @@ def choose_score(net: NetParameter, blob: str | None = None, detection: bool = F
 
 def lower_is_better(net: NetParameter, blob: str) -> bool:
     """Whether the score `blob` of `net` is a loss."""
-    return _scores(net)[blob].type in LOSS_TYPES
+    return score_layers(net)[blob].type in LOSS_TYPES
 
 
 def is_mean(net: NetParameter, blob: str) -> bool:
     """Whether the score `blob` of `net` is a mean of what its iterations say, and neither an mAP nor a mean IoU."""
-    return _scores(net)[blob].type not in MAP_TYPES | {SEGMENTATION}
+    return score_layers(net)[blob].type not in MAP_TYPES | {SEGMENTATION}
 
 
 def is_map(net: NetParameter, blob: str) -> bool:
     """Whether the score `blob` of `net` is an mAP."""
-    return _scores(net)[blob].type in MAP_TYPES
+    return score_layers(net)[blob].type in MAP_TYPES
 
 
-def _scores(net: NetParameter) -> dict[str, LayerParameter]:
+def score_layers(net: NetParameter) -> dict[str, LayerParameter]:
     """The layers whose value a net may be scored by: what is worked out of losses may fall where they rise."""
     types = SCORE_TYPES - set(OF_LOSSES.values())
     return {layer.top[0]: layer for layer in net.layer if layer.type in types and layer.top}

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from distcalib.errors import OptionError
 
+QUANTIZED_BY = "which {} quantizes"
+"""The end of a reason that a flag takes away: `distcalib init` names the flag."""
+
 
 @dataclass(frozen=True)
 class Options:

@@ -24,7 +24,7 @@ from distcalib.quantize.fusion import Fused, find_fused, fold
 from distcalib.quantize.grids import INT8, Grid
 from distcalib.quantize.kept import Kept
 from distcalib.quantize.memory import run_pass
-from distcalib.quantize.options import Options
+from distcalib.quantize.options import QUANTIZED_BY, Options
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.signs import nonnegative_blobs
 
@@ -201,7 +201,7 @@ class Quantizer:
         if group.name in self._kept_fp32:
             return "--keep-fp32 names it"
         if group.node.type == "InnerProduct" and not self.options.fc_int8:
-            return "InnerProduct, which -fc quantizes"
+            return f"InnerProduct, {QUANTIZED_BY.format('-fc')}"
         n_axes = self._axes.get(group.input, self._axes.get(group.node.tops[0], 4))
         if group.node.type == "Convolution" and n_axes != 4:
             return f"its input has {n_axes} axes, and INT8 is for images, of 4"
@@ -209,7 +209,7 @@ class Quantizer:
             return "a layer in place writes to memory that its input or output shares"
         options = self.options
         if group.name == self.first and not (options.enable_1st_conv or options.first_conv_force_u8):
-            return "first convolution, which -1st quantizes"
+            return f"first convolution, {QUANTIZED_BY.format('-1st')}"
         if group.residual is None:
             return None
         if group.name in self.fp32_outputs:

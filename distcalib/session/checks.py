@@ -46,18 +46,18 @@ def net_problems(net: Net, fed: bool = False) -> list[str]:
     opened = [layer for layer in net.test.layer if layer.name not in strange]
     sources = tuple(f"{net.name}: layer '{node.name}' ({node.type}): " for node in unopened(net))
     problems = [problem for problem in unconverted(net.graph, net.name) if not problem.startswith(sources)]
-    problems += _said(lambda: refuse_host_feeding(net.graph, net.name))
+    problems += said_by(lambda: refuse_host_feeding(net.graph, net.name))
     for node in net.graph:
         if node.type in HOST_TYPES:
-            own = _said(lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
+            own = said_by(lambda layer=node.layer: check_layer(layer))  # type: ignore[misc]
             if not (own or node.tops):
                 own = [f"layer '{node.name}' ({node.type}): has no top; name the blob that it makes"]
             problems += [f"{net.name}: {problem}" for problem in own]
     problems += size_faults(net)
     problems += [f"{net.name}: {problem}" for problem in fork_faults(opened)]
     problems += [f"{net.name}: {problem}" for problem in not_finite(net.test)]
-    problems += [f"{net.name}: {problem}" for problem in _said(lambda: params_of(net.graph))]
-    problems += [f"{net.name}: {problem}" for problem in _said(lambda: find_fused(net.graph))]
+    problems += [f"{net.name}: {problem}" for problem in said_by(lambda: params_of(net.graph))]
+    problems += [f"{net.name}: {problem}" for problem in said_by(lambda: find_fused(net.graph))]
     nodes = data_nodes(net.graph)
     if not nodes and not unopened(net):
         problems.append(f"{net.name}: has no data layer in the TEST phase; add one ({_KINDS})")
@@ -69,7 +69,7 @@ def size_faults(net: Net) -> list[str]:
     files = [n.layer.detection_evaluate_param.name_size_file for n in net.graph if n.type == DETECTION]
     faults: list[str] = []
     for path in dict.fromkeys(filter(None, files)):
-        faults += _said(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
+        faults += said_by(lambda path=path: read_sizes(str(resolve_path(path, net.path))))  # type: ignore[misc]
     return faults
 
 
@@ -375,7 +375,7 @@ def _keeps_state(layer: caffe_pb2.LayerParameter) -> bool:
     return layer.type in ("LSTM", "RNN") and not layer.recurrent_param.expose_hidden
 
 
-def _said(check: Callable[[], object]) -> list[str]:
+def said_by(check: Callable[[], object]) -> list[str]:
     """What `check` has to say."""
     try:
         check()

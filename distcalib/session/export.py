@@ -90,7 +90,6 @@ def _build(net: Net, weights: Path, options: ExportOptions, steps: Steps | None,
 def _info(net: Net, weights: Path, made: Exported, options: ExportOptions) -> dict[str, object]:
     """What a file tells of itself."""
     params = params_of(net.graph)
-    front = {} if options.preprocess is None else {"preprocess": options.preprocess}
     return {
         "version": __version__,
         "prototxt": net.name,
@@ -103,8 +102,13 @@ def _info(net: Net, weights: Path, made: Exported, options: ExportOptions) -> di
             for name, param in params.items()
         },
         "batch": "dynamic" if made.batch is None else made.batch,
-        **front,
+        **_front(options),
     }
+
+
+def _front(options: ExportOptions) -> dict[str, object]:
+    """What a file tells of the images that it takes."""
+    return {} if options.preprocess is None else {"preprocess": options.preprocess}
 
 
 def _save(target: str, made: Exported, folder: Path, info: Mapping[str, object], where: str) -> Path:
@@ -159,7 +163,7 @@ def _timed(
     fp32 = net.remade(full)
     with TemporaryDirectory(prefix="distcalib-") as folder:
         made = _build(fp32, weights, options, steps, Silent())
-        path = _save(one.target, made, Path(folder), _info(fp32, weights, made, options), net.name)
+        path = _save(one.target, made, Path(folder), _front(options), net.name)
         return replace(timed, images_per_second_fp32=images_per_second(path, batch, image))
 
 

@@ -215,9 +215,7 @@ def data_shapes(
                 return {}
             labels = (1, 1, VARIES, 8) if node.type == "AnnotatedData" else (guess[0],)
             kind = node.type.removesuffix(FOREIGN)
-            if kind == "DenseImageData":
-                labels = (guess[0], 1, *guess[2:])
-            if kind == "ImageSegData":
+            if kind in ("DenseImageData", "ImageSegData"):
                 labels = (guess[0], 1, *guess[2:])
             shapes = [guess, *[labels] * (len(node.layer.top) - 1)]
             if kind == "ImageSegData":
@@ -254,9 +252,8 @@ def _guess(
     width = transform.crop_w or transform.crop_size or transform.crop_width
     if not height and not width and transform.resize_param.resize_mode != ResizeParameter.FIT_SMALL_SIZE:
         height, width = transform.resize_param.height, transform.resize_param.width
-    is_dense = layer.type.removesuffix(FOREIGN) == "DenseImageData"
-    image, memory = layer.dense_image_data_param if is_dense else layer.image_data_param, layer.memory_data_param
-    kind = layer.type.removesuffix(FOREIGN)
+    kind, memory = layer.type.removesuffix(FOREIGN), layer.memory_data_param
+    image = layer.dense_image_data_param if kind == "DenseImageData" else layer.image_data_param
     of_images = kind in ("DenseImageData", "ImageData", "ImageSegData")
     if of_images and not (height and width):
         height, width = image.new_height, image.new_width

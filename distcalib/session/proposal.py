@@ -16,13 +16,15 @@ from distcalib.engine.batch import records_an_iteration
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import DistcalibError, OptionError
-from distcalib.metrics import LOSS_TYPES, MAP_TYPES, SCORE_TYPES, choose_score
+from distcalib.metrics import LOSS_TYPES, MAP_TYPES, choose_score, score_layers
 from distcalib.plugins import load_plugins
-from distcalib.session.checks import unfed, unopened
+from distcalib.quantize.options import QUANTIZED_BY
+from distcalib.session.checks import said_by, unfed, unopened
+from distcalib.session.flag_words import flag_words
 from distcalib.session.in_place import refuse_in_place
 from distcalib.session.inputs import open_sources
 from distcalib.session.inspect import Inspection, inspect
-from distcalib.session.lengths import lengths_of, whole_iterations
+from distcalib.session.lengths import lengths_of, refuse_unequal, whole_iterations
 
 MOST_TRIED = 5
 """Caffemodels that are read to see whether they fit: a folder may have a hundred snapshots of half a gigabyte."""
@@ -51,7 +53,7 @@ class Proposal:
     @property
     def command(self) -> str:
         """To be pasted into a shell; words in capitals are to be replaced, which `missing` says."""
-        flags = (word for part in self.parts for word in (part.flag, part.value))
+        flags = (word for part in self.parts for word in flag_words(part.flag, part.value))
         return shlex.join(["distcalib", "calibrate", *flags])
 
     def to_dict(self) -> dict[str, object]:
@@ -67,6 +69,8 @@ def propose(
     stages: Sequence[str] = (),
     level: int = 0,
     plugins: Sequence[str] = (),
+    largest_mb: int | None = None,
+    at_least: int = 1,
 ) -> Proposal:
     """Look at `model`, its data and the caffemodels beside it.
 
@@ -75,18 +79,22 @@ def propose(
     load_plugins(plugins)
     net = open_net(model, data, State(tuple(stages), level))
     missing = _quantized(net)
-    chosen, why = (weights, "as given") if weights is not None else _weights_beside(net, data)
-    inspection = inspect(model, chosen, data, stages=stages, level=level, plugins=plugins)
+
+    def look(chosen: Path | None) -> Inspection:
+        return inspect(model, chosen, data, stages=stages, level=level, plugins=plugins)
+
+    given = None if weights is None else (weights, "as given", look(weights))
+    chosen, why, inspection = given or _weights_beside(net, look)
     waiting = unfed(net, fed=data is not None)
     missing += [said for said in inspection.problems if said not in waiting]
-    missing += _said_of(lambda: refuse_in_place(net)) if not inspection.problems else []
+    missing += said_by(lambda: refuse_in_place(net)) if not inspection.problems else []
     parts = [Part("-m", str(model), f"{len(inspection.layers)} layers, {_quantizable(inspection)}")]
     parts.append(Part("-w", NO_WEIGHTS if chosen is None else str(chosen), why))
     if chosen is None:
         missing.append(f"{net.name}: {why}; give the FP32 caffemodel with -w")
-    parts += _of_data(net, data, waiting, missing)
+    parts += _of_data(net, data, waiting, missing, at_least)
     parts += _of_score(net, missing)
-    parts += _as_given(data, stages, level, plugins)
+    parts += _as_given(data, stages, level, plugins, largest_mb)
     parts.append(Part("--out", f"{model.stem}_int8", "a folder for the INT8 prototxt, its report and the journal"))
     return Proposal(str(model), tuple(parts), tuple(dict.fromkeys(missing)))
 
@@ -94,19 +102,9 @@ def propose(
 def _quantizable(inspection: Inspection) -> str:
     n = len(inspection.quantizable)
     told = f"{n or 'none'} of them can be INT8"
-    flags = [
-        flag for flag in ("-1st", "-fc") if any(f"which {flag} quantizes" in one.int8 for one in inspection.layers)
-    ]
+    reasons = [one.int8 for one in inspection.layers]
+    flags = [flag for flag in ("-1st", "-fc") if any(QUANTIZED_BY.format(flag) in reason for reason in reasons)]
     return told + (f", and more with {' and '.join(flags)}" if flags else "") + "; `distcalib inspect` lists them"
-
-
-def _said_of(check: Callable[[], object]) -> list[str]:
-    """What a check has to say."""
-    try:
-        check()
-    except DistcalibError as error:
-        return [str(error)]
-    return []
 
 
 def _quantized(net: Net) -> list[str]:
@@ -118,21 +116,25 @@ def _quantized(net: Net) -> list[str]:
     ]
 
 
-def _weights_beside(net: Net, data: Path | None) -> tuple[Path | None, str]:
-    """The caffemodel in the prototxt's folder whose blobs fit, and why it was taken; None, and what was looked at."""
+def _weights_beside(net: Net, look: Callable[[Path | None], Inspection]) -> tuple[Path | None, str, Inspection]:
+    """The caffemodel in the prototxt's folder whose blobs fit, why it was taken, and what `look` says of the net with
+    it; None, what was tried, and what is said without one.
+    """
     folder = net.path.parent
     there = sorted(folder.glob("*.caffemodel"), key=lambda path: _preference(path, net.path.stem))
+    bare = look(None)
     tried: list[str] = []
     for path in there[:MOST_TRIED]:
-        if _fits(net, path, data):
+        filled = look(path) if _is_of(net, path) else None
+        if filled is not None and set(filled.problems) <= set(bare.problems):
             others = len(there) - 1
             more = f"; of {len(there)} there, the first that fits" if others else ""
-            return path, f"is beside the prototxt, and its blobs fit{more}"
+            return path, f"is beside the prototxt, and its blobs fit{more}", filled
         tried.append(path.name)
     if not tried:
-        return None, "no .caffemodel is beside it"
+        return None, "no .caffemodel is beside it", bare
     left = f" (and {len(there) - len(tried)} more)" if len(there) > len(tried) else ""
-    return None, f"the blobs of {', '.join(tried)}{left} beside it do not fit"
+    return None, f"the blobs of {', '.join(tried)}{left} beside it do not fit", bare
 
 
 def _preference(path: Path, stem: str) -> tuple[bool, int, str]:
@@ -141,20 +143,15 @@ def _preference(path: Path, stem: str) -> tuple[bool, int, str]:
     return path.stem != stem, -int(iteration[1]) if iteration else 0, path.name
 
 
-def _fits(net: Net, path: Path, data: Path | None) -> bool:
-    """Whether the file can be read, has blobs for layers of the net, and none of another shape."""
+def _is_of(net: Net, path: Path) -> bool:
+    """Whether the file can be read and has blobs for layers of the net."""
     try:
-        if net.weights(path).keys().isdisjoint(node.name for node in net.graph):
-            return False
+        return not net.weights(path).keys().isdisjoint(node.name for node in net.graph)
     except DistcalibError:
         return False
-    bare, filled = (
-        inspect(net.path, weights, data, stages=net.state.stages, level=net.state.level) for weights in (None, path)
-    )
-    return set(filled.problems) <= set(bare.problems)
 
 
-def _of_data(net: Net, data: Path | None, waiting: Sequence[str], missing: list[str]) -> list[Part]:
+def _of_data(net: Net, data: Path | None, waiting: Sequence[str], missing: list[str], at_least: int) -> list[Part]:
     """-i, or --data of a net that waits for arrays."""
     if waiting and data is None:
         tops = [top.name for node in (*data_nodes(net.graph), *unopened(net)) for top in node.tops]
@@ -172,6 +169,7 @@ def _of_data(net: Net, data: Path | None, waiting: Sequence[str], missing: list[
         batch = records_an_iteration([source for _, source in sources])
         lengths = lengths_of(sources, arrays_read)
         n = whole_iterations(lengths, sources, arrays_read, net.name)
+        refuse_unequal(lengths, max(n, at_least), net.name)
     except OptionError as error:
         missing.append(str(error))
         return [Part("-i", "N", "how many iterations make a score: images / batch")]
@@ -191,7 +189,7 @@ def _of_data(net: Net, data: Path | None, waiting: Sequence[str], missing: list[
 
 def _of_score(net: Net, missing: list[str]) -> list[Part]:
     """-n and -d, and -l in the unit of that score."""
-    layers = {layer.top[0]: layer for layer in net.test.layer if layer.type in SCORE_TYPES and layer.top}
+    layers = score_layers(net.test)
     maps = [name for name, layer in layers.items() if layer.type in MAP_TYPES]
     losses = [name for name, layer in layers.items() if layer.type in LOSS_TYPES]
     is_detection = bool(maps)
@@ -229,12 +227,15 @@ def _accuracy_to_add(net: Net) -> str:
     )
 
 
-def _as_given(data: Path | None, stages: Sequence[str], level: int, plugins: Sequence[str]) -> list[Part]:
+def _as_given(
+    data: Path | None, stages: Sequence[str], level: int, plugins: Sequence[str], largest_mb: int | None
+) -> list[Part]:
     """What the user said, which the command needs, too."""
     given: Mapping[str, Sequence[str]] = {
         "--data": [] if data is None else [str(data)],
         "--stage": stages,
         "--level": [str(level)] if level else [],
         "--plugin": plugins,
+        "--largest-mb": [] if largest_mb is None else [str(largest_mb)],
     }
     return [Part(flag, value, "as given") for flag, values in given.items() for value in values]

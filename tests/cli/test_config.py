@@ -146,3 +146,25 @@ def test_relative_paths_are_those_of_the_working_directory(
     (here / "net.prototxt").write_text(tiny.prototxt.read_text())
     assert main(["evaluate", "--config", "conf/run.yaml", "--json"]) == OK
     assert json.loads(capfd.readouterr().out)["n_iterations"] == 2
+
+
+def test_a_second_file_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.yaml", "b.yaml"):
+        (here / name).write_text("iterations: 3\n")
+    assert main(["calibrate", "--config", "a.yaml", "--config=b.yaml"]) == ERROR
+    assert "--config: is given more than once; put all flags into one file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1, 2]: 3\n", "a key that is not a word: is not a flag"), (None, "is a device, not a file; name a file")],
+    ids=["a list for a key", "a device"],
+)
+def test_what_is_not_a_file_of_flags_is_refused_in_words(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    path = "/dev/zero" if text is None else "run.yaml"
+    if text is not None:
+        (here / path).write_text(text)
+    assert main(["calibrate", "--config", path]) == ERROR
+    assert said in capsys.readouterr().err

@@ -176,3 +176,16 @@ def test_propose_a_database_smaller_than_a_batch(tmp_path: Path, tiny: Tiny) -> 
     net.write_text(tiny.prototxt.read_text().replace(str(tiny.database), str(small)))
     found = propose(net, tiny.weights)
     assert flags(found)["-i"] == "1", "one record that is read again until the batch is full"
+
+
+def test_propose_asks_for_what_calibrate_would_refuse(tmp_path: Path, tiny: Tiny) -> None:
+    """Arrays of unequal length pair wrongly as soon as the shorter one begins anew: -s reads 10 iterations."""
+    net, data = tmp_path / "deploy.prototxt", tmp_path / "test.npz"
+    net.write_text(DEPLOY + ACCURACY)
+    np.savez(data, data=np.zeros((20, 3, 8, 8), np.float32), label=np.zeros(24, np.float32))
+    found = propose(net, tiny.weights, data, at_least=10)
+    assert any("different numbers of records" in said for said in found.missing)
+
+
+def test_propose_keeps_the_limit_that_was_given(tiny: Tiny) -> None:
+    assert flags(propose(tiny.prototxt, largest_mb=77))["--largest-mb"] == "77"
