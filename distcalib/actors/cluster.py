@@ -26,7 +26,7 @@ class Actor(Protocol):
         ...
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process without waiting until it is gone: a call given right afterwards may still come back."""
         ...
 
 

@@ -46,7 +46,7 @@ class RayActor:
         return (remote if n_returns == 1 else remote.options(num_returns=n_returns)).remote(*args)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process."""
         load_ray().kill(self._handle, no_restart=True)
 
 

@@ -208,7 +208,7 @@ class SimulatedActor:
         return ref if n_returns == 1 else [Program(args[2], self.node), ref]
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process."""
         self._cluster.log.append((self._number, "kill"))
         self.die(ActorLost("it was killed"))
 
