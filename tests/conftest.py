@@ -5,9 +5,11 @@ are absent. It fails instead where DISTCALIB_GOLDEN says that they are there, as
 run green that has checked nothing.
 """
 
+import faulthandler
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:  # what the fixtures import costs seconds, which most tests ne
     from tests.session.tiny_ssd import TinySsd
 
 ROOT = Path(__file__).resolve().parent.parent
+_SHARES_RAY = pytest.StashKey[bool]()
+_STDERR = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,6 +39,39 @@ def pytest_configure(config: pytest.Config) -> None:
     stack = ExitStack()
     stack.enter_context(flags_named())  # messages as they are written; what Python's users read of them: test_errors.py
     config.add_cleanup(stack.close)
+    config.stash[_STDERR] = os.dup(2)  # the one that is not captured
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Take crashes back from Ray: it writes of them where a process that captures its stderr loses them."""
+    if "ray" in sys.modules:
+        faulthandler.disable()  # or it would take itself for enabled
+        faulthandler.enable(item.config.stash[_STDERR])
+
+
+def _shares_ray(item: pytest.Item) -> bool:
+    """Whether a test of the item's file uses `one_ray`; the answer is noted when tests are collected."""
+    return item.stash.get(_SHARES_RAY, False)
+
+
+@pytest.hookimpl(trylast=True)  # of what -m and -k leave
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files whose tests share a Ray in front: one serves them all, and what takes longest is begun first."""
+    sharing = {item.path for item in items if "one_ray" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.stash[_SHARES_RAY] = item.path in sharing
+    items.sort(key=lambda item: not _shares_ray(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """End the shared Ray before a file whose tests do not know it: some of them start one as a user's command does."""
+    yield
+    if _shares_ray(item) and (nextitem is None or not _shares_ray(nextitem)):
+        import ray
+
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -51,13 +88,13 @@ def golden() -> Path:
 
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
-    """A Ray that all pools of a module find running: starting it costs seconds."""
+    """A Ray that all pools find running, those of the next files too: starting and ending it costs seconds."""
     import ray  # the tests that need no actors should not wait for it
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    if not ray.is_initialized():
+        ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     yield
     assert ray.is_initialized(), "a pool ended a Ray that was not its own"
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

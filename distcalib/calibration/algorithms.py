@@ -104,9 +104,9 @@ class _Errors:
             results = self._measure(told, [(spec, self._n_iterations) for spec in part])
             for spec, result in zip(part, results, strict=True):
                 self._of_net[spec.net] = output_error(_values(result), self._expected)
-        found = [self._of_net[spec.net] for spec in specs]
-        self.known.update(zip(choices, found, strict=True))
-        return found
+        answers = [self._of_net[spec.net] for spec in specs]
+        self.known.update(zip(choices, answers, strict=True))
+        return answers
 
     def _spec(self, choice: Choice) -> NetSpec:
         calibration = replace(self._calibration, choice=choice)

@@ -113,8 +113,8 @@ class _Run:
             self._note_frame(base, quantizer, backend)
         target.check()
         if options.performance_model:
-            found = versions(backend.versions, options.plugins)
-            run = RunInfo(isa_here(options.isa), found, options.cores_per_actor or 1, 0.0)
+            used = versions(backend.versions, options.plugins)
+            run = RunInfo(isa_here(options.isa), used, options.cores_per_actor or 1, 0.0)
             return self._delivered(self._dummy(base, quantizer, metric, run))
         finished = self._measured(base, quantizer, metric, backend, begin)
         report = self.written
@@ -131,9 +131,9 @@ class _Run:
         """-fu: refuse or note what stands in its way."""
         refuse_unforceable(quantizer, base.name)
         with advising(backend.may_skip):
-            found = frame_note(base, quantizer, self.weights, self.options.skip_bad_records)
-        if found:
-            self.reporter.note(found)
+            note = frame_note(base, quantizer, self.weights, self.options.skip_bad_records)
+        if note:
+            self.reporter.note(note)
 
     def _measured(self, base: Net, quantizer: Quantizer, metric: str, backend: Backend, begin: float) -> Finished:
         """Measure on actors, and write all files; Interrupted after that if the user ended it."""

@@ -99,14 +99,14 @@ def engines_written(before: Net, after: Net) -> str:
 
 def mended_base(base: Net, note: Callable[[str], None]) -> Net:
     """The FP32 net as Intel Caffe can run it, which is what is measured and quantized; `note` tells the user."""
-    found = mended(base)
-    engines = engines_written(base, found)
+    remedies = mended(base)
+    engines = engines_written(base, remedies)
     if engines:
         note(
             f"{base.name}: as it is, Intel Caffe cannot run it rightly in FP32 (`distcalib inspect` says why); it is "
             f"measured and written with engine {engines}"
         )
-    return found
+    return remedies
 
 
 def with_bias(base: Net, names: Collection[str]) -> Net:

@@ -23,17 +23,17 @@ def refuse_quantized(net: Net) -> None:
 def checked_metric(net: Net, options: CalibrationOptions) -> str:
     """The score to go by.  Raises UnsupportedError or OptionError with all that keeps the net from being run by it."""
     # -p runs nothing, so that an Input layer needs no data.
-    found = net_problems(net, fed=options.data is not None or options.performance_model)
+    problems = net_problems(net, fed=options.data is not None or options.performance_model)
     try:
         metric = _metric(net, options)
     except (OptionError, UnsupportedError) as error:
-        if not found:
+        if not problems:
             raise
         if isinstance(error, OptionError):  # the other is among those found
-            found.append(str(error))
-        raise UnsupportedError("; ".join(found)) from None
-    if found:
-        raise UnsupportedError("; ".join(found))
+            problems.append(str(error))
+        raise UnsupportedError("; ".join(problems)) from None
+    if problems:
+        raise UnsupportedError("; ".join(problems))
     if not options.allow_overwritten:
         refuse_in_place(net)
     return metric

@@ -45,11 +45,11 @@ def commands_of(
     model: str, weights: str, output: str, output_weights: str | None, options: CalibrationOptions
 ) -> dict[str, str]:
     """By name the command of a run, which wrote `output` and maybe `output_weights`, and what may be run next."""
-    found = {"calibrate": calibrate_command(model, weights, options)}
+    commands = {"calibrate": calibrate_command(model, weights, options)}
     if not options.performance_model:  # what it writes is for speed runs only
-        found["evaluate"] = evaluate_command(output, output_weights or weights, options)
-        found["export"] = export_command(output, output_weights or weights, options)
-    return found
+        commands["evaluate"] = evaluate_command(output, output_weights or weights, options)
+        commands["export"] = export_command(output, output_weights or weights, options)
+    return commands
 
 
 def calibrate_command(model: str, weights: str, options: CalibrationOptions) -> str:

@@ -36,17 +36,17 @@ class Fp32Pass:
     @classmethod
     def of(cls, result: JobResult, goal: Goal, batch: int, where: str) -> "Fp32Pass":
         """What the rows of one pass say; EngineError, which begins with `where`, if the score is no number."""
-        found = rows(result)
-        values = [row.scores[goal.metric] for row in found]
+        made = rows(result)
+        values = [row.scores[goal.metric] for row in made]
         score = merged(values, goal.options.ap_version)
         if not math.isfinite(score):
             raise EngineError(
                 f"{where}: '{goal.metric}' is {score} in FP32 already; "
                 "correct the weights or the data, `distcalib evaluate` shows all scores"
             )
-        images = [row.by_image for row in found if row.by_image is not None]
-        kept = {i: row.values for i, row in enumerate(found) if row.values}
-        if not images or len(images) < len(found):
+        images = [row.by_image for row in made if row.by_image is not None]
+        kept = {i: row.values for i, row in enumerate(made) if row.values}
+        if not images or len(images) < len(made):
             return cls(score, values, result.run_seconds, kept)
         ordered = hard_first if goal.options.confidence is None else drawn
         return cls(score, values, result.run_seconds, kept, images, ordered(images, batch))

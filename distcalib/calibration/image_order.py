@@ -83,7 +83,7 @@ def _named(nodes: Sequence[Node]) -> str:
 def at_home(job: Job, order: ImageOrder, n_actors: int) -> Job:
     """`job`, of batches of `order` as they are wanted, with each at the actor that has met most of its images."""
     wanted = job.order or range(job.n_iterations)
-    found = order.homes(wanted, n_actors)
+    homes = order.homes(wanted, n_actors)
     ranks = {batch: rank for rank, batch in enumerate(wanted)}
-    batches = tuple(batch for home in found for batch in home)
-    return replace(job, order=batches, homes=tuple(map(len, found)), ranks=tuple(ranks[batch] for batch in batches))
+    batches = tuple(batch for home in homes for batch in home)
+    return replace(job, order=batches, homes=tuple(map(len, homes)), ranks=tuple(ranks[batch] for batch in batches))

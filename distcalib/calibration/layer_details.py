@@ -29,16 +29,18 @@ def look_at_inputs(session: Session, base: Net, calibration: Calibration, sample
     """The sizes of what the layers read that can be INT8, by blob: over all `sampled`, or its first iteration."""
     blobs = _inputs(calibration)
     known = {blob: calibration.ranges[blob].histogram for blob in blobs}
-    found = {blob: histogram for blob, histogram in known.items() if histogram is not None}
-    taps = _fitting(session, [blob for blob in blobs if blob not in found])
+    histograms = {blob: histogram for blob, histogram in known.items() if histogram is not None}
+    taps = _fitting(session, [blob for blob in blobs if blob not in histograms])
     if not taps:
-        return found
+        return histograms
     sampling = Sampling(taps, True, sampled.start, sampled.start + 1, 1)
     job = Job(PHASE, base.spec(sampling, calibration.equalized), sampling.n_rows, PHASE, may_fail=True)
     [result] = session.run(PHASE, [job])
     for row in rows(result):
-        found |= {tap: one.histogram for tap, one in zip(taps, row.ranges, strict=True) if one.histogram is not None}
-    return found
+        histograms |= {
+            tap: one.histogram for tap, one in zip(taps, row.ranges, strict=True) if one.histogram is not None
+        }
+    return histograms
 
 
 def _inputs(calibration: Calibration) -> list[Blob]:
@@ -66,14 +68,14 @@ def layer_details(
     made = {layer.name: layer.quantization_param for layer in delivered.test.layer}
     params = calibration.params(quantizer.space.all_int8)
     params |= {name: made[name] for name in params if made[name].scale_in}
-    found = {}
+    details = {}
     for name in quantizer.space.order:
         blob, param = quantizer.groups[name].input, params[name]
         end = S8_MAX if param.is_negative_input else U8_MAX
         is_other = quantizer.options.first_conv_force_u8 and name == quantizer.first
         threshold = None if is_other else end / param.scale_in[0]
-        found[name] = _detail(calibration, name, blob, threshold, histograms.get(blob))
-    return found
+        details[name] = _detail(calibration, name, blob, threshold, histograms.get(blob))
+    return details
 
 
 def _detail(

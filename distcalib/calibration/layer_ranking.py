@@ -80,7 +80,7 @@ class LayerRanking:
             for row in rows(result):
                 for name, one in row.distances.items():
                     seen[name].append(one)
-        distances = {name: inf if name in failed else fsum(found) / len(iterations) for name, found in seen.items()}
+        distances = {name: inf if name in failed else fsum(sums) / len(iterations) for name, sums in seen.items()}
         worst = max(distances, key=lambda layer: distances[layer])
         self.meter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
         return Ranking(distances, self.saved or self.meter.session.work(layers))
@@ -91,5 +91,5 @@ class LayerRanking:
             return self.fp32.kept
         order, phase = self.goal.ranked, "ranking, FP32"
         job = Job("fp32", self.programs.fp32_outputs(), len(order), phase, order=order)
-        [found] = self.meter.run(phase, [job])
-        return {i: row.values for i, row in zip(order, rows(found), strict=True)}
+        [result] = self.meter.run(phase, [job])
+        return {i: row.values for i, row in zip(order, rows(result), strict=True)}

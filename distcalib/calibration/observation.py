@@ -101,13 +101,13 @@ class Observing:
             ("scaled channels and corrected biases", self._with_channels),
         ):
             try:
-                found = make(observed)
+                recovered = make(observed)
             except (EngineError, MeasureError, UnsupportedError, WeightsError) as error:
                 said = str(error)
                 self.session.reporter.note(f"{name} cannot be made: {said.rpartition('; ')[0] or said}")
                 continue
-            if found is not None:
-                yield name, found
+            if recovered is not None:
+                yield name, recovered
 
     def _with_biases(self, observed: Observed) -> Observed | None:
         given = observed.calibration
@@ -123,9 +123,9 @@ class Observing:
         self._check_equalized(equalized)
         if not equalized.pairs:
             return None
-        [found], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
+        [ranges], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
         blobs = {**weights, **equalized.blobs}
-        scaled = Calibration(quantizer, found, blobs, choice=given.choice, equalized=equalized.blobs)
+        scaled = Calibration(quantizer, ranges, blobs, choice=given.choice, equalized=equalized.blobs)
         if chosen is not None and set(chosen.algorithms.values()) != {DIRECT}:  # which was kept by score, maybe
             scaled, chosen = self._choose(scaled)
         without = {"--equalize": given, "--bias-correction": scaled}
@@ -144,20 +144,20 @@ class Observing:
             by_image = "" if goal.natural else goal.metric
             work.append((self.base.spec(kept=kept, by_image=by_image), options.n_scored))
         results = self.measure(phase, work) if work else []
-        found: list[dict[Blob, Range]] = [{} for _ in versions]
+        ranges: list[dict[Blob, Range]] = [{} for _ in versions]
         for place, result in enumerate(results[:n_parts]):
             observed = samplings[place % len(samplings)].taps
             ends = merge_ranges(observed, [row.ranges for row in rows(result)])
-            found[place // len(samplings)].update(ends)
-        return found, self._fp32(results[-1]) if scored else None
+            ranges[place // len(samplings)].update(ends)
+        return ranges, self._fp32(results[-1]) if scored else None
 
     def _fp32(self, result: JobResult) -> Fp32Pass:
         """What the FP32 pass says; refused if it says nothing."""
-        found = Fp32Pass.of(result, self.goal, self.session.batch, self.base.name)
-        self.meter.count_unavoidable(found.seconds)
-        self.meter.note(found.told(self.goal))
-        rests_of(self.session, self.goal, found).refuse_nothing()
-        return found
+        fp32 = Fp32Pass.of(result, self.goal, self.session.batch, self.base.name)
+        self.meter.count_unavoidable(fp32.seconds)
+        self.meter.note(fp32.told(self.goal))
+        rests_of(self.session, self.goal, fp32).refuse_nothing()
+        return fp32
 
     def measure(self, phase: str, work: Sequence[tuple[NetSpec, int]]) -> list[JobResult]:
         """Run each program for so many rows, and count what it costs."""
@@ -200,9 +200,9 @@ class Observing:
         batch = self.session.batch
         # In iterations; one that records were left out of counts as the part of one that it is.
         sizes = [n - row.n_missing / batch for row, n in zip(rows(result), sampling.row_sizes, strict=True)]
-        found = list(zip(rows(result), sizes, strict=True))
+        sized = list(zip(rows(result), sizes, strict=True))
         errors = {
-            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in found)) / sum(sizes)
+            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in sized)) / sum(sizes)
             for name, tap in zip(names, taps, strict=True)
         }
         wrong = [name for name in names if not np.isfinite(errors[name]).all()]

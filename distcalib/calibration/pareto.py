@@ -33,18 +33,18 @@ class LayerTimes:
     @classmethod
     def of(cls, results: Sequence[JobResult], middle: Callable[[Iterator[float]], float]) -> "LayerTimes":
         """Of each layer what `middle` makes of its iterations; `results`: those of `timing_jobs`."""
-        found = [[row.seconds for row in rows(result)] for result in results]
-        return cls(*({name: middle(row[name] for row in times) for name in times[0]} for times in found))
+        seconds = [[row.seconds for row in rows(result)] for result in results]
+        return cls(*({name: middle(row[name] for row in times) for name in times[0]} for times in seconds))
 
     def seconds(self, candidate: Candidate) -> float:
         """What an iteration of `candidate` will take."""
         n_all = len(candidate.space.order)
         share = len(candidate.int8) / n_all if n_all else 0.0
-        found = (1 - share) * self.fp32[REST] + share * self.int8[REST]
+        seconds = (1 - share) * self.fp32[REST] + share * self.int8[REST]
         for layer in sorted(self.fp32.keys() - {REST}):
             int8 = layer in candidate.int8 or layer not in candidate.space.order
-            found += self.int8.get(layer, self.fp32[layer]) if int8 else self.fp32[layer]
-        return found
+            seconds += self.int8.get(layer, self.fp32[layer]) if int8 else self.fp32[layer]
+        return seconds
 
     def saved(self, layer: str) -> float:
         """What `layer` gains by being INT8; not below 0."""
@@ -79,12 +79,12 @@ def measure_curve(searching: Searching, winner: Candidate, times: LayerTimes) ->
 
 def best_marked(points: Sequence[CurvePoint]) -> tuple[CurvePoint, ...]:
     """`points`, which fall in speed, with those marked that no faster one beats: the Pareto front."""
-    found: list[CurvePoint] = []
+    marked: list[CurvePoint] = []
     least = float("inf")
     for point in points:
-        found.append(replace(point, optimal=point.drop < least))
+        marked.append(replace(point, optimal=point.drop < least))
         least = min(least, point.drop)
-    return tuple(found)
+    return tuple(marked)
 
 
 def _point(measured: Measurement, times: LayerTimes, batch: int) -> CurvePoint:

@@ -31,10 +31,10 @@ def recovered_search(
     least, kept = WORTH * given.drop, ""
     for made, tried in observing.recovered(observed):
         other = searching.other(made, tried.calibration)
-        [found] = other.losses(None, [start])
-        meets = found.meets(goal.options.accuracy_loss)
-        if meets or found.drop < least:
-            least, kept, other.label = found.drop, made, ""
+        [loss] = other.losses(None, [start])
+        meets = loss.meets(goal.options.accuracy_loss)
+        if meets or loss.drop < least:
+            least, kept, other.label = loss.drop, made, ""
             yield other, tried
         if meets or searching.budget.is_spent:
             break

@@ -78,8 +78,8 @@ def described(options: CalibrationOptions) -> Mapping[str, Any]:
     defaults = CalibrationOptions()
     given = {field.name: getattr(options, field.name) for field in fields(options)}
     changed = {name: value for name, value in given.items() if value != getattr(defaults, name)}
-    found: Mapping[str, Any] = json.loads(json.dumps(changed, default=_plain))
-    return found
+    plain: Mapping[str, Any] = json.loads(json.dumps(changed, default=_plain))
+    return plain
 
 
 def _plain(value: object) -> object:

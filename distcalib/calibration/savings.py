@@ -22,16 +22,16 @@ def count_saved(searching: Searching, without: Mapping[str, Calibration], result
     options, start = searching.goal.options, searching.programs.start
     first = next(iter(without.values()))
     if options.strategy == "none" or options.max_candidates is not None or options.max_time is not None:
-        found = searching.other("weights given", first).scores("all INT8", [start])
-        return Savings(all_int8_score=found[0].score if found else None)
+        scored = searching.other("weights given", first).scores("all INT8", [start])
+        return Savings(all_int8_score=scored[0].score if scored else None)
     needed: list[int | None] = []
     score: float | None = None
     for flag, calibration in without.items():
         other = searching.other(f"without {flag}", calibration)
         needed.append(_needed(other.run(), searching.goal))
         if calibration is first:
-            found = other.scores("all INT8", [start])  # the search may have seen only that it loses too much
-            score = found[0].score if found else None
+            scored = other.scores("all INT8", [start])  # the search may have seen only that it loses too much
+            score = scored[0].score if scored else None
     needed.append(_needed(result, searching.goal))
     counts = [count for count in needed if count is not None]
     if len(counts) < len(needed):

@@ -108,16 +108,16 @@ class Scoreboard:
     def answer(self, request: Measure | Decide) -> Measurement | Verdict:
         """What the strategy is told."""
         candidate, values = request.candidate, self._values[request.candidate]
-        found: Measurement | Verdict
+        answer: Measurement | Verdict
         if isinstance(request, Measure):
             lost = self.is_lost(request)
-            found = Verdict(candidate, False, self.likely_drop(candidate)) if lost else self.measurement(candidate)
+            answer = Verdict(candidate, False, self.likely_drop(candidate)) if lost else self.measurement(candidate)
         else:
-            found = Verdict(candidate, self.meets(candidate))
+            answer = Verdict(candidate, self.meets(candidate))
         self.shares[candidate] = len(values) / self.n_iterations
         if not isinstance(self.answered.get(candidate), Measurement):
-            self.answered[candidate] = found
-        return found
+            self.answered[candidate] = answer
+        return answer
 
     def meets(self, candidate: Candidate) -> bool:
         """Whether it is known that the candidate loses no more than is tolerated."""

@@ -115,9 +115,9 @@ class Searching:
 
     def other(self, label: str, calibration: Calibration) -> "Searching":
         """The same search in the net with the weights of another calibration; its results are its own."""
-        found = replace(self, programs=self.programs.of(calibration), label=f"{label}: ")
-        found.ranking.saved = self.ranking.saved
-        return found
+        other = replace(self, programs=self.programs.of(calibration), label=f"{label}: ")
+        other.ranking.saved = self.ranking.saved
+        return other
 
     def ranked(self, request: Rank) -> Ranking:
         """One look at every layer, made once."""
@@ -129,10 +129,10 @@ class Searching:
         """The scores of `candidates` that can be run, measured together; no strategy learns of them."""
         requests = [Measure(candidate) for candidate in candidates if candidate.int8]
         self._learn(phase, requests)
-        found = [self.board.measurement(candidate) for candidate in candidates]
-        for measurement in found:
+        measurements = [self.board.measurement(candidate) for candidate in candidates]
+        for measurement in measurements:
             self.board.measured_again(measurement)
-        return [measurement for measurement in found if isfinite(measurement.drop)]
+        return [measurement for measurement in measurements if isfinite(measurement.drop)]
 
     def losses(self, phase: str | None, candidates: Sequence[Candidate]) -> list[Loss]:
         """What `candidates` lose; where a part of the data shows that it is too much, about that.  No strategy learns
@@ -149,8 +149,8 @@ class Searching:
         program = self._scorer.program(self.programs.plain(candidate))
         job = replace(self._scorer.job(phase, program, range(n), phase), may_fail=False)
         [result] = self.meter.run(phase, [job])
-        found = partials(self._scorer.rows(job, result), self.goal.metric)
-        values = [found[i] for i in range(n)]
+        made = partials(self._scorer.rows(job, result), self.goal.metric)
+        values = [made[i] for i in range(n)]
         measured = Measurement(candidate, decider.score(values), decider.drop(values))
         self.meter.note(f"{phase}: {score_text(measured, self.goal)}")
         return measured
@@ -218,18 +218,18 @@ class Searching:
         return enough
 
     def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
-        found = self._scorer.rows(job, result)
-        self.board.take(candidate, partials(found, self.goal.metric), result.error)
-        if found and candidate not in self._without_kernel:
-            self._without_kernel[candidate] = self.programs.without_kernel(self._specs[candidate], list(found.values()))
+        made = self._scorer.rows(job, result)
+        self.board.take(candidate, partials(made, self.goal.metric), result.error)
+        if made and candidate not in self._without_kernel:
+            self._without_kernel[candidate] = self.programs.without_kernel(self._specs[candidate], list(made.values()))
 
     def _take_recorded(self) -> None:
         """What the journal has of the candidates of a round that did not come to its end."""
         for i, (candidate, missing) in enumerate(self.board.unfinished()):
             job = self._scorer.job(f"recorded/{i}", self._specs[candidate], missing, "")
-            found = self.meter.session.recorded(job)
-            if found is not None:
-                self._take(candidate, job, found)
+            recorded = self.meter.session.recorded(job)
+            if recorded is not None:
+                self._take(candidate, job, recorded)
 
     def _n_ahead(self, n_wanted: int, n_likely: int) -> int:
         """How many likely candidates are worth measuring together with those that are wanted."""

@@ -23,13 +23,13 @@ def price_warnings(searching: Searching, result: SearchResult, changes: Changes 
     start, goal, winner = searching.programs.start, searching.goal, result.winner
     if winner == start or goal.options.strategy != "ranked" or result.stopped_by is not None:
         return ()
-    found = [_noise_warning(goal.options.accuracy_loss, searching.fp32, result, changes)]
+    warnings = [_noise_warning(goal.options.accuracy_loss, searching.fp32, result, changes)]
     candidates = shorter(start, winner, searching.ranked(Rank(start.movable)))
     if candidates:
         last = Loss(winner, searching.board.measurement(winner).drop)
         first, *inner = searching.losses("what the layers in FP32 buy", [start, *candidates])
-        found.append(_knee_warning(knee(first, inner, last), last, goal.metric))
-    return tuple(filter(None, found))
+        warnings.append(_knee_warning(knee(first, inner, last), last, goal.metric))
+    return tuple(filter(None, warnings))
 
 
 def _knee_warning(found: Knee | None, last: Loss, metric: str) -> str:
@@ -74,13 +74,13 @@ def better_search(searching: Searching, observed: Observed) -> Iterator[tuple[Se
     [auto] = searching.losses(None, [start])
     of_direct = replace(calibration, choice=direct)
     other = searching.other(f"{AUTO} against {DIRECT}", of_direct)
-    [found] = other.losses(None, [start])
+    [loss] = other.losses(None, [start])
     # What loses too much is estimated, so it counts behind what is known not to.
-    if (not auto.meets(tolerance), auto.drop) <= (not found.meets(tolerance), found.drop):
+    if (not auto.meets(tolerance), auto.drop) <= (not loss.meets(tolerance), loss.drop):
         return
     against = f"{auto.drop:.2g} with its choice" if math.isfinite(auto.drop) else "and cannot be run with its choice"
     searching.meter.note(
-        f"{AUTO}: with {DIRECT} for all blobs all INT8 loses {found.drop:.2g}, {against}; so that is kept"
+        f"{AUTO}: with {DIRECT} for all blobs all INT8 loses {loss.drop:.2g}, {against}; so that is kept"
     )
     other.label = ""
     yield other, replace(observed, calibration=of_direct, chosen=replace(chosen, choice=direct))

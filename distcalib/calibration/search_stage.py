@@ -70,8 +70,8 @@ class SearchStage:
             searching, observed = kept[-1]
             times = self._times(searching)
             result = searching.run()
-            for found in self._afterwards(searching, observed, result, times):
-                after = found
+            for afterwards in self._afterwards(searching, observed, result, times):
+                after = afterwards
         except KeyboardInterrupt as interrupt:
             by = "cancellation" if isinstance(interrupt, Cancelled) else signal_name(ended_by())
             return self._interrupted(kept, result, after, by, interrupt)
@@ -102,10 +102,10 @@ class SearchStage:
             return None
         int8 = searching.programs.spec(start)
         self.meter.settle()  # or actors that still work on something would seem slow
-        found = layer_times(self.meter, self.goal, self.base.spec(), int8, self.session.cores_per_actor)
+        times = layer_times(self.meter, self.goal, self.base.spec(), int8, self.session.cores_per_actor)
         if options.by_time:
-            searching.ranking.saved = {name: round(1e9 * found.saved(name)) for name in start.space.order}
-        return found
+            searching.ranking.saved = {name: round(1e9 * times.saved(name)) for name in start.space.order}
+        return times
 
     def _afterwards(
         self, searching: Searching, observed: Observed, result: SearchResult, times: LayerTimes | None
@@ -113,25 +113,27 @@ class SearchStage:
         """What is measured when the winner is known, step by step."""
         options, winner, n_cores = self.goal.options, result.winner, self.session.cores_per_actor
         images = compared(searching.fp32, result)
-        found = Afterwards(changed_images(images))
-        yield found
-        found = replace(found, price=price_warnings(searching, result, found.changes))
-        yield found
+        afterwards = Afterwards(changed_images(images))
+        yield afterwards
+        afterwards = replace(afterwards, price=price_warnings(searching, result, afterwards.changes))
+        yield afterwards
         self.meter.settle()
-        found = replace(found, speeds=core_speeds(searching, self.base.spec(), result, n_cores))
-        yield found
+        afterwards = replace(afterwards, speeds=core_speeds(searching, self.base.spec(), result, n_cores))
+        yield afterwards
         seconds = layer_seconds(searching, self.base.spec(), result, times, n_cores)
-        found = replace(found, layer_seconds=seconds)
-        yield found
-        found = replace(found, lost=classify_lost(searching, self.base, winner, images))
-        yield found
-        found = replace(found, inputs=look_at_inputs(self.session, self.base, observed.calibration, options.sampled))
-        yield found
+        afterwards = replace(afterwards, layer_seconds=seconds)
+        yield afterwards
+        afterwards = replace(afterwards, lost=classify_lost(searching, self.base, winner, images))
+        yield afterwards
+        afterwards = replace(
+            afterwards, inputs=look_at_inputs(self.session, self.base, observed.calibration, options.sampled)
+        )
+        yield afterwards
         if times is not None and options.pareto:
-            found = replace(found, curve=measure_curve(searching, winner, times))
-            yield found
+            afterwards = replace(afterwards, curve=measure_curve(searching, winner, times))
+            yield afterwards
         delivery = Delivery.of(self.base, observed, winner, options)
         if delivery.plain is not None:
-            yield replace(found, plain=searching.measure_plain(winner))
+            yield replace(afterwards, plain=searching.measure_plain(winner))
         elif delivery.made.changed and options.count_saved:
-            yield replace(found, savings=count_saved(searching, observed.without, result))
+            yield replace(afterwards, savings=count_saved(searching, observed.without, result))

@@ -52,8 +52,8 @@ class Trial:
         """From the ranges over the first iterations."""
         n_sampled = min(N_SAMPLED, self._n_iterations)
         sampling = Sampling(self.quantizer.observed, False, 0, n_sampled, n_sampled)
-        found = self._here.rows(self._net.spec(sampling), range(1))
-        ranges = merge_ranges(self.quantizer.observed, [row.ranges for row in found])
+        observed = self._here.rows(self._net.spec(sampling), range(1))
+        ranges = merge_ranges(self.quantizer.observed, [row.ranges for row in observed])
         return Calibration(self.quantizer, ranges, self._here.weights)
 
     @cached_property
@@ -80,8 +80,8 @@ class Trial:
     def distance(self, candidate: Candidate) -> float:
         """How far what the score is made of is from FP32's, on the iterations that a ranking looks at."""
         if candidate not in self._distances:
-            found = self._values(deliver(self._net, self.calibration, candidate).spec)
-            parts = [distance(a, b) for a, b in zip(found, self._reference, strict=True)]
+            values = self._values(deliver(self._net, self.calibration, candidate).spec)
+            parts = [distance(a, b) for a, b in zip(values, self._reference, strict=True)]
             self._distances[candidate] = fsum(parts) / len(parts)
         return self._distances[candidate]
 

@@ -46,10 +46,10 @@ def configured(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
     if PRINT_FLAG in argv:
         for action in parser._actions:
             action.required = False
-    found = _named(argv)
-    if found is None:
+    given = _named(argv)
+    if given is None:
         return
-    path, actions = Path(found), _actions(parser)
+    path, actions = Path(given), _actions(parser)
     problems: list[str] = []
     for key, line, node in _pairs(path):
         where = f"{path}:{line}: {key}"
@@ -112,12 +112,12 @@ def _spelled(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
 def _actions(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
     """The same, and by the names of the options in Python."""
     spelled = _spelled(parser)
-    found = dict(spelled)
+    actions = dict(spelled)
     for action in spelled.values():
         for name in action.option_strings:
             if name in FLAGS:
-                found.setdefault(FLAGS[name], action)
-    return found
+                actions.setdefault(FLAGS[name], action)
+    return actions
 
 
 def _unknown(key: str, actions: Mapping[str, argparse.Action]) -> str:

@@ -34,8 +34,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print what the nodes are; exit code 1 if a run would be refused."""
-    found = survey(args.address)
-    diagnosis = diagnose(found.nodes, found.silent, args.isa, found.lacks)
+    surveyed = survey(args.address)
+    diagnosis = diagnose(surveyed.nodes, surveyed.silent, args.isa, surveyed.lacks)
     if args.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))
     else:

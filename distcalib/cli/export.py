@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     model = model_of(args)
     weights = weights_of(args, model)
     with belonging_named(model, weights), reporting(args, console) as reporter:
-        found = export(model, weights, options, reporter=reporter)
-    return show(found, args, console)
+        result = export(model, weights, options, reporter=reporter)
+    return show(result, args, console)
 
 
 def show(found: tuple[ExportedFile, ...], args: argparse.Namespace, console: Console) -> int:

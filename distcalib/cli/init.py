@@ -29,7 +29,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print the command; exit code 1 if something is missing for it."""
-    found = propose(
+    proposal = propose(
         model_of(args),
         args.weights,
         args.data,
@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
         at_least=CalibrationOptions().sampling_iterations,
     )
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        print(json.dumps(proposal.to_dict(), indent=2, ensure_ascii=False))
     else:
-        for line in lines(found):
+        for line in lines(proposal):
             say(console_of(args), line)
-    return ERROR if found.missing else OK
+    return ERROR if proposal.missing else OK
 
 
 def lines(found: Proposal) -> list[str]:

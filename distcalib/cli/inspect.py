@@ -34,12 +34,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print the listing; exit code 1 if the net cannot be run."""
-    found = inspect(model_of(args), args.weights, args.data, stages=args.stages, level=args.level, plugins=args.plugins)
+    inspection = inspect(
+        model_of(args), args.weights, args.data, stages=args.stages, level=args.level, plugins=args.plugins
+    )
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(json.dumps(inspection.to_dict(), indent=2))
     else:
-        show(found, console_of(args))
-    return ERROR if found.problems else OK
+        show(inspection, console_of(args))
+    return ERROR if inspection.problems else OK
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

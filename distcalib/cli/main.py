@@ -50,8 +50,8 @@ class Parser(argparse.ArgumentParser):
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
         """No abbreviations with one dash either: `-l -1` would be -l without a value and the start of -1st."""
-        found: list[Any] = super()._get_option_tuples(option_string)
-        return [each for each in found if each[-1] is not None]  # what is left is a value behind its flag: -i10
+        options: list[Any] = super()._get_option_tuples(option_string)
+        return [each for each in options if each[-1] is not None]  # what is left is a value behind its flag: -i10
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -140,8 +140,8 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
 def _command_of(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.ArgumentParser | None:
     """The parser of the command of `argv`, if it takes --config."""
     [commands] = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
-    found: argparse.ArgumentParser | None = commands.choices.get(argv[0]) if argv else None
-    return found if found is not None and FLAG in found._option_string_actions else None
+    command: argparse.ArgumentParser | None = commands.choices.get(argv[0]) if argv else None
+    return command if command is not None and FLAG in command._option_string_actions else None
 
 
 class _Stderr(logging.Handler):

@@ -35,16 +35,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(args: argparse.Namespace) -> int:
     """Print a table."""
     number = _number(args.what)
-    found = read_runs(args.out)
+    runs = read_runs(args.out)
     if number is None:
         if args.json:
-            print(json.dumps([asdict(one) for one in found], indent=2))
+            print(json.dumps([asdict(one) for one in runs], indent=2))
         else:
-            console_of(args).print(_listed(found))
+            console_of(args).print(_listed(runs))
         return OK
-    chosen = next((one for one in found if one.number == number), None)
+    chosen = next((one for one in runs if one.number == number), None)
     if chosen is None:
-        raise OptionError(f"{args.out}: has no run {number}; its runs are 1 to {len(found)}")
+        raise OptionError(f"{args.out}: has no run {number}; its runs are 1 to {len(runs)}")
     if args.json:
         print(json.dumps(asdict(chosen), indent=2))
     else:

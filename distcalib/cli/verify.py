@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> int:
     console = console_of(args)
     weights = weights_of(args, args.model)
     with belonging_named(args.model, weights), reporting(args, console) as reporter:
-        found = verify(args.file, args.model, weights, options, reporter=reporter)
-    return show((found,), args, console)
+        result = verify(args.file, args.model, weights, options, reporter=reporter)
+    return show((result,), args, console)

@@ -48,11 +48,11 @@ def lost_rows(report: CalibrationReport) -> list[LostRow]:
 
 def class_change_rows(report: CalibrationReport) -> list[ClassRow]:
     """The most frequent first."""
-    found = () if report.changes is None else report.changes.class_changes
-    most = max((one.count for one in found), default=1)
+    changes = () if report.changes is None else report.changes.class_changes
+    most = max((one.count for one in changes), default=1)
     return [
         ClassRow(_class(report, one.fp32_class), _class(report, one.int8_class), one.count, 100.0 * one.count / most)
-        for one in found
+        for one in changes
     ]
 
 

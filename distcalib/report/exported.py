@@ -45,8 +45,8 @@ class ExportedFile:
 
 def exported_json(files: Iterable[ExportedFile]) -> str:
     """For machines: a list, in the order of --to; NaN and infinity are null."""
-    found = [asdict(one) for one in files]
-    return json_text(found)
+    entries = [asdict(one) for one in files]
+    return json_text(entries)
 
 
 def exported_lines(one: ExportedFile) -> list[str]:

@@ -94,8 +94,8 @@ TIMING_KEYS = GROUPS["run"]
 
 def grouped(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a report as report.json has them.  `warnings` stand alone, first."""
-    found = {"schema_version": SCHEMA_VERSION, "warnings": fields["warnings"]}
-    return found | {group: {name: fields[name] for name in names} for group, names in GROUPS.items()}
+    grouped = {"schema_version": SCHEMA_VERSION, "warnings": fields["warnings"]}
+    return grouped | {group: {name: fields[name] for name in names} for group, names in GROUPS.items()}
 
 
 def ungrouped(found: Mapping[str, Any]) -> dict[str, Any]:

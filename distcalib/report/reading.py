@@ -24,19 +24,19 @@ def read_report(path: str | Path) -> CalibrationReport:
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: is not JSON ({error}); give the report.json of a calibration") from None
-    version = found.get("schema_version") if isinstance(found, dict) else None
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
     if version != SCHEMA_VERSION:
         raise FormatError(
             f"{path}: has schema_version {version}, and {SCHEMA_VERSION} is read; calibrate again with this distcalib, "
             "or read it with the one that wrote it"
         )
     try:
-        return _structured(ungrouped(found))
+        return _structured(ungrouped(fields))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise FormatError(f"{path}: is damaged ({reason}); copy it again, or calibrate again") from None

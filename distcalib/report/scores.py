@@ -44,14 +44,15 @@ def _speed(report: CalibrationReport, name: str) -> tuple[str, ...]:
 
 def changes_told(report: CalibrationReport) -> str:
     """What the images that changed say of the drop; "" where that is not known."""
-    found = report.changes
-    if found is None or report.drop is None:
+    changes = report.changes
+    if changes is None or report.drop is None:
         return ""
-    chance = "is more than chance" if found.p_value < SIGNIFICANT else "may be chance"
+    chance = "is more than chance" if changes.p_value < SIGNIFICANT else "may be chance"
     return (
-        f"Of {found.n_images:,} images {found.lost:,} that FP32 has right are lost, and {found.gained:,} that it has "
-        f"wrong are gained. What is lost in all lies between {found.low:.3g} and {found.high:.3g} with 95 % confidence "
-        f"(paired, after Agresti and Min); by McNemar's exact test the difference {chance} (p = {found.p_value:.2g})."
+        f"Of {changes.n_images:,} images {changes.lost:,} that FP32 has right are lost, and {changes.gained:,} that it "
+        f"has wrong are gained. What is lost in all lies between {changes.low:.3g} and {changes.high:.3g} with 95 % "
+        f"confidence (paired, after Agresti and Min); by McNemar's exact test the difference {chance} "
+        f"(p = {changes.p_value:.2g})."
     )
 
 
@@ -78,10 +79,10 @@ def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
     """Where the tolerance is not met: sentences, each with the command that it is about, "" where there is none."""
     if report.met is not False or report.drop is None or not 0.0 < report.drop < math.inf:
         return []
-    command, found = report.commands.get("calibrate", ""), []
+    command, lines = report.commands.get("calibrate", ""), []
     if report.stopped_by is not None:
-        found.append((f"The search was ended by {report.stopped_by}; without that it may find a net that is good.", ""))
-    found.append(
+        lines.append((f"The search was ended by {report.stopped_by}; without that it may find a net that is good.", ""))
+    lines.append(
         (
             f"The best net that was measured has a {drop_text(report.drop, report.lower_is_better)}: it meets -l "
             f"{rounded_up(report.drop, 4):g} and more.",
@@ -89,15 +90,15 @@ def what_helps(report: CalibrationReport) -> list[tuple[str, str]]:
         )
     )
     if command and not _weights_tried(report):
-        found.append(
+        lines.append(
             (
                 "New weights that fit INT8 better, which often bring the loss down.",
                 f"{command.replace(' --recover off', '')} --recover",
             )
         )
     if command and report.calibration_algo == "DIRECT":
-        found.append(("Scales chosen for each blob by the error at the output.", f"{command} -a auto"))
-    return found
+        lines.append(("Scales chosen for each blob by the error at the output.", f"{command} -a auto"))
+    return lines
 
 
 def rounded_up(value: float, n_digits: int) -> float:
