@@ -43,6 +43,10 @@ class LayerRanking:
         """What the first ranking saw of each layer, in net order; empty before."""
         return next(iter(self._found.values())).alone if self._found else {}
 
+    def is_made(self, request: Rank) -> bool:
+        """Whether `of` answers at once."""
+        return request in self._found
+
     def of(self, request: Rank, pace: Pace, label: str = "") -> Ranking:
         """The ranking; `pace`: what passes of this net take, by which the work is divided."""
         if request not in self._found:

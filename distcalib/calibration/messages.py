@@ -30,8 +30,8 @@ def round_lines(
         return
     for request in requests:
         candidate = request.candidate
-        if candidate in failed:
-            continue  # set aside, as was said
+        if candidate in failed or not board.is_known(request):
+            continue  # set aside, as was said, or not of interest any more
         share = board.n_measured(candidate) / board.n_iterations
         word = "meets the tolerance" if board.meets(candidate) else "loses too much"
         if board.hard_first and isinstance(request, Measure):
@@ -41,7 +41,7 @@ def round_lines(
 
 def round_verdicts(requests: Sequence[Measure | Decide], board: Scoreboard) -> Iterator[Decided]:
     """What is known now of the candidates of a round, for who watches."""
-    for request in requests:
+    for request in filter(board.is_known, requests):
         yield Decided(len(request.candidate.fp32_layers), board.meets(request.candidate))
 
 

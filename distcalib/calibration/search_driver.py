@@ -20,6 +20,7 @@ from distcalib.calibration.programs import Programs
 from distcalib.calibration.results import SearchResult
 from distcalib.calibration.scoreboard import Scoreboard, decider_of
 from distcalib.calibration.scorer import Scorer
+from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking_split import Pace
 from distcalib.engine.spec import NetSpec
 from distcalib.quantize.candidate import Candidate
@@ -66,14 +67,13 @@ class Searching:
     def run(self) -> SearchResult:
         """What the strategy finds; the winner is measured over all iterations."""
         options = self.goal.options
-        search = make_strategy(options.strategy, options.accuracy_loss).search(self.programs.start)
+        path = SearchPath(make_strategy(options.strategy, options.accuracy_loss).search(self.programs.start))
         stopped_by: str | None = None
         try:
-            ask = next(search)
-            while True:
-                ask = search.send([self._answer(request) for request in self._prepared(ask)])
-        except StopIteration as stop:
-            winner: Candidate = stop.value
+            while path.ask is not None:
+                self._prepare(path.ask, path)
+                path.go_on(self._is_known, self._answer)
+            winner = path.winner or self.programs.start
         except BudgetSpent as spent:
             stopped_by, winner = str(spent), self.board.best()
             final = Measure(winner)
@@ -155,8 +155,8 @@ class Searching:
         self.meter.note(f"{phase}: {score_text(measured, self.goal)}")
         return measured
 
-    def _prepared(self, ask: Ask) -> Sequence[Request]:
-        """Do what is needed to answer `ask`."""
+    def _prepare(self, ask: Ask, path: SearchPath) -> None:
+        """Do what is needed to answer `ask`, the first that `path` leads to."""
         for request in ask.wanted:
             if isinstance(request, Rank):
                 self.ranked(request)
@@ -166,8 +166,7 @@ class Searching:
             self.budget.check(len(self.board.answered))
             ahead = [request for request in ask.maybe if not is_known(request)]
             n_likely = sum(not is_known(request) for request in ask.maybe[: ask.n_likely])
-            self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]])
-        return ask.wanted
+            self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]], path=path)
 
     def _learn(self, phase: str | None, requests: Sequence[Measure]) -> None:
         if missing := [request for request in requests if not self.board.is_known(request)]:
@@ -176,8 +175,13 @@ class Searching:
     def _answer(self, request: Request) -> Answer:
         return self.ranked(request) if isinstance(request, Rank) else self.board.answer(request)
 
-    def _work(self, requests: Sequence[Measure | Decide], phase: str | None = None) -> None:
-        """Measure what is missing, all at once."""
+    def _is_known(self, request: Request) -> bool:
+        return self.ranking.is_made(request) if isinstance(request, Rank) else self.board.is_known(request)
+
+    def _work(
+        self, requests: Sequence[Measure | Decide], phase: str | None = None, path: SearchPath | None = None
+    ) -> None:
+        """Measure what is missing, all at once; of what `path` does not lead to any more, no more than was begun."""
         is_first = not self._specs
         if phase is None:
             of_start = [request.candidate for request in requests] == [self.programs.start]
@@ -193,7 +197,7 @@ class Searching:
             self.board.begin(candidate)
             job = self._scorer.job(f"{self._n_calls}/{i}", self._specs[candidate], self.board.wanted(request), phase)
             jobs.append(replace(job, in_order=self.board.decider.order is not None))
-        results = self.meter.run(phase, jobs, self._enough(requests, jobs))
+        results = self.meter.run(phase, jobs, self._enough(requests, jobs, path))
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._take(request.candidate, job, result)
         if is_first:
@@ -204,16 +208,24 @@ class Searching:
             self.meter.note(line)
         self.meter.decided(round_verdicts(requests, self.board))
 
-    def _enough(self, requests: Sequence[Measure | Decide], jobs: Sequence[Job]) -> Enough:
+    def _enough(self, requests: Sequence[Measure | Decide], jobs: Sequence[Job], path: SearchPath | None) -> Enough:
         """What tells whether a job need not go on."""
         patience = self.board.decider.patience
         n_asked = [-patience] * len(jobs)
 
         def enough(place: int, found: Mapping[int, object]) -> bool:
-            if len(found) < n_asked[place] + patience:
+            is_whole = len(found) == jobs[place].n_iterations
+            if len(found) < n_asked[place] + patience and not is_whole:
                 return False
             n_asked[place] = len(found)
-            return self.board.suffices(requests[place], self._scorer.so_far(jobs[place], found))
+            candidate, so_far = requests[place].candidate, self._scorer.so_far(jobs[place], found)
+            suffices = self.board.suffices(requests[place], so_far)
+            if path is None or not self.switches.stop_early:
+                return suffices
+            if suffices or is_whole:
+                self.board.take(candidate, so_far, None)
+                path.go_on(self._is_known, self._answer)
+            return suffices or not path.may_ask(candidate)
 
         return enough
 

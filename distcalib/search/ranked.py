@@ -4,7 +4,7 @@ The ranking only decides what is tried first.  What is returned was measured, an
 returned to INT8: that was tried for each, on all the data.  So a ranking that is wrong costs time, not accuracy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, sqrt
 
@@ -70,7 +70,7 @@ class _Known:
         self._meets[candidate] = False
 
     def ask(
-        self, wanted: Sequence[Candidate], likely: Sequence[Candidate] = (), unlikely: Sequence[Candidate] = ()
+        self, wanted: Sequence[Candidate], likely: Iterable[Candidate] = (), unlikely: Iterable[Candidate] = ()
     ) -> Answered[None]:
         """Learn about each of `wanted`; the next question is among `likely`, or after a surprise among `unlikely`."""
         new = [candidate for candidate in dict.fromkeys(wanted) if candidate not in self]
@@ -172,7 +172,10 @@ def _shortest(known: _Known, prefixes: Sequence[Candidate], guess: int) -> Answe
         ]
         if_met = [*below, *candidate.returns.values(), *far]
         if_not = [one for p in above for one in (p, *p.returns.values())]
-        yield from known.ask([candidate], if_met, if_not)
+        if length + 1 < high or high > len(prefixes):
+            yield from known.ask([candidate], if_met, if_not)
+        else:  # the one longer by 1 meets, so this one will most likely not, and that one is pruned
+            yield from known.ask([candidate], prefixes[high - 1].returns.values(), if_met)
         return known[candidate]
 
     step, length = 1, guess

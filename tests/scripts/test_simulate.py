@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from distcalib.calibration.search_driver import Switches
+from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking import RankSpec
 from distcalib.errors import EngineError
 from scripts.simulate.scaling_plot import plot
@@ -52,6 +53,15 @@ def test_simulate_finds_the_planted_layers(n_actors: int, confidence: float | No
 def test_simulate_goes_one_path_whatever_helps(n_actors: int, switches: Switches, confidence: float | None) -> None:
     expected, found = small(1, confidence), small(n_actors, confidence, switches)
     assert list(found.answered.items()) == list(expected.answered.items())
+
+
+def test_simulate_measures_no_further_what_is_not_asked_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = replace(resnet50(), n_images=25_000)
+    found = simulate(net, 1024)
+    monkeypatch.setattr(SearchPath, "may_ask", lambda *_: True)
+    to_the_end = simulate(net, 1024)
+    assert found.busy_seconds < 0.99 * to_the_end.busy_seconds
+    assert list(found.answered.items()) == list(to_the_end.answered.items())
 
 
 class WithoutConv3(SimulatedNet):

@@ -1,0 +1,42 @@
+"""A search on its way: what it asks now, and which candidates of a round under way that is still about."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from distcalib.quantize.candidate import Candidate
+from distcalib.search import Answer, Ask, Rank, Request, Search
+
+
+class SearchPath:
+    """The way of `search` from its first question; it goes on whenever all that it asks is known.
+
+    That may be in the middle of a round, and then what the round measures for a question that will not come need not
+    be measured any more.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self.ask: Ask | None = None
+        """What it asks now; None at its end."""
+        self.winner: Candidate | None = None
+        """What it returned, at its end."""
+        self._step(partial(next, search))
+
+    def go_on(self, is_known: Callable[[Request], bool], answer: Callable[[Request], Answer]) -> None:
+        """Answer what it asks, as long as all of that is known."""
+        while self.ask is not None and all(is_known(request) for request in self.ask.wanted):
+            self._step(partial(self._search.send, [answer(request) for request in self.ask.wanted]))
+
+    def may_ask(self, candidate: Candidate) -> bool:
+        """Whether it asks about the candidate now, or probably will next."""
+        return self.ask is not None and any(candidate == one for one in _candidates(self.ask))
+
+    def _step(self, step: Callable[[], Ask]) -> None:
+        try:
+            self.ask = step()
+        except StopIteration as stop:
+            self.ask, self.winner = None, stop.value
+
+
+def _candidates(ask: Ask) -> Sequence[Candidate]:
+    return [request.candidate for request in (*ask.wanted, *ask.maybe) if not isinstance(request, Rank)]
