@@ -16,6 +16,7 @@ from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import RANKED_BYTES, Goal
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.programs import Programs
+from distcalib.calibration.ranking_sample import Sample, picked
 from distcalib.engine.ranking import RankSpec, output_weights
 from distcalib.engine.ranking_split import Pace, Piece, divided, most_pieces
 from distcalib.search import Rank, Ranking
@@ -55,8 +56,8 @@ class LayerRanking:
 
     def _made(self, request: Rank, pace: Pace, label: str) -> Ranking:
         outputs, layers = self.programs.outputs, request.layers
-        reference = {i: tuple(values[blob] for blob in outputs) for i, values in self._reference().items()}
-        iterations = tuple(sorted(reference))
+        sample = self._sample()
+        reference, iterations = sample.reference, tuple(sorted(sample.reference))
         phase = f"{label}ranking {len(layers)} layers"
         weights = output_weights(reference)
         chunks = self.programs.chunks(layers, self.share_prefixes)
@@ -67,7 +68,7 @@ class LayerRanking:
             values = {k: reference[k] for k in piece.iterations}
             return Job(
                 f"rank/{number}",
-                RankSpec(piece.candidates, outputs, values, weights, piece.begin, piece.head),
+                RankSpec(piece.candidates, outputs, values, weights, piece.begin, piece.head, sample.images),
                 len(piece.iterations),
                 phase,
                 order=piece.iterations,
@@ -88,6 +89,11 @@ class LayerRanking:
         worst = max(distances, key=lambda layer: distances[layer])
         self.meter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
         return Ranking(distances, self.saved or self.meter.session.work(layers))
+
+    def _sample(self) -> Sample:
+        """What the candidates are compared on."""
+        values = {i: tuple(made[blob] for blob in self.programs.outputs) for i, made in self._reference().items()}
+        return Sample(values) if self.fp32.order is None else picked(values, self.meter.session.batch)
 
     def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
         """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""

@@ -85,8 +85,12 @@ class LocalProgram:
 
     def run(self, batch: Mapping[str, Array]) -> dict[Blob, Array]:
         """Inputs by name in, outputs (own copies) out."""
-        results = infer(self._request, self._inputs, batch, self._where)
-        return {blob: np.array(results[position]) for position, blob in enumerate(self._outputs)}
+        return dict(zip(self._outputs, self.results(batch), strict=True))
+
+    def results(self, batch: Mapping[str, Array]) -> list[Array]:
+        """The same, in their order."""
+        found = infer(self._request, self._inputs, batch, self._where)
+        return [np.array(found[position]) for position in range(len(self._outputs))]
 
 
 class Program:

@@ -9,18 +9,18 @@ chosen at a cut can change a result; how it is divided among them (ranking_split
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from math import fsum, isqrt
 
 import numpy as np
+import openvino as ov
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
-from distcalib.engine.builder import build_model, layer_shapes, needed_for
+from distcalib.engine.builder import BuiltModel, build_model, layer_shapes, needed_for
 from distcalib.engine.program import LocalProgram
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import Blobs, ZeroBlobs
@@ -36,7 +36,7 @@ class RankSpec:
 
     `reference`: the FP32 values, by iteration, in the order of `outputs`; `weights`: by how much each output counts.
     `begin` is where in run order the first difference between the candidates can be; what is before it is run as in
-    `head`.
+    `head`.  `images` (n, batch) i32: an iteration is a row of these, as in NetSpec.
     """
 
     candidates: Mapping[str, NetSpec]
@@ -45,6 +45,7 @@ class RankSpec:
     weights: tuple[float, ...]
     begin: int
     head: NetSpec
+    images: NDArray[np.int32] | None = field(default=None, compare=False)
 
 
 def output_weights(reference: Mapping[int, Sequence[Array]]) -> tuple[float, ...]:
@@ -84,21 +85,26 @@ def grouped(firsts: Mapping[str, int], share: bool = True) -> list[tuple[int, li
 
 @dataclass(frozen=True)
 class RankProgram:
-    """A piece of a chunk ready to run: the part in common, and by candidate the rest."""
+    """A piece of a chunk ready to run: the part in common, and the rest of all candidates in one net.
+
+    `head` makes the values at the cut, `tails` the `wanted` outputs of the candidates, one after the other.
+    """
 
     spec: RankSpec
-    head: Callable[[Mapping[str, Array]], Mapping[Blob, Array]]
-    tails: Mapping[str, Callable[[Mapping[str, Array]], Mapping[Blob, Array]]]
+    head: Callable[[Mapping[str, Array]], Sequence[Array]]
+    live: tuple[Blob, ...]
+    tails: Callable[[Mapping[str, Array]], Sequence[Array]]
+    wanted: tuple[Blob, ...]
 
     def distances(self, iteration: int, batch: Batch) -> dict[str, float]:
         """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
-        values = {**batch.tops, **{str(blob): array for blob, array in self.head(batch.tops).items()}}
+        values = dict(batch.tops) | dict(zip(map(str, self.live), self.head(batch.tops), strict=True))
+        made = iter(self.tails(values))
         distances: dict[str, float] = {}
-        weights = self.spec.weights
-        for name, tail in self.tails.items():
-            outputs = {**values, **{str(blob): array for blob, array in tail(values).items()}}
-            made = [batch.kept(outputs[str(blob)]) for blob in self.spec.outputs]
-            distances[name] = distance(made, self.spec.reference[iteration], weights)
+        for name in self.spec.candidates:
+            outputs = values | {str(blob): next(made) for blob in self.wanted}
+            kept = [batch.kept(outputs[str(blob)]) for blob in self.spec.outputs]
+            distances[name] = distance(kept, self.spec.reference[iteration], self.spec.weights)
         return distances
 
 
@@ -109,14 +115,44 @@ def compile_ranking(
     n_threads: int,
     arithmetic: Arithmetic = NATIVE,
 ) -> RankProgram:
-    """Compile a piece."""
+    """Compile a piece: its head, and its tails as one net, which takes two thirds of the time of one net for each."""
     live = live_values(spec.head.graph, spec.outputs, spec.begin)
     sizes = _sizes(spec.head, shapes)
     given = {blob: sizes[blob] for blob in live}
-    part = partial(_part, blobs_of=blobs_of, shapes=shapes, n_threads=n_threads, arithmetic=arithmetic)
-    head = part(spec.head, keep=live, given={})
-    tails = {name: part(one, keep=spec.outputs, given=given) for name, one in spec.candidates.items()}
-    return RankProgram(spec, head, tails)
+    wanted = tuple(blob for blob in spec.outputs if blob not in given)
+
+    def built(one: NetSpec, keep: tuple[Blob, ...], given: Mapping[Blob, tuple[int, ...]]) -> BuiltModel:
+        return build_model(one.graph, blobs_of(one), shapes, one.where, keep=keep, given=given, arithmetic=arithmetic)
+
+    def ready(keep: tuple[Blob, ...], made: Callable[[], BuiltModel]) -> Callable[[Mapping[str, Array]], list[Array]]:
+        return LocalProgram(made(), spec.head.where, n_threads).results if keep else lambda values: []
+
+    head = ready(live, lambda: built(spec.head, live, {}))
+    tails = ready(wanted, lambda: side_by_side([built(one, wanted, given) for one in spec.candidates.values()]))
+    return RankProgram(spec, head, live, tails, wanted)
+
+
+def side_by_side(nets: Sequence[BuiltModel]) -> BuiltModel:
+    """Nets that take inputs of the same names, as one; its results are theirs, one net after the other.
+
+    The nets are used up.
+    """
+    parameters: dict[str, ov.op.Parameter] = {}
+    for net in nets:
+        for name, parameter in zip(net.inputs, net.model.get_parameters(), strict=True):
+            shared = parameters.setdefault(name, parameter)
+            if shared is not parameter:
+                parameter.output(0).replace(shared.output(0))
+    results = [result for net in nets for result in net.model.get_results()]
+    model = ov.Model(results, list(parameters.values()), nets[0].model.get_friendly_name())
+    return replace(
+        nets[0],
+        model=model,
+        inputs=tuple(parameters),
+        outputs=tuple(blob for net in nets for blob in net.outputs),
+        values={},
+        stored={},
+    )
 
 
 def distance(values: Sequence[Array], reference: Sequence[Array], weights: Sequence[float] | None = None) -> float:
@@ -138,23 +174,6 @@ def live_values(graph: Graph, outputs: Sequence[Blob], begin: int) -> tuple[Blob
     read.update(outputs)
     before = [top for node, _ in order[:begin] if node.type not in DATA_TYPES for top in node.tops]
     return tuple(blob for blob in before if blob in read)
-
-
-def _part(
-    spec: NetSpec,
-    blobs_of: Callable[[NetSpec], Blobs],
-    shapes: Shapes,
-    n_threads: int,
-    keep: tuple[Blob, ...],
-    given: Mapping[Blob, tuple[int, ...]],
-    arithmetic: Arithmetic,
-) -> Callable[[Mapping[str, Array]], Mapping[Blob, Array]]:
-    """What leads from `given` and the data to `keep`, ready to run; nothing at all where all of it is given."""
-    wanted = tuple(blob for blob in keep if blob not in given)
-    if not wanted:
-        return lambda values: {}
-    built = build_model(spec.graph, blobs_of(spec), shapes, spec.where, keep=wanted, given=given, arithmetic=arithmetic)
-    return LocalProgram(built, spec.where, n_threads).run
 
 
 def _sizes(spec: NetSpec, shapes: Shapes) -> Mapping[Blob, tuple[int, ...]]:

@@ -180,7 +180,8 @@ class NetWorker:
             batch = self._batches(program.spec.graph)
             batches = map(batch, iterations)
             return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in batches]
-        batch = self._batches(program.spec.head.graph)
+        graph, images = program.spec.head.graph, program.spec.images
+        batch = self._batches(graph) if images is None else self._picked(graph, images)
         numbered = zip(iterations, map(batch, iterations), strict=True)
         return [Row({}, (), {}, distances=program.distances(i, b), left_out=b.left_out) for i, b in numbered]
 

@@ -179,7 +179,7 @@ class SimulatedNet:
             return [Row({}, (), None, distances=distances) for distances in ranked], len(iterations) * seconds
         assert isinstance(spec, NetSpec), "a net has no other programs"
         seconds = len(iterations) * self.iteration_seconds(spec.net)
-        given = dict.fromkeys(LOGITS, np.zeros(1, np.float32))
+        given = dict.fromkeys(LOGITS, np.zeros((self.batch, 1), np.float32))
         if spec.outputs is not None:
             return [Row({}, (), None, given) for _ in iterations], seconds
         right, kept = self.right(spec.net), () if spec.kept is None else spec.kept.iterations

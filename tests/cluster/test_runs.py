@@ -12,7 +12,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 DIGITS = ROOT / "examples/digits"
 # Greedy, since it measures for half a minute: there is a middle to do something in.
-JOB = f"distcalib calibrate -m {DIGITS}/digits.prototxt -w {DIGITS}/digits.caffemodel -i 180 -l 0.001 --strategy greedy"
+JOB = (
+    f"distcalib calibrate -m {DIGITS}/digits.prototxt -w {DIGITS}/digits.caffemodel -i 180 -l 0.001 --strategy greedy"
+    " --recover off"
+)
 NAME = "digits_quantized.prototxt"
 
 

@@ -98,6 +98,22 @@ def test_ranking_is_the_same_to_the_bit_in_any_pieces(
     assert ranked(worker, chunks, reference, n_actors, pace) == ranked(worker, chunks, reference, 1)
 
 
+def test_ranking_takes_images_out_of_their_batches(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
+    base, worker, specs = net
+    first, last = ITERATIONS[0], ITERATIONS[-1]
+    [(begin, chunk)] = [one for one in in_chunks(specs[""], specs) if "conv3" in one[1]]
+    whole = {name: outputs(worker, base, spec) for name, spec in {**chunk, "fp32": base.spec()}.items()}
+    batch = len(whole["fp32"][first][0])
+    numbers = np.array([[last * batch + 1, first * batch] * (batch // 2)], np.int32)
+    mixed = {name: np.array([made[n // batch][0][n % batch] for n in numbers[0]]) for name, made in whole.items()}
+    spec = RankSpec(chunk, LOGITS, {0: (mixed["fp32"],)}, (1.0,), begin, next(iter(chunk.values())), numbers)
+    worker.load("rank", worker.compile(spec))
+    [row] = worker.run("rank", [0])
+    worker.drop("rank")
+    for name, one in row.distances.items():
+        assert one == pytest.approx(distance([mixed[name]], [mixed["fp32"]]), rel=1e-3)
+
+
 def test_in_chunks_puts_neighbours_together_and_begins_at_their_first_difference(
     net: tuple[Net, NetWorker, dict[str, NetSpec]],
 ) -> None:
