@@ -34,10 +34,19 @@ N_SAMPLED = 10  # as -s by default
 class Trial:
     """A net with weights, to be quantized as `options` say and measured over `n_iterations`."""
 
-    def __init__(self, net: Net, weights: Weights, options: Options, n_iterations: int, n_threads: int = 1) -> None:
+    def __init__(
+        self,
+        net: Net,
+        weights: Weights,
+        options: Options,
+        n_iterations: int,
+        n_threads: int = 1,
+        metric: str | None = None,
+    ) -> None:
+        """`metric`: the blob that scores; None: as `calibrate` chooses it."""
         self._net, self._n_iterations = net, n_iterations
-        self._here = InProcess(net, weights, n_threads, isa_here().arithmetic)
-        self._metric = choose_score(net.test, None)
+        self.here = InProcess(net, weights, n_threads, isa_here().arithmetic)
+        self._metric = choose_score(net.test, metric)
         self._found: dict[Candidate, float] = {}
         self._distances: dict[Candidate, float] = {}
         self.quantizer = Quantizer(net.graph, options)
@@ -52,14 +61,14 @@ class Trial:
         """From the ranges over the first iterations."""
         n_sampled = min(N_SAMPLED, self._n_iterations)
         sampling = Sampling(self.quantizer.observed, False, 0, n_sampled, n_sampled)
-        observed = self._here.rows(self._net.spec(sampling), range(1))
+        observed = self.here.rows(self._net.spec(sampling), range(1))
         ranges = merge_ranges(self.quantizer.observed, [row.ranges for row in observed])
-        return Calibration(self.quantizer, ranges, self._here.weights)
+        return Calibration(self.quantizer, ranges, self.here.weights)
 
     @cached_property
     def fp32_scores(self) -> Mapping[str, float]:
         """Every score of the FP32 net, by blob."""
-        return scores(self._here.rows(self._net.spec(), range(self._n_iterations)))
+        return scores(self.here.rows(self._net.spec(), range(self._n_iterations)))
 
     @property
     def fp32_score(self) -> float:
@@ -70,7 +79,7 @@ class Trial:
         """The score of `candidate`; measured once."""
         if candidate not in self._found:
             spec = deliver(self._net, self.calibration, candidate).spec()
-            self._found[candidate] = scores(self._here.rows(spec, range(self._n_iterations)))[self._metric]
+            self._found[candidate] = scores(self.here.rows(spec, range(self._n_iterations)))[self._metric]
         return self._found[candidate]
 
     def loss(self, candidate: Candidate) -> float:
@@ -95,7 +104,7 @@ class Trial:
         [node] = data_nodes(self._net.graph)
         batch = open_source(node.layer, self._net.path).batch_size
         iterations = ranked_iterations(self._n_iterations, batch)
-        rows = self._here.rows(spec(outputs=Outputs(blobs)), iterations)
+        rows = self.here.rows(spec(outputs=Outputs(blobs)), iterations)
         return [[row.values[blob] for blob in blobs] for row in rows]
 
     def drop(self, *fp32: str) -> float:
