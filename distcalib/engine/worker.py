@@ -5,39 +5,33 @@ rows from any actor, in any order, be merged into the same bytes.
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
-from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES, Index, LeftOut, MemoryBudget, Shipped, Source, Watched, files_of, open_source
+from distcalib.caffe.graph import Graph, Node
+from distcalib.data import DATA_TYPES, Index, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
-from distcalib.engine.program import ElsewhereProgram, Header, Program, compile_program
+from distcalib.engine.loaded import Loaded, Sound, kept_of
+from distcalib.engine.program import ElsewhereProgram, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
-from distcalib.engine.soundness import Soundness, is_fp32, is_small, unsound
-from distcalib.engine.spec import ElsewhereSpec, NetSpec, Outputs, Row, Sampling
+from distcalib.engine.soundness import Soundness, is_fp32
+from distcalib.engine.spec import ElsewhereSpec, NetSpec, Row
 from distcalib.engine.timing import TimedProgram, TimingSpec
-from distcalib.errors import DataError, EngineError, UnsupportedError
+from distcalib.errors import UnsupportedError
 from distcalib.layers import Blobs, FileBlobs
 from distcalib.metrics import (
     HOST_TYPES,
     OF_LOSSES,
     SCORE_TYPES,
-    ByImage,
-    Partial,
-    PartialScore,
-    by_image,
-    make_layer,
-    score_layer,
 )
-from distcalib.quantize.ranges import Range, observe, observe_ends
 
 Array = NDArray[np.float32]
 _LOCAL = bytes(8)  # before a spec that each actor compiles; a program begins with its header's size, which is never 0
@@ -88,7 +82,7 @@ class NetWorker:
         self._arithmetic = arithmetic
         self._room = MemoryBudget(kept_bytes)
         self._sources: dict[bytes, Source] = {}
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
 
     def compile(self, spec: NetSpec | RankSpec | TimingSpec | ElsewhereSpec) -> NDArray[np.uint8]:
@@ -139,8 +133,8 @@ class NetWorker:
         on_host = [node for node in graph if node.type in HOST_TYPES and made.isdisjoint(node.tops)]
         spec = program.header.spec
         looks = isinstance(program, Program) and spec.outputs is None and is_fp32(graph)
-        sound = _Sound(partial(self._soundness, spec)) if looks else None
-        self._loaded[key] = _Loaded(program, graph, on_host, files_of(self._setting.shipped), sound)
+        sound = Sound(partial(self._soundness, spec)) if looks else None
+        self._loaded[key] = Loaded(program, graph, on_host, files_of(self._setting.shipped), sound)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
@@ -231,147 +225,6 @@ class NetWorker:
         )
         setting.check_files(node.name)
         return source
-
-
-@dataclass(frozen=True)
-class _Sound:
-    """Looks at all of an FP32 net where what is watched of it does not prove that it makes numbers."""
-
-    make: Callable[[], Soundness]
-
-    @cached_property
-    def _soundness(self) -> Soundness:
-        return self.make()
-
-    def refuse(self, header: Header, batch: Batch, sums: Array) -> None:
-        """Raise EngineError if a layer makes NaN or infinity of the batch."""
-        if not (header.is_proven and is_small({name: batch.tops[name] for name in header.inputs}, sums)):
-            self._soundness.refuse(batch.tops, batch.first // max(1, batch.size))
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    program: Program | ElsewhereProgram
-    graph: Graph
-    on_host: Sequence[Node]
-    files: Mapping[str, bytes]
-    sound: _Sound | None = None
-
-    @property
-    def takes_images(self) -> bool:
-        """Whether the program begins with images, not with what the data layers make of them."""
-        return isinstance(self.program, ElsewhereProgram) and self.program.takes_images
-
-    def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
-        """The partial scores of one iteration, and the values that come along."""
-        values = self._values(batch)
-        self._refuse_unsound(values, batch)
-        scores: dict[str, PartialScore] = {}
-        of_images: ByImage | None = None
-        for node in self.on_host:
-            bottoms = [values[blob] for blob in node.bottoms]
-            if node.type in SCORE_TYPES:
-                score = self._scored(node, bottoms, batch)
-                scores[node.tops[0].name] = score
-                values[node.tops[0]] = np.array(score.value if isinstance(score, Partial) else 0.0)
-                if node.tops[0].name == self.program.header.spec.by_image:
-                    of_images = by_image(node.layer, bottoms, batch.good)
-            else:
-                values[node.tops[0]] = make_layer(node.layer, bottoms)
-        for blob in self.graph.outputs:
-            if self.graph.producer[blob].type not in SCORE_TYPES:
-                scores[blob.name] = _mean_of(values[blob], len(batch.good))
-        along = {blob: values[blob] for blob in kept}
-        named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=of_images)
-
-    def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
-        """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""
-        if not is_fp32(self.graph):
-            return
-        for blob, array in values.items():
-            if not np.isfinite(array).all():
-                number = batch.first // max(1, batch.size)
-                raise EngineError(unsound(self.program.header.spec.where, self.graph.producer[blob], number))
-
-    def _scored(self, node: Node, bottoms: Sequence[Array], batch: Batch) -> PartialScore:
-        """What a layer scores; a DataError, such as of a label that is not a class, names the record that it is of."""
-        try:
-            return score_layer(node.layer, bottoms, batch.records, batch.size, self.files)
-        except DataError as error:
-            for row, record in enumerate(batch.records):
-                try:
-                    score_layer(node.layer, [values[row : row + 1] for values in bottoms], [record], 1, self.files)
-                except DataError:
-                    first = f"record {record}, counted from 0; of a list line {record + 1}"
-                    raise DataError(f"{error} (the first: {first})") from error
-                except UnsupportedError:
-                    break
-            raise
-
-    def hand_out(self, outputs: Outputs, batch: Batch) -> Row:
-        """The values of one iteration that were asked for."""
-        values = self._values(batch)
-        asked = {blob: values[blob] for blob in outputs.blobs}
-        return Row({}, (), self.program.header.int8_kernels, asked, left_out=batch.left_out)
-
-    def _values(self, batch: Batch) -> dict[Blob, Array]:
-        """What the data layers and the program make of the records of one iteration."""
-        outputs, _ = self._run(batch)
-        tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
-        rows = {blob for blob in outputs if self.graph.producer[blob].type == "DetectionOutput"}
-        made = {b: batch.kept_boxes(array) if b in rows else batch.kept(array) for b, array in outputs.items()}
-        return {**tops, **made}
-
-    def _run(self, batch: Batch) -> tuple[dict[Blob, Array], Array | None]:
-        """The program's outputs and ranges; raises EngineError where the FP32 net makes what is no number."""
-        if isinstance(self.program, ElsewhereProgram):
-            return self.program.run(batch.tops, batch.images)
-        outputs, ends, sums = self.program.run_watched(batch.tops)
-        if self.sound is not None:
-            self.sound.refuse(self.program.header, batch, sums)
-        return outputs, ends
-
-    def observe(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
-        """The merged ranges of the taps over a block of iterations."""
-        parts: list[list[Range]] = []
-        left_out: list[LeftOut] = []
-        for batch in batches:
-            outputs, ends = self._run(batch)
-            left_out += batch.left_out
-            if ends is not None:  # a copy of a record is within its range
-                ranges = [observe_ends(float(low), float(high)) for low, high in ends]
-            else:
-                ranges = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
-            parts = [[a + b for a, b in zip(parts[0], ranges, strict=True)]] if parts else [ranges]
-        return Row({}, tuple(parts[0]), self.program.header.int8_kernels, left_out=tuple(left_out))
-
-    def observe_errors(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
-        """The mean error (M,) of each tap over the records of a block of iterations; sums are f64."""
-        sums: dict[Blob, NDArray[np.float64]] = {}
-        left_out: list[LeftOut] = []
-        count, n_missing = 0.0, 0
-        for batch in batches:
-            outputs, _ = self.program.run(batch.tops)
-            share = len(batch.good) / batch.size
-            iteration_means = {
-                tap: batch.kept(outputs[tap]).mean(axis=0, dtype=np.float64) * share for tap in sampling.taps
-            }
-            sums = {tap: sums[tap] + mean if sums else mean for tap, mean in iteration_means.items()}
-            left_out += batch.left_out
-            count += share
-            n_missing += len(batch.bad)
-        means = {tap: (total / count).astype(np.float32) for tap, total in sums.items()}
-        return Row({}, (), self.program.header.int8_kernels, means, left_out=tuple(left_out), n_missing=n_missing)
-
-
-def _mean_of(values: Array, n_records: int) -> Partial:
-    return Partial(float(np.sum(values, dtype=np.float64)), int(values.size), n_records)
-
-
-def kept_of(spec: NetSpec, iteration: int) -> Sequence[Blob]:
-    """The values that come along with the scores of an iteration."""
-    return spec.kept.blobs if spec.kept is not None and iteration in spec.kept.iterations else ()
 
 
 def data_nodes(graph: Graph) -> Sequence[Node]:
