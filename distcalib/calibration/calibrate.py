@@ -33,8 +33,9 @@ from distcalib.data.limits import limited
 from distcalib.engine.net import Net, open_net
 from distcalib.journal import Journal
 from distcalib.quantize.force_u8 import refuse_unforceable
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.report import CalibrationReport
 from distcalib.session.backend import Backend, open_backend
 from distcalib.session.progress import Logged, Reporter

@@ -16,7 +16,7 @@ from distcalib.engine.worker import data_nodes
 from distcalib.errors import UnsupportedError
 from distcalib.layers import FileBlobs
 from distcalib.quantize.force_u8 import move_pad
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 
 
 def frame_note(net: Net, quantizer: Quantizer, weights: Path, skip_bad: bool) -> str | None:

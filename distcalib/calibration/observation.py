@@ -20,8 +20,9 @@ from distcalib.errors import EngineError, MeasureError, UnsupportedError, Weight
 from distcalib.quantize.bias_correction import correctable, corrected
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.equalization import Equalized, equalize
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range, merge_ranges
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.quantize.thresholds import AUTO, DIRECT, NEED_VALUES
 from distcalib.session.backend import rows
 from distcalib.session.in_place import in_place_warnings

@@ -23,7 +23,7 @@ from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.calibration.search_price import better_search, price_warnings
 from distcalib.calibration.speeds import core_speeds, layer_seconds
 from distcalib.engine.net import Net
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.session.session import Session
 
 

@@ -24,8 +24,9 @@ from distcalib.engine.worker import data_nodes
 from distcalib.metrics import choose_score
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import merge_ranges
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.session.evaluate import scores
 
 N_SAMPLED = 10  # as -s by default

@@ -22,7 +22,7 @@ from distcalib.caffe import Weights, caffe_pb2, shared_params
 from distcalib.caffe.graph import Graph
 from distcalib.errors import UnsupportedError
 from distcalib.quantize.fusion import Fused, affine, fold
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.storage import ZERO_POINT, weight_integers
 
 _S32_MAX = 2**31 - 1

@@ -23,7 +23,7 @@ from distcalib.plugins import load_plugins
 from distcalib.quantize.faults import intel_faults
 from distcalib.quantize.grids import Grid
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.storage import params_of, runs_int8, storage
 from distcalib.session.checks import (
     data_warnings,

@@ -32,7 +32,7 @@ from distcalib.engine.worker import Setting, data_nodes
 from distcalib.metrics import choose_score, evaluate_layer, mean
 from distcalib.quantize.fusion import QUANTIZABLE
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 
 Batch = dict[str, NDArray[np.float32]]
 

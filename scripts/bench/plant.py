@@ -43,7 +43,7 @@ from distcalib.quantize.candidate import Space
 from distcalib.quantize.channels import by_channel, divide_input, only_reader, scale_output
 from distcalib.quantize.fusion import Fused, find_fused, rows_first
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 
 Array = NDArray[np.float32]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from distcalib.calibration.candidate_net import deliver, engines_written, mended_base
 from distcalib.engine.net import open_net
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 

@@ -12,8 +12,9 @@ from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.quantize.storage import params_of, storage
 from tests.cpu import needs_vnni
 

@@ -15,8 +15,9 @@ from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs, RandomBlobs
 from distcalib.layers.blobs import FloatArray, Role
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.quantize.signs import nonnegative_blobs
 from distcalib.quantize.storage import params_of, storage
 from tests.engine.test_architectures import Drawn

@@ -21,8 +21,9 @@ from distcalib.errors import DataError
 from distcalib.layers import FileBlobs
 from distcalib.metrics import ByImage, Partial
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from tests.cpu import needs_vnni
 from tests.engine.test_architectures import FAMILIES, SHAPE, program, weights_of
 from tests.engine.test_architectures import family as family

@@ -16,8 +16,9 @@ from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
 from distcalib.quantize.fusion import find_fused, in_run_order
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from tests.session.tiny import make_tiny
 
 LOGITS = (Blob("fc", 0),)

@@ -16,7 +16,7 @@ from distcalib.engine.net import open_net
 from distcalib.layers import ZeroBlobs
 from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 from tests.layers.harness import CONFIG, Array, random
 
 SHAPE = (2, 3, 4, 4)

@@ -15,8 +15,9 @@ from distcalib.layers import RandomBlobs, ZeroBlobs
 from distcalib.metrics import make_layer
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.quantize.storage import params_of, runs_int8, storage
 
 # Name, image size, and how many layers run INT8.

@@ -26,8 +26,9 @@ from distcalib.exporters.runtimes import open_model, optimized_ops
 from distcalib.layers import FileBlobs
 from distcalib.metrics import merged
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 
 Array = NDArray[np.float32]
 HERE = Path(__file__).parent

@@ -12,8 +12,9 @@ from distcalib.engine.builder import build_model
 from distcalib.exporters import build_export
 from distcalib.layers import FileBlobs
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import merge_ranges, observe_ends
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from tests.cpu import needs_vnni
 from tests.engine.test_architectures import FAMILIES, SHAPE, program, weights_of
 from tests.exporters.exports import Array, run_both

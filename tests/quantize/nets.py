@@ -11,8 +11,9 @@ from distcalib.caffe.caffe_pb2 import LayerParameter, NetParameter, Quantization
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.quantize.mending import mending_engines
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 
 INPUT = 'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 dim: 8 dim: 8 } } }'
 

@@ -7,7 +7,7 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.quantize.axes import known_axes
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 
 
 def graph_of(source: str, first: str, between: str = "") -> Graph:

@@ -14,7 +14,7 @@ from distcalib.errors import UnsupportedError
 from distcalib.quantize.force_u8 import Forced, force_u8, refuse_unforceable
 from distcalib.quantize.fusion import Fused, find_fused, fold
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 from tests.quantize.nets import conv, eltwise, layer, relu
 
 Blobs = dict[str, tuple[NDArray[np.float32], ...]]

@@ -15,8 +15,9 @@ from distcalib.caffe.steps import CAFFE, UNFUSED
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.fusion import Fused, find_fused
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from distcalib.quantize.storage import Storage, input_grid, runs_int8, storage
 from tests.quantize.nets import make_graph, mended_graph, random_net, weights_of
 

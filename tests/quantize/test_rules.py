@@ -11,8 +11,9 @@ from distcalib.caffe import Weights, read_net, read_weights, test_net
 from distcalib.caffe.caffe_pb2 import LayerParameter
 from distcalib.caffe.graph import build_graph
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from tests.quantize.nets import (
     conv,
     eltwise,

@@ -10,8 +10,9 @@ from distcalib.caffe.graph import Blob
 from distcalib.errors import OptionError, UnsupportedError
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.options import Options
+from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
-from distcalib.quantize.scales import Calibration, Quantizer
+from distcalib.quantize.scales import Calibration
 from tests.every import every
 from tests.quantize.nets import calibrate, conv, eltwise, layer, make_graph, relu, weights_of
 

@@ -19,7 +19,7 @@ from distcalib.errors import OptionError, WeightsError
 from distcalib.layers import FileBlobs
 from distcalib.quantize.fusion import find_fused
 from distcalib.quantize.options import Options
-from distcalib.quantize.scales import Quantizer
+from distcalib.quantize.quantizer import Quantizer
 from scripts.bench.plant import choose, main, plant, plantable
 from tests.every import every
 from tests.quantize.nets import conv, eltwise, layer, make_graph, relu
