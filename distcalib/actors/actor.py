@@ -12,7 +12,7 @@ import pickle
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +39,8 @@ class Outcome:
     """How many processes the kernel of the machine has killed for lack of memory; told by `prepare`."""
     error: DistcalibError | None = None
     trace: str = ""
+    not_loaded: bool = False
+    """`load_and_run` failed before it ran: the actor does not have the program."""
 
     @property
     def seconds(self) -> float:
@@ -111,9 +113,22 @@ class ActorProcess:
 
         return _guarded(f"{label}, {describe_iterations(iterations)}", run)
 
+    def load_and_run(self, key: str, label: str, blob: Blob, iterations: Sequence[int], drop: Sequence[str]) -> Outcome:
+        """`load`, then `run` unless that failed, in one call; the seconds of a load count though its run fails."""
+        loaded = self.load(key, label, blob, drop)
+        if loaded.error is not None:
+            return replace(loaded, not_loaded=True)
+        return replace(self.run(key, label, iterations, ()), load_seconds=loaded.load_seconds)
+
     def run_packed(self, arguments: bytes) -> Outcome:
         """`run` of pickled arguments: Ray looks at each argument by itself, which takes longer than sending it."""
         return self.run(*pickle.loads(arguments))
+
+    def load_and_run_packed(self, blob: Blob, arguments: bytes) -> Outcome:
+        """The same of `load_and_run`, but for `blob`: Ray puts the value in the place of a reference only where that is
+        an argument of its own."""
+        key, label, iterations, drop = pickle.loads(arguments)
+        return self.load_and_run(key, label, blob, iterations, drop)
 
     def clear(self) -> Outcome:
         """Drop every program; the pool asks for it at the end of each call, whether it went well or not."""

@@ -10,7 +10,7 @@ import enum
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distcalib.actors.jobs import Job, describe_iterations
 from distcalib.actors.shards import Stretches
@@ -20,7 +20,6 @@ TARGET_SECONDS = 0.5  # a shard this long shows progress twice a second and make
 SHORT_SECONDS = 0.05  # of a job that may be stopped: what is then in flight is lost; 0.75 ms of overhead are 1.5 %
 LEAST_SECONDS = 0.03  # halving stops here: shorter tail shards would cost more overhead than balance they bring
 DRIVER_SECONDS = 0.001  # a task costs the driver less (scripts/bench/bench_dispatch.py); 1,000 actors must not swamp it
-HELP_SECONDS = 2 * DRIVER_SECONDS  # of the driver, for a load and a shard: what one more actor costs all others
 FEW = 32  # actors that the driver is never too slow for
 MAX_COPIES = 3  # of one shard under way at a time, where those who have it are late
 MAX_DEATHS = 3  # of actors on the same task, before it and not the machine is taken for the culprit
@@ -36,11 +35,16 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Task:
-    """One unit for one actor; `job` is the place in the call's list, `positions` are empty unless it runs."""
+    """One unit for one actor; `job` is the place in the call's list, `positions` are empty unless it runs.
+
+    `loads`: the actor loads the program before it runs, in one call, since each call costs the driver DRIVER_SECONDS. A
+    shard is the same shard whoever has to load for it.
+    """
 
     kind: Kind
     job: int
     positions: range = range(0)
+    loads: bool = field(default=False, compare=False)
 
 
 @dataclass
@@ -52,7 +56,8 @@ class _JobState:
     compiled: bool = False
     closed: bool = False
     holders: set[int] = field(default_factory=set)  # actors that have the program, or a task that brings it
-    n_loading: int = 0  # of these, those that are still to load it and then want work
+    n_loading: int = 0  # of these, those that are still to load it, without a shard, and then want work
+    loaded: bool = False  # by an actor that did not compile it
     n_done: int = 0
     run_seconds: float = 0.0
 
@@ -113,21 +118,25 @@ class Dispatcher:
         """What `actor` should do after all it was given; None: nothing now, ask again when something is done.
 
         It goes on with a job that it holds, else starts one, else helps where most work is left. An `idle` actor, one
-        that has nothing to do, then does again what others are late with.
+        that has nothing to do, gets its first shard along with the program that it is to load; one that still works
+        gets the program alone, since others may do the shard meanwhile. Where no work is left, an idle one does again
+        what others are late with.
         """
         for job in self._held[actor]:
             if self._states[job].supply.n_waiting:
                 return Task(Kind.RUN, job, self._shard(job, actor))
-        offer = self._offer()
-        if offer is None and idle:
-            offer = self._overdue(actor)
-        if offer is not None and offer.kind is not Kind.RUN:
-            self._accept(actor, offer)
-        return offer
+        if self._unstarted:
+            return self._bring(actor, Task(Kind.COMPILE, self._unstarted.popleft()))
+        helped = self._most_work()
+        if helped is None:
+            return self._overdue(actor) if idle else None
+        if not idle:
+            return self._load(actor, helped)
+        return self._bring(actor, Task(Kind.RUN, helped, self._shard(helped, actor), loads=True))
 
     def has_offer(self) -> bool:
         """True when next_task would give something to any actor, whatever it holds."""
-        return self._offer() is not None
+        return bool(self._unstarted) or self._most_work() is not None
 
     def drops(self, actor: int) -> tuple[str, ...]:
         """Keys of closed jobs that `actor` still holds; asking hands the duty to drop them over."""
@@ -145,7 +154,9 @@ class Dispatcher:
         if task.kind is Kind.COMPILE:
             return None
         state = self._states[task.job]
-        return len(task.positions) * state.run_seconds / state.n_done if state.n_done else None
+        if not state.n_done:
+            return None
+        return len(task.positions) * state.run_seconds / state.n_done + (self._load_seconds if task.loads else 0.0)
 
     def late(self, tasks: Sequence[Task]) -> None:
         """An actor should long have answered one of `tasks`, all that it has: actors that would idle do its shards too,
@@ -168,7 +179,8 @@ class Dispatcher:
             self._to_drop.append([])
 
     def done(self, task: Task, seconds: float, load_seconds: float | None = None) -> None:
-        """`task` succeeded and took `seconds` of its actor, `load_seconds` of them to load a program it compiled."""
+        """`task` succeeded and took `seconds` of its actor, `load_seconds` of them to load the program that it compiled
+        or then ran."""
         state = self._states[task.job]
         self._late.pop(task, None)
         if task in self._copies:
@@ -176,16 +188,18 @@ class Dispatcher:
             if task in self._answered:
                 return
             self._answered.add(task)
+        if load_seconds is not None:
+            self._load_seconds = load_seconds
         if task.kind is Kind.COMPILE:
             state.compiled = True
-            if load_seconds is not None:
-                self._load_seconds = load_seconds
         elif task.kind is Kind.LOAD:
             state.n_loading -= 1
+            state.loaded = True
             self._load_seconds = seconds
         else:
+            state.loaded = state.loaded or task.loads
             state.n_done += len(task.positions)
-            state.run_seconds += seconds
+            state.run_seconds += seconds - (load_seconds or 0.0)
             self._pace = state.run_seconds / (state.n_done * state.row_size)
             if state.n_done == state.job.n_iterations:
                 self.close(task.job)
@@ -210,14 +224,7 @@ class Dispatcher:
             elif self._is_wanted(task) and not self._has_other(task):
                 state.supply.give_back(task.positions)
                 self._note_helpable(task.job)
-        for task in tasks[:1] if blame else ():
-            self._deaths[task] += 1
-            if self._deaths[task] >= MAX_DEATHS and not self.is_closed(task.job):
-                return MeasureError(
-                    f"{describe(self._states[task.job].job, task)}: {MAX_DEATHS} actors died on it, one after the "
-                    "other; the kernel's log (dmesg) tells a lack of memory from a crash of the engine"
-                )
-        return None
+        return self._blamed(tasks[0]) if tasks and blame else None
 
     def close(self, job: int) -> None:
         """Hand out nothing more of `job`, complete or not, and have its program dropped; twice does no harm."""
@@ -236,6 +243,20 @@ class Dispatcher:
             self._held[actor].remove(job)
             self._to_drop[actor].append(state.job.key)
         state.holders.clear()
+
+    def _blamed(self, task: Task) -> MeasureError | None:
+        """Note a death on `task`. Where it was to load, too, that may be what the actor died of, whatever the shard,
+        unless the program has been loaded elsewhere."""
+        state = self._states[task.job]
+        suspects = [task, Task(Kind.LOAD, task.job)] if task.loads and not state.loaded else [task]
+        self._deaths.update(suspects)
+        culprits = [describe(state.job, one) for one in suspects if self._deaths[one] >= MAX_DEATHS]
+        if not culprits or state.closed:
+            return None
+        return MeasureError(
+            f"{', or '.join(culprits)}: {MAX_DEATHS} actors died on it, one after the other; the kernel's log (dmesg) "
+            "tells a lack of memory from a crash of the engine"
+        )
 
     def _is_wanted(self, task: Task) -> bool:
         return not self._states[task.job].closed and task not in self._answered
@@ -258,27 +279,22 @@ class Dispatcher:
             if task.job in held:
                 del self._late[task]
                 self._copies[task] += 1
-                return task
+                return replace(task, loads=False)
         for job, n_late in Counter(task.job for task in self._late).items():
             if self._states[job].n_loading < n_late:
-                return Task(Kind.LOAD, job)
+                return self._load(actor, job)
         return None
 
-    def _offer(self) -> Task | None:
-        """What an actor can do that holds nothing; not handed out before `_accept`."""
-        if self._unstarted:
-            return Task(Kind.COMPILE, self._unstarted[0])
-        helped = self._most_work()
-        return None if helped is None else Task(Kind.LOAD, helped)
+    def _load(self, actor: int, job: int) -> Task:
+        """The program alone."""
+        self._states[job].n_loading += 1
+        return self._bring(actor, Task(Kind.LOAD, job))
 
-    def _accept(self, actor: int, offer: Task) -> None:
-        state = self._states[offer.job]
-        if offer.kind is Kind.COMPILE:
-            self._unstarted.popleft()
-        else:
-            state.n_loading += 1
-        state.holders.add(actor)
-        self._held[actor].append(offer.job)
+    def _bring(self, actor: int, task: Task) -> Task:
+        """`task`, with which `actor` gets the program."""
+        self._states[task.job].holders.add(actor)
+        self._held[actor].append(task.job)
+        return task
 
     def _shard(self, job: int, actor: int) -> range:
         """Halving the stretch evens out the end; until a job's pace is known, small bites keep a wrong guess cheap."""
@@ -308,7 +324,7 @@ class Dispatcher:
                 return job
             row_seconds = state.run_seconds / state.n_done if state.n_done else (self._pace or 1.0) * state.row_size
             share = n_waiting * row_seconds / n_holders
-            price = max(self._load_seconds, n_holders * HELP_SECONDS)
+            price = max(self._load_seconds, n_holders * DRIVER_SECONDS)
             if share > most and (share > price or self._pace is None):
                 best, most = job, share
         return best
@@ -322,9 +338,10 @@ class Dispatcher:
 
 
 def n_useful(work_seconds: float, n_actors: int) -> int:
-    """How many actors are worth their part of a job: n of them take work / n, and n * HELP_SECONDS of the driver; both
-    together are least where the two are equal. FEW are no burden, and what the work takes may be a wrong guess."""
-    return min(n_actors, max(FEW, math.ceil(math.sqrt(work_seconds / HELP_SECONDS))))
+    """How many actors are worth their part of a job: n of them take work / n, and n * DRIVER_SECONDS, for each must be
+    called once; both together are least where the two are equal. FEW are no burden, and what the work takes may be a
+    wrong guess."""
+    return min(n_actors, max(FEW, math.ceil(math.sqrt(work_seconds / DRIVER_SECONDS))))
 
 
 def describe(job: Job, task: Task) -> str:

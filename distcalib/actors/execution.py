@@ -168,8 +168,12 @@ class Call:
     def _submit(self, actor: int, task: Task) -> Ref:
         job = self._jobs[task.job]
         drops = self._dispatcher.drops(actor)
+        iterations = job.iterations_at(task.positions)
+        if task.loads:
+            program = self._blobs[task.job]
+            return self._fleet.call(actor, "load_and_run", job.key, job.label, program, iterations, drops)
         if task.kind is Kind.RUN:
-            return self._fleet.call(actor, "run", job.key, job.label, job.iterations_at(task.positions), drops)
+            return self._fleet.call(actor, "run", job.key, job.label, iterations, drops)
         if task.kind is Kind.LOAD:
             return self._fleet.call(actor, "load", job.key, job.label, self._blobs[task.job], drops)
         if task.job not in self._specs:
@@ -202,7 +206,7 @@ class Call:
         self._lateness.begun(actor, flying[0].task if flying else None, self._clock())
         if task is None:
             self._fleet.settle_one(left, outcome)
-        elif self._dispatcher.is_answered(task):
+        elif self._dispatcher.is_answered(task) and not outcome.not_loaded:  # its actor is to run more of the program
             self._collectors[task.job].add_again(outcome)
             self._dispatcher.done(task, outcome.seconds)
         elif outcome.error is not None:
@@ -240,7 +244,8 @@ class Call:
         if task.kind is Kind.RUN and self._on_rows:
             self._on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
         was_closed = self._dispatcher.is_closed(task.job)
-        self._dispatcher.done(task, outcome.seconds, outcome.load_seconds if task.kind is Kind.COMPILE else None)
+        loads = task.loads or task.kind is Kind.COMPILE
+        self._dispatcher.done(task, outcome.seconds, outcome.load_seconds if loads else None)
         if task.kind is Kind.RUN:
             size = job.size_of(task.positions)
             self._n_done += size

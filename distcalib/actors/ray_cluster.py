@@ -42,6 +42,9 @@ class RayActor:
         """Queue a call: one reference, or a list of `n_returns`."""
         if method == "run":  # by far the most: as one argument of bytes it costs the driver half as much
             return self._handle.run_packed.remote(pickle.dumps(args))
+        if method == "load_and_run":
+            key, label, program, *rest = args
+            return self._handle.load_and_run_packed.remote(program, pickle.dumps((key, label, *rest)))
         remote = getattr(self._handle, method)
         return (remote if n_returns == 1 else remote.options(num_returns=n_returns)).remote(*args)
 

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from distcalib.actors.dispatcher import HELP_SECONDS, n_useful
+from distcalib.actors.dispatcher import DRIVER_SECONDS, n_useful
 
 # The chance that a candidate named as likely is asked for, and that of the next one if it is; and of one that only a
 # surprise would ask for.
@@ -34,6 +34,6 @@ def n_ahead(
         running = max(1.0, n * n_iterations * share / n_busy) * iteration_seconds
         n_of_use = n_wanted + sum(LIKELY ** (i + 1) for i in range(min(n_more, n_likely)))
         n_of_use += sum(UNLIKELY * LIKELY**i for i in range(n_more - n_likely))
-        return (compiling + running + max(n, n_busy) * HELP_SECONDS) / n_of_use
+        return (compiling + running + max(n, n_busy) * DRIVER_SECONDS) / n_of_use
 
     return min(range(16), key=lambda n: (seconds_each(n), n))

@@ -7,7 +7,7 @@ earnest can be made to go wrong here: actors that hang, die or fail, nodes that 
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from random import Random
 from typing import Any, Protocol
@@ -199,8 +199,6 @@ class SimulatedActor:
         cluster.clock += cluster.task_seconds
         try:
             outcome = self._outcome(method, *args) if self._lost is None else Outcome()
-        except DistcalibError as error:
-            outcome = Outcome(error=error)
         except ActorLost as error:
             outcome, fault = Outcome(), error
         cluster.busy_seconds += outcome.seconds
@@ -245,25 +243,45 @@ class SimulatedActor:
         return ref
 
     def _outcome(self, method: str, *args: Any) -> Outcome:
-        engine = self._cluster.engine
         if method == "clear":
             self._programs.clear()
             return Outcome()
-        key, _, given, drop = args
+        key, _, *given, drop = args
         for name in drop:
             self._programs.pop(name, None)
-        if method == "run" and key not in self._programs:
-            raise MeasureError(f"{key}: is not loaded")
         if method == "run":
-            rows, seconds = engine.run(self._programs[key], given)
-            return Outcome(rows=rows, run_seconds=seconds)
+            return _guarded(lambda: self._run(key, *given))
+        loaded = _guarded(lambda: self._load(key, given[0], method == "compile"))
+        if method != "load_and_run":
+            return loaded
+        if loaded.error is not None:
+            return replace(loaded, not_loaded=True)
+        return replace(_guarded(lambda: self._run(key, given[1])), load_seconds=loaded.load_seconds)
+
+    def _run(self, key: str, iterations: Sequence[int]) -> Outcome:
+        if key not in self._programs:
+            raise MeasureError(f"{key}: is not loaded")
+        rows, seconds = self._cluster.engine.run(self._programs[key], iterations)
+        return Outcome(rows=rows, run_seconds=seconds)
+
+    def _load(self, key: str, given: object, compiles: bool) -> Outcome:
+        """Of a program, or of the spec of one."""
         if isinstance(given, Program) and given.node in self._cluster.silent:
             raise ActorLost(f"the program was on {given.node}")
         spec = given.spec if isinstance(given, Program) else given
-        compile_seconds = engine.compile_seconds(spec) if method == "compile" else 0.0
+        engine = self._cluster.engine
+        compile_seconds = engine.compile_seconds(spec) if compiles else 0.0
         load_seconds = engine.load_seconds(spec)
         self._programs[key] = spec
         return Outcome(compile_seconds=compile_seconds, load_seconds=load_seconds)
+
+
+def _guarded(call: Callable[[], Outcome]) -> Outcome:
+    """An error as an outcome, as ActorProcess gives it."""
+    try:
+        return call()
+    except DistcalibError as error:
+        return Outcome(error=error)
 
 
 class SimulatedPool:

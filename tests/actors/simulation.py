@@ -136,21 +136,21 @@ class Simulation:
             return  # a shard behind a compilation that failed fails too
         if self.dispatcher.is_answered(task):
             self.n_again += 1
-            self.dispatcher.done(task, self.duration(actor, task))
+            self.tell_done(actor, task)
             return
         if self.fails(task):
             self.fail(task.job)
             return
         key = self.jobs[task.job].key
+        if task.kind is not Kind.RUN or task.loads:
+            self.programs[actor].add(key)
         if task.kind is Kind.RUN:
             assert key in self.programs[actor], "runs a program that it does not have"
             assert not self.positions[task.job] & set(task.positions), "done twice"
             self.positions[task.job] |= set(task.positions)
-        else:
-            self.programs[actor].add(key)
         self.done.append((actor, task))
         was_closed = self.dispatcher.is_closed(task.job)
-        self.dispatcher.done(task, self.duration(actor, task))
+        self.tell_done(actor, task)
         if self.enough and not was_closed and self.enough(task.job, self.positions[task.job]):
             self.stopped[task.job] = self.clock
             self.dispatcher.close(task.job)
@@ -160,11 +160,25 @@ class Simulation:
         self.failed[job] = self.clock
         self.dispatcher.close(job)
 
+    def tell_done(self, actor: int, task: Task) -> None:
+        load_seconds = self.load_seconds(actor) if task.loads else None
+        self.dispatcher.done(task, self.duration(actor, task), load_seconds)
+
     def duration(self, actor: int, task: Task) -> float:
-        return SECONDS.get(task.kind, self.seconds * len(task.positions)) * self.slow.get(actor, 1.0)
+        """Of all that a task is."""
+        own = SECONDS.get(task.kind, self.seconds * len(task.positions)) * self.slow.get(actor, 1.0)
+        return own + self.load_seconds(actor) if task.loads else own
+
+    def load_seconds(self, actor: int) -> float:
+        return SECONDS[Kind.LOAD] * self.slow.get(actor, 1.0)
 
     def count(self, kind: Kind) -> int:
         return sum(task.kind is kind for _, task in self.done)
+
+    @property
+    def n_loads(self) -> int:
+        """How often a program was loaded that another actor had compiled, with a first shard or without."""
+        return self.count(Kind.LOAD) + sum(task.loads for _, task in self.done)
 
     def iterations(self, job: int) -> list[int]:
         return sorted(i for _, task in self.done if task.job == job for i in task.positions)

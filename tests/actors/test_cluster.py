@@ -23,12 +23,22 @@ FINITE = 60.0
 
 
 class Refusing(Echo):
-    """An engine that does not take the spec "bad"."""
+    """An engine that does not take the spec "bad", the program "broken" and the iteration -1."""
 
     def compile_seconds(self, spec: object) -> float:
         if spec == "bad":
             raise EngineError("bad: refused; drop it")
         return super().compile_seconds(spec)
+
+    def load_seconds(self, spec: object) -> float:
+        if spec == "broken":
+            raise EngineError("broken: refused; drop it")
+        return super().load_seconds(spec)
+
+    def run(self, spec: object, iterations: Sequence[int]) -> tuple[Sequence[object], float]:
+        if -1 in iterations:
+            raise EngineError("-1: refused; drop it")
+        return super().run(spec, iterations)
 
 
 class Repeating:
@@ -42,12 +52,16 @@ class Repeating:
             raise EngineError("bad: refused; drop it")
         return np.zeros(200_000, np.uint8)  # Ray sends a small one along with its task
 
-    def load(self, key: str, blob: Blob) -> None:
+    def load(self, key: str, blob: object) -> None:
+        if isinstance(blob, str):
+            raise EngineError("broken: refused; drop it")
         self.programs.add(key)
 
     def run(self, key: str, iterations: Sequence[int]) -> list[object]:
         if key not in self.programs:
             raise MeasureError(f"{key}: is not loaded")
+        if -1 in iterations:
+            raise EngineError("-1: refused; drop it")
         return list(iterations)
 
     def drop(self, key: str) -> None:
@@ -113,6 +127,32 @@ def test_a_program_goes_from_one_actor_to_another(cluster: Cluster, actor: Actor
     assert cluster.get(other.call("load", "key", "label", cluster.keep(program), ())).error is None
     assert list(cluster.get(other.call("run", "key", "label", [4], ())).rows) == [4]
     other.kill()
+
+
+def test_a_program_is_loaded_and_run_in_one_call(cluster: Cluster, actor: Actor) -> None:
+    other = started(cluster)
+    program, _ = actor.call("compile", "key", "label", cluster.put("spec"), (), n_returns=2)
+    kept = cluster.keep(program)
+    outcome = cluster.get(other.call("load_and_run", "key", "label", kept, (7, 5), ()))
+    assert (outcome.error, list(outcome.rows), outcome.not_loaded) == (None, [7, 5], False)
+    assert outcome.seconds == outcome.load_seconds + outcome.run_seconds
+    assert min(outcome.load_seconds, outcome.run_seconds) > 0.0
+    assert list(cluster.get(other.call("run", "key", "label", range(2), ())).rows) == [0, 1], "it stays loaded"
+    assert cluster.get(other.call("load_and_run", "next", "label", kept, range(2), ("key",))).error is None
+    assert str(cluster.get(other.call("run", "key", "label", [0], ())).error) == "key: is not loaded", "dropped"
+    other.kill()
+
+
+def test_the_first_error_ends_loading_and_running(cluster: Cluster, actor: Actor) -> None:
+    program, _ = actor.call("compile", "key", "label", cluster.put("spec"), (), n_returns=2)
+    broken = cluster.get(actor.call("load_and_run", "other", "label", cluster.put("broken"), (-1,), ()))
+    assert (type(broken.error), str(broken.error)) == (EngineError, "broken: refused; drop it")
+    assert (broken.not_loaded, list(broken.rows), broken.seconds) == (True, [], 0.0)
+    loaded = cluster.get(actor.call("load_and_run", "other", "label", cluster.keep(program), (-1,), ()))
+    assert (type(loaded.error), str(loaded.error)) == (EngineError, "-1: refused; drop it")
+    assert not loaded.not_loaded
+    assert loaded.load_seconds > 0.0
+    assert cluster.get(actor.call("run", "other", "label", [1], ("key",))).error is None, "it is loaded all the same"
 
 
 def test_programs_are_dropped_and_cleared(cluster: Cluster, actor: Actor) -> None:

@@ -31,7 +31,8 @@ def clocked(cluster: SimulatedCluster) -> Callable[..., Call]:
 
 def hanging(*numbers: int) -> Faults:
     """Those actors never answer a shard."""
-    return lambda number, method, arguments: Hang() if number in numbers and method == "run" else None
+    shards = ("run", "load_and_run")
+    return lambda number, method, arguments: Hang() if number in numbers and method in shards else None
 
 
 def n_ran(cluster: SimulatedCluster) -> int:
@@ -202,7 +203,7 @@ def test_call_keeps_a_program_whose_node_is_lost() -> None:
     fleet = fleet_on(cluster, "b", "a")
 
     def lose(number: int, method: str, arguments: Sequence[Any]) -> None:
-        if (number, method) == (1, "load"):
+        if (number, method) == (1, "load_and_run"):
             cluster.lose("b")
 
     cluster.faults = lose

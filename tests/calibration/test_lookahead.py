@@ -21,4 +21,4 @@ def test_n_ahead_grows_with_idle_actors() -> None:
 
 
 def test_n_ahead_counts_what_the_driver_does_for_each() -> None:
-    assert 1 <= n_ahead(1, 4096, 1000, 0.5, 1.0) < n_ahead(1, 1024, 1000, 0.5, 1.0)
+    assert 1 <= n_ahead(1, 4096, 1000, 0.25, 0.5) < n_ahead(1, 1024, 1000, 0.25, 0.5)
