@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from distcalib.actors.actor import Outcome
 from distcalib.actors.cluster import ActorLost, Ref
@@ -30,6 +31,7 @@ from distcalib.actors.timeline import Timeline
 from distcalib.errors import DataError, DistcalibError, MeasureError
 
 NODES_SECONDS = 3.0  # how often `look` is asked
+AT_ONCE = 32  # tasks given out before the driver looks for answers: 1,000 take it a second, in which programs get ready
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ class Call:
         while not self._dispatcher.finished:
             if self._check is not None:
                 self._check()
-            for actor, task in self._feeder.feed():
+            n_given = 0
+            for actor, task in islice(self._feeder.feed(), AT_ONCE):
+                n_given += 1
                 self._flying[actor].append(_Flying(task, Left(self._submit(actor, task), self._keeper(actor, task))))
                 if len(self._flying[actor]) == 1:
                     self._lateness.begun(actor, task, self._clock())
@@ -101,7 +105,7 @@ class Call:
             oldest = {flying[0].outcome: actor for actor, flying in enumerate(self._flying) if flying}
             if not oldest:
                 raise MeasureError("the dispatcher has work left and gives none out; this is a fault of distcalib")
-            for ref in self._fleet.cluster.wait(list(oldest), LOOK_SECONDS):
+            for ref in self._fleet.cluster.wait(list(oldest), LOOK_SECONDS if n_given < AT_ONCE else 0.0):
                 self._collect(oldest[ref])
             self._watch()
         for actor, flying in enumerate(self._flying):

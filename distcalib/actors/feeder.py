@@ -42,7 +42,7 @@ class Feeder:
             self._enter(actor)
 
     def feed(self) -> Iterator[tuple[int, Task]]:
-        """Actors and their next tasks, until nobody can take any more; iterate to the end."""
+        """Actors and their next tasks, until nobody can take any more; another call goes on where one was left."""
         for depth, (fresh, refused) in enumerate(zip(self._fresh, self._refused, strict=True)):
             while fresh or (refused and self._dispatcher.has_offer()):
                 actor, _ = (fresh or refused).popitem(last=False)
