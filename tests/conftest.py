@@ -57,11 +57,12 @@ def _shares_ray(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(trylast=True)  # of what -m and -k leave
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files whose tests share a Ray in front: one serves them all, and what takes longest is begun first."""
+    """Put the files whose tests share a Ray in front: one serves them all, and what takes longest is begun first. Files
+    marked `before_ray` come before them: where Ray's own handlers were, signals that tests raise have crashed."""
     sharing = {item.path for item in items if "one_ray" in getattr(item, "fixturenames", ())}
     for item in items:
         item.stash[_SHARES_RAY] = item.path in sharing
-    items.sort(key=lambda item: not _shares_ray(item))
+    items.sort(key=lambda item: (item.get_closest_marker("before_ray") is None, not _shares_ray(item)))
 
 
 @pytest.hookimpl(wrapper=True)

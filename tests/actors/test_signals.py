@@ -8,6 +8,8 @@ import pytest
 
 from distcalib.actors.signals import ended_by, interrupt_held, termination_kept, termination_told
 
+pytestmark = pytest.mark.before_ray
+
 
 def test_interrupt_held_comes_at_the_end_of_the_block() -> None:
     reached = False
