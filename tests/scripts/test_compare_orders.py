@@ -4,6 +4,7 @@ import pytest
 
 from distcalib.metrics import Decider, Partial
 from scripts.bench.compare_orders import share_until_refused, shares
+from tests.every import every
 
 FP32 = [Partial(right, 10, 10) for right in (10, 10, 10, 0)]
 WORSE = [Partial(right, 10, 10) for right in (8, 8, 8, 0)]
@@ -22,7 +23,7 @@ def test_share_until_refused_is_all_where_it_meets() -> None:
 def test_shares_are_by_tolerance_in_both_orders() -> None:
     found = list(shares(FP32, WORSE, is_loss=False))
     assert [tolerance for tolerance, *_ in found] == pytest.approx([0.0, 0.075, 0.12])
-    assert all(worst <= natural for _, natural, worst in found)
+    assert every(worst <= natural for _, natural, worst in found)
     assert list(shares(FP32, FP32, is_loss=False)) == []
 
 
