@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.actors import JobResult
-from distcalib.caffe.graph import Blob, Node
+from distcalib.caffe.graph import Blob
 from distcalib.calibration.candidate_net import deliver
-from distcalib.data import DATA_TYPES
 from distcalib.engine.net import Net
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import NetSpec, Outputs
-from distcalib.engine.unconverted import device_outputs
-from distcalib.metrics import HOST_TYPES, SCORE_TYPES
 from distcalib.quantize.blob_algorithms import Choice, search_choices
 from distcalib.quantize.scales import Calibration
 from distcalib.quantize.thresholds import ALGORITHMS, AUTO
@@ -111,23 +109,6 @@ class _Errors:
     def _spec(self, choice: Choice) -> NetSpec:
         calibration = replace(self._calibration, choice=choice)
         return deliver(self._base, calibration, calibration.quantizer.space.all_int8).spec(self._outputs)
-
-
-def score_inputs(net: Net, metric: str) -> tuple[Blob, ...]:
-    """The values to compare: what the layer of the score `metric` reads first (logits, say), of detections the first
-    two (boxes and confidences) that they are made from; or, if that is data or there is no score (""), all that the net
-    hands out.  Other outputs do not count: auxiliary heads are not what the user asks about.
-    """
-    read = [node.bottoms[0] for node in net.graph if node.type in SCORE_TYPES and node.tops[0].name == metric]
-    makers = [net.graph.producer[blob] for blob in read]
-    read = [bottom for maker, blob in zip(makers, read, strict=True) for bottom in _made_from(maker, blob)]
-    blobs = tuple(blob for blob in read if net.graph.producer[blob].type not in DATA_TYPES)
-    return blobs or device_outputs(net.graph)
-
-
-def _made_from(maker: Node, blob: Blob) -> tuple[Blob, ...]:
-    """The first two bottoms of what makes detections on the host; else the blob itself."""
-    return maker.bottoms[:2] if maker.type in HOST_TYPES else (blob,)
 
 
 def output_error(found: Values, expected: Values) -> float:

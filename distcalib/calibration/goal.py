@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.image_order import why_natural
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import Net
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.metrics import lower_is_better
 from distcalib.session.inputs import Inputs
 

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from distcalib.actors import JobResult
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.algorithms import MAX_HELD_BYTES, Chosen, choose, score_inputs
+from distcalib.calibration.algorithms import MAX_HELD_BYTES, Chosen, choose
 from distcalib.calibration.candidate_net import with_params
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.results import Observed
 from distcalib.engine.net import Net
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import EngineError, MeasureError, UnsupportedError, WeightsError
 from distcalib.quantize.bias_correction import correctable, corrected

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.candidate_net import deliver, deliver_plain
 from distcalib.engine.net import Net
 from distcalib.engine.ranking import in_chunks
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import NetSpec, Outputs, Row
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from distcalib.actors.isa import isa_here
 from distcalib.caffe import Weights
-from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.candidate_net import deliver
 from distcalib.calibration.goal import ranked_iterations
 from distcalib.data import open_source
 from distcalib.engine.in_process import InProcess
 from distcalib.engine.net import Net
 from distcalib.engine.ranking import distance
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import NetSpec, Outputs, Sampling
 from distcalib.engine.worker import data_nodes
 from distcalib.metrics import choose_score

@@ -22,11 +22,11 @@ import openvino as ov
 import psutil
 from numpy.typing import NDArray
 
-from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.goal import ranked_iterations
 from distcalib.data import open_source
 from distcalib.engine.builder import build_model
 from distcalib.engine.net import Net, open_net
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import NetSpec
 from distcalib.engine.worker import Setting, data_nodes
 from distcalib.metrics import choose_score, evaluate_layer, mean

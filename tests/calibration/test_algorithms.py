@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from distcalib.caffe import caffe_pb2, write_weights
 from distcalib.caffe.graph import Blob
 from distcalib.calibration import algorithms as choosing
-from distcalib.calibration.algorithms import output_error, score_inputs
+from distcalib.calibration.algorithms import output_error
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import open_net
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.quantize.thresholds import ALGORITHMS
 from distcalib.report import CalibrationReport
 from tests.calibration.reports import fields_of, lasting

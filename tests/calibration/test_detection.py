@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.engine.net import open_net
 from distcalib.engine.ranking import output_weights
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import Outputs
 from distcalib.errors import EngineError, OptionError, UnsupportedError
 from distcalib.metrics import Detections, merged

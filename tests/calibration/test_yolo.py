@@ -7,11 +7,11 @@ import pytest
 
 from distcalib.caffe.caffe_pb2 import AnnotatedDatum
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.algorithms import score_inputs
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.cli.main import main
 from distcalib.engine.net import open_net
+from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import Outputs, Row
 from distcalib.errors import UnsupportedError
 from distcalib.journal.codec import decode, encode
