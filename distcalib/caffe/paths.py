@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from distcalib.caffe import caffe_pb2
+from distcalib.errors import DataError
 
 # Every path that a data layer, or one that scores, may name.
 _PATHS = (
@@ -33,7 +34,10 @@ FILE_FIELDS = frozenset(field for _, field in _PATHS) - {"root_folder"}
 def resolve_path(source: str, prototxt: Path) -> Path:
     """`source` as it stands if that exists, else from the folder of `prototxt` if that exists, else as it stands.
 
-    The last, for an error message: it is the spelling that the user wrote."""
+    The last, for an error message: it is the spelling that the user wrote.  Raises DataError for what no file can be
+    called."""
+    if "\0" in source:
+        raise DataError(f"{prototxt}: the name of a file, '{source}', contains a null byte; correct it")
     as_given = Path(source)
     if as_given.is_absolute() or os.path.exists(as_given):
         return as_given

@@ -32,6 +32,8 @@ from distcalib.errors import AbsentError, DataError
 
 Shape = tuple[int, ...]
 _WALKED_BYTES = 2**24
+_SPARSE = 1024
+"""A dataset that declares so many times what the file stores of it is not packed as tightly: it has gaps."""
 Rows = npt.NDArray[np.generic]
 _CLASSES = (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
 
@@ -174,12 +176,23 @@ def _walked(paths: Iterable[Path], tops: tuple[str, ...]) -> Iterator[str]:
                 shapes, bad = _layout(file, tops)
                 for top, shape in () if bad else shapes.items():
                     n_rows = max(1, _WALKED_BYTES // max(1, 8 * prod(shape[1:])))
-                    for start in range(0, shape[0], n_rows):
-                        with suppress(OSError):  # of a damaged chunk: the row is named when it is wanted
-                            file[top][start : start + n_rows]
-                        yield str(path)
+                    for start, stop in _stored(file[top]):
+                        for at in range(start, stop, n_rows):
+                            with suppress(OSError):  # of a damaged chunk: the row is named when it is wanted
+                                file[top][at : min(at + n_rows, stop)]
+                            yield str(path)
         except DataError:
             continue
+
+
+def _stored(dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
+    """Where the rows that are in the file begin and end: a file of 2 kB can declare 2^40 rows, and store none."""
+    n_rows, n_bytes = len(dataset), dataset.id.get_storage_size()
+    if dataset.chunks is None or dataset.nbytes <= _SPARSE * n_bytes:
+        return iter([(0, n_rows)] if n_bytes else [])
+    starts: set[int] = set()
+    dataset.id.chunk_iter(lambda chunk: starts.add(chunk.chunk_offset[0]))
+    return ((start, min(start + dataset.chunks[0], n_rows)) for start in sorted(starts))
 
 
 def _faults(layer: caffe_pb2.LayerParameter) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from distcalib.errors import OutputError
 
 FILE_NAME = "distcalib.lock"
+_BEGINS = "process "
 
 
 class FolderLock:
@@ -39,8 +40,8 @@ class FolderLock:
             if not self._is_at_path(file):
                 os.close(file)
                 return None
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise OSError(errno.EINVAL, "it is no file")
+            if why := _foreign(file):
+                raise OSError(errno.EINVAL, why)
             os.ftruncate(file, 0)
             # Short, and only to name the holder: a full disk is met by the journal.
             with contextlib.suppress(OSError):
@@ -53,7 +54,9 @@ class FolderLock:
             ) from None
         except OSError as error:
             os.close(file)
-            raise OutputError(f"{self._path}: cannot be locked ({error.strerror}); give another --out") from None
+            raise OutputError(
+                f"{self._path}: cannot be locked ({error.strerror}); move it away, or give another --out"
+            ) from None
         return file
 
     def _is_at_path(self, file: int) -> bool:
@@ -77,6 +80,17 @@ class FolderLock:
             self._file = None
 
 
+def _foreign(file: int) -> str:
+    """Why an open file is no lock that a run has left, and must not be emptied; "" if it may be one."""
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode):
+        return "it is no file"
+    if status.st_nlink > 1:
+        return "it has another name, a hard link"
+    begins = os.pread(file, len(_BEGINS), 0)
+    return "" if begins == _BEGINS.encode()[: len(begins)] else "it holds something else than the name of a run"
+
+
 def _who() -> str:
     since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
-    return f"process {os.getpid()} of {socket.gethostname()}, since {since} UTC,"
+    return f"{_BEGINS}{os.getpid()} of {socket.gethostname()}, since {since} UTC,"

@@ -7,7 +7,7 @@ import pytest
 
 from distcalib.caffe import read_net, read_weights, resolve_path
 from distcalib.caffe.paths import not_utf8, special
-from distcalib.errors import FormatError
+from distcalib.errors import DataError, FormatError
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,8 @@ def test_not_utf8_heeds_the_working_directory(tmp_path: Path, monkeypatch: pytes
     for read in (read_net, read_weights):
         with pytest.raises(FormatError, match=said):
             read("net.prototxt")
+
+
+def test_resolve_path_refuses_a_null_byte(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the name of a file, .* contains a null byte; correct it"):
+        resolve_path("images\0.txt", tmp_path / "net.prototxt")

@@ -285,3 +285,15 @@ def test_a_pipe_in_a_list_is_refused_at_once(tmp_path: Path) -> None:
     text = f'top: "data" hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 3 }}'
     with pytest.raises(DataError, match=r"a\.h5: is a pipe, not a file; write it to a file first"):
         Hdf5Source(layer(text, "HDF5Data"), tmp_path / "net.prototxt")
+
+
+@pytest.mark.parametrize("n_stored", [0, 3], ids=["nothing", "some"])
+def test_rows_that_a_file_declares_and_does_not_store_are_not_walked(tmp_path: Path, n_stored: int) -> None:
+    source = write_files(tmp_path, {})
+    with h5py.File(tmp_path / source.read_text().split()[0], "w") as file:
+        for name in BOTH.split('"')[1::2]:
+            dataset = file.create_dataset(name, (2**40, 4), np.float32, chunks=(8, 4))
+            dataset[100 : 100 + n_stored] = np.ones((n_stored, 4))
+    tops = opened(source, batch=4, tops=BOTH).pick([99, 100, 101, 2**40 - 1])
+    expected = [0.0, float(n_stored > 0), float(n_stored > 0), 0.0]
+    assert every(top[:, 0].tolist() == expected for top in tops.values())

@@ -58,6 +58,32 @@ def test_folder_lock_refuses_what_is_no_file(tmp_path: Path) -> None:
         FolderLock(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "links", "why"),
+    [
+        ("my notes", 0, "it holds something else than the name of a run"),
+        ("process 7 of host, since", 1, "it has another name, a hard link"),
+        ("", 1, "it has another name, a hard link"),
+    ],
+)
+def test_folder_lock_leaves_alone_what_is_no_lock(tmp_path: Path, text: str, links: int, why: str) -> None:
+    lock = tmp_path / "distcalib.lock"
+    lock.write_text(text)
+    for number in range(links):
+        (tmp_path / f"other{number}").hardlink_to(lock)
+    with pytest.raises(OutputError, match=rf"distcalib.lock: cannot be locked \({why}\); move it away"):
+        FolderLock(tmp_path)
+    assert lock.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "process 7 of host, since 2026-01-01 00:00:00 UTC,"], ids=["empty", "dead"])
+def test_folder_lock_takes_what_a_dead_run_has_left(tmp_path: Path, text: str) -> None:
+    (tmp_path / "distcalib.lock").write_text(text)
+    lock = FolderLock(tmp_path)
+    assert f"process {os.getpid()} " in (tmp_path / "distcalib.lock").read_text()
+    lock.release()
+
+
 def test_folder_lock_leaves_the_lock_of_another_run(tmp_path: Path) -> None:
     first = FolderLock(tmp_path)
     assert first.is_in_place()
