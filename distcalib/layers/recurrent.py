@@ -16,6 +16,9 @@ from openvino import Output
 from distcalib.layers.registry import Layer, converts
 from distcalib.layers.shapes import constant, integers, reshape, shape_of
 
+MAX_STEPS = 10_000
+"""In one iteration; speech has some thousand."""
+
 
 @converts("LSTM", bottoms=(2, 5), tops=(1, 3))
 def lstm(layer: Layer, *inputs: Output) -> Sequence[Output]:
@@ -95,7 +98,7 @@ def _prepared(
         f"its bottoms have shapes {shape} and {shape_of(inputs[1])}; (T, N, ...) and (T, N), steps and sequences, are "
         "needed",
     )
-    n_steps, n_rows = shape[:2]
+    n_steps, n_rows = _few_enough(layer, shape[0]), shape[1]
     width = prod(shape[2:])
     w_x, bias = layer.blob(0, (n_sums, width)), layer.blob(1, (n_sums,))
     flat = reshape(inputs[0], (n_steps * n_rows, width))
@@ -118,6 +121,12 @@ def _prepared(
         states = [reshape(x, (n_rows, size)) for x in first]
     conts = [reshape(x, (n_rows, 1)) for x in _steps(inputs[1], n_steps)]
     return [reshape(x, (n_rows, n_sums)) for x in _steps(by_step, n_steps)], conts, states, n_blobs
+
+
+def _few_enough(layer: Layer, n_steps: int) -> int:
+    """The number of steps; each becomes some ten operators, and a hundred thousand take gigabytes."""
+    layer.require(n_steps <= MAX_STEPS, f"its input has {n_steps:,} steps, and {MAX_STEPS:,} are converted at the most")
+    return n_steps
 
 
 def _steps(x: Output, n_steps: int) -> list[Output]:
@@ -157,7 +166,7 @@ def lstm_of_forks(layer: Layer, x: Output, clip: Output | None = None) -> Output
         len(shape) >= 2 and n_rows > 0 and (by_axis or shape[0] % n_rows == 0),
         f"its input has shape {shape} for batch_size={n_rows}",
     )
-    n_steps = shape[0] if by_axis else shape[0] // n_rows
+    n_steps = _few_enough(layer, shape[0] if by_axis else shape[0] // n_rows)
     width = prod(shape) // (n_steps * n_rows)
     layer.expect_blobs(3)
     w_x, w_h, bias = layer.blob(0, (4 * size, width)), layer.blob(1, (4 * size, size)), layer.blob(2, (4 * size,))

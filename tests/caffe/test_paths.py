@@ -58,5 +58,5 @@ def test_not_utf8_heeds_the_working_directory(tmp_path: Path, monkeypatch: pytes
 
 
 def test_resolve_path_refuses_a_null_byte(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the name of a file, .* contains a null byte; correct it"):
+    with pytest.raises(DataError, match=r"the name of a file, .* contains a null byte; correct it"):
         resolve_path("images\0.txt", tmp_path / "net.prototxt")

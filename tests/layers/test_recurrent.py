@@ -88,8 +88,9 @@ def test_lstm_unit() -> None:
         ('type: "LSTM" recurrent_param { num_output: 4 }', [(5, 3, 6), (5, 2)], "(T, N, ...) and (T, N)"),
         ('type: "RNN" recurrent_param { num_output: 4 }', [(5, 3, 6), (5, 3), (2, 4)], "static input has shape (2, 4)"),
         ('type: "RNN" recurrent_param { num_output: 4 expose_hidden: true }', [(5, 3, 6), (5, 3)], "3, or one more"),
+        ('type: "LSTM" recurrent_param { num_output: 4 }', [(10_001, 1, 6), (10_001, 1)], "10,001 steps, and 10,000"),
     ],
-    ids=["size", "cont", "static", "states"],
+    ids=["size", "cont", "static", "states", "steps"],
 )
 def test_refusals(text: str, shapes: list[tuple[int, ...]], said: str) -> None:
     blobs = [random(16, 6), random(16), random(16, 4)] if "LSTM" in text else [random(4, 6), random(4)]
