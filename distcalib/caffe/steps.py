@@ -121,5 +121,5 @@ def readers(steps: Sequence[Step], name: str, start: int) -> list[Step]:
 
 def first_reader(steps: Sequence[Step], i: int, name: str, skipped: int = 1) -> Step | None:
     """The first layer behind place `i` (`skipped` places and more) that reads blob `name`."""
-    found = readers(steps, name, i + skipped if i + skipped < len(steps) else i)
-    return found[0] if found else None
+    start = i + skipped if i + skipped < len(steps) else i
+    return next((steps[k] for k in range(start, len(steps)) if name in steps[k].bottoms), None)
