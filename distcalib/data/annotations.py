@@ -45,7 +45,8 @@ def label_rows(
 
     `size`: height and width of the image before resizing; None: as the record says.  `sampled`: whether the whole image
     was taken as a sample first, which cuts the boxes off at its border.
-    Raises BadRecord for an image without a size that is resized: a box cannot follow it.
+    Raises BadRecord for a box with a corner that is no number, and for an image without a size that is resized: a box
+    cannot follow it.
     """
     rows = [
         [item, group.group_label, one.instance_id, b.xmin, b.ymin, b.xmax, b.ymax, b.difficult]
@@ -54,6 +55,8 @@ def label_rows(
         for b in (one.bbox,)
     ]
     table = np.array(rows, np.float32).reshape(-1, 8)
+    if not np.isfinite(table[:, 3:7]).all():
+        raise BadRecord("has a box with a corner that is NaN or infinite; correct it")
     if sampled:
         table = _inside(table, table[:, 3:7], WHOLE, param)
     boxes = table[:, 3:7]

@@ -133,3 +133,12 @@ def test_label_rows_refuse_an_image_without_a_size_and_a_scale_beyond_the_image(
 )
 def test_crop_window_is_the_central_crop(size: tuple[int, int], crop: tuple[int, int], window: list[float]) -> None:
     np.testing.assert_allclose(crop_window(size, crop), window, rtol=1e-6)
+
+
+@pytest.mark.parametrize("corner", ["xmin", "ymax"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_label_rows_refuse_a_box_that_is_none(corner: str, value: float) -> None:
+    record = annotated(4, 4)
+    setattr(record.annotation_group[0].annotation[0].bbox, corner, value)
+    with pytest.raises(BadRecord, match="a box with a corner that is NaN or infinite"):
+        label_rows(record, 0, TransformationParameter(), WHOLE)
