@@ -6,6 +6,7 @@ that switch (ENABLE_RAY_CLUSTER, for Windows and macOS) does so: the loopback ad
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -21,6 +22,7 @@ from distcalib.actors.surroundings import start_lacks
 from distcalib.errors import MeasureError
 
 START_SECONDS = 60.0  # it takes 2 s on an idle machine
+_NODE_SECONDS, _POLL_SECONDS = 20.0, 0.02
 _BUSY = 4.0  # processes that want a core, for each that there is
 
 _ABORTED = (
@@ -80,6 +82,8 @@ class PrivateRay:
             stack.enter_context(_apart())
             stack.enter_context(no_monitors(Path(load_ray().__file__).parent))
             stack.enter_context(_on_loopback())
+            stack.enter_context(_node_awaited())
+            stack.enter_context(_no_api_server())
             stack.enter_context(stderr_to(folder.path / "driver.err"))
             try:
                 load_ray().init(
@@ -139,6 +143,43 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _node_awaited() -> Iterator[None]:
+    """Ray asks for its node once a second, from below Python, until that is there: ask for it oftener first, so that it
+    need ask once only. That saves half a second (Ray 2.60); a Ray that does not ask so is left alone."""
+    state: Any = load_ray()._private.state.GlobalState
+    ask = getattr(state, "get_node", None)
+    if ask is None:
+        yield
+        return
+
+    def await_and_ask(self: Any, node_id: str) -> Any:
+        end = time.monotonic() + _NODE_SECONDS
+        with suppress(Exception):
+            while time.monotonic() < end and all(node["NodeID"] != node_id for node in self.node_table()):
+                time.sleep(_POLL_SECONDS)
+        return ask(self, node_id)
+
+    state.get_node = await_and_ask
+    try:
+        yield
+    finally:
+        state.get_node = ask
+
+
+@contextmanager
+def _no_api_server() -> Iterator[None]:
+    """Leave out the server of dashboard and jobs, which Ray starts and waits for even where it is to have no dashboard,
+    half a second (Ray 2.60); Ray goes on without it as where it fails."""
+    services: Any = load_ray()._private.services
+    start = services.start_api_server
+    services.start_api_server = lambda *_, **__: (None, None)
+    try:
+        yield
+    finally:
+        services.start_api_server = start
 
 
 _is_starting = False

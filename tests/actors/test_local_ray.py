@@ -10,6 +10,7 @@ import ray
 
 from distcalib.actors import local_ray as local
 from distcalib.actors.local_ray import PrivateRay
+from distcalib.actors.ray_module import load_ray
 from distcalib.errors import MeasureError
 
 
@@ -50,3 +51,39 @@ def test_private_ray_says_which_program_could_not_be_run(tmp_path: Path, monkeyp
     ) as failed:
         PrivateRay(1)
     shutil.rmtree(str(failed.value).rpartition(" ")[2])
+
+
+def test_node_is_asked_for_once_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = load_ray()._private.state.GlobalState
+    tables = iter([[], [{"NodeID": "another"}], [{"NodeID": "ours"}]])
+    asked: list[list[object]] = []
+
+    def get_node(self: object, node_id: str) -> str:
+        asked.append(list(tables))
+        return f"node {node_id}"
+
+    monkeypatch.setattr(state, "node_table", lambda self: next(tables))
+    monkeypatch.setattr(state, "get_node", get_node, raising=False)
+    with local._node_awaited():
+        assert state().get_node("ours") == "node ours"
+    assert asked == [[]], "all tables were looked at before"
+    assert state.get_node is get_node, "Ray's own is back"
+
+
+def test_node_is_asked_for_where_its_table_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise RuntimeError("GCS is gone")
+
+    state = load_ray()._private.state.GlobalState
+    monkeypatch.setattr(state, "node_table", refuse)
+    monkeypatch.setattr(state, "get_node", lambda self, node_id: node_id, raising=False)
+    with local._node_awaited():
+        assert state().get_node("ours") == "ours"
+
+
+def test_api_server_is_not_started() -> None:
+    services = load_ray()._private.services
+    before = services.start_api_server
+    with local._no_api_server():
+        assert services.start_api_server(False, raise_on_failure=False) == (None, None)
+    assert services.start_api_server is before
