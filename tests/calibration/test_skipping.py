@@ -13,24 +13,22 @@ import numpy.typing as npt
 import pytest
 
 from distcalib.caffe import read_weights
-from distcalib.caffe.caffe_pb2 import AnnotatedDatum, Datum
+from distcalib.caffe.caffe_pb2 import Datum
 from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.cli.main import main
 from distcalib.data import open_source
 from distcalib.engine.batch import read_batch
 from distcalib.engine.net import open_net
-from distcalib.errors import DataError, OptionError, UnsupportedError
+from distcalib.errors import DataError
 from distcalib.journal import FILE_NAME
 from distcalib.report import CalibrationReport
 from distcalib.session.progress import Silent
 from tests.calibration.reports import fields_of, lasting
 from tests.data.databases import encoded_datum, noise, raw_datum, write_leveldb, write_lmdb
-from tests.session import tiny_ssd as ssd
 from tests.session.evaluated import evaluate
-from tests.session.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, _forward, _make_blobs, make_tiny
+from tests.session.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, _forward, _make_blobs
 from tests.session.tiny_ssd import TinySsd
-from tests.standin import make_standin
 
 Array = npt.NDArray[np.float32]
 pytestmark = pytest.mark.usefixtures("one_ray")
@@ -365,141 +363,6 @@ def test_calibrate_goes_on_where_a_killed_run_ended(
     found = calibrate(bad_net.prototxt, bad_net.weights, options)
     assert found.n_rows_from_journal > 0
     assert plain(found) == plain(whole)
-
-
-# ------------------------------------------------------------------------------------------------- detection
-
-BAD_BOXES = {
-    0: b"\xff\xff",
-    5: b"",
-    6: AnnotatedDatum(datum=raw_datum(noise(3, 16, 17)), type=AnnotatedDatum.BBOX).SerializeToString(),
-}
-
-
-@pytest.fixture(scope="module")
-def bad_ssd(tiny_ssd: TinySsd, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return corrupt(tiny_ssd, tmp_path_factory.mktemp("bad_ssd") / "net", BAD_BOXES)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sizes", [False, True], ids=["", "sizes"])
-def test_map_is_that_of_the_good_records(tiny_ssd: TinySsd, tmp_path: Path, sizes: bool) -> None:
-    net, clean = corrupt(tiny_ssd, tmp_path / "bad", BAD_BOXES), without(tiny_ssd, tmp_path / "clean", BAD_BOXES)
-    if sizes:  # so that an image that is taken for its neighbour is one of other pixels
-        lines = [f"image{i} {3 + 7 * i % 40} {2 + 5 * i % 30}\n" for i in range(ssd.N_RECORDS)]
-        for one, kept in ((net, lines), (clean, [line for i, line in enumerate(lines) if i not in BAD_BOXES])):
-            file = one.prototxt.with_name("sizes.txt")
-            file.write_text("".join(kept))
-            text, begin = one.prototxt.read_text(), "detection_evaluate_param { "
-            assert begin in text
-            one.prototxt.write_text(text.replace(begin, f'{begin}name_size_file: "{file}" '))
-    found = [evaluate(net.prototxt, net.weights, ssd.ITERATIONS, n_actors=n, skip_bad_records=True) for n in (1, 2)]
-    expected = evaluate(clean.prototxt, clean.weights, ssd.N_RECORDS - len(BAD_BOXES), n_actors=1)
-    assert found[0].scores == found[1].scores
-    assert found[0].scores["map"] == pytest.approx(expected.scores["map"], abs=1e-6)
-    assert found[0].average_precisions["map"] == pytest.approx(expected.average_precisions["map"], abs=1e-6)
-    assert found[0].bad_records is not None
-    assert [one.number for one in found[0].bad_records.listed] == list(BAD_BOXES)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("skip", [False, True], ids=["", "skip"])
-def test_the_batch_is_that_of_the_layer_with_the_boxes(tiny_ssd: TinySsd, tmp_path: Path, skip: bool) -> None:
-    """And not of an array before it that is no row a record, such as the size of the image."""
-    info = (
-        'layer { name: "info" type: "DummyData" top: "info" include { phase: TEST } '
-        "dummy_data_param { shape { dim: 1 dim: 3 } } } "
-        'layer { name: "hush" type: "Silence" bottom: "info" include { phase: TEST } }'
-    )
-    sizes = tmp_path / "sizes.txt"
-    sizes.write_text("".join(f"image{i} {3 + 7 * i % 40} {2 + 5 * i % 30}\n" for i in range(ssd.N_RECORDS)))
-    begin = "detection_evaluate_param { "
-    text = tiny_ssd.prototxt.read_text().replace(begin, f'{begin}name_size_file: "{sizes}" ')
-    found = []
-    for name, net in (("plain", text), ("info", f"{info}\n{text}")):
-        prototxt = tmp_path / f"{name}.prototxt"
-        prototxt.write_text(net)
-        found.append(evaluate(prototxt, tiny_ssd.weights, ssd.ITERATIONS, n_actors=1, skip_bad_records=skip))
-    assert found[0].scores == found[1].scores
-    assert found[0].batch == found[1].batch == ssd.BATCH
-
-
-@pytest.mark.slow
-def test_calibrate_of_detections_is_the_same_on_any_number_of_actors(bad_ssd: Tiny, tmp_path: Path) -> None:
-    found = []
-    for n in (1, 2):
-        options = replace(OPTIONS, blob_name=None, detection=True, n_actors=n, out=tmp_path / str(n))
-        report = calibrate(bad_ssd.prototxt, bad_ssd.weights, options)
-        found.append((report.sha256, report.score, report.candidates, report.bad_records))
-    assert found[0] == found[1]
-    assert report.bad_records is not None
-    assert report.bad_records.count == 3
-
-
-# ------------------------------------------------------------------------------------------------- refusals
-
-
-def test_the_flag_is_refused_with_a_build_of_caffe(tiny: Tiny, tmp_path: Path) -> None:
-    said = "--skip-bad-records: `caffe test` ends at a bad record, so -r cannot go with it"
-    with pytest.raises(OptionError, match=said):
-        CalibrationOptions(skip_bad_records=True, root=tmp_path)
-    with pytest.raises(OptionError, match=said):
-        evaluate(tiny.prototxt, tiny.weights, 1, root=tmp_path, skip_bad_records=True)
-
-
-@pytest.mark.parametrize("number", [0, 9], ids=["by_the_driver", "by_an_actor"])
-def test_a_build_of_caffe_is_not_told_of_the_flag(tiny: Tiny, tmp_path: Path, number: int) -> None:
-    bad_net = corrupt(tiny, tmp_path / "bad", {number: b"\xff\xff"})
-    root = make_standin(tmp_path / "build").root
-    options = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=ITERATIONS, root=root, out=tmp_path / "out")
-    with pytest.raises(DataError, match="write it again or leave it out") as told:
-        calibrate(bad_net.prototxt, bad_net.weights, options)
-    assert "skip-bad-records" not in str(told.value)
-
-
-def test_a_score_without_a_row_a_record_is_refused(tmp_path: Path) -> None:
-    def edit(text: str) -> str:
-        return text + (
-            'layer { name: "one" type: "Reshape" bottom: "fc" top: "one" reshape_param { shape { dim: 1 dim: -1 } } }'
-        )
-
-    net = make_tiny(tmp_path, edit=edit)
-    with pytest.raises(UnsupportedError, match=r"blob 'one' \(1 x 40\) has no row for each of the 8 records"):
-        evaluate(net.prototxt, net.weights, 1, skip_bad_records=True)
-
-
-@pytest.mark.parametrize(
-    ("named", "params"),
-    [
-        ("BatchNorm", "batch_norm_param { use_global_stats: false use_weight_bias: false }"),
-        ("Softmax", "softmax_param { axis: 0 }"),
-        ("Softmax", "softmax_param { axis: -2 }"),
-        ("ArgMax", "argmax_param { axis: 0 top_k: 8 }"),
-        ("Reshape", "reshape_param { shape { dim: 1 dim: -1 } }"),
-        ("Permute", "permute_param { order: 1 order: 0 }"),
-        ("Slice", "slice_param { slice_dim: 0 }"),
-        ("Reduction", "reduction_param { axis: 0 }"),
-    ],
-)
-def test_a_layer_that_mixes_records_is_refused(tmp_path: Path, named: str, params: str) -> None:
-    """Though no score is made of what it makes."""
-    text = (
-        f'layer {{ name: "m" type: "{named}" bottom: "fc" top: "m" {params} }} '
-        'layer { name: "hush" type: "Silence" bottom: "m" }'
-    )
-    net = make_tiny(tmp_path, edit=lambda before: before + text)
-    with pytest.raises(UnsupportedError, match=rf"layer 'm' \({named}\) makes something of several records together"):
-        evaluate(net.prototxt, net.weights, 1, skip_bad_records=True)
-
-
-def test_data_layers_of_different_batch_sizes_are_refused(tiny: Tiny, tmp_path: Path) -> None:
-    text = tiny.prototxt.read_text() + (
-        'layer { name: "more" type: "Data" top: "more" include { phase: TEST } '
-        f'data_param {{ source: "{tiny.database}" batch_size: 4 backend: LMDB }} }}'
-    )
-    (tmp_path / "net.prototxt").write_text(text)
-    with pytest.raises(OptionError, match=r"different batch sizes: 8, and of 'more' \(4\)"):
-        evaluate(tmp_path / "net.prototxt", tiny.weights, 1, skip_bad_records=True)
 
 
 def test_commands_tell_in_a_line(bad_net: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
