@@ -68,11 +68,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """End the shared Ray before a file whose tests do not know it: some of them start one as a user's command does."""
-    yield
-    if _shares_ray(item) and (nextitem is None or not _shares_ray(nextitem)):
-        import ray
+    try:
+        yield
+    finally:
+        if _shares_ray(item) and (nextitem is None or not _shares_ray(nextitem)):
+            import ray
 
-        ray.shutdown()
+            ray.shutdown()
 
 
 @pytest.fixture(scope="session")

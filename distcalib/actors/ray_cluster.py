@@ -159,7 +159,8 @@ class RayCluster:
 
     def wait(self, refs: Sequence[Ref], seconds: float) -> list[Ref]:
         """Wait until one is there, at most `seconds`, then return all that are."""
-        for n, patience in ((len(refs), 0), (1, seconds)):  # under load the first finds some: half the calls
+        # Under load the first finds some: half the calls.
+        for n, patience in ((len(refs), 0), (1, seconds)) if seconds else ((len(refs), 0),):
             ready, _ = load_ray().wait(list(refs), num_returns=n, timeout=patience, fetch_local=False)
             if ready:
                 return list(ready)

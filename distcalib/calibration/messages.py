@@ -32,7 +32,7 @@ def round_lines(
         candidate = request.candidate
         if candidate in failed or not board.is_known(request):
             continue  # set aside, as was said, or not of interest any more
-        share = board.n_measured(candidate) / board.n_iterations
+        share = board.shares.get(candidate, board.n_measured(candidate) / board.n_iterations)
         word = "meets the tolerance" if board.meets(candidate) else "loses too much"
         if board.hard_first and isinstance(request, Measure):
             word += f", about {board.likely_drop(candidate):.2g}"

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 from distcalib.actors import Job, JobResult
 from distcalib.actors.dispatcher import n_useful
-from distcalib.calibration.fp32_pass import partials
 from distcalib.calibration.image_order import at_home
 from distcalib.engine.spec import NetSpec, Row
-from distcalib.metrics import Drawing, ImageOrder, PartialScore
+from distcalib.metrics import Drawing, ImageOrder
 from distcalib.session.protocol import Actors
 
 
@@ -42,8 +41,7 @@ class Scorer:
         """The rows of a job by iteration."""
         return self.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
 
-    def so_far(self, job: Job, found: Mapping[int, object]) -> dict[int, PartialScore]:
-        """What rows that came so far, by position, say of the score, by iteration."""
+    def so_far(self, job: Job, found: Mapping[int, object]) -> dict[int, Row]:
+        """The rows that came so far, by position, by iteration."""
         order = job.order or ()
-        by_number = {order[position]: row for position, row in found.items()}
-        return partials(self.session.by_iteration(job, by_number), self.metric)
+        return self.session.by_iteration(job, {order[position]: row for position, row in found.items()})

@@ -22,7 +22,8 @@ from distcalib.calibration.scoreboard import Scoreboard, decider_of
 from distcalib.calibration.scorer import Scorer
 from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking_split import Pace
-from distcalib.engine.spec import NetSpec
+from distcalib.engine.spec import NetSpec, Row
+from distcalib.errors import DistcalibError
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, make_strategy
@@ -73,7 +74,7 @@ class Searching:
             while path.ask is not None:
                 self._prepare(path.ask, path)
                 path.go_on(self._is_known, self._answer)
-            winner = path.winner or self.programs.start
+            winner = path.result
         except BudgetSpent as spent:
             stopped_by, winner = str(spent), self.board.best()
             final = Measure(winner)
@@ -110,7 +111,7 @@ class Searching:
             if best is None:
                 return None
             winner = best.candidate
-            self.board.answered[winner] = best
+            self.board.answered[winner], self.board.shares[winner] = best, 1.0
         return self.result(winner, by)
 
     def other(self, label: str, calibration: Calibration) -> "Searching":
@@ -156,7 +157,7 @@ class Searching:
         return measured
 
     def _prepare(self, ask: Ask, path: SearchPath) -> None:
-        """Do what is needed to answer `ask`, the first that `path` leads to."""
+        """Do what is needed to answer `ask`, the question that `path` is at."""
         for request in ask.wanted:
             if isinstance(request, Rank):
                 self.ranked(request)
@@ -181,7 +182,7 @@ class Searching:
     def _work(
         self, requests: Sequence[Measure | Decide], phase: str | None = None, path: SearchPath | None = None
     ) -> None:
-        """Measure what is missing, all at once; of what `path` does not lead to any more, no more than was begun."""
+        """Measure what is missing, all at once; candidates that `path` will not ask about are stopped."""
         is_first = not self._specs
         if phase is None:
             of_start = [request.candidate for request in requests] == [self.programs.start]
@@ -218,20 +219,23 @@ class Searching:
             if len(found) < n_asked[place] + patience and not is_whole:
                 return False
             n_asked[place] = len(found)
-            candidate, so_far = requests[place].candidate, self._scorer.so_far(jobs[place], found)
-            suffices = self.board.suffices(requests[place], so_far)
+            candidate, made = requests[place].candidate, self._scorer.so_far(jobs[place], found)
+            suffices = self.board.suffices(requests[place], partials(made, self.goal.metric))
             if path is None or not self.switches.stop_early:
                 return suffices
             if suffices or is_whole:
-                self.board.take(candidate, so_far, None)
+                self._note(candidate, made)
                 path.go_on(self._is_known, self._answer)
             return suffices or not path.may_ask(candidate)
 
         return enough
 
     def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
-        made = self._scorer.rows(job, result)
-        self.board.take(candidate, partials(made, self.goal.metric), result.error)
+        self._note(candidate, self._scorer.rows(job, result), result.error)
+
+    def _note(self, candidate: Candidate, made: Mapping[int, Row], error: DistcalibError | None = None) -> None:
+        """Note what was measured of a candidate, by iteration, and whether its INT8 layers have kernels."""
+        self.board.take(candidate, partials(made, self.goal.metric), error)
         if made and candidate not in self._without_kernel:
             self._without_kernel[candidate] = self.programs.without_kernel(self._specs[candidate], list(made.values()))
 

@@ -1,8 +1,9 @@
-"""A search on its way: what it asks now, and which candidates of a round under way that is still about."""
+"""A search on its way: what it asks now, and which candidates of the current round it may still ask about."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from distcalib.errors import MeasureError
 from distcalib.quantize.candidate import Candidate
 from distcalib.search import Answer, Ask, Rank, Request, Search
 
@@ -19,13 +20,20 @@ class SearchPath:
         self.ask: Ask | None = None
         """What it asks now; None at its end."""
         self.winner: Candidate | None = None
-        """What it returned, at its end."""
+        """What it returned; None before its end."""
         self._step(partial(next, search))
 
     def go_on(self, is_known: Callable[[Request], bool], answer: Callable[[Request], Answer]) -> None:
         """Answer what it asks, as long as all of that is known."""
         while self.ask is not None and all(is_known(request) for request in self.ask.wanted):
             self._step(partial(self._search.send, [answer(request) for request in self.ask.wanted]))
+
+    @property
+    def result(self) -> Candidate:
+        """The winner, at its end.  Raises MeasureError for a strategy that has returned none."""
+        if not isinstance(self.winner, Candidate):
+            raise MeasureError("the strategy ended without a candidate; it must return one that it has had measured")
+        return self.winner
 
     def may_ask(self, candidate: Candidate) -> bool:
         """Whether it asks about the candidate now, or probably will next."""

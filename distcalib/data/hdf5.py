@@ -33,7 +33,7 @@ from distcalib.errors import AbsentError, DataError
 Shape = tuple[int, ...]
 _WALKED_BYTES = 2**24
 _SPARSE = 1024
-"""A dataset that declares so many times what the file stores of it is not packed as tightly: it has gaps."""
+"""A dataset that declares so many times what the file stores of it has gaps, or nothing but zeros."""
 Rows = npt.NDArray[np.generic]
 _CLASSES = (h5py.h5t.FLOAT, h5py.h5t.INTEGER)
 
@@ -188,6 +188,8 @@ def _walked(paths: Iterable[Path], tops: tuple[str, ...]) -> Iterator[str]:
 def _stored(dataset: h5py.Dataset) -> Iterator[tuple[int, int]]:
     """Where the rows that are in the file begin and end: a file of 2 kB can declare 2^40 rows, and store none."""
     n_rows, n_bytes = len(dataset), dataset.id.get_storage_size()
+    if dataset.is_virtual:  # its rows are in other files
+        return iter([(0, n_rows)])
     if dataset.chunks is None or dataset.nbytes <= _SPARSE * n_bytes:
         return iter([(0, n_rows)] if n_bytes else [])
     starts: set[int] = set()

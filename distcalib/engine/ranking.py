@@ -133,26 +133,17 @@ def compile_ranking(
 
 
 def side_by_side(nets: Sequence[BuiltModel]) -> BuiltModel:
-    """Nets that take inputs of the same names, as one; its results are theirs, one net after the other.
+    """Nets as one, each with inputs of its own, one net's inputs and results after the other's.
 
-    The nets are used up.
+    Inputs of the same names must not be one: OpenVINO would compute equal layers of two nets once and fuse what is left
+    in another way, so that the bits of a net depended on which others stand beside it.
     """
-    parameters: dict[str, ov.op.Parameter] = {}
-    for net in nets:
-        for name, parameter in zip(net.inputs, net.model.get_parameters(), strict=True):
-            shared = parameters.setdefault(name, parameter)
-            if shared is not parameter:
-                parameter.output(0).replace(shared.output(0))
+    parameters = [parameter for net in nets for parameter in net.model.get_parameters()]
     results = [result for net in nets for result in net.model.get_results()]
-    model = ov.Model(results, list(parameters.values()), nets[0].model.get_friendly_name())
-    return replace(
-        nets[0],
-        model=model,
-        inputs=tuple(parameters),
-        outputs=tuple(blob for net in nets for blob in net.outputs),
-        values={},
-        stored={},
-    )
+    model = ov.Model(results, parameters, nets[0].model.get_friendly_name())
+    inputs = tuple(name for net in nets for name in net.inputs)
+    outputs = tuple(blob for net in nets for blob in net.outputs)
+    return replace(nets[0], model=model, inputs=inputs, outputs=outputs, values={}, stored={})
 
 
 def distance(values: Sequence[Array], reference: Sequence[Array], weights: Sequence[float] | None = None) -> float:

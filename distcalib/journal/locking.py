@@ -41,7 +41,8 @@ class FolderLock:
                 os.close(file)
                 return None
             if why := _foreign(file):
-                raise OSError(errno.EINVAL, why)
+                os.close(file)
+                raise OutputError(f"{self._path}: is no lock of a run: {why}; move it away, or give another --out")
             os.ftruncate(file, 0)
             # Short, and only to name the holder: a full disk is met by the journal.
             with contextlib.suppress(OSError):
@@ -54,9 +55,7 @@ class FolderLock:
             ) from None
         except OSError as error:
             os.close(file)
-            raise OutputError(
-                f"{self._path}: cannot be locked ({error.strerror}); move it away, or give another --out"
-            ) from None
+            raise OutputError(f"{self._path}: cannot be locked ({error.strerror}); give another --out") from None
         return file
 
     def _is_at_path(self, file: int) -> bool:

@@ -103,11 +103,9 @@ class Resuming:
         """Results in the order of `jobs`, from the journal and from `run`."""
         parts = [self._look_up(job) for job in jobs]
         self.n_recorded += sum(part.n_earlier for part in parts)
-        open_places = [
-            place
-            for place, part in enumerate(parts)
-            if part.missing and not (enough and part.recorded and enough(place, part.recorded))
-        ]
+        # Whole parts are shown as well: what they say may be enough for others.
+        decided = {p for p, part in enumerate(parts) if enough and part.recorded and enough(p, part.recorded)}
+        open_places = [place for place, part in enumerate(parts) if part.missing and place not in decided]
         results: dict[int, JobResult] = {}
         if open_places:
             wanted = [parts[place] for place in open_places]

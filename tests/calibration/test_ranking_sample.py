@@ -26,7 +26,7 @@ def test_picked_takes_half_the_images_evenly(iterations: tuple[int, ...], batch:
     assert numbers == sorted(set(numbers)), "each once, in the order of the data"
     n_of = [sum(number // batch == i for number in numbers) for i in iterations]
     assert sum(n_of) == n_batches * batch
-    assert max(n_of) - min(n_of) <= 1
+    assert max(n_of) - min(n_of) <= 2
     assert list(sample.reference) == list(range(n_batches))
     for row, values in sample.reference.items():
         for value, sign in zip(values, (1, -1), strict=True):
@@ -42,3 +42,12 @@ def test_picked_leaves_what_is_little_as_it_is(iterations: tuple[int, ...], batc
 def test_picked_leaves_values_without_a_row_for_each_image() -> None:
     values = {i: (*kept((i,), 100)[i], np.zeros((1, 1, 7, 7), np.float32)) for i in (0, 50)}
     assert picked(values, 100) == Sample(values)
+
+
+@pytest.mark.parametrize("batch", [100, 50, 10])
+def test_picked_sees_classes_that_take_turns(batch: int) -> None:
+    sample = picked(kept(tuple(range(200 // batch)), batch), batch)
+    assert sample.images is not None
+    for n_classes in (2, 5, 10):
+        seen = np.bincount(sample.images.ravel() % n_classes, minlength=n_classes)
+        assert seen.min() > 100 / n_classes / 2

@@ -1,10 +1,12 @@
 """The way of a search, with answers that come one by one; no actors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import pytest
 
 from distcalib.calibration.search_path import SearchPath
+from distcalib.errors import MeasureError
 from distcalib.quantize.candidate import Candidate, Space
 from distcalib.search import Answer, Ask, Decide, Rank, Request, Search, Verdict
 
@@ -94,3 +96,13 @@ def test_path_of_a_search_that_asks_nothing_is_at_its_end() -> None:
 
     path = SearchPath(silent())
     assert (path.ask, path.winner) == (None, START)
+
+
+def test_path_names_a_strategy_that_returns_nothing() -> None:
+    def forgetful() -> Iterator[Ask]:
+        yield Ask([Decide(A)])
+
+    path = SearchPath(cast(Search, forgetful()))
+    path.go_on(Told(a=True).is_known, Told(a=True).answer)
+    with pytest.raises(MeasureError, match="the strategy ended without a candidate"):
+        _ = path.result

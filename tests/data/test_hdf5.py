@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from distcalib.data.hdf5 import Hdf5Source
+from distcalib.data.hdf5 import Hdf5Source, _stored
 from distcalib.data.source import KeyIndex, RowIndex
 from distcalib.errors import DataError
 from tests.data.databases import PROTOTXT, layer
@@ -297,3 +297,15 @@ def test_rows_that_a_file_declares_and_does_not_store_are_not_walked(tmp_path: P
     tops = opened(source, batch=4, tops=BOTH).pick([99, 100, 101, 2**40 - 1])
     expected = [0.0, float(n_stored > 0), float(n_stored > 0), 0.0]
     assert every(top[:, 0].tolist() == expected for top in tops.values())
+
+
+def test_rows_of_other_files_are_walked(tmp_path: Path) -> None:
+    write_files(tmp_path, {"x": np.arange(6.0).reshape(3, 2), "label": np.arange(3)})
+    (tmp_path / "0.h5").rename(tmp_path / "kept.h5")
+    with h5py.File(tmp_path / "0.h5", "w") as file:
+        for name, shape in (("x", (3, 2)), ("label", (3,))):
+            layout = h5py.VirtualLayout(shape, np.float64)
+            layout[:] = h5py.VirtualSource(tmp_path / "kept.h5", name, shape=shape)
+            file.create_virtual_dataset(name, layout)
+        assert every(list(_stored(file[name])) == [(0, 3)] for name in ("x", "label"))
+    assert opened(tmp_path / "list.txt", batch=3).batch(0)["x"].tolist() == [[0, 1], [2, 3], [4, 5]]

@@ -54,7 +54,7 @@ def test_folder_lock_leaves_alone_what_a_link_points_to(tmp_path: Path) -> None:
 
 def test_folder_lock_refuses_what_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "distcalib.lock")
-    with pytest.raises(OutputError, match=r"distcalib.lock: cannot be locked \(it is no file\)"):
+    with pytest.raises(OutputError, match=r"distcalib.lock: is no lock of a run: it is no file"):
         FolderLock(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_folder_lock_leaves_alone_what_is_no_lock(tmp_path: Path, text: str, lin
     lock.write_text(text)
     for number in range(links):
         (tmp_path / f"other{number}").hardlink_to(lock)
-    with pytest.raises(OutputError, match=rf"distcalib.lock: cannot be locked \({why}\); move it away"):
+    with pytest.raises(OutputError, match=rf"distcalib.lock: is no lock of a run: {why}; move it away"):
         FolderLock(tmp_path)
     assert lock.read_text() == text
 

@@ -2,10 +2,11 @@
 
 import xml.etree.ElementTree
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from distcalib.calibration.search_driver import Switches
+from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking import RankSpec
 from distcalib.errors import EngineError
@@ -63,6 +64,30 @@ def test_simulate_measures_no_further_what_is_not_asked_any_more(monkeypatch: py
     to_the_end = simulate(net, 128)
     assert found.seconds < 0.95 * to_the_end.seconds
     assert list(found.answered.items()) == list(to_the_end.answered.items())
+
+
+def test_a_candidate_that_a_round_has_completed_is_whole_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[Searching] = []
+    go_on = SearchPath.go_on
+
+    def interrupt(self: SearchPath, *known: Any) -> None:
+        go_on(self, *known)
+        board = searches[-1].board
+        if sum(board.n_measured(one) == board.n_iterations for one in board._values) == 3:
+            raise KeyboardInterrupt
+
+    def searching(*args: Any, **named: Any) -> Searching:
+        searches.append(Searching(*args, **named))
+        return searches[-1]
+
+    monkeypatch.setattr(SearchPath, "go_on", interrupt)
+    monkeypatch.setattr("scripts.simulate.simulate.Searching", searching)
+    monkeypatch.setattr(SimulatedNet, "without_kernel", lambda *_: ("conv7",))
+    with pytest.raises(KeyboardInterrupt):
+        simulate(NET, 2, strategy="greedy", tolerance=TOLERANCE)
+    result = searches[-1].interrupted(None, "SIGINT")
+    assert result is not None
+    assert (result.without_int8_kernel, result.shares[result.winner]) == (("conv7",), 1.0)
 
 
 class WithoutConv3(SimulatedNet):
