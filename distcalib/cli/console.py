@@ -4,7 +4,9 @@ A terminal is drawn by live.py.
 """
 
 import argparse
+import errno
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distcalib.caffe.paths import special
 from distcalib.cli.live import Live
 from distcalib.cli.pace import Pace
 from distcalib.errors import OptionError, OutputError, printable
@@ -153,7 +156,7 @@ def reporting(args: argparse.Namespace, console: Console, searches: bool = False
 @contextmanager
 def _opened(path: Path) -> Iterator[Console]:
     try:
-        file = path.open("a", encoding="utf-8")
+        file = open(path, "a", encoding="utf-8", opener=_without_waiting)  # noqa: SIM115  closed below
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
@@ -163,7 +166,16 @@ def _opened(path: Path) -> Iterator[Console]:
             file.close()
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what is to be written; OSError (ENXIO) for a pipe that nobody reads: open() would wait for a reader."""
+    file = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(file, True)
+    return file
+
+
 def _unwritable(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENXIO and special(path) == "a pipe":
+        return OutputError(f"--log-file {path}: is a pipe that nobody reads; name another file")
     return OutputError(f"--log-file {path}: cannot be written ({error.strerror}); name another file")
 
 

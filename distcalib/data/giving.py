@@ -13,7 +13,7 @@ from typing import IO
 from numpy.lib import format as npy
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.paths import not_utf8
+from distcalib.caffe.paths import not_utf8, special
 from distcalib.data.limits import too_many
 from distcalib.errors import DataError
 
@@ -40,6 +40,8 @@ def array_shapes(path: Path) -> Mapping[str, Shape]:
         raise DataError(f"{path}: {wrong}")
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a .npz with an array a top")
+    if kind := special(path):
+        raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
     shapes = _shapes(path)
     large = [f"'{top}' of shape {shape}" for top, shape in shapes.items() if too_many(shape[1:])]
     if large:
