@@ -17,7 +17,7 @@ from rich.console import Console
 from distcalib.caffe.paths import special
 from distcalib.cli.live import Live
 from distcalib.cli.pace import Pace
-from distcalib.errors import OptionError, OutputError, printable
+from distcalib.errors import OptionError, OutputError, printable, shortened
 from distcalib.session.progress import Decided, Reporter, Watcher
 
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
@@ -32,7 +32,7 @@ def say(console: Console, line: str) -> None:
 
 def tell(console: Console, line: str) -> None:
     """Print a line, on a terminal folded between words; `say` leaves that to the terminal, so that it can be copied."""
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=not draws(console))
+    console.print(printable(shortened(line)), markup=False, highlight=False, soft_wrap=not draws(console))
 
 
 def draws(console: Console) -> bool:
@@ -64,6 +64,7 @@ class Plain:
 
     def note(self, text: str) -> None:
         """A line that stays."""
+        text = shortened(text)
         say(self._console, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self._stamped else text)
 
 
