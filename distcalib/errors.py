@@ -18,7 +18,7 @@ shown to the user as it stands, so it names files and layers and never needs a t
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -86,6 +86,11 @@ FLAGS = {
 }
 """By flag the option of the Python API that it sets: an error names the one or the other."""
 
+_LONGEST = 10_000
+_LONGEST_NAME = 400
+"""Letters; a file's name has at most 255 bytes."""
+
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_NAME + 1},}}")
 _FLAG = re.compile(r"(?<![\w/.-])--?[a-z0-9][a-z0-9-]*(?![\w-]|=\w)")
 _LEADING = re.compile(r"^(--?[a-z0-9][\w-]*) ([^\s:,]+):")
 _speaks_flags: ContextVar[bool] = ContextVar("speaks_flags", default=False)
@@ -118,7 +123,7 @@ class DistcalibError(Exception):
     code = "error"
 
     def __str__(self) -> str:
-        message = super().__str__()
+        message = "\n".join(map(shortened, super().__str__().split("\n")))
         return message if _speaks_flags.get() else options_named(message)
 
 
@@ -185,6 +190,27 @@ class OutputError(DistcalibError):
     """A result cannot be written."""
 
     code = "output"
+
+
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """The first of `names`, and how many more there are; "none". For names that come from a file: it may have 100,000,
+    or one of a megabyte."""
+    known = [brief(name, _LONGEST_NAME) for name in names]
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more or "none"
+
+
+def brief(text: str, most: int) -> str:
+    """`text`, or its beginning and its end, where it has more than `most` letters."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end]} [... {len(text) - most:,} letters ...] {text[-end:]}"
+
+
+def shortened(message: str) -> str:
+    """A message of one line with long words in it cut, and its own middle where it is still long."""
+    return brief(_LONG_WORD.sub(lambda m: brief(m[0], _LONGEST_NAME), message), _LONGEST)
 
 
 def printable(text: str) -> str:

@@ -13,7 +13,7 @@ import distcalib
 import distcalib.data.left_out
 from distcalib.calibration.options import CalibrationOptions
 from distcalib.cli.main import make_parser
-from distcalib.errors import FLAGS, DistcalibError, OptionError, flags_named, options_named
+from distcalib.errors import FLAGS, DistcalibError, OptionError, flags_named, listed, options_named
 from distcalib.session.export_options import ExportOptions
 from distcalib.session.options import EvaluationOptions
 from tests.every import every
@@ -86,3 +86,18 @@ def test_calibrate_names_the_option_to_a_user_of_python(tiny: Tiny, tmp_path: Pa
         return str(caught.value)
 
     assert Context().run(said).startswith("accuracy_loss=1.5: ")
+
+
+def test_long_words_and_long_messages_are_cut_in_their_middle() -> None:
+    path = "/".join(["folder"] * 30)
+    assert str(OptionError(f"{path}: is wrong; correct it")) == f"{path}: is wrong; correct it"
+    word = str(OptionError(f"image '{'x' * 5000}': is not there; correct the list"))
+    assert word == f"image '{'x' * 299} [... 4,603 letters ...] {'x' * 98}': is not there; correct the list"
+    message = str(OptionError("net: " + "a, " * 10**6 + "is not there; correct the list"))
+    assert len(message) < 10_100
+    assert message.startswith("net: a, a, ")
+    assert message.endswith(" a, is not there; correct the list")
+
+
+def test_listed_names_the_first() -> None:
+    assert [listed([]), listed("ab"), listed("abc", 2)] == ["none", "a, b", "a, b and 1 more"]

@@ -45,15 +45,18 @@ def resolve_path(source: str, prototxt: Path) -> Path:
     return beside if os.path.exists(beside) else as_given
 
 
-def special(path: str | Path) -> str | None:
+def special(path: str | Path, streams: bool = False) -> str | None:
     """What `path` is where it is neither a file nor a folder: to open a pipe may last forever, and a device has no end.
 
-    None where it is a file, a folder or nothing: who opens it will say."""
+    None where it is a file, a folder or nothing: who opens it will say. With `streams` also for a pipe that the shell
+    has opened, as /dev/stdin or <(...): it has no name on a disk, and to open it waits for nobody."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # ValueError: a null byte in the name
         return None
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    if streams and stat.S_ISFIFO(mode) and not os.path.exists(os.path.realpath(path)):  # /proc/1/fd/pipe:[2]
         return None
     return "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 

@@ -108,8 +108,8 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     where = os.fspath(path)
     if wrong := not_utf8(where):
         raise FormatError(f"{where}: {wrong}")
-    if special(where) == "a device":  # a pipe may be the shell's <(...)
-        raise FormatError(f"{where}: is a device, not a file; name a file")
+    if kind := special(where):  # a pipe of the shell's, too: a net is read more than once
+        raise FormatError(f"{where}: is {kind}, not a file; write it to a file first")
     try:
         content = Path(path).read_bytes()
     except (OSError, ValueError) as error:

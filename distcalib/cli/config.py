@@ -127,8 +127,8 @@ def _unknown(key: str, actions: Mapping[str, argparse.Action]) -> str:
 
 def _pairs(path: Path) -> Iterator[tuple[str, int, yaml.Node]]:
     """Keys with their lines and values."""
-    if special(path) == "a device":  # which may have no end; a pipe may be the shell's <(...)
-        raise OptionError(f"{path}: is a device, not a file; name a file")
+    if kind := special(path, streams=True):
+        raise OptionError(f"{path}: is {kind}, not a file; name a file")
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:

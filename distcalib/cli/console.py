@@ -4,7 +4,9 @@ A terminal is drawn by live.py.
 """
 
 import argparse
+import errno
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -12,9 +14,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from distcalib.caffe.paths import special
 from distcalib.cli.live import Live
 from distcalib.cli.pace import Pace
-from distcalib.errors import OptionError, OutputError, printable
+from distcalib.errors import OptionError, OutputError, printable, shortened
 from distcalib.session.progress import Decided, Reporter, Watcher
 
 # Often enough to see that a run lives, seldom enough to keep the log of a night readable.
@@ -29,7 +32,7 @@ def say(console: Console, line: str) -> None:
 
 def tell(console: Console, line: str) -> None:
     """Print a line, on a terminal folded between words; `say` leaves that to the terminal, so that it can be copied."""
-    console.print(printable(line), markup=False, highlight=False, soft_wrap=not draws(console))
+    console.print(printable(shortened(line)), markup=False, highlight=False, soft_wrap=not draws(console))
 
 
 def draws(console: Console) -> bool:
@@ -61,6 +64,7 @@ class Plain:
 
     def note(self, text: str) -> None:
         """A line that stays."""
+        text = shortened(text)
         say(self._console, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}" if self._stamped else text)
 
 
@@ -153,7 +157,7 @@ def reporting(args: argparse.Namespace, console: Console, searches: bool = False
 @contextmanager
 def _opened(path: Path) -> Iterator[Console]:
     try:
-        file = path.open("a", encoding="utf-8")
+        file = open(path, "a", encoding="utf-8", opener=_without_waiting)  # noqa: SIM115  closed below
     except OSError as error:
         raise _unwritable(path, error) from None
     try:
@@ -163,7 +167,16 @@ def _opened(path: Path) -> Iterator[Console]:
             file.close()
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Open what is to be written; OSError (ENXIO) for a pipe that nobody reads: open() would wait for a reader."""
+    file = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    os.set_blocking(file, True)
+    return file
+
+
 def _unwritable(path: Path, error: OSError) -> OutputError:
+    if error.errno == errno.ENXIO and special(path) == "a pipe":
+        return OutputError(f"--log-file {path}: is a pipe that nobody reads; name another file")
     return OutputError(f"--log-file {path}: cannot be written ({error.strerror}); name another file")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.paths import special
 from distcalib.data.feed import array_faults, input_shapes
+from distcalib.data.giving import refuse_bzip2
 from distcalib.data.limits import over_limit
 from distcalib.errors import DataError, described
 
@@ -65,7 +67,8 @@ def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
         raise DataError(f"{path}: is a folder, not a file; give a .npz with arrays {', '.join(map(repr, tops))}")
     if kind := special(path):
         raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
-    with path.open("rb") as file:
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of sizes beyond 2^63, before the error that says so
         if file.read(len(_NPY)) == _NPY:
             if len(tops) > 1:
                 names = ", ".join(map(repr, tops))
@@ -73,5 +76,6 @@ def _read(path: Path, tops: list[str]) -> tuple[dict[str, Array], list[str]]:
             return {tops[0]: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))}, tops
         file.seek(0)
         with np.load(file, allow_pickle=False) as arrays:
+            refuse_bzip2(path, arrays.zip)
             _refuse_bombs(path, arrays.zip, tops)
             return {name: np.asarray(arrays[name]) for name in arrays.files if name in tops}, arrays.files

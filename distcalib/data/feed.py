@@ -11,7 +11,7 @@ import numpy.typing as npt
 from distcalib.caffe import caffe_pb2
 from distcalib.data.left_out import Bad
 from distcalib.data.source import FloatArray, Index
-from distcalib.errors import DataError
+from distcalib.errors import DataError, listed
 
 _NUMBERS = "biuf"
 """Kinds of NumPy types that become float32: bool, integers, floats."""
@@ -109,7 +109,7 @@ def array_faults(
     for top, shape in shapes.items():
         array = arrays.get(top)
         if array is None:
-            faults.append(f"top '{top}' has no array (there are: {', '.join(sorted(there)) or 'none'}); give one")
+            faults.append(f"top '{top}' has no array (there are: {listed(sorted(there))}); give one")
             continue
         if array.shape[1:] != shape[1:] or not array.shape or not len(array):
             faults.append(f"the array of top '{top}' is {array.shape}; give one of (n, {str(shape[1:])[1:]}")

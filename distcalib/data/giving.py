@@ -5,6 +5,7 @@ prototxt that is written keeps the layer."""
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import IO
 from numpy.lib import format as npy
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.paths import not_utf8
+from distcalib.caffe.paths import not_utf8, special
 from distcalib.data.limits import too_many
-from distcalib.errors import DataError
+from distcalib.errors import DataError, listed
 
 Shape = tuple[int, ...]
 _NPY = b"\x93NUMPY"
@@ -40,6 +41,8 @@ def array_shapes(path: Path) -> Mapping[str, Shape]:
         raise DataError(f"{path}: {wrong}")
     if not path.exists():
         raise DataError(f"{path}: does not exist; give a .npz with an array a top")
+    if kind := special(path):
+        raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
     shapes = _shapes(path)
     large = [f"'{top}' of shape {shape}" for top, shape in shapes.items() if too_many(shape[1:])]
     if large:
@@ -51,15 +54,27 @@ def array_shapes(path: Path) -> Mapping[str, Shape]:
 
 def _shapes(path: Path) -> Mapping[str, Shape]:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what NumPy and Python say of a strange header
             if file.read(len(_NPY)) == _NPY:
                 return {}
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
+                refuse_bzip2(path, archive)
                 members = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
                 return {top: _shape(archive, name) for top, name in members.items()}
+    except DataError:
+        raise
     except Exception:  # whatever zipfile and its three ways of packing raise
         return {}
+
+
+def refuse_bzip2(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise DataError for arrays packed with bzip2: zipfile unpacks 4 kB of it in one piece, which may be gigabytes."""
+    packed = [one.filename for one in archive.infolist() if one.compress_type == zipfile.ZIP_BZIP2]
+    if packed:
+        names = listed(f"'{name.removesuffix('.npy')}'" for name in packed)
+        raise DataError(f"{path}: arrays packed with bzip2 are not read ({names}); write it by numpy.savez_compressed")
 
 
 def _shape(archive: zipfile.ZipFile, name: str) -> Shape:

@@ -28,7 +28,7 @@ from distcalib.data.looking_up import absent
 from distcalib.data.records import SAME_DATA
 from distcalib.data.source import FloatArray, Index, RowIndex
 from distcalib.data.walking import walk
-from distcalib.errors import AbsentError, DataError
+from distcalib.errors import AbsentError, DataError, listed
 
 Shape = tuple[int, ...]
 _WALKED_BYTES = 2**24
@@ -234,6 +234,8 @@ def _opened(path: Path) -> h5py.File:
     """The file, for reading only. Raises DataError."""
     if kind := special(path):
         raise DataError(f"{path}: is {kind}, not a file; write it to a file first")
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, not an HDF5 file; name the file inside it")
     try:
         return h5py.File(path, "r", locking=False)
     except FileNotFoundError as error:
@@ -250,12 +252,14 @@ def _layout(file: h5py.File, tops: tuple[str, ...]) -> tuple[dict[str, Shape], l
         try:
             dataset = file.get(top)
         except (KeyError, OSError, RuntimeError) as error:
-            bad.append(f"dataset '{top}' cannot be read ({_reason(error)})")
+            bad.append(_astray(file, top) or f"dataset '{top}' cannot be read ({_reason(error)})")
             continue
-        if isinstance(dataset, h5py.Group):
+        if dataset is None and (astray := _astray(file, top)):
+            bad.append(astray)
+        elif isinstance(dataset, h5py.Group):
             bad.append(f"'{top}' is a group, not a dataset")
         elif not isinstance(dataset, h5py.Dataset):
-            bad.append(f"has no dataset '{top}' (there are: {', '.join(sorted(file)) or 'none'})")
+            bad.append(f"has no dataset '{top}' (there are: {listed(sorted(file))})")
         elif dataset.id.get_type().get_class() not in _CLASSES:
             bad.append(f"dataset '{top}' holds {dataset.dtype} values, not numbers")
         elif not dataset.shape or 0 in dataset.shape:
@@ -268,6 +272,15 @@ def _layout(file: h5py.File, tops: tuple[str, ...]) -> tuple[dict[str, Shape], l
         counts = ", ".join(f"'{top}' {shape[0]}" for top, shape in shapes.items())
         bad.append(f"datasets have different numbers of rows ({counts})")
     return shapes, bad
+
+
+def _astray(file: h5py.File, top: str) -> str | None:
+    """That `top`, which cannot be had, is a link, maybe to itself; None if it is none."""
+    with suppress(KeyError, OSError, RuntimeError):
+        link = file.get(top, getlink=True)
+        if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
+            return f"'{top}' is a link that leads to no dataset"
+    return None
 
 
 def read_rows(name: str, file: h5py.File, top: str, start: int, stop: int) -> Rows:
@@ -292,5 +305,7 @@ def _row(shape: Shape) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What HDF5 says, in one line."""
+    """What HDF5 says, in one line; where the system refused, its words, without HDF5's addresses in memory."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
     return " ".join(str(error).strip("'\"").split())

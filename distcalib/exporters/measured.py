@@ -19,7 +19,7 @@ from distcalib.engine.spec import Model
 from distcalib.errors import EngineError, FormatError, OptionError
 from distcalib.exporters.detection import real_rows
 from distcalib.exporters.preprocess import in_form
-from distcalib.exporters.runtimes import Runtime, open_model
+from distcalib.exporters.runtimes import Runtime, beside, open_model
 from distcalib.exporters.yolo import SUFFIX
 
 Array = NDArray[np.float32]
@@ -60,11 +60,6 @@ def read_file(path: Path, blobs: Mapping[str, Blob], graph: Graph, form: str | N
         raise FormatError(f"{path}: cannot be read ({error.strerror}); name the file that export wrote") from error
     detections = frozenset(name for name, blob in blobs.items() if graph.producer[blob].type == "DetectionOutput")
     return File(contents, path.name, blobs, detections, form)
-
-
-def beside(path: Path) -> Path:
-    """Where the weights of `path` are, if they are not in it."""
-    return path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
 
 
 def blobs_of(names: Sequence[str], graph: Graph, path: Path, where: str) -> dict[str, Blob]:

@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from distcalib.caffe.paths import special
 from distcalib.data import Pixels
 from distcalib.errors import EngineError, FormatError, OptionError
 from distcalib.exporters.preprocess import in_form
@@ -51,8 +52,16 @@ def need_onnx(where: str = "--to onnx") -> None:
         )
 
 
+def beside(path: Path) -> Path:
+    """Where the weights of the file `path` are, if they are not in it."""
+    return path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
+
+
 def open_model(path: Path, n_threads: int = 1) -> Runtime:
     """The model in its own runtime, by its suffix.  Raises OptionError, FormatError."""
+    for one in (path, beside(path)):
+        if kind := special(one):
+            raise FormatError(f"{one}: is {kind}, not a file; name a model.xml or model.onnx that was exported")
     if not path.is_file():
         raise FormatError(f"{path}: does not exist; name a model.xml or model.onnx that was exported")
     if path.suffix == ".xml":

@@ -10,7 +10,7 @@ from openvino import Output
 
 from distcalib.layers.blobs import FloatArray
 from distcalib.layers.registry import Layer, converts
-from distcalib.layers.shapes import constant, shape_of
+from distcalib.layers.shapes import constant, shape_of, too_many
 
 _SAME = 1e-6  # aspect ratios that are nearer are one
 Pair = tuple[float, float]
@@ -53,21 +53,26 @@ def _boxes(layer: Layer, features: Output, image: Output, extents: FloatArray) -
     shapes = shape_of(features), shape_of(image)
     layer.require(all(len(shape) == 4 for shape in shapes), f"its bottoms have shapes {shapes}; 4 axes are converted")
     (rows, columns), (height, width) = shapes[0][2:], shapes[1][2:]
+    large = too_many((1, 2, rows * columns * len(extents) * 4))
+    layer.require(large is None, large or "")
     size_h, size_w = _given(layer, p, "img_size", ("img_h", "img_w"), (height, width))
     step_h, step_w = _given(layer, p, "step", ("step_h", "step_w"), _quotients((size_h, size_w), (rows, columns)))
     offset = np.float32(p.offset)
     center_x = (np.arange(columns, dtype=np.float32) + offset) * np.float32(step_w)
     center_y = (np.arange(rows, dtype=np.float32) + offset) * np.float32(step_h)
-    centers = np.stack(np.broadcast_arrays(center_x[None, :], center_y[:, None]), axis=-1).astype(np.float64)
     half = extents.astype(np.float64) / 2.0
     size = np.array([size_w, size_h], np.float64)
-    low = (centers[:, :, None] - half) / size
-    high = (centers[:, :, None] + half) / size
-    corners = np.concatenate([low, high], axis=-1).astype(np.float32).reshape(-1, 4)
+    values = np.empty((2, rows, columns, len(extents), 4), np.float32)
+    centers = np.empty((columns, 1, 2), np.float64)
+    centers[:, 0, 0] = center_x
+    for row in range(rows):  # one at a time: all of them in float64 would take five times the memory of the top
+        centers[:, 0, 1] = center_y[row]
+        values[0, row, :, :, :2] = (centers - half) / size
+        values[0, row, :, :, 2:] = (centers + half) / size
     if p.clip:
-        corners = np.clip(corners, np.float32(0.0), np.float32(1.0))
-    variances = np.broadcast_to(np.array(list(p.variance) or [0.1], np.float32), corners.shape)
-    return constant(np.stack([corners.ravel(), variances.ravel()])[None])
+        np.clip(values[0], np.float32(0.0), np.float32(1.0), out=values[0])
+    values[1] = np.array(list(p.variance) or [0.1], np.float32)
+    return constant(values.reshape(1, 2, -1))
 
 
 def _extents(p: Any) -> Iterator[Pair]:

@@ -24,12 +24,14 @@ def shape_of(x: Output) -> Shape:
 
 def too_large(values: Iterable[Output | None]) -> str | None:
     """That a value has more elements than a blob of Caffe's can have, which counts them in an int; None if none has."""
-    for value in values:
-        shape = () if value is None else shape_of(value)
-        if prod(shape) >= MOST_ELEMENTS:
-            sizes = " x ".join(map(str, shape))
-            return f"its top is {sizes}, and a blob has less than 2^31 elements; correct its sizes"
-    return None
+    return next((wrong for value in values if value is not None and (wrong := too_many(shape_of(value)))), None)
+
+
+def too_many(shape: Shape) -> str | None:
+    """The same of a shape, for a converter that works values out, before it does; UnsupportedError's words."""
+    if prod(shape) < MOST_ELEMENTS:
+        return None
+    return f"its top is {' x '.join(map(str, shape))}, and a blob has less than 2^31 elements; correct its sizes"
 
 
 def why_not(error: Exception, bottoms: Iterable[Output]) -> str:

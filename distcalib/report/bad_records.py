@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distcalib.data import LeftOut
+from distcalib.errors import shortened
 
 MOST_LISTED = 100
 _MOST_TOLD = 3
@@ -24,7 +25,9 @@ class BadRecords:
         more = self.count - min(self.count, _MOST_TOLD)
         others = f" and {more:,} more" if more else ""
         was = "was" if self.count == 1 else "were"
-        return f"{self.count:,} of {self.n_records:,} records could not be read and {was} left out: {shown}{others}"
+        return shortened(
+            f"{self.count:,} of {self.n_records:,} records could not be read and {was} left out: {shown}{others}"
+        )
 
 
 def bad_records(found: Iterable[LeftOut], n_records: int) -> BadRecords:

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 import cattrs
 
+from distcalib.caffe.paths import special
 from distcalib.errors import FormatError
 from distcalib.report.form import SCHEMA_VERSION, ungrouped
 from distcalib.report.record import CalibrationReport
@@ -23,6 +24,8 @@ def read_report(path: str | Path) -> CalibrationReport:
         distcalib.read_report("out/report.json").fp32_layers
     """
     path = Path(path)
+    if kind := special(path, streams=True):
+        raise FormatError(f"{path}: is {kind}, not a file; name a file")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -16,9 +16,9 @@ from distcalib.engine.net import Net, open_net
 from distcalib.engine.spec import ElsewhereSpec
 from distcalib.engine.worker import data_nodes
 from distcalib.errors import AbsentError, FormatError, OptionError
-from distcalib.exporters.measured import beside, blobs_of, read_file
+from distcalib.exporters.measured import blobs_of, read_file
 from distcalib.exporters.preprocess import FORMS, steps_of
-from distcalib.exporters.runtimes import open_model
+from distcalib.exporters.runtimes import beside, open_model
 from distcalib.metrics import LOSS_TYPES, SCORE_TYPES
 from distcalib.report import ExportedFile
 from distcalib.session.backend import rows

@@ -43,6 +43,18 @@ def test_special_tells_what_is_no_file(tmp_path: Path) -> None:
     assert found == ["a pipe", "a device", None, None, None, None]
 
 
+def test_special_lets_pass_what_the_shell_has_opened(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    try:
+        opened, named = Path(f"/dev/fd/{reading}"), tmp_path / "pipe:[1]"
+        os.mkfifo(named)
+        assert [special(opened), special(opened, streams=True)] == ["a pipe", None]
+        assert [special(named, streams=True), special("/dev/zero", streams=True)] == ["a pipe", "a device"]
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_not_utf8_heeds_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     folder.mkdir()

@@ -41,6 +41,14 @@ def test_plain_writes_plain_lines_now_and_then(clock: Clock) -> None:
     assert len(lines) == 5
 
 
+def test_plain_cuts_a_name_of_thousands_of_letters() -> None:
+    file = io.StringIO()
+    Plain(Console(file=file, width=20)).note(f"layer '{'x' * 5000}' is left out")
+    [line] = file.getvalue().splitlines()
+    assert len(line) < 500
+    assert line.endswith("xxx' is left out")
+
+
 def test_plain_ends_where_less_was_needed(clock: Clock) -> None:
     file = io.StringIO()
     reporter = Plain(Console(file=file))

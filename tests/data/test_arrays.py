@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from distcalib.data import load_arrays, open_source
+from distcalib.data import array_shapes, load_arrays, open_source
 from distcalib.errors import DataError
 from tests.data.databases import PROTOTXT, layer
 from tests.every import every
@@ -113,3 +115,39 @@ def test_load_arrays_refuses_python_objects(tmp_path: Path) -> None:
 def test_load_arrays_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.npz: does not exist; give a .npz with arrays 'x'"):
         load_arrays(tmp_path / "a.npz", [ONE], PROTOTXT)
+
+
+def test_load_arrays_reads_nothing_that_is_packed_with_bzip2(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        for i in range(12):
+            archive.writestr(f"x{i}.npy", bytes(1000))
+    for read in (array_shapes, lambda path: load_arrays(path, [ONE], PROTOTXT)):
+        with pytest.raises(DataError) as error:
+            read(tmp_path / "a.npz")
+        assert str(error.value) == (
+            f"{tmp_path}/a.npz: arrays packed with bzip2 are not read ('x0', 'x1', 'x2', 'x3', 'x4', 'x5', 'x6', 'x7', "
+            "'x8', 'x9' and 2 more); write it by numpy.savez_compressed"
+        )
+
+
+def test_load_arrays_lists_the_first_names_of_many(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for i in range(10_000):
+            archive.writestr(f"m{i:05}.npy", b"")
+    with pytest.raises(DataError, match=r"\(there are: m00000, [m0-9, ]*, m00009 and 9990 more\); give one$"):
+        load_arrays(tmp_path / "a.npz", [ONE], PROTOTXT)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_load_arrays_says_nothing_of_a_huge_shape_but_its_sentence(tmp_path: Path, name: str) -> None:
+    array = b"\x93NUMPY\x01\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 3), }".ljust(
+        128
+    )
+    (tmp_path / "a.npy").write_bytes(array)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.write(tmp_path / "a.npy", "x.npy")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(DataError, match=r"is not a .npy or .npz of numbers \(ValueError: "):
+            load_arrays(tmp_path / name, [ONE], PROTOTXT)
+    assert not said

@@ -287,6 +287,27 @@ def test_a_pipe_in_a_list_is_refused_at_once(tmp_path: Path) -> None:
         Hdf5Source(layer(text, "HDF5Data"), tmp_path / "net.prototxt")
 
 
+def test_a_folder_in_a_list_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.h5").mkdir()
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.h5\n")
+    with pytest.raises(DataError) as error:
+        opened(tmp_path / "list.txt")
+    said = "is a folder, not an HDF5 file; name the file inside it"
+    assert str(error.value) == f"{tmp_path}/list.txt: {tmp_path}/a.h5: {said}"
+
+
+@pytest.mark.parametrize("target", ["/x", "/label", "/nothing", "other.h5"])
+def test_a_link_that_leads_astray_is_told_as_one(tmp_path: Path, target: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = h5py.ExternalLink(target, "/x") if target == "other.h5" else h5py.SoftLink(target)
+        file["label"] = h5py.SoftLink("/x")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/a.h5\n")
+    with pytest.raises(DataError) as error:
+        opened(tmp_path / "list.txt", tops='top: "x" ')
+    said = "'x' is a link that leads to no dataset; write it again or leave it out"
+    assert str(error.value) == f"{tmp_path}/list.txt: {tmp_path}/a.h5: {said}"
+
+
 @pytest.mark.parametrize("n_stored", [0, 3], ids=["nothing", "some"])
 def test_rows_that_a_file_declares_and_does_not_store_are_not_walked(tmp_path: Path, n_stored: int) -> None:
     source = write_files(tmp_path, {})

@@ -1,12 +1,16 @@
+import tracemalloc
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
+import openvino.opset13 as ops
 import pytest
 from google.protobuf import text_format
 
 from distcalib.caffe.caffe_pb2 import PriorBoxParameter
-from tests.layers.harness import random, refused, run
+from distcalib.errors import UnsupportedError
+from distcalib.layers import convert
+from tests.layers.harness import make_layer, random, refused, run
 
 f = np.float32
 
@@ -121,3 +125,22 @@ def test_prior_box_clustered_has_a_box_of_each_size() -> None:
     assert "those of a PriorBoxClustered" in refused(
         'type: "PriorBox" prior_box_param { min_size: 1 width: 1 height: 1 }', *shapes
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes", "n_values"),
+    [("PriorBox", "min_size: 3", 4 * 46000**2), ("PriorBoxClustered", "width: 3 height: 3 step: 16", 4 * 46000**2)],
+)
+def test_more_boxes_than_a_blob_holds_are_refused_before_they_are_worked_out(
+    kind: str, sizes: str, n_values: int
+) -> None:
+    features = ops.parameter([1, 1, 46000, 46000], np.float32).output(0)
+    image = ops.parameter([1, 1, 9, 9], np.float32).output(0)
+    layer = make_layer(f'type: "{kind}" prior_box_param {{ {sizes} }}')
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedError, match=rf"its top is 1 x 2 x {n_values}, and a blob has less than 2\^31"):
+            convert(layer, [features, image])
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

@@ -21,3 +21,9 @@ def test_records_are_listed_once_in_order_and_counted_beyond_the_list() -> None:
 def test_one_record_is_told_as_one() -> None:
     made = bad_records([LeftOut("data", 4, "'4'", "is not a Datum")], 9)
     assert made.line == "1 of 9 records could not be read and was left out: '4' is not a Datum"
+
+
+def test_a_name_of_thousands_of_letters_is_cut() -> None:
+    line = bad_records([LeftOut("data", 4, f"line 5: '{'x' * 5000}'", "cannot be read")], 9).line
+    assert len(line) < 600
+    assert line.endswith("xxx' cannot be read")
