@@ -16,9 +16,9 @@ from distcalib.errors import FormatError, UnsupportedError
 
 _TWO_TOPS = ("InfogainLoss", "SoftmaxWithLoss")
 """Scores with a second top that is not evaluated, the probabilities: not made where nothing reads it."""
-_BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Pooling", "Python", "SpatialDropout"})
-"""The types, beside data layers, whose result depends on their phase: in training a BatchNorm has the statistics of its
-batch, a Dropout drops, a stochastic Pooling draws."""
+_BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Python", "SpatialDropout"})
+"""The types, beside data layers and stochastic Pooling, which draws, whose result depends on their phase: in training a
+BatchNorm has the statistics of its batch, a Dropout drops."""
 
 
 class State(NamedTuple):
@@ -39,24 +39,25 @@ PLAIN = State()
 def test_net(
     net: caffe_pb2.NetParameter,
     given: State = PLAIN,  # noqa: PT028  # its name is the interface, but it is no test of pytest's
+    where: str = "",  # noqa: PT028
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
+
+    `where`: what messages call it; by default its own name.
 
     What a test does not need is left out, too (see needed.py), and types of forks get the names that are converted.
 
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer whose result
     depends on its phase says `phase: TRAIN` outside a rule, because Caffe would run it as in training."""
-    state = given.of(net)
+    state, where = given.of(net), where or f"net '{net.name}'"
     both = [layer.name for layer in net.layer if layer.include and layer.exclude]
     if both:
-        raise FormatError(
-            f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
-        )
+        raise FormatError(f"{where}: layers {_quoted(both)} have include and exclude rules both; keep one kind")
     kept, _ = needed([layer for layer in net.layer if _takes_part(layer, state)])
     training = [layer.name for layer in kept if _trains(layer)]
     if training:
         raise UnsupportedError(
-            f"net '{net.name}': layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would "
+            f"{where}: layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would "
             "run them as in training inside the test net; remove the line, or write `include { phase: TRAIN }`"
         )
     result = caffe_pb2.NetParameter()
@@ -99,6 +100,8 @@ def _trains(layer: caffe_pb2.LayerParameter) -> bool:
         return False
     if layer.type == "BatchNorm" and layer.batch_norm_param.HasField("use_global_stats"):
         return False
+    if layer.type == "Pooling":
+        return bool(layer.pooling_param.pool == caffe_pb2.PoolingParameter.STOCHASTIC)
     return layer.type in _BY_PHASE or not layer.bottom
 
 
