@@ -43,6 +43,7 @@ def normalized(
 
 def records_of(layer: LayerParameter, scores: Array, labels: Array) -> tuple[Array, npt.NDArray[np.int64]]:
     """All values of a record as its classes, with one label each, checked."""
+    check_records(layer, scores.shape, labels.shape)
     rows, whole = rows_of(layer, scores.reshape(scores.shape[0], -1), labels, 1)
     require_classes(layer, rows, whole)
     return rows, whole
@@ -66,6 +67,14 @@ def check_labels(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[i
         raise UnsupportedError(
             f"{where(layer)}: {prod(labels)} labels for predictions of shape {scores} along axis {axis}; "
             f"{n_rows} are needed"
+        )
+
+
+def check_records(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """UnsupportedError where there is not one label for each record."""
+    if not scores or prod(labels) != scores[0]:
+        raise UnsupportedError(
+            f"{where(layer)}: {prod(labels)} labels for predictions of shape {scores}; one a record is needed"
         )
 
 
