@@ -124,5 +124,63 @@ def state_meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) ->
     return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
 
 
+def left_out_by(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState, stages: Iterable[str]) -> str | None:
+    """Which stage or level leaves the layer out of TEST, "what; what would do"; None if it takes part, or a phase does.
+
+    `stages`: those of `state` that the command line sets."""
+    if _takes_part(layer, state):
+        return None
+    for rule in layer.include or layer.exclude:
+        if rule.HasField("phase") and rule.phase != state.phase:
+            continue
+        said = _unmet(rule, state, stages) if layer.include else _met(rule, state, stages)
+        if said:
+            return f"{', '.join(what for what, _ in said)}; {' and '.join(remedy for _, remedy in said)}"
+    return None
+
+
+def _unmet(rule: caffe_pb2.NetStateRule, state: caffe_pb2.NetState, stages: Iterable[str]) -> list[tuple[str, str]]:
+    """The conditions of an include rule that do not hold, each with what would do."""
+    said = []
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        said.append((f"from level {rule.min_level} on (min_level), and it is {state.level}", _level(rule.min_level)))
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        said.append((f"up to level {rule.max_level} (max_level), and it is {state.level}", _level(rule.max_level)))
+    missing = [stage for stage in dict.fromkeys(rule.stage) if stage not in state.stage]
+    if missing:
+        said.append(("in a stage that is not set", "give " + " ".join(f"--stage {stage}" for stage in missing)))
+    unwanted = [stage for stage in dict.fromkeys(rule.not_stage) if stage in state.stage]
+    if unwanted:
+        said.append((f"but not in stage {_quoted(unwanted)} (not_stage), which is set", _unset(unwanted, stages)))
+    return said
+
+
+def _met(rule: caffe_pb2.NetStateRule, state: caffe_pb2.NetState, stages: Iterable[str]) -> list[tuple[str, str]]:
+    """The conditions by which an exclude rule holds, each with what would do; none where it names the phase alone."""
+    if rule.stage:
+        return [(f"but not in stage {_quoted(rule.stage)} (exclude), which is set", _unset(rule.stage, stages))]
+    if rule.not_stage:
+        return [("in a stage that is not set (exclude)", f"give --stage {rule.not_stage[0]}")]
+    if rule.HasField("min_level"):
+        return [(f"below level {rule.min_level} (exclude), and it is {state.level}", _level(rule.min_level - 1))]
+    if rule.HasField("max_level"):
+        return [(f"above level {rule.max_level} (exclude), and it is {state.level}", _level(rule.max_level + 1))]
+    return []
+
+
+def _level(level: int) -> str:
+    return f"give --level {level}"
+
+
+def _unset(unwanted: Iterable[str], stages: Iterable[str]) -> str:
+    """How stages are set no more: those of the command line, and those that stand in the file."""
+    flags = [f"--stage {stage}" for stage in unwanted if stage in set(stages)]
+    own = [stage for stage in unwanted if stage not in set(stages)]
+    remedies = [f"leave out {' '.join(flags)}"] * bool(flags) + [
+        f"take stage {_quoted(own)} out of the state in the file"
+    ] * bool(own)
+    return " and ".join(remedies)
+
+
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
