@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
 from distcalib.errors import UnsupportedError
+from distcalib.metrics.classes import where as _where
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
@@ -30,9 +31,6 @@ from distcalib.metrics.labelled import (
     records_of,
     rows_of,
     without_ignored,
-)
-from distcalib.metrics.labelled import (
-    where as _where,
 )
 from distcalib.metrics.of_losses import OF_LOSSES, eltwise_of_losses, power_of_losses
 from distcalib.metrics.pair_losses import check_as_many, check_one_shape, check_pairs, contrastive_loss, smooth_l1_loss

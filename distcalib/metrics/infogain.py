@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import LayerParameter, LossParameter
 from distcalib.errors import UnsupportedError
-from distcalib.metrics.labelled import check_labels, normalized, rows_of, where, without_ignored
+from distcalib.metrics.classes import where
+from distcalib.metrics.labelled import check_labels, normalized, rows_of, without_ignored
 from distcalib.metrics.partial import Partial
 
 Array = npt.NDArray[Any]

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
-from distcalib.errors import DataError, UnsupportedError
+from distcalib.errors import UnsupportedError
+from distcalib.metrics.classes import require_classes, whole_labels
 
 Array = npt.NDArray[Any]
 SEGMENTATION = "SegAccuracy"
@@ -93,17 +94,10 @@ def seg_accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Confusi
     check_maps_of_classes(layer, scores.shape, labels.shape)
     n_classes = scores.shape[1]
     rows = np.moveaxis(scores, 1, -1).reshape(-1, n_classes)
-    with np.errstate(invalid="ignore"):  # a NaN becomes a number far outside, which is reported as such
-        whole = labels.ravel().astype(np.int64)
+    whole = whole_labels(layer, labels, n_classes)
     counts = ~np.isin(whole, list(layer.seg_accuracy_param.ignore_label))
     rows, whole = rows[counts], whole[counts]
-    outside = whole[(whole < 0) | (whole >= n_classes)]
-    if outside.size:
-        shown = ", ".join(str(label) for label in np.unique(outside)[:5])
-        raise DataError(
-            f"{_where(layer)}: {outside.size} of {whole.size} labels lie outside the classes 0 to {n_classes - 1} "
-            f"(such as {shown}); correct the data set, or set ignore_label"
-        )
+    require_classes(layer, rows, whole)
     predicted = n_classes - 1 - np.argmax(rows[:, ::-1], axis=1)
     broken = np.isnan(rows).any(axis=1)
     predicted[broken] = (whole[broken] + 1) % n_classes
