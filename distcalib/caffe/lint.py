@@ -22,7 +22,7 @@ TOKEN = re.compile(
       | (?P<number>-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[fF]?)(?![\w.]))
       | (?P<name>-?\s*[A-Za-z_]\w*)
       | (?P<mark>.)""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,  # C++ protobuf takes no other letters, digits and spaces
 )
 #: Kinds of tokens that can be a value.
 SCALARS = ("string", "number", "name")

@@ -16,9 +16,9 @@ from distcalib.errors import FormatError, UnsupportedError
 
 _TWO_TOPS = ("InfogainLoss", "SoftmaxWithLoss")
 """Scores with a second top that is not evaluated, the probabilities: not made where nothing reads it."""
-_BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Pooling", "Python", "SpatialDropout"})
-"""The types, beside data layers, whose result depends on their phase: in training a BatchNorm has the statistics of its
-batch, a Dropout drops, a stochastic Pooling draws."""
+_BY_PHASE = frozenset({"BN", "BatchNorm", "Dropout", "Python", "SpatialDropout"})
+"""The types, beside data layers and stochastic Pooling, which draws, whose result depends on their phase: in training a
+BatchNorm has the statistics of its batch, a Dropout drops."""
 
 
 class State(NamedTuple):
@@ -39,24 +39,25 @@ PLAIN = State()
 def test_net(
     net: caffe_pb2.NetParameter,
     given: State = PLAIN,  # noqa: PT028  # its name is the interface, but it is no test of pytest's
+    where: str = "",  # noqa: PT028
 ) -> caffe_pb2.NetParameter:
     """A copy of `net` with the layers of the TEST phase only, legacy net inputs as an Input layer, and its state set.
+
+    `where`: what messages call it; by default its own name.
 
     What a test does not need is left out, too (see needed.py), and types of forks get the names that are converted.
 
     FormatError if a layer has include and exclude rules both, as in Caffe; UnsupportedError if a layer whose result
     depends on its phase says `phase: TRAIN` outside a rule, because Caffe would run it as in training."""
-    state = given.of(net)
+    state, where = given.of(net), where or f"net '{net.name}'"
     both = [layer.name for layer in net.layer if layer.include and layer.exclude]
     if both:
-        raise FormatError(
-            f"net '{net.name}': layers {_quoted(both)} have include and exclude rules both; keep one kind"
-        )
+        raise FormatError(f"{where}: layers {_quoted(both)} have include and exclude rules both; keep one kind")
     kept, _ = needed([layer for layer in net.layer if _takes_part(layer, state)])
     training = [layer.name for layer in kept if _trains(layer)]
     if training:
         raise UnsupportedError(
-            f"net '{net.name}': layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would "
+            f"{where}: layers {_quoted(training)} say `phase: TRAIN` outside an include rule, so Caffe would "
             "run them as in training inside the test net; remove the line, or write `include { phase: TRAIN }`"
         )
     result = caffe_pb2.NetParameter()
@@ -99,6 +100,8 @@ def _trains(layer: caffe_pb2.LayerParameter) -> bool:
         return False
     if layer.type == "BatchNorm" and layer.batch_norm_param.HasField("use_global_stats"):
         return False
+    if layer.type == "Pooling":
+        return bool(layer.pooling_param.pool == caffe_pb2.PoolingParameter.STOCHASTIC)
     return layer.type in _BY_PHASE or not layer.bottom
 
 
@@ -119,6 +122,64 @@ def state_meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) ->
         return False
     stages = set(state.stage)
     return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
+
+
+def left_out_by(layer: caffe_pb2.LayerParameter, state: caffe_pb2.NetState, stages: Iterable[str]) -> str | None:
+    """Which stage or level leaves the layer out of TEST, "what; what would do"; None if it takes part, or a phase does.
+
+    `stages`: those of `state` that the command line sets."""
+    if _takes_part(layer, state):
+        return None
+    for rule in layer.include or layer.exclude:
+        if rule.HasField("phase") and rule.phase != state.phase:
+            continue
+        said = _unmet(rule, state, stages) if layer.include else _met(rule, state, stages)
+        if said:
+            return f"{', '.join(what for what, _ in said)}; {' and '.join(remedy for _, remedy in said)}"
+    return None
+
+
+def _unmet(rule: caffe_pb2.NetStateRule, state: caffe_pb2.NetState, stages: Iterable[str]) -> list[tuple[str, str]]:
+    """The conditions of an include rule that do not hold, each with what would do."""
+    said = []
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        said.append((f"from level {rule.min_level} on (min_level), and it is {state.level}", _level(rule.min_level)))
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        said.append((f"up to level {rule.max_level} (max_level), and it is {state.level}", _level(rule.max_level)))
+    missing = [stage for stage in dict.fromkeys(rule.stage) if stage not in state.stage]
+    if missing:
+        said.append(("in a stage that is not set", "give " + " ".join(f"--stage {stage}" for stage in missing)))
+    unwanted = [stage for stage in dict.fromkeys(rule.not_stage) if stage in state.stage]
+    if unwanted:
+        said.append((f"but not in stage {_quoted(unwanted)} (not_stage), which is set", _unset(unwanted, stages)))
+    return said
+
+
+def _met(rule: caffe_pb2.NetStateRule, state: caffe_pb2.NetState, stages: Iterable[str]) -> list[tuple[str, str]]:
+    """The conditions by which an exclude rule holds, each with what would do; none where it names the phase alone."""
+    if rule.stage:
+        return [(f"but not in stage {_quoted(rule.stage)} (exclude), which is set", _unset(rule.stage, stages))]
+    if rule.not_stage:
+        return [("in a stage that is not set (exclude)", f"give --stage {rule.not_stage[0]}")]
+    if rule.HasField("min_level"):
+        return [(f"below level {rule.min_level} (exclude), and it is {state.level}", _level(rule.min_level - 1))]
+    if rule.HasField("max_level"):
+        return [(f"above level {rule.max_level} (exclude), and it is {state.level}", _level(rule.max_level + 1))]
+    return []
+
+
+def _level(level: int) -> str:
+    return f"give --level {level}"
+
+
+def _unset(unwanted: Iterable[str], stages: Iterable[str]) -> str:
+    """How stages are set no more: those of the command line, and those that stand in the file."""
+    flags = [f"--stage {stage}" for stage in unwanted if stage in set(stages)]
+    own = [stage for stage in unwanted if stage not in set(stages)]
+    remedies = [f"leave out {' '.join(flags)}"] * bool(flags) + [
+        f"take stage {_quoted(own)} out of the state in the file"
+    ] * bool(own)
+    return " and ".join(remedies)
 
 
 def _quoted(names: Iterable[str]) -> str:

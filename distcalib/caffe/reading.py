@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.causes import one_cause
+from distcalib.caffe.control import CONTROL, stray_characters, stray_control
 from distcalib.caffe.lint import Finding, lint
 from distcalib.caffe.paths import not_utf8, special
 from distcalib.caffe.phase import PLAIN, State
@@ -30,7 +32,6 @@ from distcalib.caffe.upgrade import upgrade_net
 from distcalib.caffe.upgrade_v0 import ignored_parameters
 from distcalib.errors import FindingsError, FormatError, told
 
-CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 LFS_MAGIC = b"version https://git-lfs"
 #: As many findings as a terminal shows; the rest are counted.
@@ -143,7 +144,7 @@ def in_utf16(content: bytes) -> bool:
 def is_text(content: bytes | memoryview) -> bool:
     """Whether the first 64 KiB look like text in an encoding that ASCII is part of."""
     head = bytes(content[:65536])
-    return CONTROL.search(head) is None and not head.startswith(HDF5_MAGIC)
+    return not head.startswith(HDF5_MAGIC) and stray_control(head) is None
 
 
 def _decode(content: bytes, where: str) -> str:
@@ -154,6 +155,7 @@ def _decode(content: bytes, where: str) -> str:
         raise FormatError(f"{where}: line {line} is the mark of a merge that was not finished; choose one of its sides")
     if sum(1 for _ in _LAYER.finditer(content)) > MOST_LAYERS:
         raise FormatError(f"{where}: has more than {MOST_LAYERS} layers; no net has, so give another file")
+    _refuse_control(content, where)
     if content.lstrip().startswith(b"<"):
         raise FormatError(f"{where}: is a web page or XML, not a prototxt; download the file itself")
     try:
@@ -169,6 +171,16 @@ def _decode(content: bytes, where: str) -> str:
         ) from None
 
 
+def _refuse_control(content: bytes, where: str) -> None:
+    """Raise FormatError for a text with a control character that Caffe does not skip."""
+    if stray := stray_control(content):
+        line, value = stray
+        said = (
+            "a NUL byte, which Caffe refuses in comments, too" if value == 0 else f"the control character 0x{value:02x}"
+        )
+        raise FormatError(f"{where}: line {line} has {said}; remove it")
+
+
 def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str, given: State) -> None:
     text = with_joined_signs(text)
     try:
@@ -181,12 +193,15 @@ def _parse_text(text: str, net: caffe_pb2.NetParameter, where: str, given: State
             raise FormatError(
                 f"{where}: has messages in messages, some hundred deep; no net has, so give another file"
             ) from None
-        if loose is None:
+        if loose is None or stray_characters(text):
             cause = one_cause(text, findings)
             listed = [str(finding) for finding in serious] or [_own_message(error)]
             raise (FormatError(f"{where}: {cause}") if cause else _all_of(where, listed)) from None
         net.CopyFrom(loose)
         _check_required(net, where)
+    else:
+        if strange := stray_characters(text):
+            raise FormatError(f"{where}: {strange}")
 
 
 def _parse_strictly(text: str, net: caffe_pb2.NetParameter, where: str) -> None:
@@ -225,13 +240,32 @@ def _parse_binary(content: bytes, net: caffe_pb2.NetParameter, where: str) -> No
     try:
         net.ParseFromString(content)
     except DecodeError:
+        _refuse_mean(content, where)
+        if len(CONTROL.findall(content)) <= max(1, len(content) // 50):
+            _refuse_control(content, where)
         raise FormatError(
             f"{where}: is neither prototxt text nor a whole binary net; copy it again, or give the prototxt"
         ) from None
     unknown = [_in_layer(net, place) for place in _unknown(net, ())]
     if unknown:
+        _refuse_mean(content, where)
         raise _all_of(where, unknown)
     _check_required(net, where)
+
+
+def _refuse_mean(content: bytes, where: str) -> None:
+    """Raise FormatError for the file of a mean image, a BlobProto that holds as many values as it declares."""
+    blob = caffe_pb2.BlobProto()
+    try:
+        blob.ParseFromString(content)
+    except DecodeError:
+        return
+    n_values = max(len(blob.data), len(blob.double_data))
+    declared = list(blob.shape.dim) or [blob.num, blob.channels, blob.height, blob.width]
+    if n_values and n_values == prod(declared):
+        raise FormatError(
+            f"{where}: is a mean file, a blob of {n_values} values, not a net; give the prototxt of the net"
+        )
 
 
 def _refuse_no_text(message: Message, where: str) -> None:

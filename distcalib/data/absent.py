@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.phase import left_out_by
 from distcalib.data.giving import makes_data
 from distcalib.errors import UnsupportedError
 
@@ -16,22 +17,24 @@ ABSENT = "AbsentData"
 """The type of a layer that nobody wrote."""
 
 
-def add_absent(full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where: str) -> None:
+def add_absent(
+    full: caffe_pb2.NetParameter, test: caffe_pb2.NetParameter, where: str, stages: Iterable[str] = ()
+) -> None:
     """Put a layer in front of `test`, the TEST phase of `full`, for all that it reads and nothing in it makes.
 
-    If a data layer of the TEST phase makes it in a stage that is not set, UnsupportedError names the stage.  Where the
-    phase has data of its own, a blob that no layer of any phase makes is an error in the prototxt, and is left to who
-    looks at the graph.
+    If a layer makes it in another stage or level of the TEST phase, UnsupportedError names it and the flag; `stages`
+    are those of the command line.  Where the phase has data of its own, a blob that no layer of any phase makes is an
+    error in the prototxt, and is left to who looks at the graph.
     """
     lacking = _lacking(test.layer)
     if not lacking:
         return
+    _refuse_left_out(full, test, lacking, where, stages)
     has_data = any(makes_data(layer) for layer in test.layer)
     made: list[caffe_pb2.LayerParameter] = []
     for layer in full.layer:
         tops = [top for top in layer.top if top in lacking]
         if makes_data(layer) and tops:
-            _refuse_stage(layer, test, where)
             made.append(_standing_for(layer, tops))
             lacking = [blob for blob in lacking if blob not in tops]
     if has_data and all(layer.type == "Input" for layer in test.layer if makes_data(layer)):
@@ -79,12 +82,19 @@ def _free_name(full: caffe_pb2.NetParameter) -> str:
     )
 
 
-def _refuse_stage(layer: caffe_pb2.LayerParameter, test: caffe_pb2.NetParameter, where: str) -> None:
-    """Raise UnsupportedError for a data layer that is left out of TEST by a stage alone."""
-    stages = [stage for rule in layer.include for stage in rule.stage if stage not in test.state.stage]
-    if stages and any(rule.phase == caffe_pb2.TEST or not rule.HasField("phase") for rule in layer.include):
-        given = " ".join(f"--stage {stage}" for stage in dict.fromkeys(stages))
-        raise UnsupportedError(
-            f"{where}: layer '{layer.name}' ({layer.type}) makes what the TEST phase reads, in a stage that is not "
-            f"set; give {given}"
-        )
+def _refuse_left_out(
+    full: caffe_pb2.NetParameter,
+    test: caffe_pb2.NetParameter,
+    lacking: Iterable[str],
+    where: str,
+    stages: Iterable[str],
+) -> None:
+    """Raise UnsupportedError for a layer that a stage or the level alone keeps from making what TEST reads."""
+    missed = set(lacking)
+    said = [
+        f"layer '{layer.name}' ({layer.type}) makes what the TEST phase reads, {why}"
+        for layer in full.layer
+        if not missed.isdisjoint(layer.top) and (why := left_out_by(layer, test.state, stages)) is not None
+    ]
+    if said:
+        raise UnsupportedError(f"{where}: {said[0]}")

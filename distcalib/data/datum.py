@@ -59,6 +59,10 @@ def planes(datum: caffe_pb2.Datum) -> Pixels:
         pixels = np.array(datum.float_data, np.float32)
     if not (data or pixels.size or any(shape)) and (what := _other_message(datum)):
         raise Mismatch(what)
+    if not datum.ListFields():
+        size = datum.ByteSize()
+        said = f"is no Datum ({size} bytes, with none of its fields)" if size else "is empty"
+        raise BadRecord(f"{said}; write it again or leave it out")
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise BadRecord("holds values that are NaN or infinite; write it again or leave it out")
     if min(shape) < 1 or pixels.size != count:

@@ -45,6 +45,8 @@ class Loaded:
     on_host: Sequence[Node]
     files: Mapping[str, bytes]
     sound: Sound | None = None
+    named: Callable[[Blob, int], str] | None = None
+    """Where the record of a number is found that a value is of."""
 
     @property
     def takes_images(self) -> bool:
@@ -92,8 +94,8 @@ class Loaded:
                 try:
                     score_layer(node.layer, [values[row : row + 1] for values in bottoms], [record], 1, self.files)
                 except DataError:
-                    first = f"record {record}, counted from 0; of a list line {record + 1}"
-                    raise DataError(f"{error} (the first: {first})") from error
+                    first = self.named(node.bottoms[-1], record) if self.named else f"record {record}"
+                    raise DataError(f"{self.program.header.spec.where}: {error} (the first: {first})") from error
                 except UnsupportedError:
                     break
             raise

@@ -108,10 +108,10 @@ def make_net(
     state: State = PLAIN,
 ) -> Net:
     """A net from its layers; `path` is where its relative paths start and what messages call it."""
-    test = test_net(full, state)
+    test = test_net(full, state, path.name)
     add_matrices(test, path)
     name_of_losses(test, LOSS_TYPES)
-    add_absent(full, test, path.name)
+    add_absent(full, test, path.name, state.stages)
     read = {blob for layer in test.layer for blob in layer.bottom}
     inputs = [shape.dim[0] for layer in test.layer for shape in layer.input_param.shape if shape.dim]
     try:

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
-from distcalib.caffe.graph import Graph, Node
+from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch, read_images
 from distcalib.engine.builder import build_errors, build_model
+from distcalib.engine.keys import key_of, source_of
 from distcalib.engine.loaded import Loaded, Sound, kept_of
 from distcalib.engine.program import ElsewhereProgram, Program, compile_program
 from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
@@ -134,7 +135,7 @@ class NetWorker:
         spec = program.header.spec
         looks = isinstance(program, Program) and spec.outputs is None and is_fp32(graph)
         sound = Sound(partial(self._soundness, spec)) if looks else None
-        self._loaded[key] = Loaded(program, graph, on_host, files_of(self._setting.shipped), sound)
+        self._loaded[key] = Loaded(program, graph, on_host, files_of(self._setting.shipped), sound, self._namer(graph))
 
     def run(self, key: str, iterations: Sequence[int]) -> list[Row]:
         """One row an iteration; of a program that samples, one row a block of iterations."""
@@ -201,6 +202,10 @@ class NetWorker:
         finally:
             for source in sources:
                 source.close()
+
+    def _namer(self, graph: Graph) -> Callable[[Blob, int], str]:
+        """Says where the record is found that a value, such as labels, is of."""
+        return lambda blob, record: key_of(node := source_of(graph, blob), self._source(node), record)
 
     def _source(self, node: Node) -> Source:
         """The data layer's source, opened once for all programs that read it."""

@@ -18,25 +18,24 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import HingeLossParameter, LayerParameter, LossParameter
 from distcalib.errors import UnsupportedError
+from distcalib.metrics.classes import where as _where
 from distcalib.metrics.detection_evaluate import check_detection_evaluate, check_rows, detection_evaluate
 from distcalib.metrics.detection_output import check_detection_output, check_sizes, detection_output
 from distcalib.metrics.eval_detection import check_eval_detection, check_map, eval_detection
 from distcalib.metrics.frcnn_output import FRCNN, check_frcnn_output, check_frcnn_shapes, frcnn_output
-from distcalib.metrics.infogain import INFOGAIN, check_infogain, infogain_loss
+from distcalib.metrics.infogain import INFOGAIN, check_infogain, check_infogain_shapes, infogain_loss
 from distcalib.metrics.labelled import (
     check_labels,
+    check_records,
     normalized,
     records_of,
     rows_of,
     without_ignored,
 )
-from distcalib.metrics.labelled import (
-    where as _where,
-)
 from distcalib.metrics.of_losses import OF_LOSSES, eltwise_of_losses, power_of_losses
-from distcalib.metrics.pair_losses import contrastive_loss, smooth_l1_loss
+from distcalib.metrics.pair_losses import check_as_many, check_one_shape, check_pairs, contrastive_loss, smooth_l1_loss
 from distcalib.metrics.partial import Partial, PartialScore
-from distcalib.metrics.segmentation import SEGMENTATION, seg_accuracy
+from distcalib.metrics.segmentation import SEGMENTATION, check_maps_of_classes, seg_accuracy
 from distcalib.metrics.yolo_v3 import (
     YOLO_V2,
     YOLO_V3,
@@ -141,11 +140,10 @@ def check_shapes(layer: LayerParameter, shapes: Sequence[tuple[int, ...] | None]
 
     None: not known, and then none of them is looked at.
     """
-    count, check = _SHAPE_CHECKS.get(layer.type, (0, None))
-    if layer.type in (YOLO_V2, YOLO_V3):
-        count, check = len(layer.bottom), check_v2_maps if layer.type == YOLO_V2 else check_maps
+    n_read, check = _SHAPE_CHECKS.get(layer.type, (_ALL, None))
+    count = len(shapes) if n_read == _ALL else n_read
     known = [shape for shape in shapes[:count] if shape is not None]
-    if check is not None and len(known) == count:
+    if check is not None and len(known) == count and len(shapes) in _BOTTOMS.get(layer.type, (len(shapes),)):
         check(layer, *known)
 
 
@@ -218,10 +216,7 @@ def sigmoid_cross_entropy_loss(layer: LayerParameter, x: Array, targets: Array) 
     is ignore_label are left out.
     """
     p = layer.loss_param
-    if x.size != targets.size:
-        raise UnsupportedError(
-            f"{_where(layer)}: its bottoms have shapes {x.shape} and {targets.shape}; they must have as many elements"
-        )
+    check_as_many(layer, x.shape, targets.shape)
     values, wanted = x.astype(np.float64).ravel(), targets.astype(np.float64).ravel()
     if p.HasField("ignore_label"):
         counts = np.trunc(wanted) != p.ignore_label
@@ -250,8 +245,7 @@ def hinge_loss(layer: LayerParameter, scores: Array, labels: Array) -> Partial:
 
 def euclidean_loss(layer: LayerParameter, x: Array, y: Array) -> Partial:
     """Σ (x - y)² / 2N over two bottoms of N records and as many elements."""
-    if x.shape[:1] != y.shape[:1] or x.size != y.size:
-        raise UnsupportedError(f"{_where(layer)}: its bottoms have shapes {x.shape} and {y.shape}; they must be one")
+    check_one_shape(layer, x.shape, y.shape)
     difference = x.astype(np.float64).ravel() - y.astype(np.float64).ravel()
     return Partial(float(difference @ difference), 2 * x.shape[0])
 
@@ -363,8 +357,11 @@ def _check_accuracy(layer: LayerParameter, scores: tuple[int, ...], labels: tupl
 def _check_softmax_loss(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
     """UnsupportedError for shapes that SoftmaxWithLoss does not take."""
     check_labels(layer, scores, labels, layer.softmax_param.axis)
+    if layer.loss_param.weight_by_label_freqs:
+        _class_weights(layer, scores[layer.softmax_param.axis])
 
 
+_ALL = 0
 _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
     YOLO_DETECTION: (1, check_map),
     "DetectionOutput": (3, check_sizes),
@@ -372,5 +369,15 @@ _SHAPE_CHECKS: Mapping[str, tuple[int, Callable[..., None]]] = {
     DETECTION: (2, check_rows),
     "Accuracy": (2, _check_accuracy),
     "SoftmaxWithLoss": (2, _check_softmax_loss),
+    "ContrastiveLoss": (3, check_pairs),
+    "EuclideanLoss": (2, check_one_shape),
+    "HingeLoss": (2, check_records),
+    INFOGAIN: (_ALL, check_infogain_shapes),
+    "MultinomialLogisticLoss": (2, check_records),
+    "SigmoidCrossEntropyLoss": (2, check_as_many),
+    "SmoothL1Loss": (_ALL, check_one_shape),
+    SEGMENTATION: (2, check_maps_of_classes),
+    YOLO_V2: (_ALL, check_v2_maps),
+    YOLO_V3: (_ALL, check_maps),
 }
 """By type how many bottoms are looked at, and by what."""

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import LayerParameter, LossParameter
 from distcalib.errors import UnsupportedError
-from distcalib.metrics.labelled import normalized, rows_of, where, without_ignored
+from distcalib.metrics.classes import where
+from distcalib.metrics.labelled import check_labels, normalized, rows_of, without_ignored
 from distcalib.metrics.partial import Partial
 
 Array = npt.NDArray[Any]
@@ -35,10 +36,7 @@ def infogain_loss(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
     rows, whole = rows_of(layer, scores, labels, axis)
     n_all, n_classes = len(whole), rows.shape[1]
     matrix = bottoms[2] if len(bottoms) == 3 else _stored(layer)
-    if matrix.size != n_classes**2:
-        raise UnsupportedError(
-            f"{where(layer)}: its matrix has {matrix.size} values for {n_classes} classes; {n_classes**2} are needed"
-        )
+    _check_matrix(layer, matrix.size, n_classes)
     rows, whole = without_ignored(layer, rows, whole, layer.loss_param)
     with np.errstate(invalid="ignore"):  # a net that overflows gives a loss of NaN, as in Caffe
         exponentials = np.exp(rows.astype(np.float64) - rows.max(axis=1, keepdims=True))
@@ -57,6 +55,21 @@ def check_infogain(layer: LayerParameter) -> None:
         raise UnsupportedError(f"{where(layer)}: normalize is not for this layer; write normalization in its place")
     if p.normalization == LossParameter.PRE_FIXED:
         raise UnsupportedError(f"{where(layer)}: normalization: PRE_FIXED is not for this layer; VALID is")
+
+
+def check_infogain_shapes(layer: LayerParameter, scores: tuple[int, ...], *others: tuple[int, ...]) -> None:
+    """UnsupportedError for other than a label each row, and a matrix of the classes, be it a bottom or stored."""
+    axis = layer.infogain_loss_param.axis
+    check_labels(layer, scores, others[0], axis)
+    if others[1:] or layer.blobs:
+        _check_matrix(layer, prod(others[1]) if others[1:] else _stored(layer).size, scores[axis])
+
+
+def _check_matrix(layer: LayerParameter, n_values: int, n_classes: int) -> None:
+    if n_values != n_classes**2:
+        raise UnsupportedError(
+            f"{where(layer)}: its matrix has {n_values} values for {n_classes} classes; {n_classes**2} are needed"
+        )
 
 
 def _stored(layer: LayerParameter) -> Array:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import LayerParameter, LossParameter
-from distcalib.errors import DataError, UnsupportedError
+from distcalib.errors import UnsupportedError
+from distcalib.metrics.classes import require_classes, where, whole_labels
 from distcalib.metrics.partial import Partial
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,7 @@ def normalized(
 
 def records_of(layer: LayerParameter, scores: Array, labels: Array) -> tuple[Array, npt.NDArray[np.int64]]:
     """All values of a record as its classes, with one label each, checked."""
+    check_records(layer, scores.shape, labels.shape)
     rows, whole = rows_of(layer, scores.reshape(scores.shape[0], -1), labels, 1)
     require_classes(layer, rows, whole)
     return rows, whole
@@ -52,9 +54,7 @@ def rows_of(layer: LayerParameter, scores: Array, labels: Array, axis: int) -> t
     """One row of class scores and one label each, `axis` moved to the end; labels are truncated to integers as in C."""
     check_labels(layer, scores.shape, labels.shape, axis)
     n_classes = scores.shape[axis]
-    with np.errstate(invalid="ignore"):  # a NaN becomes a number far outside, which is reported as such
-        whole = labels.ravel().astype(np.int64)
-    return np.moveaxis(scores, axis, -1).reshape(-1, n_classes), whole
+    return np.moveaxis(scores, axis, -1).reshape(-1, n_classes), whole_labels(layer, labels, n_classes)
 
 
 def check_labels(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...], axis: int) -> None:
@@ -69,6 +69,14 @@ def check_labels(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[i
         )
 
 
+def check_records(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """UnsupportedError where there is not one label for each record."""
+    if not scores or prod(labels) != scores[0]:
+        raise UnsupportedError(
+            f"{where(layer)}: {prod(labels)} labels for predictions of shape {scores}; one a record is needed"
+        )
+
+
 def without_ignored(
     layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64], param: Any
 ) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -78,20 +86,3 @@ def without_ignored(
         rows, labels = rows[counts], labels[counts]
     require_classes(layer, rows, labels)
     return rows, labels
-
-
-def require_classes(layer: LayerParameter, rows: Array, labels: npt.NDArray[np.int64]) -> None:
-    """DataError for labels that are not a class."""
-    n_classes = rows.shape[1]
-    outside = labels[(labels < 0) | (labels >= n_classes)]
-    if outside.size:
-        shown = ", ".join(str(label) for label in np.unique(outside)[:5])
-        raise DataError(
-            f"{where(layer)}: {outside.size} of {labels.size} labels lie outside the classes 0 to {n_classes - 1} "
-            f"(such as {shown}); correct the data set, or set ignore_label"
-        )
-
-
-def where(layer: LayerParameter) -> str:
-    """How messages name a layer."""
-    return f"layer '{layer.name}' ({layer.type})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,7 @@ def smooth_l1_loss(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial:
     (fast-rcnn's smooth_L1_loss_layer.cpp; that of SSD has no sigma, which is 1 by default).
     """
     x, y, *weights = (bottom.astype(np.float64) for bottom in bottoms)
-    shapes = [bottom.shape for bottom in bottoms]
-    if len({(shape[:1], int(np.prod(shape))) for shape in shapes}) != 1:
-        raise UnsupportedError(
-            f"{_where(layer)}: its bottoms have shapes {', '.join(map(str, shapes))}; they must be one"
-        )
+    check_one_shape(layer, *(bottom.shape for bottom in bottoms))
     squared = float(layer.smooth_l1_loss_param.sigma) ** 2
     difference = x.ravel() - y.ravel()
     if weights:
@@ -45,12 +42,8 @@ def contrastive_loss(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial
     max(margin - d², 0) (contrastive_loss_layer.cpp).
     """
     a, b, similar = bottoms
+    check_pairs(layer, a.shape, b.shape, similar.shape)
     n = a.shape[0]
-    if a.shape != b.shape or similar.size != n or a.size != n * a.shape[1]:
-        raise UnsupportedError(
-            f"{_where(layer)}: its bottoms have shapes {a.shape}, {b.shape} and {similar.shape}; (N, C) twice and (N) "
-            "are needed"
-        )
     p = layer.contrastive_loss_param
     distances = ((a.astype(np.float64) - b.astype(np.float64)).reshape(n, -1) ** 2).sum(axis=1)
     if p.legacy_version:
@@ -59,6 +52,29 @@ def contrastive_loss(layer: LayerParameter, bottoms: Sequence[Array]) -> Partial
         apart = np.maximum(p.margin - np.sqrt(distances), 0.0) ** 2
     losses = np.where(np.trunc(similar.ravel()) != 0, distances, apart)
     return Partial(float(losses.sum()), 2 * n)
+
+
+def check_one_shape(layer: LayerParameter, *shapes: tuple[int, ...]) -> None:
+    """UnsupportedError where bottoms that are compared element by element have not as many records and elements."""
+    if not shapes[0] or len({(shape[:1], prod(shape)) for shape in shapes}) != 1:
+        said = f"{', '.join(map(str, shapes[:-1]))} and {shapes[-1]}"
+        raise UnsupportedError(f"{_where(layer)}: its bottoms have shapes {said}; they must be one")
+
+
+def check_as_many(layer: LayerParameter, x: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    """UnsupportedError where there is not a target for each value."""
+    if not x or prod(x) != prod(targets):
+        raise UnsupportedError(
+            f"{_where(layer)}: its bottoms have shapes {x} and {targets}; they must have as many elements"
+        )
+
+
+def check_pairs(layer: LayerParameter, a: tuple[int, ...], b: tuple[int, ...], similar: tuple[int, ...]) -> None:
+    """UnsupportedError for anything but two vectors a record, and whether they are similar."""
+    if len(a) < 2 or a != b or prod(similar) != a[0] or prod(a) != a[0] * a[1]:
+        raise UnsupportedError(
+            f"{_where(layer)}: its bottoms have shapes {a}, {b} and {similar}; (N, C) twice and (N) are needed"
+        )
 
 
 def _where(layer: LayerParameter) -> str:

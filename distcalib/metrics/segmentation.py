@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from distcalib.caffe.caffe_pb2 import LayerParameter
-from distcalib.errors import DataError, UnsupportedError
+from distcalib.errors import UnsupportedError
+from distcalib.metrics.classes import require_classes, whole_labels
 
 Array = npt.NDArray[Any]
 SEGMENTATION = "SegAccuracy"
@@ -89,29 +91,26 @@ def seg_accuracy(layer: LayerParameter, scores: Array, labels: Array) -> Confusi
     Of equal scores the larger class is predicted; a NaN is never right.  DataError for a label that is not a class and
     none of ignore_label.
     """
-    if scores.ndim != 4 or labels.size != scores.size // max(1, scores.shape[1]):
-        raise UnsupportedError(
-            f"{_where(layer)}: its bottoms have shapes {scores.shape} and {labels.shape}; (N, C, H, W) and "
-            "(N, 1, H, W) are needed"
-        )
+    check_maps_of_classes(layer, scores.shape, labels.shape)
     n_classes = scores.shape[1]
     rows = np.moveaxis(scores, 1, -1).reshape(-1, n_classes)
-    with np.errstate(invalid="ignore"):  # a NaN becomes a number far outside, which is reported as such
-        whole = labels.ravel().astype(np.int64)
+    whole = whole_labels(layer, labels, n_classes)
     counts = ~np.isin(whole, list(layer.seg_accuracy_param.ignore_label))
     rows, whole = rows[counts], whole[counts]
-    outside = whole[(whole < 0) | (whole >= n_classes)]
-    if outside.size:
-        shown = ", ".join(str(label) for label in np.unique(outside)[:5])
-        raise DataError(
-            f"{_where(layer)}: {outside.size} of {whole.size} labels lie outside the classes 0 to {n_classes - 1} "
-            f"(such as {shown}); correct the data set, or set ignore_label"
-        )
+    require_classes(layer, rows, whole)
     predicted = n_classes - 1 - np.argmax(rows[:, ::-1], axis=1)
     broken = np.isnan(rows).any(axis=1)
     predicted[broken] = (whole[broken] + 1) % n_classes
     hits = whole[(predicted == whole) & ~broken]
     return Confusion(*(_by_class(values, n_classes) for values in (whole, predicted, hits)))
+
+
+def check_maps_of_classes(layer: LayerParameter, scores: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """UnsupportedError where there is not one label for each pixel."""
+    if len(scores) != 4 or prod(labels) != prod(scores) // max(1, scores[1]):
+        raise UnsupportedError(
+            f"{_where(layer)}: its bottoms have shapes {scores} and {labels}; (N, C, H, W) and (N, 1, H, W) are needed"
+        )
 
 
 def _by_class(values: npt.NDArray[np.int64], n_classes: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from distcalib.data.limits import too_many
 from distcalib.engine.builder import layer_shapes
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.worker import data_nodes
-from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError, UnsupportedError
+from distcalib.errors import AbsentError, DataError, DistcalibError, FormatError, UnsupportedError, WeightsError
 from distcalib.layers import Blobs, FileBlobs, ZeroBlobs
 from distcalib.plugins import load_plugins
 from distcalib.quantize.faults import intel_faults
@@ -30,6 +30,8 @@ from distcalib.session.checks import (
     net_notes,
     net_problems,
     refuse_no_numbers,
+    refuse_other_images,
+    said_by,
     size_faults,
     unfed,
     unopened,
@@ -174,6 +176,13 @@ def _shapes(net: Net, blobs: Blobs, problems: list[str], notes: list[str]) -> Ma
         value_shapes, errors = layer_shapes(net.graph, blobs, tops, net.name)
     except FormatError:  # scales that are none; among the problems already
         return known
+    if isinstance(blobs, FileBlobs) and any(isinstance(error, WeightsError) for error in errors):
+        made, weights = {**known, **value_shapes}, blobs.weights
+        if of_images := said_by(
+            lambda: refuse_other_images(net, tops, made, weights)
+        ):  # what is behind it, as evaluate
+            errors = [error for error in errors if not isinstance(error, WeightsError)]
+            problems.extend(of_images)
     problems.extend(str(error) for error in errors if str(error) not in problems)
     try:
         refuse_large_blobs(net.name, tops, value_shapes)

@@ -92,3 +92,23 @@ def test_test_net_refuses_layers_that_would_train() -> None:
     """
     with pytest.raises(UnsupportedError, match=r"^net '': layers 'drop' say `phase: TRAIN`"):
         test_net(net(text))
+
+
+def test_test_net_names_the_file() -> None:
+    both = net('layer { name: "a" include { phase: TEST } exclude { stage: "s" } }')
+    with pytest.raises(FormatError, match=r"^net\.prototxt: layers 'a' have include and exclude rules both"):
+        test_net(both, where="net.prototxt")
+    with pytest.raises(UnsupportedError, match=r"^net\.prototxt: layers 'drop' say `phase: TRAIN`"):
+        test_net(net('layer { name: "drop" type: "Dropout" phase: TRAIN }'), where="net.prototxt")
+
+
+@pytest.mark.parametrize(("method", "refused"), [("MAX", False), ("AVE", False), ("STOCHASTIC", True)])
+def test_test_net_takes_a_pooling_that_trains_unless_it_draws(method: str, refused: bool) -> None:
+    pooling = net(
+        f'layer {{ name: "p" type: "Pooling" bottom: "a" top: "p" phase: TRAIN pooling_param {{ pool: {method} }} }}'
+    )
+    if refused:
+        with pytest.raises(UnsupportedError, match="layers 'p' say `phase: TRAIN`"):
+            test_net(pooling)
+    else:
+        assert [layer.name for layer in test_net(pooling).layer] == ["p"]

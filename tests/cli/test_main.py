@@ -260,7 +260,7 @@ def test_main_refuses_a_command_that_is_none(capsys: pytest.CaptureFixture[str])
 
 def test_main_shows_each_finding_in_a_line_and_escapes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.prototxt"
-    path.write_text("layer { nam: 'a' }\nlayer { name: a\u202e }\n")
+    path.write_text("layer { nam: 'a' }\nlayer { phase: 'a\u202e' }\n")
     assert main(["inspect", str(path)]) == ERROR
     first, *findings = capsys.readouterr().err.splitlines()
     assert first.endswith("things cannot be read:")

@@ -43,13 +43,15 @@ def test_planes_prefer_bytes_to_floats() -> None:
 @pytest.mark.parametrize(
     ("datum", "sentence"),
     [
-        (caffe_pb2.Datum(), "declares 0 x 0 x 0 = 0 values but holds 0 floats"),
+        (caffe_pb2.Datum(), "is empty; write it again"),
+        (caffe_pb2.Datum.FromString(b"\n\x01x"), r"is no Datum \(3 bytes, with none of its fields\); write it again"),
+        (caffe_pb2.Datum(label=3), "declares 0 x 0 x 0 = 0 values but holds 0 floats"),
         (caffe_pb2.Datum(channels=3, height=4, width=5), "declares 3 x 4 x 5 = 60 values but holds 0 floats"),
         (caffe_pb2.Datum(channels=3, height=2, width=1, data=b"12345"), "= 6 values but holds 5 bytes"),
         (caffe_pb2.Datum(channels=1, height=2, width=1, float_data=[1.0]), "= 2 values but holds 1 floats"),
         (caffe_pb2.Datum(channels=-1, height=-2, width=1, data=b"12"), "declares -1 x -2 x 1"),
     ],
-    ids=["nothing", "no data", "too few bytes", "too few floats", "negative sizes"],
+    ids=["nothing", "another message", "a label", "no data", "too few bytes", "too few floats", "negative sizes"],
 )
 def test_planes_refuse_a_wrong_count(datum: caffe_pb2.Datum, sentence: str) -> None:
     with pytest.raises(BadRecord, match=sentence):

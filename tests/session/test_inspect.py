@@ -10,7 +10,7 @@ from distcalib.caffe import caffe_pb2, read_weights, write_weights
 from distcalib.engine.net import open_net
 from distcalib.errors import DataError
 from distcalib.session.inspect import _guess, inspect
-from tests.data.databases import write_lmdb
+from tests.data.databases import raw_datum, write_datums, write_lmdb
 from tests.every import every
 from tests.session.tiny import QUANTIZABLE, Tiny, make_tiny
 
@@ -320,3 +320,14 @@ def test_inspect_takes_a_data_layer_of_another_caffe_for_one_that_must_be_fed(tm
     arrays = tmp_path / "data.npz"
     np.savez(arrays, x=np.zeros((4, 3, 8, 8), np.float32))
     assert not inspect(net, data=arrays).problems
+
+
+def test_inspect_blames_the_images_as_evaluate_does(tmp_path: Path) -> None:
+    net = make_tiny(tmp_path, edit=lambda text: text.replace("mean_value: 127", "mean_value: 127 force_gray: true"))
+    records = [raw_datum(np.zeros((1, 8, 8), np.uint8), 0) for _ in range(8)]
+    write_datums(net.database, records)
+    [said] = inspect(net.prototxt, net.weights).problems
+    assert said == (
+        "net.prototxt: layer 'data' (Data): gives images of 1 channel(s), and the weights of 'conv1' are for 3; set "
+        "force_color: true in its transform_param if the images are encoded, else write the data anew"
+    )
