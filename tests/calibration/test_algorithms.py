@@ -120,6 +120,7 @@ def test_auto_takes_another_algorithm_for_the_one_blob_that_needs_it(
     assert f"{names[2]}, part 1 of " in " ".join(name for name, *_ in again.phases)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
 def test_auto_goes_through_the_whole_run_alike_on_1_and_2_actors(tiny: Tiny, tmp_path: Path) -> None:
     options = replace(OPTIONS, quantize_model=False, sampling_iterations=3, sampling_single=True)

@@ -58,7 +58,7 @@ def assert_true_to_its_report(report: CalibrationReport, given: Path, n_iteratio
     assert report.plain.sha256 == sha256(report.plain.output)
 
 
-@pytest.mark.parametrize("channels", ["single", "multiple"])
+@pytest.mark.parametrize("channels", [pytest.param("single", marks=pytest.mark.slow), "multiple"])
 @pytest.mark.parametrize("clx", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["clx", "halved"])
 def test_deliver_forced_writes_what_it_measured(tiny: Tiny, tmp_path: Path, channels: str, clx: bool) -> None:
     notes = Notes()

@@ -34,7 +34,9 @@ OPTIONS = CalibrationOptions(
 )
 
 
-@pytest.mark.parametrize("bias_correction", [False, True], ids=["equalize", "recover"])
+@pytest.mark.parametrize(
+    "bias_correction", [pytest.param(False, marks=pytest.mark.slow), True], ids=["equalize", "recover"]
+)
 def test_calibrate_writes_the_equalized_weights_that_it_measured(
     tiny: Tiny, tmp_path: Path, bias_correction: bool
 ) -> None:

@@ -142,6 +142,7 @@ def test_the_file_is_that_of_the_natural_order(tiny: Tiny, tmp_path: Path, strat
     assert natural.all_int8_score is not None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
 def test_a_killed_search_goes_on_with_the_batches_that_it_had(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
