@@ -78,7 +78,7 @@ def random_files(seeds: range) -> Iterator[tuple[str, Written]]:
 
 @pytest.fixture(scope="module")
 def some_files() -> list[tuple[str, Written]]:
-    return list(random_files(range(100)))
+    return list(random_files(range(200)))
 
 
 def broken(files: Iterable[tuple[str, Written]]) -> dict[str, list[str]]:
@@ -92,7 +92,7 @@ def test_files_of_random_nets_keep_to_the_rules(some_files: list[tuple[str, Writ
 
 @pytest.mark.slow
 def test_files_of_many_random_nets_keep_to_the_rules() -> None:
-    assert broken(random_files(range(100, 3000))) == {}
+    assert broken(random_files(range(200, 3000))) == {}
 
 
 def test_random_files_show_all_that_the_rules_are_about(some_files: list[tuple[str, Written]]) -> None:
