@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-WITH_ACTORS = (("tests/calibration",), ("tests/session", "tests/actors"))
+WITH_ACTORS = (("tests/calibration",), ("tests/session", "tests/actors", "tests/cli"))
 _NO_CACHE = ("-p", "no:cacheprovider")
 """One alone keeps the cache of the last failures."""
 PARTS = (

@@ -28,6 +28,7 @@ OPTIONS = CalibrationOptions(
 )
 
 
+@pytest.mark.slow
 def test_calibrate_writes_the_corrected_weights_that_it_measured(tiny: Tiny, tmp_path: Path) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {NET, WEIGHTS, "report.json", "report.html", "distcalib.db"}

@@ -196,6 +196,7 @@ def test_calibrate_by_a_loss_takes_lower_for_better(tiny: Tiny, tmp_path: Path) 
     assert "conv3" in report.fp32_layers
 
 
+@pytest.mark.slow
 def test_calibrate_by_a_loss_tolerates_more_than_1(tiny: Tiny, tmp_path: Path) -> None:
     options = replace(OPTIONS, out=tmp_path, blob_name="loss", accuracy_loss=100.0)
     report = calibrate(tiny.prototxt, tiny.weights, options)
@@ -241,7 +242,11 @@ def test_calibrate_channel_scales_and_first_convolution(tiny: Tiny, tmp_path: Pa
     assert layers["conv1"].quantization_param.is_negative_input
 
 
-@pytest.mark.parametrize("is_here", [True, False], ids=["in_the_working_directory", "beside_the_prototxt"])
+@pytest.mark.parametrize(
+    "is_here",
+    [pytest.param(True, marks=pytest.mark.slow), False],
+    ids=["in_the_working_directory", "beside_the_prototxt"],
+)
 def test_calibrate_writes_a_file_that_evaluates_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_here: bool
 ) -> None:

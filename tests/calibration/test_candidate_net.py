@@ -143,6 +143,7 @@ def test_deliver_leaves_the_training_phase_alone(tmp_path: Path) -> None:
     assert after[1].transform_param.pad == 1
 
 
+@pytest.mark.slow
 def test_deliver_forced_runs_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = make_tiny(tmp_path / "model", source="db", encoded=True)
     monkeypatch.chdir(tmp_path)

@@ -34,6 +34,7 @@ OPTIONS = CalibrationOptions(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bias_correction", [pytest.param(False, marks=pytest.mark.slow), True], ids=["equalize", "recover"]
 )

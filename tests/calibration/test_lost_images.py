@@ -48,7 +48,9 @@ def changes_of(report: CalibrationReport) -> Changes:
     return report.changes
 
 
-@pytest.mark.parametrize(("blob", "top_k"), [("accuracy-top1", 1), ("accuracy-top2", 2)])
+@pytest.mark.parametrize(
+    ("blob", "top_k"), [pytest.param("accuracy-top1", 1, marks=pytest.mark.slow), ("accuracy-top2", 2)]
+)
 def test_lost_images_are_those_of_a_run_through_all_the_data(tiny: Tiny, tmp_path: Path, blob: str, top_k: int) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, blob_name=blob, out=tmp_path))
     labels, before = first_classes(open_net(tiny.prototxt), tiny.weights)
@@ -91,6 +93,7 @@ def test_pictures_of_private_data_are_left_out(tiny: Tiny, tmp_path: Path) -> No
     assert lasting(replace(shown, thumbnails={})) == lasting(hidden)
 
 
+@pytest.mark.slow
 def test_lost_images_are_the_same_on_any_number_of_actors(tiny: Tiny, tmp_path: Path) -> None:
     one = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "1"))
     two = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "2", n_actors=2))

@@ -138,5 +138,5 @@ def test_worker_names_the_record_of_a_label_that_is_no_class(tiny: Tiny, tmp_pat
     spec = NetSpec(test_net(net).SerializeToString(), "net")
     worker = NetWorker(Setting(tiny.prototxt, weights, "weights", {}), 1)
     images = np.arange(BATCH * ITERATIONS, dtype=np.int32)[::-1].reshape(ITERATIONS, BATCH).copy()
-    with pytest.raises(DataError, match=rf"record {BATCH * ITERATIONS - 1}|record 4\d"):
+    with pytest.raises(DataError, match=r"record '0000004\d'"):
         rows_of(worker, replace(spec, images=images), 1)

@@ -19,6 +19,7 @@ from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 
+@pytest.mark.slow
 def test_evaluate_gives_every_output_and_the_loss_on_any_number_of_actors(tiny: Tiny) -> None:
     found = [evaluate(tiny.prototxt, tiny.weights, ITERATIONS, n_actors=n) for n in (1, 2)]
     assert [result.n_actors for result in found] == [1, 2]
@@ -103,6 +104,7 @@ def test_evaluate_runs_in_a_stage(tmp_path: Path) -> None:
         evaluate(staged.prototxt, staged.weights, 2, n_actors=1)
 
 
+@pytest.mark.slow
 def test_evaluate_gives_the_accuracy_of_each_class(tmp_path: Path) -> None:
     net = make_tiny(
         tmp_path, edit=lambda text: text.replace('top: "accuracy-top1"', 'top: "accuracy-top1" top: "each"')

@@ -58,6 +58,7 @@ def with_classifiers(text: str) -> str:
     return text[:begin] + constant + head + text[begin:]
 
 
+@pytest.mark.slow
 def test_calibrate_goes_by_the_last_accuracy_of_least_k_and_measures_all(tmp_path: Path) -> None:
     net = make_tiny(tmp_path, edit=with_classifiers)
     found = evaluate(net.prototxt, net.weights, ITERATIONS, n_actors=1)

@@ -121,6 +121,7 @@ def test_calibrate_gives_the_same_bytes_and_resumes_a_run_that_sent_nothing(
     assert reports[0] == reports[1] == reports[2] == reports[3]
 
 
+@pytest.mark.slow
 def test_what_was_sent_is_freed_with_the_run(tmp_path: Path) -> None:
     net = make_tiny(tmp_path)
     evaluate(net.prototxt, net.weights, 1, n_actors=1, ship_data=True)

@@ -47,6 +47,7 @@ def test_calibrate_writes_the_same_file_and_the_number_into_the_report(tiny: Tin
     assert f"-i {ITERATIONS}" in whole.commands["evaluate"]
 
 
+@pytest.mark.slow
 def test_calibrate_reads_what_is_sampled_beyond_the_whole(tmp_path: Path) -> None:
     """Shipped records are those of the sampled iterations, too, which a whole of one iteration does not have."""
     tiny = make_tiny(tmp_path / "net", edit=lambda text: text.replace("batch_size: 8", "batch_size: 30"))
