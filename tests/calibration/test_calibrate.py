@@ -160,6 +160,7 @@ def test_calibrate_topological_goes_front_to_back(tiny: Tiny, tmp_path: Path) ->
     assert [record.fp32_layers for record in report.candidates] == [(), ("conv2",), ("conv2", "conv3")]
 
 
+@pytest.mark.slow
 def test_calibrate_none_delivers_all_int8_and_says_that_it_is_not_met(tiny: Tiny, tmp_path: Path) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, strategy="none", accuracy_loss=0.0))
     assert report.met is False

@@ -118,6 +118,7 @@ def test_deliver_forced_gives_the_same_bytes_on_two_actors(tiny: Tiny, tmp_path:
     assert first == second
 
 
+@pytest.mark.slow
 def test_deliver_does_not_force_a_convolution_that_fell_back(tiny: Tiny, tmp_path: Path) -> None:
     options = replace(OPTIONS, out=tmp_path, strategy="topological")
     report = calibrate(tiny.prototxt, tiny.weights, options)

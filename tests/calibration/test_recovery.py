@@ -215,6 +215,7 @@ def test_new_weights_are_the_same_bytes_on_8_actors_that_answer_in_any_order(
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
 def test_bad_records_are_left_out_of_new_weights_as_of_all_else(tiny: Tiny, tmp_path: Path) -> None:
     bad = corrupt(tiny, tmp_path / "bad", {3: b"\xff\xff"})

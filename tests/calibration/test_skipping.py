@@ -88,7 +88,7 @@ def bad_net(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return corrupt(tiny, tmp_path_factory.mktemp("bad") / "net", BAD)
 
 
-@pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
+@pytest.mark.parametrize("backend", ["LMDB", pytest.param("LEVELDB", marks=pytest.mark.slow)])
 def test_scores_are_those_of_the_records_that_are_good(tiny: Tiny, tmp_path: Path, backend: str) -> None:
     net = corrupt(tiny, tmp_path / "bad", BAD, backend)
     found = [evaluate(net.prototxt, net.weights, ITERATIONS, n_actors=n, skip_bad_records=True) for n in (1, 2)]
