@@ -23,7 +23,7 @@ from pathlib import Path
 
 from distcalib.caffe.phase import State
 from distcalib.engine.net import open_net
-from distcalib.errors import DistcalibError, UnsupportedError
+from distcalib.errors import DistcalibError, UnsupportedError, flags_named
 from distcalib.session.inspect import inspect
 
 RUNS = "runs"
@@ -104,7 +104,8 @@ def _stages(path: Path) -> tuple[str, ...]:
     try:
         open_net(path)
     except UnsupportedError as error:
-        return tuple(re.findall(r"--stage (\S+)", str(error))[:1])
+        with flags_named():
+            return tuple(re.findall(r"--stage (\S+)", str(error))[:1])
     except DistcalibError:
         pass
     return ()
