@@ -12,7 +12,7 @@ import numpy as np
 import ray
 import ray.cloudpickle
 
-from distcalib.actors import Blob, Placement
+from distcalib.actors import Blob, Job, Placement
 from distcalib.actors.affinity import stray_threads
 from distcalib.errors import EngineError
 
@@ -95,3 +95,15 @@ def note(shared: dict[str, Any], line: str) -> int:
     with diary.open("a") as file:
         file.write(f"{line}\n")
     return before
+
+
+def shared(folder: Path, **more: object) -> dict[str, object]:
+    return {"diary": str(folder / "diary"), "weights": np.ones(1_000_000, np.float32), **more}
+
+
+def job(name: str, n_iterations: int, **spec: object) -> Job:
+    return Job(f"key of {name}", {"name": name, **spec}, n_iterations, f"candidate {name}")
+
+
+def rows(name: str, n_iterations: int) -> tuple[object, ...]:
+    return tuple((name, iteration) for iteration in range(n_iterations))

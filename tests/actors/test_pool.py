@@ -18,25 +18,13 @@ import ray.cloudpickle
 from distcalib.actors import Blob, Cargo, Job, Placement, Progress
 from distcalib.actors.pool import ActorPool
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
-from tests.actors.pool_worker import EchoWorker
+from tests.actors.pool_worker import EchoWorker, job, rows, shared
 from tests.every import every
 
 pytestmark = pytest.mark.usefixtures("one_ray")
 
 # This file cannot be imported by name in an actor.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
-
-
-def shared(folder: Path, **more: object) -> dict[str, object]:
-    return {"diary": str(folder / "diary"), "weights": np.ones(1_000_000, np.float32), **more}
-
-
-def job(name: str, n_iterations: int, **spec: object) -> Job:
-    return Job(f"key of {name}", {"name": name, **spec}, n_iterations, f"candidate {name}")
-
-
-def rows(name: str, n_iterations: int) -> tuple[object, ...]:
-    return tuple((name, iteration) for iteration in range(n_iterations))
 
 
 @pytest.fixture(scope="module")
