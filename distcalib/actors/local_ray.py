@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -134,26 +134,28 @@ def _sentence(folder: Path, n_cpus: int, error: Exception) -> str:
 
 
 @contextmanager
-def _on_loopback() -> Iterator[None]:
-    """The address of this node is 127.0.0.1."""
-    ray_constants = load_ray()._private.ray_constants
-    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", True)
-    ray_constants.ENABLE_RAY_CLUSTER = False
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Ray's own `name` of `owner` is `value` inside the block."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        setattr(owner, name, before)
 
 
-@contextmanager
-def _node_awaited() -> Iterator[None]:
+def _on_loopback() -> AbstractContextManager[None]:
+    """The address of this node is 127.0.0.1."""
+    constants = load_ray()._private.ray_constants
+    known = hasattr(constants, "ENABLE_RAY_CLUSTER")
+    return _replaced(constants, "ENABLE_RAY_CLUSTER", False) if known else nullcontext()
+
+
+def _node_awaited() -> AbstractContextManager[None]:
     """Ray asks for its node once a second, from below Python, until that is there: ask for it oftener first, so that it
     need ask once only. That saves half a second (Ray 2.60); a Ray that does not ask so is left alone."""
     state: Any = load_ray()._private.state.GlobalState
-    ask = getattr(state, "get_node", None)
-    if ask is None:
-        yield
-        return
+    ask: Any = getattr(state, "get_node", None)
 
     def await_and_ask(self: Any, node_id: str) -> Any:
         end = time.monotonic() + _NODE_SECONDS
@@ -162,24 +164,13 @@ def _node_awaited() -> Iterator[None]:
                 time.sleep(_POLL_SECONDS)
         return ask(self, node_id)
 
-    state.get_node = await_and_ask
-    try:
-        yield
-    finally:
-        state.get_node = ask
+    return nullcontext() if ask is None else _replaced(state, "get_node", await_and_ask)
 
 
-@contextmanager
-def _no_api_server() -> Iterator[None]:
+def _no_api_server() -> AbstractContextManager[None]:
     """Leave out the server of dashboard and jobs, which Ray starts and waits for even where it is to have no dashboard,
     half a second (Ray 2.60); Ray goes on without it as where it fails."""
-    services: Any = load_ray()._private.services
-    start = services.start_api_server
-    services.start_api_server = lambda *_, **__: (None, None)
-    try:
-        yield
-    finally:
-        services.start_api_server = start
+    return _replaced(load_ray()._private.services, "start_api_server", lambda *_, **__: (None, None))
 
 
 _is_starting = False

@@ -114,12 +114,8 @@ def _own_engine(layer: Layer) -> str:
     return layer.engine.split(":")[0]
 
 
-def readers(steps: Sequence[Step], name: str, start: int) -> list[Step]:
-    """GetBlobConsumers; where it would start behind the last layer, callers start at the layer itself."""
-    return [step for step in steps[start:] for bottom in step.bottoms if bottom == name]
-
-
 def first_reader(steps: Sequence[Step], i: int, name: str, skipped: int = 1) -> Step | None:
-    """The first layer behind place `i` (`skipped` places and more) that reads blob `name`."""
+    """The first layer behind place `i` (`skipped` places and more) that reads blob `name`: the first that
+    GetBlobConsumers finds; where it would start behind the last layer, callers start at the layer itself."""
     start = i + skipped if i + skipped < len(steps) else i
     return next((steps[k] for k in range(start, len(steps)) if name in steps[k].bottoms), None)

@@ -140,7 +140,7 @@ def _key(sources: Sequence[Source], number: int) -> str:
 
 def _pictures(sources: Sequence[Source], numbers: Sequence[int]) -> dict[int, str]:
     """Data URIs by image, as many as there is room for."""
-    words: dict[int, str] = {}
+    uris: dict[int, str] = {}
     left = MOST_PICTURE_BYTES
     for number in numbers:
         made = next(filter(None, (thumbnail(source, number) for source in sources)), None)
@@ -151,5 +151,5 @@ def _pictures(sources: Sequence[Source], numbers: Sequence[int]) -> dict[int, st
         left -= len(uri)
         if left < 0:
             break
-        words[number] = uri
-    return words
+        uris[number] = uri
+    return uris

@@ -37,7 +37,7 @@ class SearchPath:
 
     def may_ask(self, candidate: Candidate) -> bool:
         """Whether it asks about the candidate now, or probably will next."""
-        return self.ask is not None and any(candidate == one for one in _candidates(self.ask))
+        return self.ask is not None and candidate in _candidates(self.ask)
 
     def _step(self, step: Callable[[], Ask]) -> None:
         try:
