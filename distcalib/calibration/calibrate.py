@@ -12,7 +12,7 @@ from distcalib.actors.cancellation import Cancellation
 from distcalib.actors.isa import isa_here
 from distcalib.caffe.phase import State
 from distcalib.calibration.actor_times import actor_times
-from distcalib.calibration.candidate_net import Deliverable, engines_written, mended, mended_base, with_params
+from distcalib.calibration.candidate_net import Deliverable, engines_written, mended_base, mended_with
 from distcalib.calibration.checks import checked_metric, refuse_quantized
 from distcalib.calibration.delivery import Delivery, for_folder
 from distcalib.calibration.export_files import exported_files
@@ -211,7 +211,7 @@ class _Run:
         for param in params.values():
             for scales in (param.scale_in, param.scale_out, param.scale_params):
                 scales[:] = [1.0] * len(scales)
-        delivery = Delivery(Deliverable(mended(with_params(base, params))))
+        delivery = Delivery(Deliverable(mended_with(base, params)))
         goal = Goal(metric, is_lower_better(base, metric), self.options)
         return Finished(
             base, self.weights, self.target, goal, Observed(calibration), SearchResult(winner), delivery, run

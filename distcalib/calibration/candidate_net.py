@@ -68,27 +68,72 @@ def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Delive
 
 def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
     """The files of `candidate` as `deliver` makes them without -fu; its INT8 layers have their corrected biases."""
-    corrected = {name: calibration.corrected[name] for name in candidate.int8_layers if name in calibration.corrected}
-    net = mended(with_params(base, calibration.params(candidate)))
-    if not candidate.int8:  # the FP32 net needs no new weights
-        return Deliverable(net)
-    return Deliverable(with_bias(net, corrected) if corrected else net, {**calibration.equalized, **corrected})
+    corrected = _corrected(calibration, candidate)
+    net = mended_with(base, calibration.params(candidate), corrected)
+    return Deliverable(
+        net, {**calibration.equalized, **corrected} if candidate.int8 else {}
+    )  # FP32 has the weights given
 
 
-def mended(net: Net) -> Net:
-    """The net with the `engine` of each layer that Intel Caffe would else abort at, or compute nonsense with.
+def plain_spec(base: Net, calibration: Calibration, candidate: Candidate) -> NetSpec:
+    """The program of what `deliver_plain` makes, in a third of the time: a ranking has one for every layer."""
+    corrected = _corrected(calibration, candidate)
+    test = _changed(base, base.test, calibration.params(candidate), corrected)
+    return NetSpec(base.as_bytes(test), base.name, changed={**calibration.equalized, **corrected})
+
+
+def _corrected(calibration: Calibration, candidate: Candidate) -> dict[str, tuple[NDArray[np.float32], ...]]:
+    return {name: calibration.corrected[name] for name in candidate.int8_layers if name in calibration.corrected}
+
+
+def mended_with(
+    base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter], with_bias: Collection[str] = ()
+) -> Net:
+    """The net with these quantization_params, with a bias in each of the layers `with_bias`, and with the `engine` of
+    each layer that Intel Caffe would else abort at, or compute nonsense with.
 
     Raises UnsupportedError for what no engine mends.
     """
-    engines = mending_engines(net.test.layer, net.name)
-    if not engines:
-        return net
-    full = caffe_pb2.NetParameter()
-    full.CopyFrom(net.full)
-    for layer in full.layer:
+    return base.remade(_changed(base, base.full, params, with_bias))
+
+
+def mended(net: Net) -> Net:
+    """The same with nothing but the engines; the net itself where it needs none."""
+    return mended_with(net, {}) if mending_engines(net.test.layer, net.name) else net
+
+
+def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:
+    """The net with these quantization_params, by layer name, and no engine changed."""
+    return base.remade(_with_params(base.full, params))
+
+
+def _changed(
+    base: Net,
+    net: caffe_pb2.NetParameter,
+    params: Mapping[str, caffe_pb2.QuantizationParameter],
+    with_bias: Collection[str],
+) -> caffe_pb2.NetParameter:
+    """`net`, the TEST net of `base` or all of its phases, changed as `mended_with` says."""
+    engines = mending_engines(_with_params(base.test, params).layer, base.name)
+    changed = _with_params(net, params)
+    for layer in changed.layer:
         if layer.name in engines:
             layer.engine = engines[layer.name]
-    return net.remade(full)
+        if layer.name in with_bias and plain_type(layer.type) in QUANTIZABLE:
+            inner = layer.type == "InnerProduct"
+            (layer.inner_product_param if inner else layer.convolution_param).bias_term = True
+    return changed
+
+
+def _with_params(
+    net: caffe_pb2.NetParameter, params: Mapping[str, caffe_pb2.QuantizationParameter]
+) -> caffe_pb2.NetParameter:
+    changed = caffe_pb2.NetParameter()
+    changed.CopyFrom(net)
+    for layer in changed.layer:
+        if layer.name in params and plain_type(layer.type) in QUANTIZABLE:
+            layer.quantization_param.CopyFrom(params[layer.name])
+    return changed
 
 
 def engines_written(before: Net, after: Net) -> str:
@@ -107,24 +152,3 @@ def mended_base(base: Net, note: Callable[[str], None]) -> Net:
             f"measured and written with engine {engines}"
         )
     return remedies
-
-
-def with_bias(base: Net, names: Collection[str]) -> Net:
-    """The net with a bias in each of the layers `names`."""
-    full = caffe_pb2.NetParameter()
-    full.CopyFrom(base.full)
-    for layer in full.layer:
-        if layer.name in names and plain_type(layer.type) in QUANTIZABLE:
-            inner = layer.type == "InnerProduct"
-            (layer.inner_product_param if inner else layer.convolution_param).bias_term = True
-    return base.remade(full)
-
-
-def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:
-    """The net with these quantization_params, by layer name: what is compiled, and what is written."""
-    full = caffe_pb2.NetParameter()
-    full.CopyFrom(base.full)
-    for layer in full.layer:
-        if layer.name in params and plain_type(layer.type) in QUANTIZABLE:
-            layer.quantization_param.CopyFrom(params[layer.name])
-    return base.remade(full)

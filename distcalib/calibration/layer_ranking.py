@@ -3,14 +3,14 @@
 Only sums over the iterations count, so how the work is divided among the actors does not show.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.actors import Job
+from distcalib.actors import Job, JobResult
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import RANKED_BYTES, Goal
@@ -60,15 +60,14 @@ class LayerRanking:
         reference, iterations = sample.reference, tuple(sorted(sample.reference))
         phase = f"{label}ranking {len(layers)} layers"
         weights = output_weights(reference)
-        chunks = self.programs.chunks(layers, self.share_prefixes)
-        most = most_pieces(chunks, reference, RANKED_BYTES)
-        pieces = list(divided(chunks, iterations, self.meter.session.n_actors, most, pace))
+        plan = self.programs.ranking(layers, self.share_prefixes)
+        most = most_pieces(plan, reference, RANKED_BYTES)
 
         def job(number: int, piece: Piece) -> Job:
             values = {k: reference[k] for k in piece.iterations}
             return Job(
                 f"rank/{number}",
-                RankSpec(piece.candidates, outputs, values, weights, piece.begin, piece.head, sample.images),
+                RankSpec(piece.candidates, outputs, values, weights, plan.base, plan.cuts, sample.images),
                 len(piece.iterations),
                 phase,
                 order=piece.iterations,
@@ -76,16 +75,24 @@ class LayerRanking:
                 row_sizes=(len(piece.candidates),) * len(piece.iterations),
             )
 
+        def run(pieces: Sequence[Piece]) -> list[tuple[Piece, JobResult]]:
+            jobs = [job(number, piece) for number, piece in enumerate(pieces)]
+            return list(zip(pieces, self.meter.run(phase, jobs), strict=True))
+
+        results = run(list(divided(plan, iterations, self.meter.session.n_actors, most, pace)))
+        broken = [piece for piece, result in results if not result.complete]
+        if broken:  # one of its candidates is to blame, not those that happened to stand beside it
+            results = [(piece, result) for piece, result in results if result.complete]
+            results += run([alone for piece in broken for alone in piece.alone])
         seen: dict[str, list[float]] = {layer: [] for layer in layers}
-        failed: set[str] = set()
-        jobs = [job(number, piece) for number, piece in enumerate(pieces)]
-        for piece, result in zip(pieces, self.meter.run(phase, jobs), strict=True):
-            # The whole chunk: how it was divided must not show.
-            failed.update(() if result.complete else piece.chunk)
-            for row in rows(result):
-                for name, one in row.distances.items():
+        for piece, result in results:
+            found = (
+                [row.distances for row in rows(result)] if result.complete else [dict.fromkeys(piece.candidates, inf)]
+            )
+            for distances_of_row in found:
+                for name, one in distances_of_row.items():
                     seen[name].append(one)
-        distances = {name: inf if name in failed else fsum(sums) / len(iterations) for name, sums in seen.items()}
+        distances = {name: fsum(sums) / len(iterations) for name, sums in seen.items()}
         worst = max(distances, key=lambda layer: distances[layer])
         self.meter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
         return Ranking(distances, self.saved or self.meter.session.work(layers))

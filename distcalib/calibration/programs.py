@@ -1,21 +1,18 @@
 """Candidates as programs: all that a search needs to know of a net."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.candidate_net import deliver, deliver_plain
+from distcalib.calibration.candidate_net import deliver, deliver_plain, plain_spec
 from distcalib.engine.net import Net
-from distcalib.engine.ranking import in_chunks
+from distcalib.engine.ranking import Plan, planned
 from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import NetSpec, Outputs, Row
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.session.evaluate import running_int8, without_kernel
-
-Chunks = Sequence[tuple[int, Mapping[str, NetSpec]]]
-"""Where each chunk of a ranking begins to differ from FP32, and its candidates by name; see in_chunks."""
 
 
 class Programs(Protocol):
@@ -47,8 +44,8 @@ class Programs(Protocol):
         """What hands out `outputs` of the FP32 net."""
         ...
 
-    def chunks(self, layers: Sequence[str], share: bool) -> Chunks:
-        """By layer the smallest candidate in which it is INT8, in the chunks that a ranking runs them in."""
+    def ranking(self, layers: Sequence[str], share: bool) -> Plan:
+        """By layer the smallest candidate in which it is INT8, beside FP32; see `planned`."""
         ...
 
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:
@@ -90,14 +87,14 @@ class NetPrograms:
         """What hands out `outputs` of the FP32 net."""
         return self.base.spec(outputs=Outputs(self.outputs))
 
-    def chunks(self, layers: Sequence[str], share: bool) -> Chunks:
-        """By the first layer in which each differs from FP32.
+    def ranking(self, layers: Sequence[str], share: bool) -> Plan:
+        """By layer the smallest candidate in which it is INT8, beside FP32 with the same weights.
 
-        Without -fu, since its net reads other data where the first convolution is INT8: a chunk reads its data once.
+        Without -fu, since its net reads other data where the first convolution is INT8: a ranking reads its data once.
         """
         space = self.calibration.quantizer.space
-        made = {layer: deliver_plain(self.base, self.calibration, space.smallest(layer)) for layer in layers}
-        return in_chunks(self.base.spec(), {layer: one.spec() for layer, one in made.items()}, share)
+        specs = {layer: plain_spec(self.base, self.calibration, space.smallest(layer)) for layer in layers}
+        return planned(self.base.spec(changed=self.calibration.equalized), specs, self.outputs, share)
 
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:
         """INT8 layers of `spec` that ran without an INT8 kernel, by what its rows tell."""

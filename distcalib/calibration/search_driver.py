@@ -122,8 +122,7 @@ class Searching:
 
     def ranked(self, request: Rank) -> Ranking:
         """One look at every layer, made once."""
-        seconds = self._scorer.pass_seconds / self.board.n_iterations
-        pace = Pace(self._compile_seconds, self.fp32.seconds / self.board.n_iterations, seconds)
+        pace = Pace(self._compile_seconds, self.fp32.seconds / self.board.n_iterations)
         return self.ranking.of(request, pace, self.label)
 
     def scores(self, phase: str, candidates: Sequence[Candidate]) -> list[Measurement]:

@@ -78,11 +78,15 @@ class Net:
         by_image: str = "",
     ) -> NetSpec:
         """The TEST net as a program to be compiled; its paths are absolute, since an actor has a folder of its own."""
+        return NetSpec(self.as_bytes(self.test), self.name, sampling, changed or {}, outputs, kept, by_image)
+
+    def as_bytes(self, test: caffe_pb2.NetParameter) -> bytes:
+        """`test`, this TEST net or one made of it, as programs have it."""
         net = caffe_pb2.NetParameter()
-        net.CopyFrom(self.test)
+        net.CopyFrom(test)
         resolve_sources(net, self.path)
-        text = net.SerializeToString(deterministic=True)
-        return NetSpec(text, self.name, sampling, changed or {}, outputs, kept, by_image)
+        text: bytes = net.SerializeToString(deterministic=True)
+        return text
 
 
 def open_net(path: Path, data: Path | None = None, state: State = PLAIN) -> Net:

@@ -1,33 +1,34 @@
 """How far the output of each of many candidates is from FP32's, on a few iterations: what a search ranks layers by.
 
-Candidates that differ in one layer share all that comes before it.  A chunk of them, or a piece of one, runs in one
-actor: the part of the net up to their first difference once an iteration, then the rest once a candidate, from the
-values that live at the cut.  Compiling is most of the cost on small nets, and half a net takes half of it; nothing is
-exported: an actor that takes iterations from another compiles all of it again, which pays where it would be idle.
-Where a chunk begins, and what is run before that, depends on the net alone, never on the actors, so that no kernel
-chosen at a cut can change a result; how it is divided among them (ranking_split.py) changes none.
+A candidate has a layer or two in INT8, so nearly all of it is the FP32 net, which is compiled once, in the parts of
+ranking_parts.py.  An actor runs it up to where a candidate begins to differ, there the candidate's own parts, and from
+where they end those of the FP32 net again, on what the candidate made.  Nothing is exported: an actor that takes
+iterations from another compiles all of it again, which pays where it would be idle.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import fsum, isqrt
+from math import fsum
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from distcalib.caffe.graph import Blob, Graph, Node
-from distcalib.data import DATA_TYPES
+from distcalib.caffe import caffe_pb2
+from distcalib.caffe.graph import Blob
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
-from distcalib.engine.builder import BuiltModel, build_model, layer_shapes, needed_for
+from distcalib.engine.builder import BuiltModel, build_model, layer_shapes
 from distcalib.engine.program import LocalProgram
+from distcalib.engine.ranking_parts import Cuts, NetParts, cuts_of
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import Blobs, ZeroBlobs
-from distcalib.quantize.fusion import Fused, find_fused, in_run_order, reads_of
+from distcalib.quantize.fusion import find_fused, in_run_order
 
 Array = NDArray[np.float32]
 Shapes = Mapping[str, tuple[int, ...]]
+Values = Mapping[str, Array]
+Layer = caffe_pb2.LayerParameter
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,54 @@ class RankSpec:
     """Candidates by name, compared with FP32 at the values `outputs`.
 
     `reference`: the FP32 values, by iteration, in the order of `outputs`; `weights`: by how much each output counts.
-    `begin` is where in run order the first difference between the candidates can be; what is before it is run as in
-    `head`.  `images` (n, batch) i32: an iteration is a row of these, as in NetSpec.
+    `base` is what the candidates have in common, the FP32 net, in parts between `cuts`.  `images` (n, batch) i32: an
+    iteration is a row of these, as in NetSpec.
     """
 
     candidates: Mapping[str, NetSpec]
     outputs: tuple[Blob, ...]
     reference: Mapping[int, tuple[Array, ...]] = field(compare=False, repr=False)
     weights: tuple[float, ...]
-    begin: int
-    head: NetSpec
+    base: NetSpec
+    cuts: Cuts
     images: NDArray[np.int32] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all pieces of a ranking have in common.
+
+    `candidates` in the order of where they begin to differ from `base`, and `begins`: the part of the net, from 0 to 1,
+    that is before it.
+    """
+
+    base: NetSpec
+    cuts: Cuts
+    candidates: Mapping[str, NetSpec]
+    begins: Mapping[str, float]
+
+
+def planned(base: NetSpec, candidates: Mapping[str, NetSpec], outputs: Sequence[Blob], share: bool = True) -> Plan:
+    """The ranking of `candidates`; with `share` False each computes all of its net."""
+    graph = base.graph
+    order = [
+        node.index if group is None else group.node.index for node, group in in_run_order(graph, find_fused(graph))
+    ]
+    layers = _layers(base)
+    begins = {name: _first_difference(order, layers, _layers(spec)) / len(order) for name, spec in candidates.items()}
+    names = sorted(candidates, key=begins.__getitem__)
+    cuts = cuts_of(graph, outputs) if share else ()
+    return Plan(base, cuts, {name: candidates[name] for name in names}, {name: begins[name] for name in names})
+
+
+def _layers(spec: NetSpec) -> Sequence[Layer]:
+    layers: Sequence[Layer] = caffe_pb2.NetParameter.FromString(spec.net).layer
+    return layers
+
+
+def _first_difference(order: Sequence[int], base: Sequence[Layer], other: Sequence[Layer]) -> int:
+    """The place in `order`, which has the layers by number as they run, of the first that differs."""
+    return next((place for place, index in enumerate(order) if base[index] != other[index]), len(order))
 
 
 def output_weights(reference: Mapping[int, Sequence[Array]]) -> tuple[float, ...]:
@@ -59,53 +97,57 @@ def output_weights(reference: Mapping[int, Sequence[Array]]) -> tuple[float, ...
     return tuple(1.0 / mean if 0.0 < mean < np.inf else 1.0 for mean in means)
 
 
-def in_chunks(
-    base: NetSpec, candidates: Mapping[str, NetSpec], share: bool = True
-) -> list[tuple[int, dict[str, NetSpec]]]:
-    """Where in run order each chunk of candidates begins to differ from `base`, and it by name; see `grouped`."""
-    graph = base.graph
-    order = list(in_run_order(graph, find_fused(graph)))
-    firsts = {name: _first_difference(order, graph, spec.graph) for name, spec in candidates.items()}
-    return [(begin, {name: candidates[name] for name in names}) for begin, names in grouped(firsts, share)]
+Run = Callable[[Values], Sequence[Array]]
 
 
-def grouped(firsts: Mapping[str, int], share: bool = True) -> list[tuple[int, list[str]]]:
-    """Names in groups of neighbours, each with its first place, from the place in run order of each name.
+@dataclass(frozen=True)
+class Own:
+    """What a candidate computes itself: the parts from `begin` to before `end`, which make `made`."""
 
-    A group is √n of n names: larger ones begin too early for most of their members, smaller ones run the part in
-    common too often.  With `share` False each name is its own group and begins at the data.
-    """
-    if not share:
-        return [(0, [name]) for name in firsts]
-    names = sorted(firsts, key=firsts.__getitem__)
-    size = max(1, isqrt(len(names)))
-    groups = [names[i : i + size] for i in range(0, len(names), size)]
-    return [(firsts[group[0]], group) for group in groups]
+    name: str
+    begin: int
+    end: int
+    made: tuple[Blob, ...]
 
 
 @dataclass(frozen=True)
 class RankProgram:
-    """A piece of a chunk ready to run: the part in common, and the rest of all candidates in one net.
-
-    `head` makes the values at the cut, `tails` the `wanted` outputs of the candidates, one after the other.
-    """
+    """A piece of a ranking ready to run: `base` by part, those that are needed; and by the part that they begin with
+    what candidates compute themselves, `run` making one's values after the other's."""
 
     spec: RankSpec
-    head: Callable[[Mapping[str, Array]], Sequence[Array]]
-    live: tuple[Blob, ...]
-    tails: Callable[[Mapping[str, Array]], Sequence[Array]]
-    wanted: tuple[Blob, ...]
+    net: NetParts
+    base: Mapping[int, Run]
+    own: Mapping[int, tuple[Sequence[Own], Run]]
 
     def distances(self, iteration: int, batch: Batch) -> dict[str, float]:
         """By candidate the `distance` of its outputs in one iteration, whose data is `batch`."""
-        values = dict(batch.tops) | dict(zip(map(str, self.live), self.head(batch.tops), strict=True))
-        made = iter(self.tails(values))
         distances: dict[str, float] = {}
-        for name in self.spec.candidates:
-            outputs = values | {str(blob): next(made) for blob in self.wanted}
-            kept = [batch.kept(outputs[str(blob)]) for blob in self.spec.outputs]
-            distances[name] = distance(kept, self.spec.reference[iteration], self.spec.weights)
-        return distances
+        values, place, tops = batch.tops, 0, batch.tops
+
+        def compared(values: Values) -> float:
+            kept = [batch.kept(values[str(blob)]) for blob in self.spec.outputs]
+            return distance(kept, self.spec.reference[iteration], self.spec.weights)
+
+        for begin, (candidates, run) in self.own.items():
+            values, place = self._gone_on(values, place, begin, tops), begin
+            made = iter(run(values))
+            for own in candidates:
+                changed = self._at(own.end, values, {str(blob): next(made) for blob in own.made}, tops)
+                distances[own.name] = compared(self._gone_on(changed, own.end, len(self.net), tops))
+        return {name: distances[name] for name in self.spec.candidates}
+
+    def _gone_on(self, values: Values, begin: int, end: int, tops: Values) -> Values:
+        """The values at the begin of part `end` of the FP32 net, from those at the begin of part `begin`."""
+        for part in range(begin, end):
+            made = map(str, self.net.made(part, part + 1))
+            values = self._at(part + 1, values, dict(zip(made, self.base[part](values), strict=True)), tops)
+        return values
+
+    def _at(self, part: int, before: Values, made: Values, tops: Values) -> Values:
+        """What lives at the begin of `part`, of what lived before and was made since."""
+        there = {**before, **made}
+        return {**tops, **{str(blob): there[str(blob)] for blob in self.net.begin(part)}}
 
 
 def compile_ranking(
@@ -115,21 +157,30 @@ def compile_ranking(
     n_threads: int,
     arithmetic: Arithmetic = NATIVE,
 ) -> RankProgram:
-    """Compile a piece: its head, and its tails as one net, which takes less time than one net for each."""
-    live = live_values(spec.head.graph, spec.outputs, spec.begin)
-    sizes = _sizes(spec.head, shapes)
-    given = {blob: sizes[blob] for blob in live}
-    wanted = tuple(blob for blob in spec.outputs if blob not in given)
+    """Compile a piece; the parts of its candidates that begin together as one net, which takes less time."""
+    base = NetParts(spec.base, spec.cuts, spec.outputs)
+    sizes, _ = layer_shapes(base.graph, ZeroBlobs(), shapes, spec.base.where)
 
-    def built(one: NetSpec, keep: tuple[Blob, ...], given: Mapping[Blob, tuple[int, ...]]) -> BuiltModel:
-        return build_model(one.graph, blobs_of(one), shapes, one.where, keep=keep, given=given, arithmetic=arithmetic)
+    def built(net: NetParts, begin: int, end: int) -> BuiltModel:
+        one, made, given = net.spec, net.made(begin, end), {blob: sizes[blob] for blob in net.begin(begin)}
+        blobs = blobs_of(one)
+        return build_model(net.graph, blobs, shapes, one.where, keep=made, given=given, arithmetic=arithmetic)
 
-    def ready(keep: tuple[Blob, ...], made: Callable[[], BuiltModel]) -> Callable[[Mapping[str, Array]], list[Array]]:
-        return LocalProgram(made(), spec.head.where, n_threads).results if keep else lambda values: []
+    def ready(models: Sequence[BuiltModel]) -> Run:
+        some = [model for model in models if model.outputs]
+        return LocalProgram(side_by_side(some), spec.base.where, n_threads).results if some else lambda values: []
 
-    head = ready(live, lambda: built(spec.head, live, {}))
-    tails = ready(wanted, lambda: side_by_side([built(one, wanted, given) for one in spec.candidates.values()]))
-    return RankProgram(spec, head, live, tails, wanted)
+    together: dict[int, list[tuple[Own, BuiltModel]]] = {}
+    for name, candidate in spec.candidates.items():
+        net = NetParts(candidate, spec.cuts, spec.outputs)
+        begin, end = net.differs(base)
+        together.setdefault(begin, []).append((Own(name, begin, end, net.made(begin, end)), built(net, begin, end)))
+    own = {
+        begin: ([one for one, _ in together[begin]], ready([model for _, model in together[begin]]))
+        for begin in sorted(together)
+    }
+    needed = {*range(max(own)), *range(min(one.end for candidates, _ in own.values() for one in candidates), len(base))}
+    return RankProgram(spec, base, {part: ready([built(base, part, part + 1)]) for part in sorted(needed)}, own)
 
 
 def side_by_side(nets: Sequence[BuiltModel]) -> BuiltModel:
@@ -138,6 +189,8 @@ def side_by_side(nets: Sequence[BuiltModel]) -> BuiltModel:
     Inputs of the same names must not be one: OpenVINO would compute equal layers of two nets once and fuse what is left
     in another way, so that the bits of a net depended on which others stand beside it.
     """
+    if len(nets) == 1:
+        return nets[0]
     parameters = [parameter for net in nets for parameter in net.model.get_parameters()]
     results = [result for net in nets for result in net.model.get_results()]
     model = ov.Model(results, parameters, nets[0].model.get_friendly_name())
@@ -151,32 +204,3 @@ def distance(values: Sequence[Array], reference: Sequence[Array], weights: Seque
     parts = [float(np.mean((a.astype(np.float64) - b) ** 2)) for a, b in zip(values, reference, strict=True)]
     total = fsum(parts if weights is None else (part * weight for part, weight in zip(parts, weights, strict=True)))
     return total if np.isfinite(total) else float("inf")
-
-
-def live_values(graph: Graph, outputs: Sequence[Blob], begin: int) -> tuple[Blob, ...]:
-    """What is computed before place `begin` of the run order and read from there on, on the way to `outputs`.
-
-    Values of data layers are left out: they are there anyway.
-    """
-    groups = find_fused(graph)
-    order = list(in_run_order(graph, groups))
-    needed = needed_for(graph, groups, outputs)
-    read = {blob for node, group in order[begin:] if not needed.isdisjoint(node.tops) for blob in reads_of(node, group)}
-    read.update(outputs)
-    before = [top for node, _ in order[:begin] if node.type not in DATA_TYPES for top in node.tops]
-    return tuple(blob for blob in before if blob in read)
-
-
-def _sizes(spec: NetSpec, shapes: Shapes) -> Mapping[Blob, tuple[int, ...]]:
-    """The shape of every value."""
-    return layer_shapes(spec.graph, ZeroBlobs(), shapes, spec.where)[0]
-
-
-def _first_difference(order: Sequence[tuple[Node, Fused | None]], base: Graph, other: Graph) -> int:
-    """The place in the run order of `base` of the first layer that differs."""
-    there = {node.index: node.layer for node in other}
-    for place, (node, group) in enumerate(order):
-        index = node.index if group is None else group.node.index
-        if base.layer(index).layer != there.get(index):
-            return place
-    return len(order)

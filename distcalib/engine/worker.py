@@ -163,7 +163,7 @@ class NetWorker:
     def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
         setting, n_threads = self._setting, self._n_threads
         if isinstance(spec, RankSpec):
-            shapes = self._shapes(spec.head.graph)
+            shapes = self._shapes(spec.base.graph)
             return compile_ranking(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
         # Native whatever the arithmetic is: it is the time of INT8 kernels that is asked for, not what they answer.
         net, graph = spec.net, spec.net.graph
@@ -175,7 +175,7 @@ class NetWorker:
             batch = self._batches(program.spec.graph)
             batches = map(batch, iterations)
             return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in batches]
-        graph, images = program.spec.head.graph, program.spec.images
+        graph, images = program.spec.base.graph, program.spec.images
         batch = self._batches(graph) if images is None else self._picked(graph, images)
         numbered = zip(iterations, map(batch, iterations), strict=True)
         return [Row({}, (), {}, distances=program.distances(i, b), left_out=b.left_out) for i, b in numbered]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
-from distcalib.calibration.programs import Chunks
-from distcalib.engine.ranking import RankSpec, grouped
+from distcalib.engine.ranking import Plan, RankSpec
+from distcalib.engine.ranking_split import OWN_PARTS
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Row
 from distcalib.metrics import ByImage, Partial
 from distcalib.quantize.candidate import Candidate, Space
@@ -144,12 +144,23 @@ class SimulatedNet:
         """The same, handing out its output."""
         return NetSpec(ALL_FP32, self.name, outputs=Outputs(LOGITS))
 
-    def chunks(self, layers: Sequence[str], share: bool) -> Chunks:
-        """By the first layer in INT8."""
-        made = {layer: self.start.space.smallest(layer) for layer in layers}
-        order = list(self.work)
-        firsts = {name: min(map(order.index, one.int8)) for name, one in made.items()}
-        return [(begin, {name: self.spec(made[name]) for name in names}) for begin, names in grouped(firsts, share)]
+    def ranking(self, layers: Sequence[str], share: bool) -> Plan:
+        """By layer the smallest candidate in which it is INT8; as many cuts as a residual net has."""
+        made = {layer: self.spec(self.start.space.smallest(layer)) for layer in layers}
+        places = {layer: self._begin(spec.net) for layer, spec in made.items()}
+        names = sorted(layers, key=places.__getitem__)
+        n_cuts = len(self.work) // 3 if share else 0
+        return Plan(
+            NetSpec(ALL_FP32, self.name),
+            (LOGITS,) * n_cuts,
+            {name: made[name] for name in names},
+            {name: places[name] / len(self.work) for name in names},
+        )
+
+    def _begin(self, net: bytes) -> int:
+        """The place of the first layer in INT8."""
+        fp32 = _fp32_layers(net)
+        return next(place for place, layer in enumerate(self.work) if layer not in fp32)
 
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:
         """None."""
@@ -162,19 +173,19 @@ class SimulatedNet:
         return 0.0 if isinstance(spec, RankSpec) else self.times.compile_seconds
 
     def load_seconds(self, spec: object) -> float:
-        """Compiling a part of a net takes its share of the layers."""
+        """A ranking compiles the FP32 net and parts of it."""
         if not isinstance(spec, RankSpec):
             return self.times.import_seconds
-        n_layers = len(self.work)
-        n_compiled = spec.begin + len(spec.candidates) * (n_layers - spec.begin)
-        return self.times.compile_seconds * n_compiled / n_layers
+        own = OWN_PARTS * len(spec.candidates) / (len(spec.cuts) + 1)
+        return self.times.compile_seconds * (1.0 + own)
 
     def run(self, spec: object, iterations: Sequence[int]) -> tuple[Sequence[object], float]:
         """Rows as a NetWorker gives them, and how long it would take for them."""
         if isinstance(spec, RankSpec):
             nets = {name: one.net for name, one in spec.candidates.items()}
-            common = self.iteration_seconds(next(iter(nets.values())), end=spec.begin)
-            seconds = common + sum(self.iteration_seconds(net, spec.begin) for net in nets.values())
+            begins = [self._begin(net) if spec.cuts else 0 for net in nets.values()]
+            seconds = self.iteration_seconds(spec.base.net, end=max(begins))
+            seconds += sum(map(self.iteration_seconds, nets.values(), begins))
             ranked = [{name: self.distance(net, i) for name, net in nets.items()} for i in iterations]
             return [Row({}, (), None, distances=distances) for distances in ranked], len(iterations) * seconds
         assert isinstance(spec, NetSpec), "a net has no other programs"

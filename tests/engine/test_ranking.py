@@ -1,16 +1,13 @@
 """A ranking is of the candidates' own outputs, whatever they share; it needs no actors."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.candidate_net import deliver
-from distcalib.data import DATA_TYPES
 from distcalib.engine.net import Net, open_net
-from distcalib.engine.ranking import RankSpec, distance, grouped, in_chunks, live_values
+from distcalib.engine.ranking import Plan, RankSpec, distance, planned
 from distcalib.engine.ranking_split import Most, Pace, divided
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
@@ -23,7 +20,7 @@ from tests.session.tiny import make_tiny
 
 LOGITS = (Blob("fc", 0),)
 ITERATIONS = (0, 3, 4)
-SLOW_TO_COMPILE, SLOW_TO_RUN = Pace(1.0, 0.1, 0.1), Pace(0.1, 1.0, 1.0)
+SLOW_TO_COMPILE, SLOW_TO_RUN = Pace(1.0, 0.1), Pace(0.1, 1.0)
 Reference = dict[int, tuple[NDArray[np.float32], ...]]
 
 
@@ -52,16 +49,16 @@ def outputs(worker: NetWorker, net: Net, spec: NetSpec) -> Reference:
 
 def ranked(
     worker: NetWorker,
-    chunks: list[tuple[int, dict[str, NetSpec]]],
+    plan: Plan,
     reference: Reference,
     n_actors: int,
     pace: Pace = SLOW_TO_COMPILE,
 ) -> dict[str, dict[int, float]]:
     """The distances by name and iteration, from the pieces for so many actors."""
     found: dict[str, dict[int, float]] = {}
-    for piece in divided(chunks, ITERATIONS, n_actors, Most(100, 100), pace):
+    for piece in divided(plan, ITERATIONS, n_actors, Most(100, 100), pace):
         some = {i: reference[i] for i in piece.iterations}
-        spec = RankSpec(piece.candidates, LOGITS, some, (1.0,), piece.begin, piece.head)
+        spec = RankSpec(piece.candidates, LOGITS, some, (1.0,), plan.base, plan.cuts)
         worker.load("rank", worker.compile(spec))
         for i, row in zip(piece.iterations, worker.run("rank", piece.iterations), strict=True):
             assert row.distances.keys() == piece.candidates.keys()
@@ -78,7 +75,7 @@ def test_ranking_is_the_distance_of_each_candidates_outputs(
 ) -> None:
     base, worker, specs = net
     reference = outputs(worker, base, base.spec())
-    by_iteration = ranked(worker, in_chunks(specs[""], specs, share), reference, 1)
+    by_iteration = ranked(worker, planned(base.spec(), specs, LOGITS, share), reference, 1)
     found = {name: float(np.mean([values[i] for i in ITERATIONS])) for name, values in by_iteration.items()}
     assert found.keys() == specs.keys()
     for name, spec in specs.items():
@@ -95,19 +92,19 @@ def test_ranking_is_the_same_to_the_bit_in_any_pieces(
 ) -> None:
     base, worker, specs = net
     reference = outputs(worker, base, base.spec())
-    chunks = in_chunks(specs[""], specs)
-    assert ranked(worker, chunks, reference, n_actors, pace) == ranked(worker, chunks, reference, 1)
+    plan = planned(base.spec(), specs, LOGITS)
+    assert ranked(worker, plan, reference, n_actors, pace) == ranked(worker, plan, reference, 1)
 
 
 def test_ranking_takes_images_out_of_their_batches(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
     base, worker, specs = net
     first, last = ITERATIONS[0], ITERATIONS[-1]
-    [(begin, chunk)] = [one for one in in_chunks(specs[""], specs) if "conv3" in one[1]]
-    whole = {name: outputs(worker, base, spec) for name, spec in {**chunk, "fp32": base.spec()}.items()}
+    whole = {name: outputs(worker, base, spec) for name, spec in {**specs, "fp32": base.spec()}.items()}
     batch = len(whole["fp32"][first][0])
     numbers = np.array([[last * batch + 1, first * batch] * (batch // 2)], np.int32)
     mixed = {name: np.array([made[n // batch][0][n % batch] for n in numbers[0]]) for name, made in whole.items()}
-    spec = RankSpec(chunk, LOGITS, {0: (mixed["fp32"],)}, (1.0,), begin, next(iter(chunk.values())), numbers)
+    plan = planned(base.spec(), specs, LOGITS)
+    spec = RankSpec(plan.candidates, LOGITS, {0: (mixed["fp32"],)}, (1.0,), plan.base, plan.cuts, numbers)
     worker.load("rank", worker.compile(spec))
     [row] = worker.run("rank", [0])
     worker.drop("rank")
@@ -115,40 +112,24 @@ def test_ranking_takes_images_out_of_their_batches(net: tuple[Net, NetWorker, di
         assert one == pytest.approx(distance([mixed[name]], [mixed["fp32"]]), rel=1e-3)
 
 
-def test_in_chunks_puts_neighbours_together_and_begins_at_their_first_difference(
+def test_candidates_stand_in_the_order_of_where_they_begin_to_differ(
     net: tuple[Net, NetWorker, dict[str, NetSpec]],
 ) -> None:
     base, _, specs = net
-    chunks = in_chunks(specs[""], specs)
-    assert sorted(name for _, chunk in chunks for name in chunk) == sorted(specs)
-    begins = [begin for begin, _ in chunks]
-    assert begins == sorted(begins)
-    order = list(in_run_order(base.graph, find_fused(base.graph)))
-    # conv4 in FP32 changes what conv3 stores: that is where its candidate begins to differ.
-    last = next(begin for begin, chunk in chunks if "conv4" in chunk)
-    assert order[last][0].name <= "conv3_relu"
+    plan = planned(base.spec(), specs, LOGITS)
+    assert plan.candidates == specs
+    assert list(plan.begins) == list(plan.candidates)
+    assert list(plan.begins.values()) == sorted(plan.begins.values())
+    order = [node.name for node, _ in in_run_order(base.graph, find_fused(base.graph))]
+    assert plan.begins[""] == plan.begins["conv4"] == order.index("conv2_relu") / len(order)
 
 
-def test_in_chunks_without_sharing_begins_at_the_data(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
-    _, _, specs = net
-    assert [(begin, len(chunk)) for begin, chunk in in_chunks(specs[""], specs, share=False)] == [(0, 1)] * len(specs)
-
-
-def test_grouped_makes_groups_of_the_root_of_the_number() -> None:
-    firsts = {"d": 9, "a": 0, "b": 3, "c": 3, "e": 12}
-    assert grouped(firsts) == [(0, ["a", "b"]), (3, ["c", "d"]), (12, ["e"])]
-    assert grouped(firsts, share=False) == [(0, [name]) for name in firsts]
-
-
-def test_live_values_at_every_cut_are_what_the_rest_reads(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
-    base, _, _ = net
-    order = list(in_run_order(base.graph, find_fused(base.graph)))
-    assert live_values(base.graph, LOGITS, 0) == ()
-    for begin in range(1, len(order) + 1):
-        names = [blob.name for blob in live_values(base.graph, LOGITS, begin)]
-        last = [node for node, _ in order[:begin] if node.type not in DATA_TYPES]
-        made = [node for node in last if LOGITS[0] not in node.bottoms]
-        assert names == ([made[-1].tops[0].name] if made else [])
+def test_without_sharing_a_candidate_is_computed_from_the_data_on(
+    net: tuple[Net, NetWorker, dict[str, NetSpec]],
+) -> None:
+    base, _, specs = net
+    assert planned(base.spec(), specs, LOGITS, share=False).cuts == ()
+    assert len(planned(base.spec(), specs, LOGITS).cuts) > 0
 
 
 def test_distance_of_what_is_not_finite_is_infinite() -> None:
@@ -156,10 +137,3 @@ def test_distance_of_what_is_not_finite_is_infinite() -> None:
     assert distance([bad], [good]) == float("inf")
     assert distance([good + 2], [good]) == 4.0
     assert distance([good + 2, good], [good, good + 1]) == 5.0
-
-
-def test_ranking_refuses_nothing_that_whole_nets_do_not(tmp_path: Path) -> None:
-    """A blob that the data layers give is no part of the cut."""
-    made = make_tiny(tmp_path)
-    net = open_net(made.prototxt)
-    assert live_values(net.graph, (Blob("label", 0), *LOGITS), 1) == ()

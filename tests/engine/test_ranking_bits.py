@@ -12,7 +12,7 @@ from distcalib.caffe.graph import Blob, build_graph
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
 from distcalib.engine.builder import build_model
-from distcalib.engine.ranking import RankSpec, compile_ranking, in_chunks
+from distcalib.engine.ranking import RankSpec, compile_ranking, planned
 from distcalib.engine.ranking_split import Most, Pace, divided
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
@@ -57,7 +57,7 @@ class Ranked:
         self.reference = {0: (outputs[FC],)}
         space = quantizer.space
         specs = {name: self.spec(space.smallest(name)) for name in space.all_int8.movable}
-        self.chunks = in_chunks(NetSpec(net.SerializeToString(), "net"), specs)
+        self.plan = planned(NetSpec(net.SerializeToString(), "net"), specs, [FC])
 
     def spec(self, candidate: Candidate) -> NetSpec:
         net, params = caffe_pb2.NetParameter(), self.calibration.params(candidate)
@@ -71,8 +71,8 @@ class Ranked:
         """From the pieces for so many actors."""
         batch = Batch({"data": self.images}, frozenset(), 0, SHAPE[0], frozenset(), ())
         found: dict[str, float] = {}
-        for piece in divided(self.chunks, (0,), n_actors, Most(100, 100), Pace(1.0, 0.1, 0.1)):
-            spec = RankSpec(piece.candidates, (FC,), self.reference, (1.0,), piece.begin, piece.head)
+        for piece in divided(self.plan, (0,), n_actors, Most(100, 100), Pace(1.0, 0.1)):
+            spec = RankSpec(piece.candidates, (FC,), self.reference, (1.0,), self.plan.base, self.plan.cuts)
             made = compile_ranking(spec, lambda _: self.blobs, {"data": SHAPE}, 1, arithmetic)
             found.update(made.distances(0, batch))
         return found

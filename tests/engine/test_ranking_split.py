@@ -3,50 +3,71 @@
 import numpy as np
 import pytest
 
+from distcalib.engine.ranking import Plan
 from distcalib.engine.ranking_split import Most, Pace, divided, most_pieces
 from distcalib.engine.spec import NetSpec
-from tests.every import every
 
 ITERATIONS = (0, 3, 4)
-ANY = Most(9, 9)
-SLOW_TO_COMPILE, SLOW_TO_RUN = Pace(1.0, 0.1, 0.1), Pace(0.1, 1.0, 1.0)
+ANY = Most(99, 99)
+SLOW_TO_COMPILE, SLOW_TO_RUN = Pace(1.0, 0.01), Pace(0.01, 1.0)
+
+
+def plan(names: str, last: float = 0.75) -> Plan:
+    """Candidates that begin at even distances, and eight cuts."""
+    begins = {name: last * i / len(names) for i, name in enumerate(names)}
+    return Plan(NetSpec(b"net", "net"), ((),) * 8, {name: NetSpec(name.encode(), name) for name in names}, begins)
 
 
 @pytest.mark.parametrize(
     ("pace", "n_actors", "most", "expected"),
     [
-        (SLOW_TO_COMPILE, 1, ANY, ["ab 3", "c 3"]),  # as the chunks are
-        (SLOW_TO_COMPILE, 2, ANY, ["ab 3", "c 3"]),
-        (SLOW_TO_COMPILE, 4, ANY, ["a 3", "b 3", "c 1", "c 2"]),
-        (SLOW_TO_COMPILE, 6, ANY, ["a 1", "a 2", "b 1", "b 2", "c 1", "c 2"]),
-        (SLOW_TO_COMPILE, 5000, ANY, [f"{name} 1" for name in "aaabbbccc"]),
-        (SLOW_TO_COMPILE, 6, Most(9, 1), ["ab 1", "ab 1", "ab 1", "c 1", "c 1", "c 1"]),
-        (SLOW_TO_COMPILE, 6, Most(2, 9), ["a 3", "b 3", "c 1", "c 2"]),
-        (SLOW_TO_RUN, 2, ANY, ["ab 3", "c 3"]),
-        (SLOW_TO_RUN, 4, ANY, ["ab 1", "ab 1", "ab 1", "c 3"]),
-        (SLOW_TO_RUN, 6, ANY, ["ab 1", "ab 1", "ab 1", "c 1", "c 1", "c 1"]),
-        (SLOW_TO_RUN, 5000, ANY, [f"{name} 1" for name in "aaabbbccc"]),
-        (Pace(0.0, 0.0, 0.0), 5000, ANY, ["ab 3", "c 3"]),  # all rows were in the journal
+        (SLOW_TO_COMPILE, 1, ANY, ["abcdef 3"]),
+        (SLOW_TO_COMPILE, 2, ANY, ["abc 3", "def 3"]),
+        (SLOW_TO_COMPILE, 6, ANY, ["a 3", "b 3", "c 3", "d 3", "e 3", "f 3"]),
+        (SLOW_TO_COMPILE, 11, ANY, ["a 3", "b 3", "c 3", "d 3", "e 3", "f 3"]),
+        (SLOW_TO_COMPILE, 4, Most(99, 1), ["abcdef 1"] * 3),
+        (SLOW_TO_COMPILE, 9, Most(2, 99), ["abc 3", "def 3"]),
+        (SLOW_TO_RUN, 2, ANY, ["abc 3", "def 3"]),
+        (SLOW_TO_RUN, 9, ANY, ["ab 1"] * 3 + ["cd 1"] * 3 + ["ef 1"] * 3),
+        (SLOW_TO_RUN, 5000, ANY, [f"{name} 1" for name in "aaabbbcccdddeeefff"]),
+        (Pace(0.0, 0.0), 2, ANY, ["abc 3", "def 3"]),  # all rows were in the journal
     ],
 )
 def test_divided_gives_every_actor_something_and_each_candidate_each_iteration_once(
     pace: Pace, n_actors: int, most: Most, expected: list[str]
 ) -> None:
-    specs = {name: NetSpec(name.encode(), name) for name in "abc"}
-    chunks = [(2, {"a": specs["a"], "b": specs["b"]}), (5, {"c": specs["c"]})]
-    pieces = list(divided(chunks, ITERATIONS, n_actors, most, pace))
+    ranking = plan("abcdef")
+    pieces = list(divided(ranking, ITERATIONS, n_actors, most, pace))
     assert [f"{''.join(piece.candidates)} {len(piece.iterations)}" for piece in pieces] == expected
-    assert {(piece.begin, piece.head.where, *piece.candidates) for piece in pieces} >= {(5, "c", "c")}
-    assert every(piece.head is specs["a"] for piece in pieces if piece.begin == 2)
-    for name in specs:
+    for name, spec in ranking.candidates.items():
         assert sorted(i for p in pieces if name in p.candidates for i in p.iterations) == list(ITERATIONS)
+        assert all(p.candidates.get(name, spec) is spec for p in pieces)
+
+
+def test_candidates_that_begin_late_are_more_to_a_piece() -> None:
+    pieces = list(divided(plan("abcdefghijkl", last=1.0), (0,), 2, ANY, SLOW_TO_RUN))
+    assert ["".join(piece.candidates) for piece in pieces] == ["abcde", "fghijkl"]
+
+
+@pytest.mark.parametrize("n_actors", range(1, 9))
+def test_while_there_are_candidates_enough_no_time_matters(n_actors: int) -> None:
+    ranking = plan("abcdefgh")
+    one, other = (list(divided(ranking, ITERATIONS, n_actors, ANY, pace)) for pace in (SLOW_TO_COMPILE, SLOW_TO_RUN))
+    assert one == other
+    assert len(one) == n_actors
+
+
+def test_a_piece_can_be_taken_apart() -> None:
+    [piece] = divided(plan("abc"), ITERATIONS, 1, ANY, SLOW_TO_RUN)
+    assert [(list(one.candidates), one.iterations) for one in piece.alone] == [([n], ITERATIONS) for n in "abc"]
 
 
 def test_most_pieces_fit_into_the_bytes_that_they_may_take() -> None:
     weights = (np.zeros(25, np.float32), np.zeros(5, np.float32))
-    spec = NetSpec(b"net", "net", changed={"conv": weights})
-    chunks = [(0, {"a": spec, "b": spec}), (3, {"c": NetSpec(b"net", "net", changed={"conv": weights})})]
+    base, one = (NetSpec(b"net", "net", changed={"conv": weights}) for _ in range(2))
+    other = NetSpec(b"net", "net", changed={"conv": (np.zeros(25, np.float32), np.zeros(5, np.float32))})
+    ranking = Plan(base, (), {"a": one, "b": one, "c": other}, dict.fromkeys("abc", 0.0))
     reference = {i: (np.zeros(10, np.float32),) for i in range(3)}
-    assert most_pieces(chunks, reference, 1200) == Most(10, 10)
-    assert most_pieces(chunks, reference, 100) == Most(1, 1)
-    assert most_pieces([(0, {"a": NetSpec(b"net", "net")})], reference, 1200).pieces >= 1200
+    assert most_pieces(ranking, reference, 1200) == Most(5, 10)
+    assert most_pieces(ranking, reference, 100) == Most(1, 1)
+    assert most_pieces(plan("a"), reference, 1200).pieces >= 1200

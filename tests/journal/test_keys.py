@@ -17,7 +17,7 @@ WEIGHTS = {"conv": (np.ones((2, 3), np.float32), np.zeros(2, np.float32))}
 DATA = [("data.mdb", 4096, 17, b"ends")]
 NET = NetSpec(b"net", "net.prototxt")
 ARRAY = np.ones(3, np.float32)
-RANK = RankSpec({"conv": NET}, (FC,), {0: (ARRAY,)}, (1.0,), 2, NET)
+RANK = RankSpec({"conv": NET}, (FC,), {0: (ARRAY,)}, (1.0,), NET, ((FC,),))
 SAMPLING = Sampling((FC,), True, 0, 10, 1)
 
 ISA = Isa("cascadelake", False, "avx512_core_vnni")
@@ -52,8 +52,8 @@ SPECS: dict[str, object] = {
     "ranking of others": replace(RANK, candidates={"conv": NET, "fc": NET}),
     "ranking by another reference": replace(RANK, reference={0: (ARRAY * 2,)}),
     "ranking with other weights": replace(RANK, weights=(2.0,)),
-    "ranking from elsewhere": replace(RANK, begin=3),
-    "ranking behind another head": replace(RANK, head=replace(NET, net=b"ten")),
+    "ranking in other parts": replace(RANK, cuts=()),
+    "ranking of another net": replace(RANK, base=replace(NET, net=b"ten")),
     "Caffe's": CaffeSpec(NET, Slices(10, 2)),
     "Caffe's otherwise cut": CaffeSpec(NET, Slices(10, 3)),
     "timing": TimingSpec(NET, 1),

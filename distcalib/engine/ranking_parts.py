@@ -1,0 +1,162 @@
+"""A net cut into parts, most of which its candidates have in common: these a ranking compiles once.
+
+A candidate of a ranking differs from the FP32 net in a layer or two.  The net is cut where few values live, and a part
+in which a candidate has the same steps, with the same weights and on the same grids, is that of the FP32 net.  So the
+ranking of n layers compiles the net and n parts of it, not n halves.  Where the cuts are depends on the FP32 net alone:
+neither who computes a part nor what is computed beside it can change a bit of a result.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from distcalib.caffe.graph import Blob, Graph, Node
+from distcalib.data import DATA_TYPES
+from distcalib.engine.builder import needed_for
+from distcalib.engine.spec import NetSpec
+from distcalib.quantize.fusion import Fused, find_fused, in_run_order, reads_of
+from distcalib.quantize.storage import Storage, params_of, storage
+
+Cuts = tuple[tuple[Blob, ...], ...]
+"""The values that live at each cut, in run order."""
+Order = Sequence[tuple[Node, Fused | None]]
+
+FEWEST, MOST = 3, 6
+"""Convolutions and inner products from cut to cut; OpenVINO takes 9 ms for the smallest net and, on resnet20, 1 ms for
+each of these.  In between is the cut that the fewest values cross: the end of a residual block."""
+
+
+def cuts_of(graph: Graph, outputs: Sequence[Blob]) -> Cuts:
+    """Where to cut a net that makes `outputs`."""
+    groups = find_fused(graph)
+    order = list(in_run_order(graph, groups))
+    live = live_values(order, outputs, needed_for(graph, groups, outputs))
+    n_left = sum(group is not None for _, group in order)
+    cuts, begin = [], 0
+    while choices := list(_choices(order, begin, n_left)):
+        n, place = min(choices, key=lambda choice: (len(live[choice[1]]), choice[0], -choice[1]))
+        if live[place]:
+            cuts.append(live[place])
+        begin, n_left = place, n_left - n
+    return tuple(cuts)
+
+
+def _choices(order: Order, begin: int, n_left: int) -> Iterator[tuple[int, int]]:
+    """The places for the next cut, each with how many products it is behind `begin`; the last part has some, too."""
+    n = 0
+    for place in range(begin, len(order)):
+        n += order[place][1] is not None
+        if n > min(MOST, n_left - 1):
+            return
+        if n >= FEWEST:
+            yield n, place + 1
+
+
+def live_values(order: Order, outputs: Sequence[Blob], needed: frozenset[Blob]) -> list[tuple[Blob, ...]]:
+    """By place in run order what is made before it and read from there on, on the way to `outputs`, for which the
+    values `needed` are; nothing of data layers, whose values are there anyway."""
+    last = dict.fromkeys(outputs, len(order))
+    for place, (node, group) in reversed(list(enumerate(order))):
+        if not needed.isdisjoint(node.tops):
+            for blob in reads_of(node, group):
+                last.setdefault(blob, place)
+    made: list[Blob] = []
+    live = []
+    for place, (node, _) in enumerate(order):
+        made = [blob for blob in made if last[blob] >= place]
+        live.append(tuple(made))
+        if node.type not in DATA_TYPES:
+            made += [top for top in node.tops if top in last]
+    return live
+
+
+class NetParts:
+    """The parts of a net between `cuts`, the first from the data on and the last up to `outputs`."""
+
+    def __init__(self, spec: NetSpec, cuts: Cuts, outputs: Sequence[Blob]) -> None:
+        self.spec, self.graph = spec, spec.graph
+        self._groups = find_fused(self.graph)
+        self._order = list(in_run_order(self.graph, self._groups))
+        self._ends = ((), *cuts, tuple(outputs))
+        self._given = frozenset(top for node in self.graph if node.type in DATA_TYPES for top in node.tops)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def begin(self, part: int) -> tuple[Blob, ...]:
+        """What lives where the part begins."""
+        return self._ends[part]
+
+    def made(self, begin: int, end: int) -> tuple[Blob, ...]:
+        """What the parts from `begin` to before `end` add to that for the next, or for the result."""
+        there = self._given.union(self._ends[begin])
+        return tuple(blob for blob in dict.fromkeys(self._ends[end]) if blob not in there)
+
+    def differs(self, base: "NetParts") -> tuple[int, int]:
+        """From where to before where this net is other than `base`; where it is not, from the last part on."""
+        made = self._given.union(top for node, _ in self._order for top in node.tops)
+        there = [made.issuperset(blobs) for blobs in self._ends]  # what this net fuses away it cannot be cut at
+        other = [part for part, steps in enumerate(base._steps_of_parts) if any(self._differs(base, i) for i in steps)]
+        begin, end = (other[0], other[-1] + 1) if other else (len(self) - 1, len(self))
+        while not there[begin]:
+            begin -= 1
+        while not there[end]:
+            end += 1
+        return begin, end
+
+    def _differs(self, base: "NetParts", index: int) -> bool:
+        """Whether the step at the layer `index` of `base` is another one here."""
+        return self._steps.get(index) != base._steps[index] or not self._same_weights(base, index)
+
+    def _same_weights(self, base: "NetParts", index: int) -> bool:
+        """Whether the layers of the step have the same blobs where either net has others than the file."""
+        for name in base._layers[index]:
+            ours, theirs = self.spec.changed.get(name), base.spec.changed.get(name)
+            if ours is theirs:
+                continue
+            if ours is None or theirs is None or len(ours) != len(theirs):
+                return False
+            if not all(a is b or np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
+                return False
+        return True
+
+    @cached_property
+    def _steps(self) -> Mapping[int, tuple[object, ...]]:
+        """By the layer at which it runs, all that a step is made from but its weights."""
+        stored = storage(self.graph, self._groups, params_of(self.graph))
+        return {node.index: self._step(node, group, stored) for node, group in self._order}
+
+    @cached_property
+    def _layers(self) -> Mapping[int, tuple[str, ...]]:
+        """By the same the names of its layers."""
+        return {node.index: tuple(one.name for one in _members(node, group)) for node, group in self._order}
+
+    @cached_property
+    def _steps_of_parts(self) -> list[list[int]]:
+        """By part the steps that make what it makes."""
+        found = []
+        for part in range(len(self)):
+            given = self._given.union(self._ends[part])
+            needed = needed_for(self.graph, self._groups, self.made(part, part + 1), given)
+            found.append([node.index for node, _ in self._order if not needed.isdisjoint(node.tops)])
+        return found
+
+    def _step(self, node: Node, group: Fused | None, stored: Storage) -> tuple[object, ...]:
+        run, at = stored.run, node.index if group is None else group.node.index
+        reads = (*reads_of(node, group), *(reading.blob for reading in run.reads.get(at, ())))
+        name = "" if group is None else group.name
+        return (
+            tuple((one.index, one.layer.SerializeToString(deterministic=True)) for one in _members(node, group)),
+            reads,
+            node.tops,
+            [stored.get(blob) for blob in (*reads, *node.tops)],
+            run.reads.get(at),
+            (name in run.int8, name in run.dropped, name in run.in_place, run.gains.get(name)),
+            (run.unscaled.get(node.index), run.concat_scales.get(node.index), run.at_one.get(node.index)),
+            self.graph.onto.get(node.index),
+        )
+
+
+def _members(node: Node, group: Fused | None) -> tuple[Node, ...]:
+    return (node,) if group is None else group.members
