@@ -1,10 +1,10 @@
 """Whether the FP32 net makes numbers at all, though a ReLU hides it where it does not.
 
 A ReLU makes 0 of NaN, so that weights which overflow give scores like any others, and the verdict on INT8 is "met". So
-of the first batch the sum of |x| is taken of each layer's result before anything can swallow it: that of what a
-convolution multiplies, and of every other layer's tops. It is NaN or infinite if one of the values is. Of every other
-batch, data and those few values are looked at that prove all others to be finite (bounds.py); where they do not, all
-layers are looked at for that batch as well.
+of every batch data and those few values are looked at that prove all others to be finite (bounds.py). Where they do
+not, the sum of |x| is taken of each layer's result for that batch, before anything can swallow it: of what a
+convolution multiplies, and of every other layer's tops. It is NaN or infinite if one of the values is. Where no FP32
+pass follows, the first batch is looked at so.
 """
 
 from collections.abc import Mapping, Sequence

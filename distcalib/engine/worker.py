@@ -97,7 +97,7 @@ class NetWorker:
         build = partial(build_model, graph, blobs, shapes, spec.where, arithmetic=self._arithmetic)
         looks = spec.outputs is None and not (sampling and (sampling.errors or sampling.values)) and is_fp32(graph)
         sound = self._soundness(spec) if looks else None
-        if sound is not None and (sampling is None or sampling.sound):
+        if sound is not None and sampling is not None and sampling.sound:
             sound.refuse(self._first_batch(graph), 0)
         watched = () if sound is None else sound.watched
         if spec.outputs is not None:
