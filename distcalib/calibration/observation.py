@@ -1,12 +1,12 @@
 """What a calibration measures before it quantizes anything: ranges and the FP32 net."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.actors import JobResult
+from distcalib.actors import Job, JobResult
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import MAX_HELD_BYTES, Chosen, choose
 from distcalib.calibration.candidate_net import with_params
@@ -38,6 +38,8 @@ MAX_ROWS = 64
 MAX_TAP_BYTES = 512 * 2**20
 # Iterations on which the equalized net is compared with the one given, and by what it may differ.
 MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
+UNEVEN = 8.0
+"""Channels are of many sizes where one is multiplied or divided by this much."""
 
 
 def rests_of(session: Session, goal: Goal, fp32: Fp32Pass) -> Rests:
@@ -85,7 +87,7 @@ class Observing:
         without: dict[str, Calibration] = {}
         if equalized is not None:
             without["--equalize"], pairs = calibration, equalized.pairs
-            self._check_equalized(equalized)
+            self._check_equalized(equalized, fp32)
             weights = {**weights, **equalized.blobs}
             calibration, chosen = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
         if options.bias_correction:
@@ -93,17 +95,21 @@ class Observing:
             calibration = self._correct(calibration)
         return Observed(calibration, fp32, chosen, pairs, without)
 
-    def recovered(self, observed: Observed) -> Iterator[tuple[str, Observed]]:
-        """`observed` with weights that fit INT8 better, and what was done: corrected biases, then scaled channels too.
+    def recovered(self, observed: Observed, is_far: bool) -> Iterator[tuple[str, Observed]]:
+        """`observed` with weights that fit INT8 better, and what was done: corrected biases; scaled channels too, which
+        come first if all INT8 `is_far` from what is tolerated and channels are of many sizes.
 
         What cannot be done is left out with a note.
         """
-        for name, make in (
-            ("corrected biases", self._with_biases),
-            ("scaled channels and corrected biases", self._with_channels),
-        ):
+        quantizer, weights = observed.calibration.quantizer, observed.calibration.weights
+        equalized = equalize(quantizer.graph, quantizer.groups, weights)
+        steps: list[tuple[str, Callable[[], Observed | None]]] = [
+            ("corrected biases", lambda: self._with_biases(observed)),
+            ("scaled channels and corrected biases", lambda: self._with_channels(observed, equalized)),
+        ]
+        for name, make in reversed(steps) if is_far and equalized.largest >= UNEVEN else steps:
             try:
-                recovered = make(observed)
+                recovered = make()
             except (EngineError, MeasureError, UnsupportedError, WeightsError) as error:
                 said = str(error)
                 self.session.reporter.note(f"{name} cannot be made: {said.rpartition('; ')[0] or said}")
@@ -118,11 +124,10 @@ class Observing:
             return None
         return replace(observed, calibration=corrected, without={"--bias-correction": given})
 
-    def _with_channels(self, observed: Observed) -> Observed | None:
+    def _with_channels(self, observed: Observed, equalized: Equalized) -> Observed | None:
         given, chosen = observed.calibration, observed.chosen
         quantizer, weights = given.quantizer, given.weights
-        equalized = equalize(quantizer.graph, quantizer.groups, weights)
-        self._check_equalized(equalized)
+        self._check_equalized(equalized, observed.fp32)
         if not equalized.pairs:
             return None
         [ranges], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
@@ -165,19 +170,24 @@ class Observing:
         """Run each program for so many rows, and count what it costs."""
         return self.meter.run(phase, self.session.jobs(phase, work))
 
-    def _check_equalized(self, equalized: Equalized) -> None:
-        """Raise EngineError if the equalized net is not the one given, in FP32 on the sampled iterations."""
+    def _check_equalized(self, equalized: Equalized, fp32: Fp32Pass | None) -> None:
+        """Raise EngineError if the equalized net is not the one given, in FP32 on iterations whose values the FP32 pass
+        has kept, or on sampled ones."""
         self.session.reporter.note(f"equalization: {len(equalized.pairs)} pairs of layers")
         if not equalized.pairs:
             return
-        outputs = Outputs(score_inputs(self.base, self.goal.metric), self._sampled.start)
-        n_bytes = 2 * self.session.batch * self.session.inputs.image_bytes(outputs.blobs)
-        n = max(1, min(len(self._sampled), MAX_CHECKED, MAX_HELD_BYTES // max(n_bytes, 1)))
-        specs = [self.base.spec(changed=blobs, outputs=outputs) for blobs in ({}, equalized.blobs)]
-        before, after = (rows(result) for result in self.measure("equalized in FP32", [(spec, n) for spec in specs]))
-        for blob in outputs.blobs:
-            size = max(float(np.abs(row.values[blob]).max()) for row in before)
-            off = max(float(np.abs(a.values[blob] - b.values[blob]).max()) for a, b in zip(before, after, strict=True))
+        blobs = score_inputs(self.base, self.goal.metric)
+        n_bytes = 2 * self.session.batch * self.session.inputs.image_bytes(blobs)
+        kept = {} if fp32 is None else fp32.kept
+        order = (sorted(kept) or self._sampled)[: max(1, min(MAX_CHECKED, MAX_HELD_BYTES // max(n_bytes, 1)))]
+        phase, versions = "equalized in FP32", [equalized.blobs] if kept else [equalized.blobs, {}]
+        specs = [self.base.spec(changed=changed, outputs=Outputs(blobs)) for changed in versions]
+        jobs = [Job(f"{phase}/{i}", spec, len(order), phase, order=tuple(order)) for i, spec in enumerate(specs)]
+        found = [[row.values for row in rows(result)] for result in self.meter.run(phase, jobs)]
+        before = [kept[i] for i in order] if kept else found[1]
+        for blob in blobs:
+            size = max(float(np.abs(values[blob]).max()) for values in before)
+            off = max(float(np.abs(a[blob] - b[blob]).max()) for a, b in zip(before, found[0], strict=True))
             if not off <= MAX_RELATIVE_ERROR * size:
                 raise EngineError(
                     f"{self.base.name}: --equalize: blob '{blob.name}' of the FP32 net would change by {off:.3g} (of "

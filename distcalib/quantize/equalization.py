@@ -24,10 +24,12 @@ MAX_SWEEPS = 40
 
 @dataclass(frozen=True)
 class Equalized:
-    """The blobs that changed, by layer, and the pairs of layers that are scaled against each other."""
+    """The blobs that changed, by layer, and the pairs of layers that are scaled against each other; `largest`: by what a
+    channel is multiplied or divided at the most."""
 
     blobs: Mapping[str, tuple[NDArray[np.float32], ...]]
     pairs: Mapping[str, str]
+    largest: float = 1.0
 
 
 def equalize(graph: Graph, groups: Mapping[str, Fused], weights: Weights) -> Equalized:
@@ -41,20 +43,21 @@ def equalize(graph: Graph, groups: Mapping[str, Fused], weights: Weights) -> Equ
             if not shared & {node.name for node in (*group.members, *second.members)}:
                 pairs.append((group, second))
     changed = dict(weights)
-    touched: dict[str, str] = {}
+    touched: dict[str, NDArray[np.float64]] = {}
     for _ in range(MAX_SWEEPS):
         settled = True
         for first, second in pairs:
             factors = _factors(first, second, changed)
             if (factors != 1.0).any():
                 settled = False
-                touched[first.name] = second.name
+                touched[first.name] = touched.get(first.name, 1.0) * factors
                 scale_output(first, changed, factors)
                 divide_input(second.node, changed, factors)
         if settled:
             break
     new = {name: blobs for name, blobs in changed.items() if blobs is not weights[name]}
-    return Equalized(new, {first.name: second.name for first, second in pairs if first.name in touched})
+    largest = max((float(max(one.max(), 1.0 / one.min())) for one in touched.values()), default=1.0)
+    return Equalized(new, {first.name: second.name for first, second in pairs if first.name in touched}, largest)
 
 
 def _factors(first: Fused, second: Fused, weights: Weights) -> NDArray[np.float64]:

@@ -46,6 +46,7 @@ class Stand:
         self.programs = SimpleNamespace(start=Space(("a", "b")).all_int8)
         self.drop, self.drops, self.label = drop, drops, ""
         self.tried: list[str] = []
+        self.is_far: bool | None = None
         self.notes: list[str] = []
         self.meter = SimpleNamespace(note=self.notes.append)
         self.budget = SimpleNamespace(is_spent=spent)
@@ -60,8 +61,9 @@ class Stand:
         found.label = f"{label}: "
         return found
 
-    def recovered(self, observed: Observed) -> Iterator[tuple[str, Observed]]:
+    def recovered(self, observed: Observed, is_far: bool) -> Iterator[tuple[str, Observed]]:
         assert observed is GIVEN
+        self.is_far = is_far
         yield from STEPS.items()
 
     def better(self) -> list[Observed]:
@@ -94,6 +96,13 @@ def test_weights_are_kept_that_meet_or_lose_much_less(
     assert len(searching.tried) == n_tried
     if n_tried:
         assert searching.notes[-1].endswith("these weights" if kept else "those given")
+
+
+@pytest.mark.parametrize(("given", "is_far"), [(0.011, False), (0.08, False), (0.081, True), (math.inf, True)])
+def test_far_from_the_tolerance_is_many_times_it(given: float, is_far: bool) -> None:
+    searching = Stand(given, {"biases": 0.0, "scaled": 0.0})
+    searching.better()
+    assert searching.is_far is is_far
 
 
 def test_nothing_more_is_tried_when_the_time_is_over() -> None:
@@ -224,3 +233,12 @@ def test_bad_records_are_left_out_of_new_weights_as_of_all_else(tiny: Tiny, tmp_
     assert report.output_weights is not None
     again = evaluate(report.output, report.output_weights, ITERATIONS, n_actors=1, skip_bad_records=True)
     assert again.scores[report.metric] == report.score
+
+
+@pytest.mark.usefixtures("one_ray")
+def test_channels_are_scaled_at_once_where_all_int8_is_far_off(tiny: Tiny, tmp_path: Path) -> None:
+    notes = Notes()
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path), reporter=notes)
+    tried = [note.partition(":")[0] for note in notes.notes if note.split(": ")[1:2] == ["no layer in FP32"]]
+    assert tried == ["scaled channels and corrected biases", "corrected biases"]
+    assert report.met
