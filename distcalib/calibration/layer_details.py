@@ -9,8 +9,9 @@ from math import ceil, prod
 
 import numpy as np
 
-from distcalib.actors import Job
+from distcalib.actors import Job, JobResult
 from distcalib.caffe.graph import Blob
+from distcalib.calibration.looks import Look
 from distcalib.engine.net import Net
 from distcalib.engine.spec import Sampling
 from distcalib.quantize.histogram import Histogram
@@ -25,22 +26,24 @@ MAX_BYTES = 256 * 2**20
 N_BINS, N_CHANNELS = 64, 64
 
 
-def look_at_inputs(session: Session, base: Net, calibration: Calibration, sampled: range) -> Mapping[Blob, Histogram]:
+def input_sizes(
+    session: Session, base: Net, calibration: Calibration, sampled: range
+) -> Look[Mapping[Blob, Histogram]]:
     """The sizes of what the layers read that can be INT8, by blob: over all `sampled`, or its first iteration."""
     blobs = _inputs(calibration)
     known = {blob: calibration.ranges[blob].histogram for blob in blobs}
     histograms = {blob: histogram for blob, histogram in known.items() if histogram is not None}
     taps = _fitting(session, [blob for blob in blobs if blob not in histograms])
     if not taps:
-        return histograms
+        return Look((), lambda _: histograms)
     sampling = Sampling(taps, True, sampled.start, sampled.start + 1, 1)
     job = Job(PHASE, base.spec(sampling, calibration.equalized), sampling.n_rows, PHASE, may_fail=True)
-    [result] = session.run(PHASE, [job])
-    for row in rows(result):
-        histograms |= {
-            tap: one.histogram for tap, one in zip(taps, row.ranges, strict=True) if one.histogram is not None
-        }
-    return histograms
+
+    def made(results: Sequence[JobResult]) -> Mapping[Blob, Histogram]:
+        ranges = [pair for row in rows(results[0]) for pair in zip(taps, row.ranges, strict=True)]
+        return histograms | {tap: one.histogram for tap, one in ranges if one.histogram is not None}
+
+    return Look([job], made)
 
 
 def _inputs(calibration: Calibration) -> list[Blob]:

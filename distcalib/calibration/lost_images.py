@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.actors import Job
+from distcalib.actors import Job, JobResult
 from distcalib.calibration.changes import MOST_LISTED, Compared
+from distcalib.calibration.looks import Look
 from distcalib.calibration.results import Classified
 from distcalib.calibration.search_driver import Searching
 from distcalib.data import NamingSource, Source, open_source, thumbnail
@@ -45,15 +46,15 @@ class ShownImages:
     pictures: Mapping[int, str] = field(default_factory=dict)
 
 
-def classify_lost(searching: Searching, base: Net, winner: Candidate, found: Compared | None) -> Classified:
+def classify_lost(searching: Searching, base: Net, winner: Candidate, found: Compared | None) -> Look[Classified]:
     """Run the images that are lost once more: those that are listed, and as many others as stand for all.
 
     Nothing is found where images were not compared one by one, or none is lost.
     """
-    session, metric = searching.meter.session, searching.goal.metric
+    metric, batch = searching.goal.metric, searching.meter.session.batch
     lost = np.zeros(0, np.int64) if found is None else found.lost
     if not len(lost):
-        return Classified()
+        return Look((), lambda _: Classified())
     n_evenly = min(len(lost), MOST_CLASSIFIED)
     evenly = lost[np.arange(n_evenly) * len(lost) // n_evenly]
     numbers = np.union1d(evenly, lost[:MOST_LISTED])
@@ -61,19 +62,23 @@ def classify_lost(searching: Searching, base: Net, winner: Candidate, found: Com
     nets = {"delivered": searching.programs.spec(winner)}
     if score.layer.accuracy_param.top_k > 1:  # else what FP32 has right it takes for its label
         nets["FP32"] = base.spec()
-    images = _batches(numbers, session.batch)
+    images = _batches(numbers, batch)
     outputs = Outputs(score.bottoms[:2])
     jobs = [_job(name, replace(spec, outputs=outputs, images=images), len(images)) for name, spec in nets.items()]
-    seen: dict[str, list[tuple[int, int]]] = {name: [] for name in nets}
-    for name, done in zip(nets, session.run(PHASE, jobs), strict=True):
-        if not done.complete:
-            return Classified()
-        for row in rows(done):
-            labels, classes = classes_of(score.layer, [row.values[blob] for blob in outputs.blobs])
-            seen[name] += zip(labels, classes, strict=True)
-    before = [after[1] for after in seen["FP32"]] if "FP32" in seen else [label for label, _ in seen["delivered"]]
-    told = zip(numbers.tolist(), seen["delivered"], before, strict=True)
-    return Classified({number: (label, first, after) for number, (label, after), first in told}, evenly.tolist())
+
+    def made(results: Sequence[JobResult]) -> Classified:
+        seen: dict[str, list[tuple[int, int]]] = {name: [] for name in nets}
+        for name, done in zip(nets, results, strict=True):
+            if not done.complete:
+                return Classified()
+            for row in rows(done):
+                labels, classes = classes_of(score.layer, [row.values[blob] for blob in outputs.blobs])
+                seen[name] += zip(labels, classes, strict=True)
+        before = [after[1] for after in seen["FP32"]] if "FP32" in seen else [label for label, _ in seen["delivered"]]
+        told = zip(numbers.tolist(), seen["delivered"], before, strict=True)
+        return Classified({number: (label, first, after) for number, (label, after), first in told}, evenly.tolist())
+
+    return Look(jobs, made)
 
 
 def _job(name: str, spec: NetSpec, n_batches: int) -> Job:

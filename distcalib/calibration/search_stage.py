@@ -9,7 +9,8 @@ from distcalib.calibration.budget import Budget
 from distcalib.calibration.changes import changed_images, compared
 from distcalib.calibration.delivery import Delivery
 from distcalib.calibration.goal import Goal
-from distcalib.calibration.layer_details import look_at_inputs
+from distcalib.calibration.layer_details import input_sizes
+from distcalib.calibration.looks import look
 from distcalib.calibration.lost_images import classify_lost
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.observation import Observing
@@ -118,16 +119,15 @@ class SearchStage:
         afterwards = replace(afterwards, price=price_warnings(searching, result, afterwards.changes))
         yield afterwards
         self.meter.settle()
-        afterwards = replace(afterwards, speeds=core_speeds(searching, self.base.spec(), result, n_cores))
-        yield afterwards
-        seconds = layer_seconds(searching, self.base.spec(), result, times, n_cores)
-        afterwards = replace(afterwards, layer_seconds=seconds)
-        yield afterwards
-        afterwards = replace(afterwards, lost=classify_lost(searching, self.base, winner, images))
-        yield afterwards
-        afterwards = replace(
-            afterwards, inputs=look_at_inputs(self.session, self.base, observed.calibration, options.sampled)
+        fp32 = self.base.spec()
+        speeds, seconds, lost, inputs = look(
+            self.session,
+            core_speeds(searching, fp32, result, n_cores),
+            layer_seconds(searching, fp32, result, times, n_cores),
+            classify_lost(searching, self.base, winner, images),
+            input_sizes(self.session, self.base, observed.calibration, options.sampled),
         )
+        afterwards = replace(afterwards, speeds=speeds, layer_seconds=seconds, lost=lost, inputs=inputs)
         yield afterwards
         if times is not None and options.pareto:
             afterwards = replace(afterwards, curve=measure_curve(searching, winner, times))

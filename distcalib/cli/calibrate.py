@@ -183,9 +183,9 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
         const="on",
         default=defaults.recover,
         choices=("auto", "on", "off"),
-        help="new weights that fit INT8 better, in a new caffemodel: auto tries --bias-correction and, if need be, --equalize as "
-        "well, where all layers in INT8 lose too much, and keeps them if less is lost (default); on, or --recover "
-        "alone, does both in any case; off keeps the caffemodel as it is",
+        help="new weights that fit INT8 better, in a new caffemodel: auto tries --bias-correction and, if need be, "
+        "--equalize, where all layers in INT8 lose too much, and keeps them if less is lost (default); on, or "
+        "--recover alone, does both in any case; off keeps the caffemodel as it is",
     )
     add("--keep-weights", dest="recover", action="store_const", const="off", help="--recover off")
     add(

@@ -2,11 +2,11 @@
 
 A candidate has a layer or two in INT8, so nearly all of it is the FP32 net, which is compiled once, in the parts of
 ranking_parts.py.  An actor runs it up to where a candidate begins to differ, there the candidate's own parts, and from
-where they end those of the FP32 net again, on what the candidate made.  Nothing is exported: an actor that takes
-iterations from another compiles all of it again, which pays where it would be idle.
+where they end those of the FP32 net again, on what the candidate made.  Nothing is exported: each actor compiles the
+FP32 net once for all its pieces, and one that takes iterations from another what is of their candidates' own.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import fsum
 
@@ -110,14 +110,55 @@ class Own:
     made: tuple[Blob, ...]
 
 
+class BaseParts:
+    """The FP32 net of a ranking in an actor; its parts are compiled when the first piece needs them."""
+
+    def __init__(
+        self,
+        spec: RankSpec,
+        blobs_of: Callable[[NetSpec], Blobs],
+        shapes: Shapes,
+        n_threads: int,
+        arithmetic: Arithmetic = NATIVE,
+    ) -> None:
+        self._blobs_of, self._shapes, self._n_threads, self._arithmetic = blobs_of, shapes, n_threads, arithmetic
+        self.net = NetParts(spec.base, spec.cuts, spec.outputs)
+        self._sizes, _ = layer_shapes(self.net.graph, ZeroBlobs(), shapes, spec.base.where)
+        self._compiled: dict[int, Run] = {}
+
+    def is_of(self, spec: RankSpec) -> bool:
+        """Whether it is the one of another piece, too."""
+        return self.net.is_of(spec.base, spec.cuts, spec.outputs)
+
+    def run(self, part: int, values: Values) -> Sequence[Array]:
+        """What a part makes that was compiled."""
+        return self._compiled[part](values)
+
+    def compile(self, parts: Iterable[int]) -> None:
+        """Compile those that no piece has needed before."""
+        for part in parts:
+            if part not in self._compiled:
+                self._compiled[part] = self.compiled([self.built(self.net, part, part + 1)])
+
+    def built(self, net: NetParts, begin: int, end: int) -> BuiltModel:
+        """The parts of this net, or of a candidate, from `begin` to before `end`."""
+        made, given = net.made(begin, end), {blob: self._sizes[blob] for blob in net.begin(begin)}
+        blobs, where = self._blobs_of(net.spec), net.spec.where
+        return build_model(net.graph, blobs, self._shapes, where, keep=made, given=given, arithmetic=self._arithmetic)
+
+    def compiled(self, models: Sequence[BuiltModel]) -> Run:
+        """What runs them as one net."""
+        some = [model for model in models if model.outputs]
+        return LocalProgram(side_by_side(some), self.net.spec.where, self._n_threads).results if some else lambda _: []
+
+
 @dataclass(frozen=True)
 class RankProgram:
-    """A piece of a ranking ready to run: `base` by part, those that are needed; and by the part that they begin with
-    what candidates compute themselves, `run` making one's values after the other's."""
+    """A piece of a ranking ready to run: by the part that they begin with what candidates compute themselves, `run`
+    making one's values after the other's."""
 
     spec: RankSpec
-    net: NetParts
-    base: Mapping[int, Run]
+    base: BaseParts
     own: Mapping[int, tuple[Sequence[Own], Run]]
 
     def distances(self, iteration: int, batch: Batch) -> dict[str, float]:
@@ -134,53 +175,37 @@ class RankProgram:
             made = iter(run(values))
             for own in candidates:
                 changed = self._at(own.end, values, {str(blob): next(made) for blob in own.made}, tops)
-                distances[own.name] = compared(self._gone_on(changed, own.end, len(self.net), tops))
+                distances[own.name] = compared(self._gone_on(changed, own.end, len(self.base.net), tops))
         return {name: distances[name] for name in self.spec.candidates}
 
     def _gone_on(self, values: Values, begin: int, end: int, tops: Values) -> Values:
         """The values at the begin of part `end` of the FP32 net, from those at the begin of part `begin`."""
         for part in range(begin, end):
-            made = map(str, self.net.made(part, part + 1))
-            values = self._at(part + 1, values, dict(zip(made, self.base[part](values), strict=True)), tops)
+            made = map(str, self.base.net.made(part, part + 1))
+            values = self._at(part + 1, values, dict(zip(made, self.base.run(part, values), strict=True)), tops)
         return values
 
     def _at(self, part: int, before: Values, made: Values, tops: Values) -> Values:
         """What lives at the begin of `part`, of what lived before and was made since."""
         there = {**before, **made}
-        return {**tops, **{str(blob): there[str(blob)] for blob in self.net.begin(part)}}
+        return {**tops, **{str(blob): there[str(blob)] for blob in self.base.net.begin(part)}}
 
 
-def compile_ranking(
-    spec: RankSpec,
-    blobs_of: Callable[[NetSpec], Blobs],
-    shapes: Shapes,
-    n_threads: int,
-    arithmetic: Arithmetic = NATIVE,
-) -> RankProgram:
+def compile_ranking(spec: RankSpec, base: BaseParts) -> RankProgram:
     """Compile a piece; the parts of its candidates that begin together as one net, which takes less time."""
-    base = NetParts(spec.base, spec.cuts, spec.outputs)
-    sizes, _ = layer_shapes(base.graph, ZeroBlobs(), shapes, spec.base.where)
-
-    def built(net: NetParts, begin: int, end: int) -> BuiltModel:
-        one, made, given = net.spec, net.made(begin, end), {blob: sizes[blob] for blob in net.begin(begin)}
-        blobs = blobs_of(one)
-        return build_model(net.graph, blobs, shapes, one.where, keep=made, given=given, arithmetic=arithmetic)
-
-    def ready(models: Sequence[BuiltModel]) -> Run:
-        some = [model for model in models if model.outputs]
-        return LocalProgram(side_by_side(some), spec.base.where, n_threads).results if some else lambda values: []
-
     together: dict[int, list[tuple[Own, BuiltModel]]] = {}
     for name, candidate in spec.candidates.items():
         net = NetParts(candidate, spec.cuts, spec.outputs)
-        begin, end = net.differs(base)
-        together.setdefault(begin, []).append((Own(name, begin, end, net.made(begin, end)), built(net, begin, end)))
+        begin, end = net.differs(base.net)
+        one = Own(name, begin, end, net.made(begin, end)), base.built(net, begin, end)
+        together.setdefault(begin, []).append(one)
     own = {
-        begin: ([one for one, _ in together[begin]], ready([model for _, model in together[begin]]))
+        begin: ([one for one, _ in together[begin]], base.compiled([model for _, model in together[begin]]))
         for begin in sorted(together)
     }
-    needed = {*range(max(own)), *range(min(one.end for candidates, _ in own.values() for one in candidates), len(base))}
-    return RankProgram(spec, base, {part: ready([built(base, part, part + 1)]) for part in sorted(needed)}, own)
+    first_end = min(one.end for candidates, _ in own.values() for one in candidates)
+    base.compile({*range(max(own)), *range(first_end, len(base.net))})
+    return RankProgram(spec, base, own)
 
 
 def side_by_side(nets: Sequence[BuiltModel]) -> BuiltModel:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
@@ -18,6 +19,7 @@ from distcalib.engine.spec import NetSpec
 from distcalib.quantize.fusion import Fused, find_fused, in_run_order, reads_of
 from distcalib.quantize.storage import Storage, params_of, storage
 
+Array = NDArray[np.float32]
 Cuts = tuple[tuple[Blob, ...], ...]
 """The values that live at each cut, in run order."""
 Order = Sequence[tuple[Node, Fused | None]]
@@ -75,7 +77,7 @@ class NetParts:
     """The parts of a net between `cuts`, the first from the data on and the last up to `outputs`."""
 
     def __init__(self, spec: NetSpec, cuts: Cuts, outputs: Sequence[Blob]) -> None:
-        self.spec, self.graph = spec, spec.graph
+        self.spec, self.graph, self._cuts, self._outputs = spec, spec.graph, cuts, tuple(outputs)
         self._groups = find_fused(self.graph)
         self._order = list(in_run_order(self.graph, self._groups))
         self._ends = ((), *cuts, tuple(outputs))
@@ -83,6 +85,12 @@ class NetParts:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def is_of(self, spec: NetSpec, cuts: Cuts, outputs: Sequence[Blob]) -> bool:
+        """Whether it is the same net with the same weights and parts."""
+        is_same = (self.spec, self._cuts, self._outputs) == (spec, cuts, tuple(outputs))
+        names = self.spec.changed.keys() | spec.changed.keys()
+        return is_same and all(_are_same(self.spec.changed.get(name), spec.changed.get(name)) for name in names)
 
     def begin(self, part: int) -> tuple[Blob, ...]:
         """What lives where the part begins."""
@@ -106,20 +114,10 @@ class NetParts:
         return begin, end
 
     def _differs(self, base: "NetParts", index: int) -> bool:
-        """Whether the step at the layer `index` of `base` is another one here."""
-        return self._steps.get(index) != base._steps[index] or not self._same_weights(base, index)
-
-    def _same_weights(self, base: "NetParts", index: int) -> bool:
-        """Whether the layers of the step have the same blobs where either net has others than the file."""
-        for name in base._layers[index]:
-            ours, theirs = self.spec.changed.get(name), base.spec.changed.get(name)
-            if ours is theirs:
-                continue
-            if ours is None or theirs is None or len(ours) != len(theirs):
-                return False
-            if not all(a is b or np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True)):
-                return False
-        return True
+        """Whether the step at the layer `index` of `base` is another one here, or one of its layers has other blobs."""
+        ours, theirs = self.spec.changed, base.spec.changed
+        same_weights = all(_are_same(ours.get(name), theirs.get(name)) for name in base._layers[index])
+        return not same_weights or self._steps.get(index) != base._steps[index]
 
     @cached_property
     def _steps(self) -> Mapping[int, tuple[object, ...]]:
@@ -160,3 +158,11 @@ class NetParts:
 
 def _members(node: Node, group: Fused | None) -> tuple[Node, ...]:
     return (node,) if group is None else group.members
+
+
+def _are_same(ours: Sequence[Array] | None, theirs: Sequence[Array] | None) -> bool:
+    """Whether these are the same blobs; None: those of the file."""
+    if ours is None or theirs is None or ours is theirs:
+        return ours is theirs
+    pairs = list(zip(ours, theirs, strict=False))
+    return len(ours) == len(theirs) and all(a is b or np.array_equal(a, b) for a, b in pairs)

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from math import isqrt
 from typing import TypeVar
 
 import numpy as np
@@ -65,12 +66,15 @@ def _changed(spec: NetSpec) -> Iterator[Array]:
 def divided(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, pace: Pace) -> Iterator[Piece]:
     """All candidates on all iterations, in pieces for `n_actors`.
 
-    Neighbours stay together: every piece compiles the net, and runs it up to where its first candidate begins to
-    differ.  As long as there are candidates enough these alone are divided, in a way that depends on nothing that was
-    measured, so that a run which goes on finds the pieces of the one before.
+    Neighbours stay together: every piece runs the net up to where its first candidate begins to differ.  There are
+    about √n pieces of n candidates, which any number of actors up to that takes as they are: a run that goes on finds
+    those of the one before.  For more actors there are as many as these, and beyond n the iterations are divided as
+    well, as compiling and running take long.
     """
-    n_pieces = max(1, min(n_actors, most.pieces))
-    most_parts = min(len(plan.candidates), n_pieces, most.parts)
+    n_candidates = len(plan.candidates)
+    n_whole = -(-n_candidates // max(1, isqrt(n_candidates)))
+    n_pieces = max(1, min(max(n_actors, n_whole), most.pieces))
+    most_parts = min(n_candidates, n_pieces, most.parts)
     fewest_parts = most_parts if n_pieces == most_parts else 1
     ways = [_Way(n, max(1, min(len(iterations), n_pieces // n))) for n in range(fewest_parts, most_parts + 1)]
     best = min(ways, key=lambda way: (way.seconds(plan, len(iterations), pace), way.n_parts * way.n_blocks))
@@ -99,10 +103,11 @@ def _parts(plan: Plan, n_parts: int) -> list[list[str]]:
     goes with what is behind where it begins to differ."""
     names = list(plan.candidates)
     mean = sum(1.0 - plan.begins[name] for name in names) / len(names) or 1.0
-    sums = list(accumulate(mean + 1.0 - plan.begins[name] for name in names))
+    costs = [mean + 1.0 - plan.begins[name] for name in names]
+    middles = [upto - cost / 2 for upto, cost in zip(accumulate(costs), costs, strict=True)]
     cuts = [0]
     for part in range(1, n_parts):
-        even = bisect_left(sums, sums[-1] * part / n_parts) + 1
+        even = bisect_left(middles, sum(costs) * part / n_parts)
         cuts.append(min(max(even, cuts[-1] + 1), len(names) - n_parts + part))
     return [names[begin:end] for begin, end in pairwise([*cuts, len(names)])]
 

@@ -22,7 +22,7 @@ from distcalib.engine.builder import build_errors, build_model
 from distcalib.engine.keys import key_of, source_of
 from distcalib.engine.loaded import Loaded, Sound, kept_of
 from distcalib.engine.program import ElsewhereProgram, Program, compile_program
-from distcalib.engine.ranking import RankProgram, RankSpec, compile_ranking
+from distcalib.engine.ranking import BaseParts, RankProgram, RankSpec, compile_ranking
 from distcalib.engine.soundness import Soundness, is_fp32
 from distcalib.engine.spec import ElsewhereSpec, NetSpec, Row
 from distcalib.engine.timing import TimedProgram, TimingSpec
@@ -85,6 +85,7 @@ class NetWorker:
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, Loaded] = {}
         self._local: dict[str, RankProgram | TimedProgram] = {}
+        self._base: BaseParts | None = None  # of the pieces of a ranking, until something else is loaded
 
     def compile(self, spec: NetSpec | RankSpec | TimingSpec | ElsewhereSpec) -> NDArray[np.uint8]:
         """The program of `spec` as bytes; what is no NetSpec travels as it is, and is made ready by load."""
@@ -122,11 +123,14 @@ class NetWorker:
         """Import a program that some actor compiled, or compile a ranking or timing."""
         if blob[: len(_LOCAL)].tobytes() == _LOCAL:
             spec = pickle.loads(blob[len(_LOCAL) :].tobytes())
+            if not isinstance(spec, RankSpec):
+                self._base = None
             if isinstance(spec, ElsewhereSpec):
                 self._take(key, ElsewhereProgram(spec, self._n_threads))
             else:
                 self._local[key] = self._compile_local(spec)
             return
+        self._base = None
         self._take(key, Program(blob, self._n_threads))
 
     def _take(self, key: str, program: Program | ElsewhereProgram) -> None:
@@ -163,8 +167,10 @@ class NetWorker:
     def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
         setting, n_threads = self._setting, self._n_threads
         if isinstance(spec, RankSpec):
-            shapes = self._shapes(spec.base.graph)
-            return compile_ranking(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
+            if self._base is None or not self._base.is_of(spec):
+                shapes = self._shapes(spec.base.graph)
+                self._base = BaseParts(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
+            return compile_ranking(spec, self._base)
         # Native whatever the arithmetic is: it is the time of INT8 kernels that is asked for, not what they answer.
         net, graph = spec.net, spec.net.graph
         built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)

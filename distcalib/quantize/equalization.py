@@ -24,8 +24,8 @@ MAX_SWEEPS = 40
 
 @dataclass(frozen=True)
 class Equalized:
-    """The blobs that changed, by layer, and the pairs of layers that are scaled against each other; `largest`: by what a
-    channel is multiplied or divided at the most."""
+    """The blobs that changed, by layer, and the pairs of layers that are scaled against each other; `largest`: by how
+    much a channel is multiplied or divided at the most."""
 
     blobs: Mapping[str, tuple[NDArray[np.float32], ...]]
     pairs: Mapping[str, str]

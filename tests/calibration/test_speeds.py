@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from distcalib.actors import Job
+from distcalib.calibration.looks import look
 from distcalib.calibration.pareto import LayerTimes
 from distcalib.calibration.results import SearchResult
 from distcalib.calibration.speeds import core_speeds, layer_seconds
@@ -50,7 +51,9 @@ class Searched:
 
     def speeds(self, winner: Candidate, n_cores: int = 1) -> Mapping[str, float]:
         found = SearchResult(winner, failed=self.failed)
-        return core_speeds(self, NetSpec(b"fp32", "net"), found, n_cores)  # type: ignore[arg-type]
+        looks = core_speeds(self, NetSpec(b"fp32", "net"), found, n_cores)  # type: ignore[arg-type]
+        [speeds] = look(self.meter.session, looks)
+        return dict(speeds)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +102,7 @@ def test_layers_are_timed_in_both_nets(
     searched: Searched, times: LayerTimes | None, expected: Mapping[str, tuple[float, float]]
 ) -> None:
     fp32, found = NetSpec(b"fp32", "net"), SearchResult(SOME, failed=searched.failed)
-    assert layer_seconds(searched, fp32, found, times, 1) == expected  # type: ignore[arg-type]
+    looks = layer_seconds(searched, fp32, found, times, 1)  # type: ignore[arg-type]
+    assert look(searched.meter.session, looks) == [expected]
     assert {job.order for job in searched.jobs} <= {(0, 2, 4)}
     assert len(searched.jobs) == (2 if (expected and times is None) or searched._broken else 0)

@@ -12,7 +12,7 @@ from distcalib.caffe.graph import Blob, build_graph
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
 from distcalib.engine.builder import build_model
-from distcalib.engine.ranking import RankSpec, compile_ranking, planned
+from distcalib.engine.ranking import BaseParts, RankSpec, compile_ranking, planned
 from distcalib.engine.ranking_split import Most, Pace, divided
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import FileBlobs
@@ -73,8 +73,8 @@ class Ranked:
         found: dict[str, float] = {}
         for piece in divided(self.plan, (0,), n_actors, Most(100, 100), Pace(1.0, 0.1)):
             spec = RankSpec(piece.candidates, (FC,), self.reference, (1.0,), self.plan.base, self.plan.cuts)
-            made = compile_ranking(spec, lambda _: self.blobs, {"data": SHAPE}, 1, arithmetic)
-            found.update(made.distances(0, batch))
+            base = BaseParts(spec, lambda _: self.blobs, {"data": SHAPE}, 1, arithmetic)
+            found.update(compile_ranking(spec, base).distances(0, batch))
         return found
 
 
