@@ -41,11 +41,16 @@ class ForkServer:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._numbers = itertools.count()
         with theirs:
-            command = [sys.executable, "-m", "tests.actors.fork_server", str(theirs.fileno())]
+            # Python 3.12 warns of a fork beside OpenBLAS's threads, which start again by themselves.
+            command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.actors.fork_server"]
             self._process = subprocess.Popen(
-                command, cwd=ROOT, pass_fds=[theirs.fileno()], start_new_session=True, stdin=subprocess.DEVNULL,
+                [*command, str(theirs.fileno())],
+                cwd=ROOT,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the tests
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
 
     def fork(self, theirs: socket.socket) -> int:
         """Start an actor that listens on `theirs`; its number."""
@@ -75,10 +80,9 @@ class ForkServer:
 
 
 class Ref:
-    """Stands for a value of `actor`, which comes as `stored`, or else as `error`."""
+    """Stands for a value, which comes as `stored`, or else as `error`."""
 
-    def __init__(self, actor: "ForkedActor | None" = None, stored: Stored | None = None) -> None:
-        self.actor = actor
+    def __init__(self, stored: Stored | None = None) -> None:
         self.stored = stored
         self.error: Exception | None = None
 
@@ -108,7 +112,7 @@ class ForkedActor:
 
     def call(self, method: str, *args: object, n_returns: int = 1) -> Any:
         """Queue a call: one reference, or a list of `n_returns`."""
-        refs = [Ref(self) for _ in range(n_returns)]
+        refs = [Ref() for _ in range(n_returns)]
         self._queue.append((method, n_returns, args, refs))
         self.send_ready()
         return refs if n_returns > 1 else refs[0]
@@ -178,7 +182,7 @@ class ForkedMachines:
 
     def put(self, value: object) -> Ref:
         """Write it, for all actors."""
-        return Ref(stored=store(value, self._folder))
+        return Ref(store(value, self._folder))
 
     def keep(self, ref: Ref) -> Ref:
         """Itself: there is one machine."""

@@ -20,19 +20,20 @@ from distcalib.actors.machine import ISA_VARIABLE, read_text, usable_isas
 from distcalib.actors.pool import ActorPool
 from distcalib.errors import MeasureError
 from tests.actors.forked import ForkedActor, ForkedMachines, ForkedSource, ForkServer
+from tests.every import every
 
 LARGE = 100_000
 
 
 class Telling:
-    """A worker whose rows tell of its process; its programs are what shall happen."""
+    """A worker whose rows tell of its process; its programs are what shall happen, or files to wait for."""
 
     def __init__(self, shared: Any, placement: Placement) -> None:
         self.shared, self.placement, self.programs = shared, placement, dict[str, str]()
 
     def compile(self, spec: str) -> Blob:
-        if spec.startswith("slow"):
-            time.sleep(0.3)
+        while spec.startswith("/") and not Path(spec).exists():
+            time.sleep(0.01)
         program: Blob = np.frombuffer(spec.encode(), np.uint8).copy()
         return program
 
@@ -145,21 +146,20 @@ def folder_of(machines: ForkedMachines) -> Path:
     return machines._folder
 
 
-def test_a_call_waits_for_the_value_that_another_actor_makes(machines: ForkedMachines) -> None:
+def test_a_call_waits_for_the_value_that_another_actor_makes(machines: ForkedMachines, tmp_path: Path) -> None:
     maker, taker = started(machines), started(machines)
-    begun = time.perf_counter()
-    program, compiled = maker.call("compile", "key", "label", "slow", (), n_returns=2)
+    program, compiled = maker.call("compile", "key", "label", str(tmp_path / "go"), (), n_returns=2)
     load = taker.call("load", "shipped", "label", program, ())
     after = taker.call("run", "shipped", "label", [0], ())
-    assert time.perf_counter() - begun < 0.2, "calls return at once"
-    assert not machines.wait([load, after], 0.05)
+    assert machines.wait([load, after], 0.05) == []
+    (tmp_path / "go").touch()
     assert machines.get(after).error is None
     assert machines.wait([load, compiled], 0.0) == [load, compiled]
 
 
-def test_a_value_of_an_actor_that_died_never_comes(machines: ForkedMachines) -> None:
+def test_a_value_of_an_actor_that_died_never_comes(machines: ForkedMachines, tmp_path: Path) -> None:
     maker, taker = started(machines), started(machines)
-    program, _ = maker.call("compile", "key", "label", "slow", (), n_returns=2)
+    program, _ = maker.call("compile", "key", "label", str(tmp_path / "never"), (), n_returns=2)
     load = taker.call("load", "key", "label", program, ())
     maker.kill()
     with pytest.raises(ActorLost):
@@ -174,7 +174,6 @@ def test_an_actor_whose_process_ends_is_lost(machines: ForkedMachines, end: str)
     actor = loaded(machines, "exit" if end == "exit" else "tell")
     if end == "SIGKILL":
         os.kill(run(machines, actor)["pid"], signal.SIGKILL)
-        time.sleep(0.05)
     refs = [actor.call("run", "key", "label", [0], ()) for _ in range(2)]
     for ref in refs:
         with pytest.raises(ActorLost):
@@ -196,22 +195,24 @@ def test_waiting_ends_in_time(machines: ForkedMachines) -> None:
     told = [other.call("run", "key", "label", [0], ()) for _ in range(3)]
     begun = time.perf_counter()
     assert machines.wait([hung], 0.2) == []
-    assert 0.2 <= time.perf_counter() - begun < 2.0
-    assert machines.wait([hung, *told], 5.0) == told
+    assert 0.2 <= time.perf_counter() - begun < 60.0
+    assert machines.get(told[-1]).error is None
+    assert machines.wait([hung, *told], 0.0) == told
     hanging.kill()
-    assert machines.wait([hung], 5.0) == [hung]
+    assert machines.wait([hung], 0.0) == [hung]
 
 
 def test_nothing_is_left_of_a_pool_that_was_closed(fork_server: ForkServer) -> None:
-    folders = set(Path("/dev/shm").glob("distcalib-forked-*"))
     with ActorPool(Telling, ForkedSource(fork_server), n_actors=2, shared=[np.ones(LARGE)]) as pool:
+        machines = pool._cluster
+        assert isinstance(machines, ForkedMachines)
         [result] = pool.run([Job("key", "tell", 20, "label")])
         pids = {row["pid"] for row in result.rows if isinstance(row, dict)}
-        assert len(set(Path("/dev/shm").glob("distcalib-forked-*")) - folders) == 1
-        assert [is_alive(pid) for pid in pids] == [True] * len(pids)
-    assert pids
+        assert pids
+        assert every(map(is_alive, pids))
+        assert every(file.stat().st_size > LARGE for file in folder_of(machines).iterdir())
     assert not any(map(is_alive, pids))
-    assert set(Path("/dev/shm").glob("distcalib-forked-*")) <= folders
+    assert not folder_of(machines).exists()
 
 
 def test_nothing_is_left_of_a_server_that_was_closed() -> None:
