@@ -1,15 +1,17 @@
-"""The process that actors are forked from, and what they do then: python -m tests.actors.fork_server FD
+"""The process that actors are forked from, and what they do then: python -m tests.actors.fork_server FD DIR
 
 It has imported what an actor imports, which takes a second of CPU, and used nothing of it: oneDNN reads its environment
 when OpenVINO loads its plugin for the CPU, so a fork takes the limit that `prepare` sets (test_forked.py).
 
 On the socket FD it takes `fork NUMBER`, with the socket of the new actor, `kill NUMBER`, and `reap`, which it answers
-once all that were killed are gone. When the socket is closed it kills what is left, and ends.
+once all that were killed are gone. When the socket is closed, whatever the tests died of, it kills what is left,
+removes DIR, where the values are, and ends.
 """
 
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import socket
 import sys
@@ -45,6 +47,7 @@ def main() -> None:
             while killed:
                 os.waitpid(killed.pop(), 0)
             if not request:
+                shutil.rmtree(sys.argv[2])
                 return
             control.send(b"reaped")
 

@@ -40,11 +40,12 @@ class ForkServer:
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._numbers = itertools.count()
+        self.folder = Path(tempfile.mkdtemp(prefix="distcalib-forked-", dir=_SHM if _SHM.is_dir() else None))
         with theirs:
             # Python 3.12 warns of a fork beside OpenBLAS's threads, which start again by themselves.
             command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.actors.fork_server"]
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                [*command, str(theirs.fileno()), str(self.folder)],
                 cwd=ROOT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is for the tests
@@ -177,7 +178,7 @@ class ForkedMachines:
 
     def __init__(self, server: ForkServer) -> None:
         self._server = server
-        self._folder = Path(tempfile.mkdtemp(prefix="distcalib-forked-", dir=_SHM if _SHM.is_dir() else None))
+        self._folder = Path(tempfile.mkdtemp(dir=server.folder))
         self._actors: list[ForkedActor] = []
 
     def put(self, value: object) -> Ref:

@@ -1,7 +1,6 @@
 """What the forked cluster does beside what every cluster does (test_cluster.py): be as Ray's actors are, and end."""
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -223,5 +222,6 @@ def test_nothing_is_left_of_a_server_that_was_closed() -> None:
         os.kill(pids[0], signal.SIGKILL)
         busy.call("compile", "other", "label", "hang", (), n_returns=2)
         busy.call("run", "other", "label", [0], ())
-        shutil.rmtree(folder_of(machines))
+        assert folder_of(machines).parent == server.folder
     assert not any(map(is_alive, pids))
+    assert not server.folder.exists()
