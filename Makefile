@@ -32,8 +32,8 @@ demo-detection: $(VENV)/.run  ## calibrate the SSD of examples/digit_scenes into
 test: $(VENV)/.test  ## the tests, but the slow ones
 	$(BIN)/python -m scripts.tools.run_tests -m "not slow"
 
-test-slow: $(VENV)/.test  ## the slow tests
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.test  ## the slow tests, and on Ray those that make test runs on forked actors
+	$(BIN)/python -m pytest -m "slow or actors" --on-ray
 
 check: $(VENV)/.dev  ## ruff and mypy --strict
 	$(BIN)/ruff check distcalib tests scripts

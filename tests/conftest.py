@@ -21,12 +21,19 @@ import distcalib  # noqa: F401  before any test imports openvino, whose telemetr
 from distcalib.errors import flags_named
 
 if TYPE_CHECKING:  # what the fixtures import costs seconds, which most tests need not wait for
+    from tests.actors.forked import ForkServer
     from tests.session.tiny import Tiny
     from tests.session.tiny_ssd import TinySsd
 
 ROOT = Path(__file__).resolve().parent.parent
+_ON_RAY = "--on-ray"
 _SHARES_RAY = pytest.StashKey[bool]()
 _STDERR = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test-slow` gives it."""
+    parser.addoption(_ON_RAY, action="store_true", help="the actors of the fixture `actors` are Ray's, not forked ones")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,11 +62,26 @@ def _shares_ray(item: pytest.Item) -> bool:
     return item.stash.get(_SHARES_RAY, False)
 
 
+def _uses(item: pytest.Item, fixture: str) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """So that -m can tell the tests that --on-ray changes."""
+    if _uses(item, "actors"):
+        item.add_marker(pytest.mark.actors)
+
+
 @pytest.hookimpl(trylast=True)  # of what -m and -k leave
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Put the files whose tests share a Ray in front: one serves them all, and what takes longest is begun first. Files
     marked `before_ray` come before them: where Ray's own handlers were, signals that tests raise have crashed."""
-    sharing = {item.path for item in items if "one_ray" in getattr(item, "fixturenames", ())}
+    forking = {item.path for item in items if _uses(item, "actors")}
+    sharing = {item.path for item in items if _uses(item, "one_ray")}
+    if mixed := forking & sharing:
+        raise pytest.UsageError(f"{', '.join(map(str, mixed))}: uses both `actors` and `one_ray`; part the file")
+    if config.getoption(_ON_RAY):
+        sharing |= forking
     for item in items:
         item.stash[_SHARES_RAY] = item.path in sharing
     items.sort(key=lambda item: (item.get_closest_marker("before_ray") is None, not _shares_ray(item)))
@@ -98,6 +120,31 @@ def one_ray() -> Iterator[None]:
         ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     yield
     assert ray.is_initialized(), "a pool ended a Ray that was not its own"
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> "Iterator[ForkServer]":
+    """What actors are forked from that are none of Ray's."""
+    from tests.actors.forked import ForkServer
+
+    with ForkServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def actors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """For tests of what actors do, not of Ray: sessions fork them, in a twentieth of the time; --on-ray: `one_ray`.
+
+    All tests of a file see the same, so a file that uses it has no use for `one_ray`.
+    """
+    if request.config.getoption(_ON_RAY):
+        request.getfixturevalue("one_ray")
+        yield
+        return
+    from tests.actors.forked import forking
+
+    with forking(request.getfixturevalue("fork_server")):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_digit_scenes_reads_boxes_from_three_maps_and_has_blobs_for_every_layer(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recover", ["auto", "off"])
-def test_digit_scenes_is_calibrated(tmp_path: Path, one_ray: object, recover: str) -> None:
+def test_digit_scenes_is_calibrated(tmp_path: Path, actors: object, recover: str) -> None:
     """What `make demo-detection` does, and with the weights given."""
     report = calibrate(
         SCENES / "digit_scenes.prototxt",

@@ -1,6 +1,6 @@
 """Measure jobs on pinned actors; the only package that knows Ray, and it knows nothing of nets.
 
-Ray is loaded with pool.py alone: the names below are for whoever makes jobs or reads their results.
+The names below are for whoever makes jobs or reads their results; pool.py runs them, on Ray by way of ray_cluster.py.
 """
 
 from distcalib.actors.jobs import Blob, Cargo, Enough, Job, JobResult, OnRows, Progress, Worker, WorkerFactory

@@ -1,6 +1,6 @@
 """What a fleet and its calls need of whatever runs actors: Ray in earnest (ray_cluster.py), a clock in a simulation.
 
-Small on purpose: what connects, asks nodes what they are and counts their CPUs is between the pool and Ray."""
+Small on purpose: what connects, asks nodes what they are and counts their CPUs is for the pool alone, machines.py."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

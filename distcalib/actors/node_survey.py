@@ -1,46 +1,29 @@
 """Ask every node of a cluster what it is; one that cannot tell is named with the reason, and does not stop the rest."""
 
-import os
 from collections.abc import Collection
-from dataclasses import dataclass, replace
 from typing import Any
 
+from distcalib.actors.machines import LOST, Source, Survey
 from distcalib.actors.nodes import NodeInfo, describe_this_node
-from distcalib.actors.ray_cluster import RayCluster
 from distcalib.actors.ray_module import load_ray
-from distcalib.actors.surroundings import Lack, start_lacks
+from distcalib.actors.surroundings import start_lacks
 
-LOST = "was lost while it was asked; see whether Ray still runs there and the network is well"
 _SECONDS = 30.0  # a busy node that has to start its first process takes 5; one that is cut off never answers
 
 
-@dataclass(frozen=True)
-class Survey:
-    """The nodes that answered, by host name, and why others did not and what would do, by their names.
+def survey(source: Source) -> Survey:
+    """What each node of the cluster at `source` is; without a cluster, this machine, and nothing is even started.
 
-    `lacks`: without a cluster, what stands in the way of a Ray of this machine's own.
+    MeasureError when there is none where one should be.
     """
-
-    nodes: tuple[NodeInfo, ...]
-    silent: dict[str, str]
-    address: str = ""
-    lacks: tuple[Lack, ...] = ()
-
-
-def survey(address: str | None = None) -> Survey:
-    """What each node of the cluster at `address` is; without a cluster, this machine, and Ray is not even started.
-
-    `address` None: the Ray already used in this process, else RAY_ADDRESS. MeasureError when there is none at it.
-    """
-    address = address or os.environ.get("RAY_ADDRESS")
-    if address in (None, "local") and not load_ray().is_initialized():
+    if not source.joins:
         node = describe_this_node()
-        return Survey((node,), {}, lacks=start_lacks(node.topology.n_usable))
-    cluster = RayCluster(address, n_cpus=0)
+        return Survey((node,), {}, start_lacks(node.topology.n_usable))
+    machines = source.open(n_cpus=0)
     try:
-        return replace(ask_nodes(), address=address or "")
+        return machines.survey()
     finally:
-        cluster.close()
+        machines.close()
 
 
 def ask_nodes(known: Collection[str] = ()) -> Survey:

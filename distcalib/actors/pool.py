@@ -16,9 +16,8 @@ from distcalib.actors.execution import Call
 from distcalib.actors.feeder import IN_FLIGHT
 from distcalib.actors.fleet import Fleet
 from distcalib.actors.jobs import Cargo, Enough, Job, JobResult, OnRows, Progress, WorkerFactory
-from distcalib.actors.node_survey import LOST, ask_nodes
+from distcalib.actors.machines import LOST, Source
 from distcalib.actors.nodes import NodeInfo, describe_this_node, is_shared, place_on_nodes
-from distcalib.actors.ray_cluster import RayCluster
 from distcalib.actors.timeline import Timeline
 from distcalib.actors.topology import Placement
 from distcalib.errors import DistcalibError, MeasureError
@@ -42,8 +41,8 @@ class ActorPool:
     that: its pieces are stored one after the other, once `env` has agreed to the nodes, and live as long as the pool.
     `in_flight`: tasks that an actor is given at a time, see feeder.py.
     `still`: asked when an actor has died, see Fleet.
-    `address`: of a Ray cluster, on all nodes of which actors run; None: the Ray already used in this process, else
-    RAY_ADDRESS, else a local Ray, which `close` ends. Nodes that join are used within seconds.
+    `source`: of the machines; actors run on all nodes of a cluster that it joins, and nodes that join are used within
+    seconds. What it starts for this pool, `close` ends.
     Raises OptionError for counts that cannot be met, MeasureError when actors do not start, and what the factory
     raises.
     """
@@ -51,13 +50,13 @@ class ActorPool:
     def __init__(
         self,
         factory: WorkerFactory,
+        source: Source,
         *,
         n_actors: int | None = None,
         cores_per_actor: int | None = 1,
         actor_bytes: int = 0,
         shared_bytes: int = 0,
         env: Mapping[str, str] | Environment | None = None,
-        address: str | None = None,
         shared: object = None,
         cargo: Cargo | None = None,
         in_flight: int = IN_FLIGHT,
@@ -75,10 +74,10 @@ class ActorPool:
         self._n_retired = 0
         self.timeline = Timeline()
         """What the actors did when, in all calls."""
-        self._spread = RayCluster.joins(address)
+        self._spread = source.joins
         self.nodes: tuple[NodeInfo, ...] = () if self._spread else (describe_this_node(),)
         placements = () if self._spread else self._place(self.nodes, n_actors)
-        self._cluster = RayCluster(address, n_cpus=len(placements))
+        self._cluster = source.open(n_cpus=len(placements))
         try:
             if self._spread:
                 self.nodes = self._ask_free()
@@ -176,12 +175,12 @@ class ActorPool:
         """All nodes of the cluster; this machine alone is not asked by a task, which would take a second."""
         if list(self._cluster.live_nodes()) == [self._cluster.home]:
             return (describe_this_node(self._cluster.home),)
-        survey = ask_nodes()
+        survey = self._cluster.survey()
         for _ in range(_N_TRIALS):  # Ray lists a node that has just died for a while: to be gone is no reason to refuse
             if LOST not in survey.silent.values():
                 break
             time.sleep(_PAUSE_SECONDS)
-            survey = ask_nodes()
+            survey = self._cluster.survey()
         if survey.silent:
             raise MeasureError("; ".join(f"{label}: {reason}" for label, reason in survey.silent.items()))
         return survey.nodes
@@ -213,7 +212,7 @@ class ActorPool:
         known = {node.node_id for node in self.nodes} | self._unwelcome
         if self._cluster.live_nodes().keys() <= known:
             return
-        survey = ask_nodes(known)
+        survey = self._cluster.survey(known)
         if survey.silent:  # asking again and again would hold up all others
             self._unwelcome.update(self._cluster.live_nodes().keys() - known - {node.node_id for node in survey.nodes})
             for label, reason in survey.silent.items():
@@ -257,7 +256,7 @@ class ActorPool:
         return 0.0 if self._fleet is None else self._fleet.settle()
 
     def close(self) -> None:
-        """Kill the actors, and end Ray if this pool started it; twice does no harm."""
+        """Kill the actors, and end what was started for this pool; twice does no harm."""
         if self._fleet is not None:
             self._placed, self._n_retired = self._fleet.placements, self._fleet.n_retired
             self._fleet.kill()

@@ -9,8 +9,9 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from distcalib.actors.actor import ActorProcess
 from distcalib.actors.cluster import ActorLost, Ref
 from distcalib.actors.local_ray import PrivateRay
 from distcalib.actors.lost_pages import crashes_told
+from distcalib.actors.machines import Survey
+from distcalib.actors.node_survey import ask_nodes
 from distcalib.actors.ray_module import load_ray
 from distcalib.actors.ray_watchdog import Vigil, end_process
 from distcalib.actors.signals import interrupt_held, termination_kept
@@ -85,11 +88,6 @@ class RayCluster:
             self.close()
             raise
 
-    @staticmethod
-    def joins(address: str | None) -> bool:
-        """Whether a RayCluster of `address` joins a Ray that runs, rather than start one on this machine."""
-        return load_ray().is_initialized() or (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
-
     def put(self, value: object) -> Ref:
         """Store once for all actors."""
         return load_ray().put(value)
@@ -109,6 +107,10 @@ class RayCluster:
             for node in nodes
             if node["Alive"]
         }
+
+    def survey(self, known: Collection[str] = ()) -> Survey:
+        """What each node is, but those whose ids are `known`."""
+        return ask_nodes(known)
 
     def store_bytes(self) -> dict[str, int]:
         """The size of each node's object store, by id in hex."""
@@ -182,6 +184,22 @@ class RayCluster:
         raylet = [(n["NodeManagerAddress"], n["NodeManagerPort"]) for n in nodes if n["NodeID"] == self.home]
         host, _, port = load_ray().get_runtime_context().gcs_address.rpartition(":")
         return [*raylet, (host.strip("[]"), int(port))] if with_gcs else raylet
+
+
+@dataclass(frozen=True)
+class RaySource:
+    """The Ray already used in this process, else the one at `address`, else at RAY_ADDRESS, else a local one."""
+
+    address: str | None = None
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is a Ray that runs, rather than one that is started on this machine."""
+        return load_ray().is_initialized() or (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+    def open(self, n_cpus: int) -> RayCluster:
+        """Connect; a local Ray has `n_cpus`. Raises MeasureError when Ray cannot be reached or started."""
+        return RayCluster(self.address, n_cpus)
 
 
 def _lost() -> tuple[type[Exception], ...]:

@@ -10,6 +10,7 @@ from rich.text import Text
 from distcalib.actors.diagnosis import GB, Diagnosis, Finding, diagnose, targets_of
 from distcalib.actors.node_survey import survey
 from distcalib.actors.nodes import NodeInfo
+from distcalib.actors.ray_cluster import RaySource
 from distcalib.cli.arguments import add_address, add_isa, add_output, console_of, example
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.errors import printable
@@ -34,7 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Print what the nodes are; exit code 1 if a run would be refused."""
-    surveyed = survey(args.address)
+    surveyed = survey(RaySource(args.address))
     diagnosis = diagnose(surveyed.nodes, surveyed.silent, args.isa, surveyed.lacks)
     if args.json:
         print(json.dumps(diagnosis.to_dict(), indent=2))

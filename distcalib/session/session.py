@@ -13,6 +13,7 @@ from distcalib.actors.compatibility import refuse_mixed
 from distcalib.actors.isa import Isa
 from distcalib.actors.nodes import NodeInfo
 from distcalib.actors.pool import ActorPool
+from distcalib.actors.ray_cluster import RaySource
 from distcalib.actors.timeline import Timeline
 from distcalib.data import Shipment, Shipped, Watched, advising
 from distcalib.data.limits import VARIABLE
@@ -125,12 +126,12 @@ class Session:
 
         return ActorPool(
             self.backend.factory,
+            RaySource(options.address),
             n_actors=options.n_actors,
             cores_per_actor=options.cores_per_actor,
             actor_bytes=self.inputs.actor_bytes,
             shared_bytes=0 if shipment is None else shipment.n_bytes,
             env=agree,
-            address=options.address,
             shared=self.backend.open(self.inputs, setting, weights),
             cargo=None if shipment is None else cargo_of(shipment, self.batch, self.reporter, self._guard.rest),
             in_flight=self.backend.in_flight,

@@ -14,6 +14,7 @@ import numpy as np
 
 from distcalib.actors import Blob, Job, Placement, dispatcher
 from distcalib.actors.pool import ActorPool
+from distcalib.actors.ray_cluster import RaySource
 
 
 class SleepWorker:
@@ -61,7 +62,7 @@ def main() -> None:
     defaults = {name: getattr(dispatcher, name) for name in ("TARGET_SECONDS", "LEAST_SECONDS", "DRIVER_SECONDS")}
 
     begun = time.perf_counter()
-    with ActorPool(SleepWorker, n_actors=n_actors) as pool:
+    with ActorPool(SleepWorker, RaySource(), n_actors=n_actors) as pool:
         started = time.perf_counter() - begun
         run_timed(pool, 100, 0.0)  # warm up
         single_iteration_shards(True, defaults)

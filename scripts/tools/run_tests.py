@@ -2,10 +2,10 @@
 
     python -m scripts.tools.run_tests [ARGUMENTS OF PYTEST]
 
-Two thirds of the time go into a few folders whose tests start actors, and wait for them: they are parts of their own,
-all else is another. Processes, not pytest-xdist: some tests raise signals in their own process, and its workers do not
-survive that. What the other parts print follows what the first does. The exit code is 0 if all passed, else 1; Ctrl-C
-ends all.
+The parts take about the same time: one has the tests that start Rays and wait for them, another most of those that
+compile nets, and all else is the third. Processes, not pytest-xdist: some tests raise signals in their own process, and
+its workers do not survive that. What the other parts print follows what the first does. The exit code is 0 if all
+passed, else 1; Ctrl-C ends all.
 """
 
 import subprocess
@@ -15,13 +15,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-WITH_ACTORS = (("tests/calibration",), ("tests/session", "tests/actors", "tests/cli"))
+FOLDERS = (("tests/session", "tests/actors", "tests/cli"), ("tests/calibration", "tests/engine"))
 _NO_CACHE = ("-p", "no:cacheprovider")
 """One alone keeps the cache of the last failures."""
 PARTS = (
-    WITH_ACTORS[0],
-    (*WITH_ACTORS[1], *_NO_CACHE),
-    ("tests", *(f"--ignore={folder}" for part in WITH_ACTORS for folder in part), *_NO_CACHE),
+    FOLDERS[0],
+    (*FOLDERS[1], *_NO_CACHE),
+    ("tests", *(f"--ignore={folder}" for part in FOLDERS for folder in part), *_NO_CACHE),
 )
 """What each process is given beside the arguments."""
 

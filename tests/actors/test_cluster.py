@@ -1,4 +1,4 @@
-"""What every Cluster does, Ray and the simulated one: what a test shows on the one holds on the other."""
+"""What every Cluster does, Ray, the forked and the simulated one: what a test shows on the one holds on the others."""
 
 import os
 import sys
@@ -11,10 +11,12 @@ import ray.cloudpickle
 
 from distcalib.actors import Blob, Placement
 from distcalib.actors.cluster import Actor, ActorLost, Cluster
+from distcalib.actors.machines import Machines
 from distcalib.actors.ray_cluster import RayCluster
 from distcalib.errors import EngineError, MeasureError
 from scripts.simulate.simulated_cluster import SimulatedCluster
 from tests.actors.echo import Echo
+from tests.actors.forked import ForkedMachines
 
 # This file cannot be imported by name in an actor.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
@@ -68,15 +70,19 @@ class Repeating:
         self.programs.remove(key)
 
 
-@pytest.fixture(scope="module", params=["Ray", "simulated"])
+@pytest.fixture(scope="module", params=["Ray", "forked", "simulated"])
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if request.param == "simulated":
         yield SimulatedCluster(Refusing())
         return
-    request.getfixturevalue("one_ray")
-    of_ray = RayCluster(None, n_cpus=2)
-    yield of_ray
-    of_ray.close()
+    machines: Machines
+    if request.param == "forked":
+        machines = ForkedMachines(request.getfixturevalue("fork_server"))
+    else:
+        request.getfixturevalue("one_ray")
+        machines = RayCluster(None, n_cpus=2)
+    yield machines
+    machines.close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import ray.cloudpickle
 
 from distcalib.actors import Blob, Cargo, Job, Placement, Progress
 from distcalib.actors.pool import ActorPool
+from distcalib.actors.ray_cluster import RaySource
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from tests.actors.pool_worker import EchoWorker, job, rows, shared
 from tests.every import every
@@ -34,7 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool(folder: Path) -> Iterator[ActorPool]:
-    with ActorPool(EchoWorker, n_actors=2, env={"DISTCALIB_TEST_ISA": "AVX512_CORE"}, shared=shared(folder)) as pool:
+    with ActorPool(
+        EchoWorker, RaySource(), n_actors=2, env={"DISTCALIB_TEST_ISA": "AVX512_CORE"}, shared=shared(folder)
+    ) as pool:
         yield pool
 
 
@@ -56,7 +59,7 @@ def test_pool_gives_the_same_rows_on_any_number_of_actors(pool: ActorPool, folde
     jobs = [job("a", 20, sleep=0.003), job("b", 5, sleep=0.01), job("c", 3)]
     found = [result.rows for result in pool.run(jobs)]
     for n_actors in (1, 3):
-        with ActorPool(EchoWorker, n_actors=n_actors, shared=shared(folder)) as other:
+        with ActorPool(EchoWorker, RaySource(), n_actors=n_actors, shared=shared(folder)) as other:
             assert [result.rows for result in other.run(jobs)] == found
 
 
@@ -106,7 +109,7 @@ def test_pool_works_inside_pinned_processes(pool: ActorPool) -> None:
 
 
 def test_pool_closed_says_so_and_leaves_a_ray_that_was_there(folder: Path) -> None:
-    pool = ActorPool(EchoWorker, n_actors=1, shared=shared(folder))
+    pool = ActorPool(EchoWorker, RaySource(), n_actors=1, shared=shared(folder))
     pool.close()
     pool.close()
     with pytest.raises(MeasureError, match="closed"):
@@ -117,7 +120,7 @@ def test_pool_closed_says_so_and_leaves_a_ray_that_was_there(folder: Path) -> No
 def test_pool_knows_when_actors_share_cores(pool: ActorPool, folder: Path) -> None:
     n_cores = pool.nodes[0].topology.n_usable
     assert pool.oversubscribed == (n_cores < 2)
-    with ActorPool(EchoWorker, n_actors=n_cores + 1, shared=shared(folder)) as crowded:
+    with ActorPool(EchoWorker, RaySource(), n_actors=n_cores + 1, shared=shared(folder)) as crowded:
         assert crowded.oversubscribed
         assert crowded.placements[-1].cpus == crowded.placements[0].cpus
         assert crowded.run([job("a", 9, sleep=0.01)])[0].rows == rows("a", 9)
@@ -126,7 +129,7 @@ def test_pool_knows_when_actors_share_cores(pool: ActorPool, folder: Path) -> No
 @pytest.mark.parametrize(("n_actors", "cores"), [(0, 1), (1, 0), (1, 10_000)])
 def test_pool_refuses_counts_before_it_starts_anything(n_actors: int, cores: int) -> None:
     with pytest.raises(OptionError):
-        ActorPool(EchoWorker, n_actors=n_actors, cores_per_actor=cores)
+        ActorPool(EchoWorker, RaySource(), n_actors=n_actors, cores_per_actor=cores)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +239,9 @@ def test_pool_stops_at_a_shard_that_kills_three_actors(pool: ActorPool) -> None:
 
 def test_pool_says_when_the_worker_cannot_be_made(folder: Path) -> None:
     with pytest.raises(EngineError, match=r"^net.prototxt: cannot be built; try another$"):
-        ActorPool(EchoWorker, n_actors=2, shared=shared(folder, fail_to_make=True))
+        ActorPool(EchoWorker, RaySource(), n_actors=2, shared=shared(folder, fail_to_make=True))
     with pytest.raises(MeasureError, match=r"^actor 0 on CPU \d+: it died 3 times while starting"):
-        ActorPool(EchoWorker, n_actors=1, shared=shared(folder, die_to_make=True))
+        ActorPool(EchoWorker, RaySource(), n_actors=1, shared=shared(folder, die_to_make=True))
 
 
 def test_pool_keeps_at_most_two_tasks_in_flight(pool: ActorPool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +389,7 @@ def test_pool_hands_its_cargo_to_every_actor_and_to_one_that_takes_the_place_of_
     deadly = [
         replace(job(f"{i}", 2, sleep=0.1, die_at=[1] if i == 0 else [], n_deaths=1), label=f"{i}") for i in range(4)
     ]
-    with ActorPool(CargoWorker, n_actors=2, shared=shared(tmp_path), cargo=Cargo(pieces)) as pool:
+    with ActorPool(CargoWorker, RaySource(), n_actors=2, shared=shared(tmp_path), cargo=Cargo(pieces)) as pool:
         results = pool.run(deadly)
     assert held == [0, 1, 2]
     expected = [(number, 200_000 + number, False, False) for number in range(3)]

@@ -1,7 +1,7 @@
 """The pool on clusters that are made up: which nodes it takes, and what it does when others join."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import distcalib.actors.pool as pool_module
 from distcalib.actors import Cargo, Job
 from distcalib.actors.cluster import ActorLost
 from distcalib.actors.execution import Call
-from distcalib.actors.node_survey import LOST, Survey
+from distcalib.actors.machines import LOST, Survey
 from distcalib.actors.nodes import NodeInfo
 from distcalib.actors.pool import ActorPool, Environment
 from distcalib.actors.topology import Placement
@@ -22,9 +22,10 @@ from tests.actors.test_nodes import node
 
 
 class MadeUp(SimulatedCluster):
-    """What RayCluster is to a pool: two nodes, others that join, and what was asked of them."""
+    """Machines, and the source of them: two nodes, others that join, and what was asked of them."""
 
     reserves = False
+    joins = True
 
     def __init__(self) -> None:
         self.infos = [node("a", 2), node("b", 2)]
@@ -32,9 +33,8 @@ class MadeUp(SimulatedCluster):
         self.mute: dict[str, str] = {}
         self.asked: list[set[str]] = []
 
-    @staticmethod
-    def joins(address: str | None) -> bool:
-        return address is not None
+    def open(self, n_cpus: int) -> "MadeUp":
+        return self
 
     def join(self, *infos: NodeInfo) -> None:
         self.infos += infos
@@ -46,7 +46,10 @@ class MadeUp(SimulatedCluster):
     def close(self) -> None:
         pass
 
-    def ask_nodes(self, known: Sequence[str] = ()) -> Survey:
+    def cpus(self) -> dict[str, tuple[float, float]]:
+        return {}
+
+    def survey(self, known: Collection[str] = ()) -> Survey:
         self.asked.append(set(known))
         return Survey(tuple(info for info in self.infos if info.node_id not in known), self.mute)
 
@@ -54,13 +57,6 @@ class MadeUp(SimulatedCluster):
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     cluster = MadeUp()
-
-    def connect(address: str | None, n_cpus: int) -> MadeUp:
-        return cluster
-
-    connect.joins = MadeUp.joins  # type: ignore[attr-defined]
-    monkeypatch.setattr(pool_module, "RayCluster", connect)
-    monkeypatch.setattr(pool_module, "ask_nodes", cluster.ask_nodes)
     monkeypatch.setattr(pool_module, "Call", partial(Call, clock=lambda: cluster.clock))
     return cluster
 
@@ -72,8 +68,8 @@ def by_isa(nodes: Sequence[NodeInfo]) -> Mapping[str, str]:
     return {"ISA": min(info.isas[0] for info in nodes)}
 
 
-def make(env: Environment | None = by_isa, **options: Any) -> ActorPool:
-    return ActorPool(no_worker, env=env, address="auto", **options)
+def make(made_up: MadeUp, env: Environment | None = by_isa, **options: Any) -> ActorPool:
+    return ActorPool(no_worker, made_up, env=env, **options)
 
 
 def ten_seconds() -> list[Job]:
@@ -82,41 +78,41 @@ def ten_seconds() -> list[Job]:
 
 
 def test_pool_lays_actors_on_all_nodes(made_up: MadeUp) -> None:
-    with make() as pool:
+    with make(made_up) as pool:
         assert [(place.node, place.cpus) for place in pool.placements] == [
             ("id-a", (0,)), ("id-a", (1,)), ("id-b", (0,)), ("id-b", (1,))
         ]  # fmt: skip
         assert pool.n_actors == 4
         assert not pool.oversubscribed
     assert pool.n_actors == 4, "as it was when it was closed"
-    with make(n_actors=5) as pool:
+    with make(made_up, n_actors=5) as pool:
         assert pool.oversubscribed
 
 
 def test_pool_widens_actors_where_memory_is_short(made_up: MadeUp) -> None:
     made_up.infos[1] = node("b", 2, gb=3)
-    with make(cores_per_actor=None, actor_bytes=2 * 2**30) as pool:
+    with make(made_up, cores_per_actor=None, actor_bytes=2 * 2**30) as pool:
         assert [place.cpus for place in pool.placements] == [(0,), (1,), (0, 1)]
         assert pool.narrowed
-    with make(cores_per_actor=2) as pool:
+    with make(made_up, cores_per_actor=2) as pool:
         assert not pool.narrowed, "it was asked for"
 
 
 def test_pool_refuses_a_cluster_with_a_node_that_cannot_tell_what_it_is(made_up: MadeUp) -> None:
     made_up.mute = {"c (10.0.0.3)": "cannot tell what it is: No module named 'distcalib'; install it"}
     with pytest.raises(MeasureError, match=r"^c \(10.0.0.3\): cannot tell what it is: .*; install it$"):
-        make()
+        make(made_up)
 
 
 def test_pool_refuses_what_its_environment_refuses(made_up: MadeUp) -> None:
     made_up.join(node("bad"))
     with pytest.raises(OptionError, match="bad: is not wanted"):
-        make()
+        make(made_up)
 
 
 @pytest.mark.parametrize(("n_actors", "grows"), [(None, True), (4, False)])
 def test_pool_uses_nodes_that_join_from_the_next_run_on(made_up: MadeUp, n_actors: int | None, grows: bool) -> None:
-    with make(n_actors=n_actors) as pool:
+    with make(made_up, n_actors=n_actors) as pool:
         pool.run([])
         before = pool.placements
         assert len(made_up.asked) == 1, "nobody is asked when nothing changed"
@@ -141,7 +137,7 @@ def test_pool_uses_nodes_that_join_in_a_run(made_up: MadeUp, n_actors: int | Non
             if lost:
                 made_up.lose(lost)
 
-    with make(n_actors=n_actors) as pool:
+    with make(made_up, n_actors=n_actors) as pool:
         [result] = pool.run(ten_seconds(), check=meanwhile)
         assert result.rows == tuple(range(40_000))
         assert ("id-c" in {made_up.started[number] for number, method in made_up.log if method == "run"}) == used
@@ -156,7 +152,7 @@ def test_pool_leaves_a_node_out_where_no_actor_starts(made_up: MadeUp, caplog: p
         there = made_up.started[number] == "id-c" and method == "make_worker"
         return DataError("x_lmdb: no such folder") if there else None
 
-    with make() as pool:
+    with make(made_up) as pool:
         made_up.faults = no_data
         made_up.join(node("c", 1))
         with caplog.at_level(logging.WARNING):
@@ -173,7 +169,7 @@ def test_pool_counts_actors_that_were_given_up(made_up: MadeUp) -> None:
         return ActorLost("no memory", for_memory=True) if (number, method) == (1, "run") else None
 
     made_up.faults = no_memory
-    with make() as pool:
+    with make(made_up) as pool:
         pool.run(ten_seconds())
         assert (pool.n_actors, pool.n_retired) == (3, 1)
     assert (pool.n_actors, pool.n_retired) == (3, 1), "as it was when it was closed"
@@ -189,13 +185,13 @@ def test_pool_waits_until_a_node_that_has_just_died_is_gone(made_up: MadeUp, mon
             made_up.mute = {}
 
     monkeypatch.setattr("distcalib.actors.pool.time.sleep", pause)
-    with make() as pool:
+    with make(made_up) as pool:
         assert pool.n_actors == 4
     assert len(pauses) == 3
 
 
 def test_pool_leaves_nodes_out_that_would_compute_otherwise(made_up: MadeUp, caplog: pytest.LogCaptureFixture) -> None:
-    with make() as pool:
+    with make(made_up) as pool:
         other = NodeInfo("id-c", "c", node("c").topology, ("AVX2",), 2**34, {})
         made_up.join(other, node("bad"))
         with caplog.at_level(logging.WARNING):
@@ -216,7 +212,7 @@ def test_pool_knows_the_object_stores_of_its_nodes(made_up: MadeUp) -> None:
         seen.append([info.store_bytes for info in nodes])
         return {}
 
-    with make(env) as pool:
+    with make(made_up, env) as pool:
         made_up.join(node("c"))
         pool.run([])
     assert seen == [[0, 7], [0, 7, 5]]
@@ -236,10 +232,10 @@ def test_pool_stores_its_cargo_once_the_nodes_are_agreed_to(made_up: MadeUp) -> 
         asked.append([info.host for info in nodes])
         return ["one", "two"]
 
-    with make(cargo=Cargo(pieces)):
+    with make(made_up, cargo=Cargo(pieces)):
         pass
     assert (asked, got) == ([["a", "b"]], [("one", "two")] * 4)
     made_up.join(node("bad"))
     with pytest.raises(OptionError, match="bad: is not wanted"):
-        make(cargo=Cargo(pieces))
+        make(made_up, cargo=Cargo(pieces))
     assert len(asked) == 1

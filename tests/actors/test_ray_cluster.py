@@ -35,11 +35,12 @@ class Worker:
 DRIVER = """
 import os
 from distcalib.actors.pool import ActorPool
+from distcalib.actors.ray_cluster import RaySource
 from distcalib.actors import Job
 from worker_that_reads_env import Worker
 
 print(os.getpid(), flush=True)
-with ActorPool(Worker, n_actors=2, env={"DISTCALIB_TEST_ISA": "AVX512_CORE"}) as pool:
+with ActorPool(Worker, RaySource(), n_actors=2, env={"DISTCALIB_TEST_ISA": "AVX512_CORE"}) as pool:
     def tell(progress):
         print("progress", flush=True)
     [result] = pool.run([Job("key", None, N_ITERATIONS, "candidate")], tell)

@@ -2,24 +2,29 @@
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
 
 import pytest
 
 from distcalib.actors.cluster import Ref
+from distcalib.actors.machines import Machines
 from distcalib.actors.ray_cluster import RayCluster
 from distcalib.session.progress import Silent
+from tests.actors.forked import ForkedMachines
 
 
 def shuffle_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the answers that are there, now one is taken and now all, last first or in any order."""
-    random, wait = Random(5), RayCluster.wait
+    random = Random(5)
 
-    def shuffled(self: RayCluster, refs: Sequence[Ref], *args: Any, **kwargs: Any) -> list[Ref]:
-        ready = wait(self, random.sample(refs, len(refs)), *args, **kwargs)
-        return random.sample(ready, random.randint(min(1, len(ready)), len(ready)))
+    def shuffling(wait: Callable[..., list[Ref]]) -> Callable[..., list[Ref]]:
+        def shuffled(self: Machines, refs: Sequence[Ref], seconds: float) -> list[Ref]:
+            ready = wait(self, random.sample(refs, len(refs)), seconds)
+            return random.sample(ready, random.randint(min(1, len(ready)), len(ready)))
 
-    monkeypatch.setattr(RayCluster, "wait", shuffled)
+        return shuffled
+
+    for machines in (RayCluster, ForkedMachines):
+        monkeypatch.setattr(machines, "wait", shuffling(machines.wait))
 
 
 class Ending(Silent):

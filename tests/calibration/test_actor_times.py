@@ -9,7 +9,7 @@ from distcalib.calibration.calibrate import calibrate
 from distcalib.calibration.options import CalibrationOptions
 from tests.session.tiny import N_RECORDS, Tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=6, sampling_iterations=2, n_actors=2, recover="off")
 

@@ -90,7 +90,7 @@ OPTIONS = CalibrationOptions(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_auto_takes_another_algorithm_for_the_one_blob_that_needs_it(
     planted: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +121,7 @@ def test_auto_takes_another_algorithm_for_the_one_blob_that_needs_it(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_auto_goes_through_the_whole_run_alike_on_1_and_2_actors(tiny: Tiny, tmp_path: Path) -> None:
     options = replace(OPTIONS, quantize_model=False, sampling_iterations=3, sampling_single=True)
     reports = []
@@ -135,7 +135,7 @@ def test_auto_goes_through_the_whole_run_alike_on_1_and_2_actors(tiny: Tiny, tmp
     assert reports[0]["algorithms"]
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_auto_with_nothing_to_quantize_measures_nothing(tmp_path: Path) -> None:
     prototxt, weights, data = make_planted(tmp_path)
     text = _NET[: _NET.index('layer { name: "conv2"')] + _NET[_NET.index('layer { name: "fc"') :]

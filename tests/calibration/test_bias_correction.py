@@ -15,7 +15,7 @@ from distcalib.report.form import ungrouped
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 NET, WEIGHTS = "net_quantized.prototxt", "net_new.caffemodel"
 OPTIONS = CalibrationOptions(

@@ -16,7 +16,7 @@ from tests.calibration.reports import fields_of
 from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, strategy="greedy", n_actors=1)
 

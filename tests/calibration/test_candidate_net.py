@@ -18,7 +18,7 @@ from tests.calibration.test_calibrate import Notes
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 FORCED, PLAIN, WEIGHTS = "net_quantized_force_u8.prototxt", "net_quantized.prototxt", "net_new.caffemodel"
 OPTIONS = CalibrationOptions(

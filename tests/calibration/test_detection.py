@@ -23,7 +23,7 @@ from tests.session.evaluated import evaluate
 from tests.session.tiny_ssd import ITERATIONS, QUANTIZABLE, TinySsd, make_tiny_ssd, worker_of
 from tests.standin import make_standin
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(
     iterations=ITERATIONS, recover="off", sampling_iterations=2, detection=True, accuracy_loss=0.1

@@ -20,7 +20,7 @@ from scripts.bench.plant import plant, write_planted
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 NET, WEIGHTS = "net_quantized.prototxt", "net_new.caffemodel"
 OPTIONS = CalibrationOptions(

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 
 @needs_vnni
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize("recovered", [False, True], ids=["its weights", "new weights"])
 def test_calibrate_exports_what_it_delivers(tiny: Tiny, tmp_path: Path, recovered: bool) -> None:
     options = CalibrationOptions(

@@ -18,7 +18,7 @@ from tests.every import every
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 QUICK = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, quantize_model=True, n_actors=1)
 

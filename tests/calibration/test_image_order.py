@@ -126,7 +126,7 @@ def verdicts(report: CalibrationReport) -> list[tuple[tuple[str, ...], bool]]:
     return [(record.fp32_layers, record.meets) for record in report.candidates]
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize(
     "strategy", ["ranked", *(pytest.param(name, marks=pytest.mark.slow) for name in ("greedy", "topological"))]
 )
@@ -143,7 +143,7 @@ def test_the_file_is_that_of_the_natural_order(tiny: Tiny, tmp_path: Path, strat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_a_killed_search_goes_on_with_the_batches_that_it_had(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +169,7 @@ def test_a_killed_search_goes_on_with_the_batches_that_it_had(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize("n_layers", [1, 2])
 def test_planted_digits_fall_back_in_either_order(tmp_path: Path, n_layers: int) -> None:
     digits = ROOT / "examples" / "digits" / "digits.prototxt"

@@ -22,7 +22,7 @@ from distcalib.session.session import Session
 from tests.calibration.reports import lasting
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=3, n_actors=1, recover="off")
 INPUTS = {"conv2": Blob("conv1", 1), "conv3": Blob("conv2", 1), "conv4": Blob("conv3", 1)}
@@ -30,7 +30,7 @@ INPUTS = {"conv2": Blob("conv1", 1), "conv3": Blob("conv2", 1), "conv4": Blob("c
 
 
 @pytest.fixture(scope="module")
-def read(tiny: Tiny, one_ray: None) -> dict[str, npt.NDArray[np.float32]]:
+def read(tiny: Tiny, actors: None) -> dict[str, npt.NDArray[np.float32]]:
     """By layer its input over three iterations."""
     net = open_net(tiny.prototxt)
     outputs = Outputs(tuple(INPUTS.values()))

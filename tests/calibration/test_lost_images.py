@@ -27,7 +27,7 @@ from tests.data.databases import write_lmdb
 from tests.every import every
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, n_actors=1, accuracy_loss=1.0, recover="off")
 """All INT8 is delivered, which `conv3` ruins."""

@@ -15,7 +15,7 @@ from tests.session import tiny_ssd, tiny_yolo
 from tests.session.evaluated import evaluate
 from tests.session.tiny_ssd import ITERATIONS, TinySsd
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(
     iterations=ITERATIONS, recover="off", sampling_iterations=2, detection=True, accuracy_loss=0.1, n_actors=1

@@ -48,7 +48,7 @@ def test_best_marked_are_those_that_no_faster_one_beats() -> None:
     assert best_marked([]) == ()
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_pareto_has_the_winner_both_ends_and_what_can_be_made_again(tiny: Tiny, tmp_path: Path) -> None:
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path / "curve", pareto=True))
     points = {point.fp32_layers: point for point in report.pareto}
@@ -65,7 +65,7 @@ def test_pareto_has_the_winner_both_ends_and_what_can_be_made_again(tiny: Tiny, 
     assert calibrate(tiny.prototxt, tiny.weights, options).score == two.score
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_by_time_searches_by_what_was_measured(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Milliseconds of each layer, as nanoseconds."""
     fp32 = {name: 0.001 * (i + 2) for i, name in enumerate(QUANTIZABLE)}

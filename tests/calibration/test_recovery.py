@@ -134,7 +134,7 @@ def test_recover_is_auto_or_off() -> None:
         replace(OPTIONS, recover="on")
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_calibrate_recovers_before_it_pays_with_fp32_layers(tiny: Tiny, tmp_path: Path) -> None:
     notes = Notes()
     report = calibrate(tiny.prototxt, tiny.weights, replace(LOOSE, out=tmp_path / "1"), reporter=notes)
@@ -157,7 +157,7 @@ def test_calibrate_recovers_before_it_pays_with_fp32_layers(tiny: Tiny, tmp_path
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_what_new_weights_saved_is_counted_when_asked_for(tiny: Tiny, tmp_path: Path) -> None:
     options = replace(LOOSE, out=tmp_path, count_saved=True)
     report = calibrate(tiny.prototxt, tiny.weights, options)
@@ -168,7 +168,7 @@ def test_what_new_weights_saved_is_counted_when_asked_for(tiny: Tiny, tmp_path: 
     assert report.all_int8_score_given < report.fp32_score - LOOSE.accuracy_loss
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -190,7 +190,7 @@ def test_weights_that_cannot_be_made_are_left_out_with_a_note(
     assert f"scaled channels and corrected biases cannot be made: {said}" in notes.notes
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_ctrl_c_while_weights_are_tried_delivers_the_best_that_was_measured(tiny: Tiny, tmp_path: Path) -> None:
     """By its loss, of which all INT8 is measured to the end: with corrected biases it falls less."""
     options = replace(OPTIONS, out=tmp_path, blob_name="loss", accuracy_loss=0.0)
@@ -207,7 +207,7 @@ def test_ctrl_c_while_weights_are_tried_delivers_the_best_that_was_measured(tiny
         assert report.drop == whole.drop
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["DIRECT", "auto"])
 def test_new_weights_are_the_same_bytes_on_8_actors_that_answer_in_any_order(
@@ -225,7 +225,7 @@ def test_new_weights_are_the_same_bytes_on_8_actors_that_answer_in_any_order(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_bad_records_are_left_out_of_new_weights_as_of_all_else(tiny: Tiny, tmp_path: Path) -> None:
     bad = corrupt(tiny, tmp_path / "bad", {3: b"\xff\xff"})
     report = calibrate(bad.prototxt, bad.weights, replace(LOOSE, out=tmp_path / "out", skip_bad_records=True))

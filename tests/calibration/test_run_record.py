@@ -32,7 +32,7 @@ from tests.calibration.disturbed import Ending, interrupt
 from tests.calibration.reports import fields_of, lasting
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OPTIONS = CalibrationOptions(

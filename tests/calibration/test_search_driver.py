@@ -16,7 +16,7 @@ from tests.calibration.test_calibrate import without_times
 from tests.every import every
 from tests.session.tiny import ITERATIONS, QUANTIZABLE, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, n_actors=1)
 

@@ -15,7 +15,7 @@ from distcalib.session.inspect import inspect
 from tests.data.databases import raw_datum, write_datums
 from tests.session.evaluated import evaluate
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 Array = npt.NDArray[np.float32]
 

@@ -31,7 +31,7 @@ from tests.session.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, _forward, _ma
 from tests.session.tiny_ssd import TinySsd
 
 Array = npt.NDArray[np.float32]
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 #: By record, what stands in its place: three in one iteration, of which another is untouched; the first record, too.
 BAD = {

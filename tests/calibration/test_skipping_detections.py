@@ -14,7 +14,7 @@ from tests.session.evaluated import evaluate
 from tests.session.tiny import Tiny
 from tests.session.tiny_ssd import TinySsd
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 
 BAD_BOXES = {

@@ -12,7 +12,7 @@ from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 from tests.standin import make_standin
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 
 def test_the_flag_is_refused_with_a_build_of_caffe(tiny: Tiny, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from distcalib.quantize.options import Options
 from tests.session.tiny import ITERATIONS, make_tiny
 
 
-def test_trial_scores_as_calibrate_does(tmp_path: Path, one_ray: None) -> None:
+def test_trial_scores_as_calibrate_does(tmp_path: Path, actors: None) -> None:
     tiny = make_tiny(tmp_path)
     trial = Trial(open_net(tiny.prototxt), read_weights(tiny.weights), Options(), ITERATIONS)
     options = CalibrationOptions(

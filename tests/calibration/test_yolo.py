@@ -26,7 +26,7 @@ from tests.session.tiny_ssd import ITERATIONS, TinySsd, entries_of, worker_of
 from tests.session.tiny_yolo import N_CLASSES, QUANTIZABLE, SIDE, make_tiny_yolo
 from tests.standin import make_standin
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(
     iterations=ITERATIONS, recover="off", sampling_iterations=2, detection=True, accuracy_loss=0.1

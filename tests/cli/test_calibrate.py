@@ -32,7 +32,7 @@ def test_calibrate_ends_with_the_verdict(tiny: Tiny, tmp_path: Path, capsys: pyt
 def test_calibrate_exits_with_2_when_the_tolerance_is_not_met(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    args = [*tiny.args, *COUNTS, "--strategy", "none", "-l", "0", "--out", str(tmp_path)]
+    args = [*tiny.args, *COUNTS, "--actors", "1", "--strategy", "none", "-l", "0", "--out", str(tmp_path)]
     assert main(["calibrate", *args]) == BELOW_FLOOR == 2
     assert capsys.readouterr().out.splitlines()[-1].startswith("Tolerance 0 NOT met: ")
     written = {path.name for path in tmp_path.iterdir()}
@@ -42,7 +42,7 @@ def test_calibrate_exits_with_2_when_the_tolerance_is_not_met(
 def test_calibrate_pareto_is_a_table_that_marks_what_was_delivered(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["calibrate", *tiny.args, *COUNTS, "--pareto", "--out", str(tmp_path)]) == OK
+    assert main(["calibrate", *tiny.args, *COUNTS, "--actors", "1", "--pareto", "--out", str(tmp_path)]) == OK
     out = capsys.readouterr().out
     [head] = [line for line in out.splitlines() if "images/s an actor" in line]
     assert head.split()[-3:] == ["layers", "in", "FP32"]
@@ -68,7 +68,7 @@ def test_calibrate_json_is_alone_on_stdout(tiny: Tiny, tmp_path: Path, capfd: py
 def test_calibrate_quantize_model_writes_without_measuring(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["calibrate", *tiny.args, "-q", "-s", "2", "--out", str(tmp_path)]) == OK
+    assert main(["calibrate", *tiny.args, "-q", "-s", "2", "--actors", "1", "--out", str(tmp_path)]) == OK
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"Quantized, not measured: 3 of 3 quantizable layers in INT8; wrote {tmp_path}/net_quantized.prototxt"
     )

@@ -139,7 +139,7 @@ def test_config_without_a_file_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_relative_paths_are_those_of_the_working_directory(
-    here: Path, capfd: pytest.CaptureFixture[str], tiny: Tiny, one_ray: None
+    here: Path, capfd: pytest.CaptureFixture[str], tiny: Tiny, actors: None
 ) -> None:
     (here / "conf").mkdir()
     (here / "conf" / "run.yaml").write_text(f"model: net.prototxt\nweights: {tiny.weights}\niterations: 2\nactors: 1\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import distcalib.cli.doctor
-from distcalib.actors.node_survey import Survey
+from distcalib.actors.machines import Survey
 from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.cli.main import main
 from tests.actors.machines import read_machine
@@ -17,7 +17,7 @@ from tests.actors.test_diagnosis import CASCADE, node
 def answer(monkeypatch: pytest.MonkeyPatch) -> Survey:
     """What the survey finds; nodes are added by the tests."""
     found = Survey((node("host1", address="10.0.0.1"), node("host2", address="10.0.0.2")), {})
-    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda address: found)
+    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda source: found)
     return found
 
 
@@ -53,7 +53,7 @@ def test_doctor_tells_warnings_and_passes(
     limited = read_machine("container-cpus-3-7-9").topology(tmp_path / "limited")
     offline = read_machine("offline-cpus").topology(tmp_path / "offline")
     found = Survey((node("host1", limited, isas=CASCADE), node("host2", offline, shm_bytes=0)), {})
-    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda address: found)
+    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda source: found)
     assert main(["doctor"]) == OK
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("warning: ") for line in lines) == 3
@@ -65,7 +65,7 @@ def test_doctor_tells_warnings_and_passes(
 def test_doctor_fails_where_a_run_would_be_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda address: Survey((node("host1", isas=()),), {}))
+    monkeypatch.setattr(distcalib.cli.doctor, "survey", lambda source: Survey((node("host1", isas=()),), {}))
     assert main(["doctor", "--isa", "skylake"]) == ERROR
     lines = capsys.readouterr().out.splitlines()
     assert "  targets   skylake impossible, cascadelake emulated, sapphirerapids emulated" in lines

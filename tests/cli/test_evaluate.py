@@ -52,13 +52,13 @@ def test_lines_tell_what_has_no_kernel() -> None:
     assert "without an INT8 kernel here: conv3" in shown
 
 
-@pytest.mark.usefixtures("one_ray")
 def test_lines_say_that_memory_ran_out() -> None:
     said = "memory ran out: 3 actor(s) were given up, and others did their work; --actors asks for fewer"
     assert said not in lines(RESULT)
     assert said in lines(replace(RESULT, n_retired=3))
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_evaluate_prints_scores_and_json(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
     args = ["evaluate", str(tiny.prototxt), "-w", str(tiny.weights), "-i", str(ITERATIONS), "--actors", "1"]
     assert main(args) == OK

@@ -50,7 +50,7 @@ def test_exported_json_has_no_numbers_that_json_lacks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_export_and_verify_print_what_they_measured(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,7 @@ def test_init_ends_with_what_is_missing() -> None:
     ]
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_the_command_of_init_runs_as_it_stands(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,7 +230,7 @@ def bad_label(path: Path) -> None:
     write_datums(path, [raw_datum(noise(3, 8, 8), label=9) for _ in range(8)])
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize(
     ("make", "said"),
     [

@@ -166,7 +166,7 @@ def test_refuse_no_numbers_names_variances_without_a_root(
         refuse_no_numbers(blobs, Path("w.caffemodel"), net)
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize("quantize_only", [False, True], ids=["measured", "quantized_only"])
 def test_calibrate_refuses_a_net_that_overflows_behind_a_relu(tmp_path: Path, quantize_only: bool) -> None:
     made = make_tiny(tmp_path / "net")

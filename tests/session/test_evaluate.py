@@ -16,7 +16,7 @@ from distcalib.session.evaluate import loss_weights
 from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 
 @pytest.mark.slow

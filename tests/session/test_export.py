@@ -30,7 +30,7 @@ pytest.importorskip("onnxruntime")
 BOTH = ("openvino", "onnx")
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.slow
 def test_export_writes_files_that_score_as_evaluate(tiny: Tiny, tmp_path: Path) -> None:
     options = ExportOptions(to=BOTH, out=tmp_path / "out", iterations=ITERATIONS, n_actors=2)
@@ -68,7 +68,7 @@ def spoiled(tiny: Tiny, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.slow
 def test_export_refuses_a_file_that_scores_worse(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = exporting._build(open_net(tiny.prototxt), spoiled(tiny, tmp_path), ExportOptions(), None, Silent())
@@ -94,7 +94,7 @@ def test_export_refuses_a_file_that_scores_worse(tiny: Tiny, tmp_path: Path, mon
         verify(one.path, tiny.prototxt, tiny.weights, ExportOptions())
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.slow
 def test_export_measures_a_file_that_takes_images_with_them(tiny: Tiny, tmp_path: Path) -> None:
     options = ExportOptions(to=BOTH, out=tmp_path, iterations=ITERATIONS, preprocess="nhwc-rgb", n_actors=2)
@@ -117,7 +117,7 @@ def spoil(database: Path, number: int) -> None:
         transaction.put(key, datum.SerializeToString())
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.slow
 def test_export_leaves_bad_records_out(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path, encoded=True)
@@ -134,7 +134,7 @@ def test_export_leaves_bad_records_out(tmp_path: Path) -> None:
         assert one.bad_records.count == 1
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.slow
 def test_verify_says_that_the_prototxt_is_another(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(tiny.prototxt, tiny.weights, ExportOptions(out=tmp_path, iterations=1, n_actors=1))

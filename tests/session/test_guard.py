@@ -53,7 +53,7 @@ def replace_weights(tiny: Tiny) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 @pytest.mark.parametrize("change", [replace_database, replace_weights])
 def test_calibrate_delivers_nothing_of_files_that_were_replaced(
     tmp_path: Path, change: Callable[[Tiny], object]
@@ -71,7 +71,7 @@ def test_calibrate_delivers_nothing_of_files_that_were_replaced(
     assert (again.fp32_score, again.score, again.sha256) == (expected.fp32_score, expected.score, expected.sha256)
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_evaluate_tells_no_score_of_data_that_were_replaced(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path)
     reporter = Acting("net.prototxt: 13 layers", lambda: replace_database(tiny))  # before an actor opens it
@@ -116,7 +116,7 @@ def test_finish_compares_the_images_of_a_list(tmp_path: Path) -> None:
         guard.finish(None)
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_evaluate_tells_no_score_where_an_image_of_the_list_was_replaced(tmp_path: Path) -> None:
     tiny = make_tiny(tmp_path)
     for number in range(8):

@@ -33,7 +33,7 @@ from tests.session.evaluated import evaluate
 from tests.session.tiny import BATCH, ITERATIONS, Tiny, make_tiny
 from tests.standin import FATAL, StandIn, make_standin
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, sampling_iterations=2, strategy="none", recover="off")
 

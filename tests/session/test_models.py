@@ -16,7 +16,7 @@ from tests.every import every
 from tests.session.evaluated import evaluate
 from tests.session.tiny import ITERATIONS, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 OPTIONS = CalibrationOptions(iterations=ITERATIONS, recover="off", sampling_iterations=2, n_actors=1)
 V1 = {"Data": "DATA", "Convolution": "CONVOLUTION", "ReLU": "RELU", "InnerProduct": "INNER_PRODUCT"} | {

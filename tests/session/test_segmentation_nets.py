@@ -21,7 +21,7 @@ from tests.layers.harness import CONFIG
 from tests.session.evaluated import evaluate
 from tests.session.segmentation_nets import CLASSES, NETS, text_of
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 Array = npt.NDArray[np.float32]
 N = 4
 

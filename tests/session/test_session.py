@@ -6,14 +6,17 @@ import pytest
 
 import distcalib.actors.nodes
 from distcalib.actors.isa import isa_here
+from distcalib.actors.ray_cluster import RayCluster
 from distcalib.engine.net import open_net
 from distcalib.errors import MeasureError, OptionError
 from distcalib.plugins import load_plugins
 from distcalib.session.backend import Embedded
 from distcalib.session.intel_caffe import CaffeBuild, IntelCaffe
+from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Silent
 from distcalib.session.session import Session, agreed
 from distcalib.session.versions import versions
+from tests.actors.forked import ForkedMachines
 from tests.actors.test_compatibility import CASCADE, node
 from tests.session.tiny import Tiny
 
@@ -41,7 +44,13 @@ def test_agree_holds_all_nodes_to_one_instruction_set_and_refuses_mixed_versions
         agreed(caffe, mixed)
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
+def test_session_runs_on_ray_where_the_tests_are_told_to(tiny: Tiny, pytestconfig: pytest.Config) -> None:
+    with Session(open_net(tiny.prototxt), tiny.weights, Silent(), SessionOptions(n_actors=1)) as session:
+        assert isinstance(session._pool._cluster, RayCluster if pytestconfig.getoption("--on-ray") else ForkedMachines)
+
+
+@pytest.mark.usefixtures("actors")
 def test_session_takes_wider_actors_where_memory_is_short(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     reporter = Silent()

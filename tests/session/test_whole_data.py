@@ -11,7 +11,7 @@ from distcalib.cli.exit_codes import ERROR, OK
 from distcalib.cli.main import main
 from tests.session.tiny import BATCH, ITERATIONS, N_RECORDS, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_ray")
+pytestmark = pytest.mark.usefixtures("actors")
 
 
 def test_evaluate_reads_each_record_once(tiny: Tiny) -> None:
