@@ -235,7 +235,7 @@ def test_bad_records_are_left_out_of_new_weights_as_of_all_else(tiny: Tiny, tmp_
     assert again.scores[report.metric] == report.score
 
 
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("actors")
 def test_channels_are_scaled_at_once_where_all_int8_is_far_off(tiny: Tiny, tmp_path: Path) -> None:
     notes = Notes()
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path), reporter=notes)

@@ -6,6 +6,7 @@ import pytest
 from distcalib.engine.ranking import Plan
 from distcalib.engine.ranking_split import Most, Pace, divided, most_pieces
 from distcalib.engine.spec import NetSpec
+from tests.every import every
 
 ITERATIONS = (0, 3, 4)
 ANY = Most(99, 99)
@@ -42,7 +43,7 @@ def test_divided_gives_every_actor_something_and_each_candidate_each_iteration_o
     assert [f"{''.join(piece.candidates)} {len(piece.iterations)}" for piece in pieces] == expected
     for name, spec in ranking.candidates.items():
         assert sorted(i for p in pieces if name in p.candidates for i in p.iterations) == list(ITERATIONS)
-        assert all(p.candidates.get(name, spec) is spec for p in pieces)
+        assert every(p.candidates.get(name, spec) is spec for p in pieces)
 
 
 def test_candidates_that_begin_late_are_more_to_a_piece() -> None:

@@ -66,7 +66,7 @@ def test_calibrate_delivers_what_the_embedded_engine_does(
     assert found.flags == ("root",)
     assert found.versions["intel_caffe"] == caffe_version(standin.executable)
     measured = [("FP32 and ranges", 2 + ITERATIONS, BATCH), ("all INT8", ITERATIONS, BATCH)]
-    assert notes.phases == [*measured, ("inputs of layers", 1, BATCH)], "the last is by the embedded engine"
+    assert notes.phases == [*measured, ("details for the report", 1, BATCH)], "the last is by the embedded engine"
     assert {2 + ITERATIONS, ITERATIONS} <= set(notes.done), "slices count as the iterations that they are of"
     calls = standin.calls
     assert [call["args"][6] for call in calls] == ["3"] * 4
