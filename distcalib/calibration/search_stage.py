@@ -120,12 +120,12 @@ class SearchStage:
         yield afterwards
         self.meter.settle()
         fp32 = self.base.spec()
-        speeds, seconds, lost, inputs = look(
+        inputs, lost, speeds, seconds = look(
             self.session,
+            input_sizes(self.session, self.base, observed.calibration, options.sampled),  # the longest first
+            classify_lost(searching, self.base, winner, images),
             core_speeds(searching, fp32, result, n_cores),
             layer_seconds(searching, fp32, result, times, n_cores),
-            classify_lost(searching, self.base, winner, images),
-            input_sizes(self.session, self.base, observed.calibration, options.sampled),
         )
         afterwards = replace(afterwards, speeds=speeds, layer_seconds=seconds, lost=lost, inputs=inputs)
         yield afterwards

@@ -69,16 +69,11 @@ def planned(base: NetSpec, candidates: Mapping[str, NetSpec], outputs: Sequence[
     order = [
         node.index if group is None else group.node.index for node, group in in_run_order(graph, find_fused(graph))
     ]
-    layers = _layers(base)
-    begins = {name: _first_difference(order, layers, _layers(spec)) / len(order) for name, spec in candidates.items()}
+    layers = base.layers
+    begins = {name: _first_difference(order, layers, spec.layers) / len(order) for name, spec in candidates.items()}
     names = sorted(candidates, key=begins.__getitem__)
     cuts = cuts_of(graph, outputs) if share else ()
     return Plan(base, cuts, {name: candidates[name] for name in names}, {name: begins[name] for name in names})
-
-
-def _layers(spec: NetSpec) -> Sequence[Layer]:
-    layers: Sequence[Layer] = caffe_pb2.NetParameter.FromString(spec.net).layer
-    return layers
 
 
 def _first_difference(order: Sequence[int], base: Sequence[Layer], other: Sequence[Layer]) -> int:
@@ -147,9 +142,9 @@ class BaseParts:
         return build_model(net.graph, blobs, self._shapes, where, keep=made, given=given, arithmetic=self._arithmetic)
 
     def compiled(self, models: Sequence[BuiltModel]) -> Run:
-        """What runs them as one net."""
+        """What runs them as one net; its results are views until it runs again."""
         some = [model for model in models if model.outputs]
-        return LocalProgram(side_by_side(some), self.net.spec.where, self._n_threads).results if some else lambda _: []
+        return LocalProgram(side_by_side(some), self.net.spec.where, self._n_threads).views if some else lambda _: []
 
 
 @dataclass(frozen=True)
@@ -171,7 +166,8 @@ class RankProgram:
             return distance(kept, self.spec.reference[iteration], self.spec.weights)
 
         for begin, (candidates, run) in self.own.items():
-            values, place = self._gone_on(values, place, begin, tops), begin
+            reached = self._gone_on(values, place, begin, tops)
+            values, place = {name: np.array(value) for name, value in reached.items()}, begin  # parts will run again
             made = iter(run(values))
             for own in candidates:
                 changed = self._at(own.end, values, {str(blob): next(made) for blob in own.made}, tops)

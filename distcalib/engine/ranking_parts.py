@@ -24,9 +24,10 @@ Cuts = tuple[tuple[Blob, ...], ...]
 """The values that live at each cut, in run order."""
 Order = Sequence[tuple[Node, Fused | None]]
 
-FEWEST, MOST = 3, 6
-"""Convolutions and inner products from cut to cut; OpenVINO takes 9 ms for the smallest net and, on resnet20, 1 ms for
-each of these.  In between is the cut that the fewest values cross: the end of a residual block."""
+FEWEST, MOST = 8, 12
+"""Convolutions and inner products from cut to cut.  OpenVINO takes 9 ms to compile the smallest net, and lays out anew
+what crosses a cut; with 3 to 6 a ranking took a fifth longer (SSD300-MobileNet), with 12 to 18 as long.  In between is
+the cut that the fewest values cross: the end of a residual block."""
 
 
 def cuts_of(graph: Graph, outputs: Sequence[Blob]) -> Cuts:

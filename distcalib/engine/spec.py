@@ -99,9 +99,15 @@ class NetSpec:
         return self.sampling is None and self.outputs is None
 
     @property
+    def layers(self) -> Sequence[caffe_pb2.LayerParameter]:
+        """Those of the net, in its order."""
+        layers: Sequence[caffe_pb2.LayerParameter] = caffe_pb2.NetParameter.FromString(self.net).layer
+        return layers
+
+    @property
     def graph(self) -> Graph:
         """The net's layers as values."""
-        return build_graph(caffe_pb2.NetParameter.FromString(self.net).layer, self.where)
+        return build_graph(self.layers, self.where)
 
 
 Model = Callable[[Mapping[str, NDArray[np.float32]], Sequence[Pixels]], Mapping[Blob, NDArray[np.float32]]]

@@ -67,7 +67,7 @@ class Setting:
 
     def blobs_of(self, spec: NetSpec) -> Blobs:
         """The weights as the layers of `spec` read them."""
-        shared = shared_params([node.layer for node in spec.graph])
+        shared = shared_params(spec.layers)
         return FileBlobs({**self.weights, **spec.changed}, self.weights_name, shared)
 
 

@@ -1,6 +1,6 @@
 """Distances of a residual net do not depend, to the bit, on which candidates stand beside each other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, build_graph
+from distcalib.engine import ranking_parts
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
 from distcalib.engine.builder import build_model
@@ -78,6 +79,15 @@ class Ranked:
         return found
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_parts() -> Iterator[None]:
+    """Nets of a test have few layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking_parts, "FEWEST", 3)
+        patch.setattr(ranking_parts, "MOST", 6)
+        yield
+
+
 @pytest.fixture(scope="module")
 def ranked() -> Ranked:
     return Ranked(residual(6))
@@ -85,6 +95,7 @@ def ranked() -> Ranked:
 
 @pytest.mark.parametrize("arithmetic", [NATIVE, Arithmetic(emulated=True)], ids=["native", "emulated"])
 def test_ranking_of_a_residual_net_is_the_same_to_the_bit_in_any_pieces(ranked: Ranked, arithmetic: Arithmetic) -> None:
+    assert len(ranked.plan.cuts) > 2
     alone = ranked.distances(1, arithmetic)
     assert len(alone) > 10
     assert ranked.distances(1000, arithmetic) == alone, "a candidate a piece"

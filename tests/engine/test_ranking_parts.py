@@ -10,8 +10,9 @@ import pytest
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.data import DATA_TYPES
+from distcalib.engine import ranking_parts
 from distcalib.engine.builder import build_model, layer_shapes, needed_for
-from distcalib.engine.ranking_parts import FEWEST, NetParts, cuts_of, live_values
+from distcalib.engine.ranking_parts import NetParts, cuts_of, live_values
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import RandomBlobs, ZeroBlobs
 from distcalib.quantize.fusion import find_fused, in_run_order
@@ -69,6 +70,15 @@ def described(model: ov.Model) -> list[object]:
         attributes = sorted((name, str(value)) for name, value in op.get_attributes().items())
         told.append((op.get_type_name(), reads, attributes, [str(o.get_partial_shape()) for o in op.outputs()], data))
     return told
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_parts() -> Iterator[None]:
+    """Nets of a test have few layers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking_parts, "FEWEST", 3)
+        patch.setattr(ranking_parts, "MOST", 6)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +166,7 @@ def test_a_chain_is_cut_behind_every_third_product(n: int) -> None:
     graph = make_graph(*(conv(f"c{i}", f"c{i - 1}" if i else "x") for i in range(n)))
     outputs = graph.outputs if n else []
     cuts = cuts_of(graph, outputs)
-    assert [live[0].name for live in cuts] == [f"c{i}" for i in range(FEWEST - 1, n - 1, FEWEST)]
+    assert [live[0].name for live in cuts] == [f"c{i}" for i in range(2, n - 1, 3)]
 
 
 def test_live_values_are_what_the_rest_reads(nets: list[Made]) -> None:
