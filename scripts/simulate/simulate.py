@@ -108,15 +108,12 @@ def simulate(
 ) -> Simulated:
     """The FP32 pass and the search; the start of the actors and the ranges of the scales are not in it."""
     session = SimulatedSession(net, n_actors, task_seconds)
-    n = net.n_iterations
-    options = CalibrationOptions(iterations=n, accuracy_loss=tolerance, confidence=confidence, strategy=strategy)
-    meter, goal = Meter(session), Goal(METRIC, False, options, ranked_iterations(n, net.batch))
-    [answers] = meter.run("FP32", [Job("fp32", net.fp32(goal.ranked), n, "FP32")])
-    fp32 = Fp32Pass.of(answers, goal, net.batch, net.name)
-    meter.count_unavoidable(fp32.seconds)
-    found = Searching(meter, net, goal, fp32, switches or Switches(), budget=Budget(options)).run()
+    options = CalibrationOptions(
+        iterations=net.n_iterations, accuracy_loss=tolerance, confidence=confidence, strategy=strategy
+    )
+    searching = begun(net, session, options, switches)
+    found, meter, cluster = searching.run(), searching.meter, session.pool.cluster
     assert meter.passes is not None, "two passes were measured"
-    cluster = session.pool.cluster
     return Simulated(
         found.winner,
         found.answered,
@@ -126,6 +123,18 @@ def simulate(
         cluster.busy_seconds,
         meter.passes,
     )
+
+
+def begun(
+    net: SimulatedNet, session: SimulatedSession, options: CalibrationOptions, switches: Switches | None = None
+) -> Searching:
+    """A search behind its FP32 pass, which has been run."""
+    n = net.n_iterations
+    meter, goal = Meter(session), Goal(METRIC, False, options, ranked_iterations(n, net.batch))
+    [answers] = meter.run("FP32", [Job("fp32", net.fp32(goal.ranked), n, "FP32")])
+    fp32 = Fp32Pass.of(answers, goal, net.batch, net.name)
+    meter.count_unavoidable(fp32.seconds)
+    return Searching(meter, net, goal, fp32, switches or Switches(), budget=Budget(options))
 
 
 def resnet50() -> SimulatedNet:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from distcalib.calibration.search_driver import Searching, Switches
+from distcalib.calibration.options import CalibrationOptions
+from distcalib.calibration.search_driver import Switches
 from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking import RankSpec
 from distcalib.errors import EngineError
 from scripts.simulate.scaling_plot import plot
-from scripts.simulate.simulate import ACTORS, Simulated, resnet50, simulate, ssd_vgg16
+from scripts.simulate.simulate import ACTORS, Simulated, SimulatedSession, begun, resnet50, simulate, ssd_vgg16
 from scripts.simulate.simulated_net import METRIC, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
 from tests.every import every
 
@@ -67,25 +68,20 @@ def test_simulate_measures_no_further_what_is_not_asked_any_more(monkeypatch: py
 
 
 def test_a_candidate_that_a_round_has_completed_is_whole_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    searches: list[Searching] = []
-    go_on = SearchPath.go_on
+    options = CalibrationOptions(iterations=NET.n_iterations, accuracy_loss=TOLERANCE, strategy="greedy")
+    searching = begun(NET, SimulatedSession(NET, 2, 0.0), options)
+    go_on, board = SearchPath.go_on, searching.board
 
     def interrupt(self: SearchPath, *known: Any) -> None:
         go_on(self, *known)
-        board = searches[-1].board
         if sum(board.n_measured(one) == board.n_iterations for one in board._values) == 3:
             raise KeyboardInterrupt
 
-    def searching(*args: Any, **named: Any) -> Searching:
-        searches.append(Searching(*args, **named))
-        return searches[-1]
-
     monkeypatch.setattr(SearchPath, "go_on", interrupt)
-    monkeypatch.setattr("scripts.simulate.simulate.Searching", searching)
     monkeypatch.setattr(SimulatedNet, "without_kernel", lambda *_: ("conv7",))
     with pytest.raises(KeyboardInterrupt):
-        simulate(NET, 2, strategy="greedy", tolerance=TOLERANCE)
-    result = searches[-1].interrupted(None, "SIGINT")
+        searching.run()
+    result = searching.interrupted(None, "SIGINT")
     assert result is not None
     assert (result.without_int8_kernel, result.shares[result.winner]) == (("conv7",), 1.0)
 
