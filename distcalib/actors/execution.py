@@ -160,8 +160,11 @@ class Call:
 
     def _keeper(self, actor: int, task: Task) -> Callable[[Outcome], None]:
         """What hands out the rows of `task` if they come after the end, and enters what it took."""
-        on_rows = self._on_rows if task.kind is Kind.RUN else None
-        return partial(_keep, on_rows, task, self._entering(actor, task))
+        enter = self._entering(actor, task)
+        if task.kind is not Kind.RUN or self._on_rows is None:
+            return enter
+        numbers = self._jobs[task.job].iterations_at(task.positions)
+        return partial(_keep, self._on_rows, task.job, numbers, enter)
 
     def _entering(self, actor: int, task: Task) -> Callable[[Outcome], None]:
         """What enters what a task took into the timeline; it holds nothing else of the call."""
@@ -246,7 +249,7 @@ class Call:
         job, collector = self._jobs[task.job], self._collectors[task.job]
         collector.add(task, outcome)
         if task.kind is Kind.RUN and self._on_rows:
-            self._on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
+            self._on_rows(task.job, job.iterations_at(task.positions), outcome.rows, outcome.run_seconds)
         was_closed = self._dispatcher.is_closed(task.job)
         loads = task.loads or task.kind is Kind.COMPILE
         self._dispatcher.done(task, outcome.seconds, outcome.load_seconds if loads else None)
@@ -263,11 +266,10 @@ class Call:
 
     def _end(self, place: int, error: DistcalibError | None) -> None:
         """Ask for nothing more of a job."""
-        job, collector = self._jobs[place], self._collectors[place]
         self._ended_early[place] = error
         self._dispatcher.close(place)
         self._free(place)
-        self._n_total -= job.size - job.size_of(collector.rows)
+        self._n_total -= self._jobs[place].size - self._collectors[place].size
 
     def _free(self, place: int) -> None:
         """A task of the job may still come back, as a load that found nothing left to help with."""
@@ -281,10 +283,11 @@ class Call:
             self._on_progress(Progress(label, self._n_done, self._n_total, n_busy, n_actors))
 
 
-def _keep(on_rows: OnRows | None, task: Task, enter: Callable[[Outcome], None], outcome: Outcome) -> None:
+def _keep(
+    on_rows: OnRows, place: int, numbers: Sequence[int], enter: Callable[[Outcome], None], outcome: Outcome
+) -> None:
     enter(outcome)
-    if on_rows is not None:
-        on_rows(task.job, task.positions, outcome.rows, outcome.run_seconds)
+    on_rows(place, numbers, outcome.rows, outcome.run_seconds)
 
 
 def _enter(timeline: Timeline | None, actor: int, label: str, n_iterations: int, outcome: Outcome) -> None:

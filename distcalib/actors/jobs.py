@@ -1,10 +1,16 @@
 """What goes into the pool and what comes out: the words that callers, dispatcher and actors share.
 
 A job knows nothing of nets: its `spec` means something to the Worker only. That keeps scheduling testable with workers
-that sleep, and lets the same dispatcher run behind a simulated clock."""
+that sleep, and lets the same dispatcher run behind a simulated clock.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+Whoever makes a job or gets rows of it speaks of their numbers. Positions in it, 0 to n_iterations-1 whatever the
+numbers are, are the dispatcher's, and known in this package only."""
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,11 +70,11 @@ class Job:
 
     `row_sizes`: where a row stands for a block of iterations, how many each is of, all >= 1; None: one each. Progress
     counts them.
-    `order`: the distinct iteration numbers that positions 0 to n_iterations-1 stand for; None: their own. It may be a
-    part of the data, as what a stopped call left missing, and rows come back in it.
-    `homes`: how many positions, one actor's after the other's, each actor should do; None: an even part each.
-    `ranks`: with `homes`, by position when it is wanted, rising in each of these parts; the lower the sooner.
-    `in_order`: positions are handed out first to last, since `enough` looks at beginnings.
+    `order`: the numbers of the rows, all different, those of iterations or blocks; None: 0 to n_iterations-1. It may be
+    a part of the data, as what a stopped call left missing, and rows come back in it.
+    `homes`: how many of the rows, one actor's after the other's, each actor should do; None: an even part each.
+    `ranks`: with `homes`, when each row is wanted, rising in each of these parts; the lower the sooner.
+    `in_order`: rows are handed out first to last, since `enough` looks at beginnings.
     `may_fail`: an error of its worker, or MAX_DEATHS actors that die on the same task of it, end this job alone.
     """
 
@@ -83,8 +89,28 @@ class Job:
     in_order: bool = False
     may_fail: bool = False
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Those of the rows, in the order of the job."""
+        return range(self.n_iterations) if self.order is None else self.order
+
+    def only(self, numbers: Collection[int]) -> "Job":
+        """A job of its rows `numbers` alone, in the order that they have in it and for the same actors."""
+        wanted = set(numbers)
+        kept = [position for position, number in enumerate(self.numbers) if number in wanted]
+        if len(kept) == self.n_iterations:
+            return self
+        return replace(
+            self,
+            n_iterations=len(kept),
+            order=tuple(self.numbers[position] for position in kept),
+            row_sizes=None if self.row_sizes is None else tuple(self.row_sizes[position] for position in kept),
+            homes=None if self.homes is None else _homes_of(kept, self.homes),
+            ranks=None if self.ranks is None else tuple(self.ranks[position] for position in kept),
+        )
+
     def iterations_at(self, positions: range) -> Sequence[int]:
-        """The iteration numbers at `positions`."""
+        """The numbers of the rows at `positions`."""
         return positions if self.order is None else self.order[positions.start : positions.stop]
 
     def size_of(self, positions: Iterable[int]) -> int:
@@ -99,7 +125,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """The rows of a job in the order of positions, and the actor-seconds spent on it, summed over actors.
+    """The rows of a job in its order, and the actor-seconds spent on it, summed over actors.
 
     Only a job that was stopped or failed may be not `complete`. Which rows it then has depends on timing; what each of
     them is does not.
@@ -110,7 +136,7 @@ class JobResult:
     size: int
     """The sum of the sizes of `rows`."""
     iterations: Sequence[int]
-    """Those of `rows`, one each."""
+    """The numbers of `rows`."""
     complete: bool
     run_seconds: float
     compile_seconds: float
@@ -119,6 +145,38 @@ class JobResult:
     """Why a job that may fail did."""
     n_recorded: int = 0
     """How many of `rows` were not run now but recorded before; `run_seconds` has what they took then."""
+
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        rows: Mapping[int, object],
+        run_seconds: float = 0.0,
+        compile_seconds: float = 0.0,
+        load_seconds: float = 0.0,
+        error: DistcalibError | None = None,
+        n_recorded: int = 0,
+    ) -> "JobResult":
+        """What `job` has in `rows`, by number, be it that they came from several runs."""
+        there = [position for position, number in enumerate(job.numbers) if number in rows]
+        numbers = tuple(job.numbers[position] for position in there)
+        return cls(
+            job.key,
+            tuple(rows[number] for number in numbers),
+            job.size_of(there),
+            numbers,
+            len(there) == job.n_iterations,
+            run_seconds,
+            compile_seconds,
+            load_seconds,
+            error,
+            n_recorded,
+        )
+
+    @property
+    def by_number(self) -> dict[int, object]:
+        """The rows by their numbers."""
+        return dict(zip(self.iterations, self.rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -137,10 +195,12 @@ class Progress:
 
 
 Enough = Callable[[int, Mapping[int, object]], bool]
-"""enough(place, rows): whether the job at `place` in the list of the call needs no more than `rows`, by position."""
+"""enough(place, rows): whether the job at `place` in the list of the call needs no more than `rows`, those so far by
+number; they may be a view that grows."""
 
-OnRows = Callable[[int, range, Sequence[object], float], None]
-"""on_rows(place, positions, rows, run_seconds): a shard of the job at `place` was finished; called before `enough`.
+OnRows = Callable[[int, Sequence[int], Sequence[object], float], None]
+"""on_rows(place, numbers, rows, run_seconds): a shard of the job at `place` was finished, the rows `numbers`; called
+before `enough`.
 
 A shard that nobody waits for when the call ends is handed out in a later call, or when the pool settles; one that two
 actors have done may be handed out twice then."""
@@ -155,3 +215,10 @@ def describe_iterations(iterations: Iterable[int]) -> str:
         return f"iterations {numbers[0]}-{numbers[-1]}"
     listed = numbers if len(numbers) <= 6 else [*numbers[:4], "...", numbers[-1]]
     return f"iterations {', '.join(map(str, listed))}".replace("..., ", "... ")
+
+
+def _homes_of(positions: Sequence[int], homes: Sequence[int]) -> tuple[int, ...]:
+    """How many of `positions` are each actor's, of whom each has the next `homes` of all."""
+    ends = list(accumulate(homes))
+    n_of = Counter(bisect_right(ends, position) for position in positions)
+    return tuple(n_of[home] for home in range(len(ends)))

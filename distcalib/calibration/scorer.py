@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from distcalib.actors import Job, JobResult
+from distcalib.actors import Job
 from distcalib.actors.dispatcher import n_useful
 from distcalib.calibration.image_order import at_home
 from distcalib.engine.spec import NetSpec, Row
@@ -37,11 +37,6 @@ class Scorer:
             return job
         return at_home(job, self.order, n_useful(self.pass_seconds, self.session.n_actors))
 
-    def rows(self, job: Job, result: JobResult) -> dict[int, Row]:
-        """The rows of a job by iteration."""
-        return self.session.by_iteration(job, dict(zip(result.iterations, result.rows, strict=True)))
-
-    def so_far(self, job: Job, found: Mapping[int, object]) -> dict[int, Row]:
-        """The rows that came so far, by position, by iteration."""
-        order = job.order or ()
-        return self.session.by_iteration(job, {order[position]: row for position, row in found.items()})
+    def rows(self, job: Job, found: Mapping[int, object]) -> dict[int, Row]:
+        """The rows of a job by iteration, from those by number."""
+        return self.session.by_iteration(job, found)

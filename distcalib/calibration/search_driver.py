@@ -149,7 +149,7 @@ class Searching:
         program = self._scorer.program(self.programs.plain(candidate))
         job = replace(self._scorer.job(phase, program, range(n), phase), may_fail=False)
         [result] = self.meter.run(phase, [job])
-        made = partials(self._scorer.rows(job, result), self.goal.metric)
+        made = partials(self._scorer.rows(job, result.by_number), self.goal.metric)
         values = [made[i] for i in range(n)]
         measured = Measurement(candidate, decider.score(values), decider.drop(values))
         self.meter.note(f"{phase}: {score_text(measured, self.goal)}")
@@ -218,7 +218,7 @@ class Searching:
             if len(found) < n_asked[place] + patience and not is_whole:
                 return False
             n_asked[place] = len(found)
-            candidate, made = requests[place].candidate, self._scorer.so_far(jobs[place], found)
+            candidate, made = requests[place].candidate, self._scorer.rows(jobs[place], found)
             suffices = self.board.suffices(requests[place], partials(made, self.goal.metric))
             if path is None or not self.switches.stop_early:
                 return suffices
@@ -230,7 +230,7 @@ class Searching:
         return enough
 
     def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
-        self._note(candidate, self._scorer.rows(job, result), result.error)
+        self._note(candidate, self._scorer.rows(job, result.by_number), result.error)
 
     def _note(self, candidate: Candidate, made: Mapping[int, Row], error: DistcalibError | None = None) -> None:
         """Note what was measured of a candidate, by iteration, and whether its INT8 layers have kernels."""

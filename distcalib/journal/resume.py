@@ -5,11 +5,8 @@ A job asks the actors for its missing rows only, in the order that they have in 
 all.  So the same command after a crash gets the same rows, and goes on where the last one ended.
 """
 
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from dataclasses import dataclass, field
 
 from distcalib.actors import Enough, Job, JobResult, OnRows
 from distcalib.engine.spec import Row
@@ -24,7 +21,7 @@ Run = Callable[[Sequence[Job], Enough | None, OnRows | None], list[JobResult]]
 
 @dataclass(frozen=True)
 class _Part:
-    """What the journal has of a job, and what is missing of it, by position."""
+    """What the journal has of a job, and what is missing of it, by number."""
 
     job: Job
     key: bytes
@@ -34,52 +31,16 @@ class _Part:
     seconds: float
     missing: tuple[int, ...]
 
-    @property
-    def numbers(self) -> Sequence[int]:
-        """The row number at each position."""
-        return range(self.job.n_iterations) if self.job.order is None else self.job.order
-
-    @property
-    def rest(self) -> Job:
-        """A job of what is missing."""
-        job = self.job
-        if not self.recorded:
-            return job
-        return replace(
-            job,
-            n_iterations=len(self.missing),
-            order=tuple(self.numbers[position] for position in self.missing),
-            row_sizes=None if job.row_sizes is None else tuple(job.row_sizes[position] for position in self.missing),
-            homes=self._homes,
-            ranks=None if job.ranks is None else tuple(job.ranks[position] for position in self.missing),
-        )
-
-    @property
-    def _homes(self) -> tuple[int, ...] | None:
-        """How many of the missing positions each actor should do."""
-        if self.job.homes is None:
-            return None
-        ends = list(accumulate(self.job.homes))
-        missing = Counter(bisect_right(ends, position) for position in self.missing)
-        return tuple(missing[home] for home in range(len(ends)))
-
     def merged(self, result: JobResult | None) -> JobResult:
         """The result of the whole job from that of the rest, None where nothing more was asked for."""
-        job, rows = self.job, dict(self.recorded)
-        if result is not None:
-            place_of = {number: position for position, number in enumerate(self.numbers)}
-            rows.update(zip((place_of[number] for number in result.iterations), result.rows, strict=True))
-        positions = sorted(rows)
-        return JobResult(
-            key=job.key,
-            rows=tuple(rows[position] for position in positions),
-            size=job.size_of(positions),
-            iterations=tuple(self.numbers[position] for position in positions),
-            complete=len(positions) == job.n_iterations,
-            run_seconds=self.seconds + (0.0 if result is None else result.run_seconds),
-            compile_seconds=0.0 if result is None else result.compile_seconds,
-            load_seconds=0.0 if result is None else result.load_seconds,
-            error=None if result is None else result.error,
+        new = JobResult.of(self.job, {}) if result is None else result
+        return JobResult.of(
+            self.job,
+            {**self.recorded, **new.by_number},
+            run_seconds=self.seconds + new.run_seconds,
+            compile_seconds=new.compile_seconds,
+            load_seconds=new.load_seconds,
+            error=new.error,
             n_recorded=self.n_earlier,
         )
 
@@ -115,13 +76,12 @@ class Resuming:
                 part = wanted[place]
                 if not part.recorded:
                     return enough(open_places[place], rows_so_far)
-                rows = {part.missing[position]: row for position, row in rows_so_far.items()}
-                return enough(open_places[place], {**part.recorded, **rows})
+                return enough(open_places[place], {**part.recorded, **rows_so_far})
 
-            def on_rows(place: int, positions: range, rows: Sequence[object], seconds: float) -> None:
-                self._store(wanted[place], positions, rows, seconds)
+            def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], seconds: float) -> None:
+                self._store(wanted[place].key, numbers, rows, seconds)
 
-            rest = [part.rest for part in wanted]
+            rest = [part.job.only(part.missing) for part in wanted]
             measured = run(rest, enough_of_all if enough else None, on_rows)
             results = dict(zip(open_places, measured, strict=True))
         return [part.merged(results.get(place)) for place, part in enumerate(parts)]
@@ -132,17 +92,16 @@ class Resuming:
 
     def _look_up(self, job: Job) -> _Part:
         key = self.keys.key(job.spec)
-        numbers = range(job.n_iterations) if job.order is None else job.order
-        rows = self.journal.rows(key, numbers)
+        rows = self.journal.rows(key, job.numbers)
         try:
-            recorded = {place: decode(rows[number].payload) for place, number in enumerate(numbers) if number in rows}
+            recorded = {number: decode(rows[number].payload) for number in job.numbers if number in rows}
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise OutputError(f"{self.journal.path}: is damaged ({error}); move it, or give another --out") from None
         if not self.skip_bad:
-            recorded = {place: row for place, row in recorded.items() if not _is_short(row)}
-            rows = {numbers[place]: rows[numbers[place]] for place in recorded}
+            recorded = {number: row for number, row in recorded.items() if not _is_short(row)}
+            rows = {number: rows[number] for number in recorded}
         earlier = [row.seconds for number, row in rows.items() if (key, number) not in self._own]
-        missing = tuple(place for place in range(job.n_iterations) if place not in recorded)
+        missing = tuple(number for number in job.numbers if number not in recorded)
         return _Part(job, key, recorded, len(earlier), sum(earlier), missing)
 
     def forget(self) -> None:
@@ -150,16 +109,15 @@ class Resuming:
         self.journal.forget(self._own)
         self._own.clear()
 
-    def _store(self, part: _Part, positions: range, rows: Sequence[object], seconds: float) -> None:
+    def _store(self, key: bytes, numbers: Sequence[int], rows: Sequence[object], seconds: float) -> None:
         self.check()
-        numbers = part.rest.iterations_at(positions)
         measured = {
             number: Recorded(encode(row), seconds / len(rows))
             for number, row in zip(numbers, rows, strict=True)
-            if (part.key, number) not in self._own  # else another actor, which was late with it, did it as well
+            if (key, number) not in self._own  # else another actor, which was late with it, did it as well
         }
-        self.journal.store(part.key, measured)
-        self._own.update((part.key, number) for number in measured)
+        self.journal.store(key, measured)
+        self._own.update((key, number) for number in measured)
         self.n_measured += len(measured)
 
 

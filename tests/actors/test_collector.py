@@ -34,6 +34,20 @@ def test_collector_sums_the_sizes_of_the_rows() -> None:
     assert table.result().size == 37
 
 
+def test_collector_has_rows_by_number_and_gives_them_in_the_order_of_the_job() -> None:
+    table = Collector(Job("key", None, 4, "candidate", row_sizes=(1, 2, 3, 4), order=(7, 1, 9, 0)))
+    seen = table.rows
+    table.add(run(2, 4), Outcome(rows=["c", "d"]))
+    table.add(run(0, 1), Outcome(rows=["a"]))
+    assert list(seen.items()) == [(9, "c"), (0, "d"), (7, "a")]
+    assert table.size == 8
+    assert table.result(partial=True) == JobResult("key", ("a", "c", "d"), 8, (7, 9, 0), False, 0.0, 0.0, 0.0)
+    with pytest.raises(MeasureError, match=r"^candidate: iteration 1 did not come back"):
+        table.result()
+    with pytest.raises(MeasureError, match=r"^candidate: iteration 7 came back twice"):
+        table.add(run(0, 2), Outcome(rows=["a", "b"]))
+
+
 @pytest.mark.parametrize("rows", [[], ["a"], ["a", "b", "c"]], ids=["none", "too few", "too many"])
 def test_collector_wants_a_row_for_each_iteration(rows: list[object]) -> None:
     with pytest.raises(MeasureError, match=f"^candidate, iterations 0-1: the worker returned {len(rows)} rows for 2"):

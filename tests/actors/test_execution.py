@@ -1,6 +1,7 @@
 """A call against a simulated cluster: whatever order results come back in, and whatever goes wrong."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from distcalib.actors.timeline import Timeline
 from distcalib.errors import MeasureError, OutputError
 from scripts.simulate.simulated_cluster import Faults, Hang, SimulatedCluster
 from tests.actors.echo import ROW_SECONDS, Echo, echo_cluster, fleet_on
+from tests.every import every
 
 JOBS = [Job(key=key, spec=key, n_iterations=n, label=key) for key, n in (("a", 9), ("b", 4), ("c", 1))]
 
@@ -219,9 +221,9 @@ def test_call_hands_out_rows_before_enough_sees_them(seed: int) -> None:
     handed: dict[int, dict[int, object]] = {0: {}, 1: {}, 2: {}}
     seconds = []
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        assert handed[place].keys().isdisjoint(positions)
-        handed[place].update(zip(positions, rows, strict=True))
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        assert handed[place].keys().isdisjoint(numbers)
+        handed[place].update(zip(numbers, rows, strict=True))
         seconds.append(run_seconds)
 
     def enough(place: int, rows: Mapping[int, object]) -> bool:
@@ -229,8 +231,10 @@ def test_call_hands_out_rows_before_enough_sees_them(seed: int) -> None:
         return False
 
     _, fleet = two_actors(seed)
-    results = Call(fleet, JOBS, enough=enough, on_rows=on_rows).run()
-    assert [tuple(handed[place][i] for i in sorted(handed[place])) for place in range(3)] == [r.rows for r in results]
+    jobs = [replace(JOBS[0], order=tuple(range(90, 0, -10))), *JOBS[1:]]
+    results = Call(fleet, jobs, enough=enough, on_rows=on_rows).run()
+    assert handed == {place: result.by_number for place, result in enumerate(results)}
+    assert every(number == row for rows in handed.values() for number, row in rows.items())
     assert sum(seconds) == pytest.approx(sum(result.run_seconds for result in results))
 
 
@@ -240,11 +244,12 @@ def test_call_hands_out_rows_that_nobody_waited_for(seed: int) -> None:
     cluster, fleet = two_actors(seed)
     handed: list[int] = []
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        assert [*rows] == [*positions]
-        handed.extend(positions)
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        assert [*rows] == [*numbers]
+        handed.extend(numbers)
 
-    stop = partial(Call, fleet, [Job("x", "x", 500, "x")], enough=lambda place, rows: len(rows) >= 3)
+    job = Job("x", "x", 500, "x", order=tuple(range(1000, 500, -1)))
+    stop = partial(Call, fleet, [job], enough=lambda place, rows: len(rows) >= 3)
     [first] = stop(on_rows=on_rows).run()
     Call(fleet, JOBS).run()
     fleet.settle()
@@ -258,8 +263,8 @@ def test_call_hands_out_rows_that_nobody_waited_for(seed: int) -> None:
 def test_call_that_failed_hands_out_what_was_in_flight() -> None:
     handed: list[int] = []
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        handed.extend(positions)
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        handed.extend(numbers)
         if len(handed) == 1:
             raise OSError("an error of something else")
         raise OutputError("the disk is full")  # not what is told
@@ -277,9 +282,9 @@ def test_call_that_was_interrupted_hands_out_what_comes_in_time() -> None:
     fleet = fleet_on(cluster, "", "")
     handed: list[int] = []
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        handed.extend(positions)
-        if len(handed) == len(positions):
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        handed.extend(numbers)
+        if len(handed) == len(numbers):
             raise KeyboardInterrupt
 
     call = clocked(cluster)(fleet, [Job("a", None, 40_000, "a")], None, None, ROW_SECONDS, on_rows=on_rows)

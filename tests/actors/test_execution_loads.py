@@ -66,8 +66,8 @@ def test_call_brings_program_and_first_shard_at_once() -> None:
     seconds: list[float] = []
     timeline = Timeline(clock=lambda: cluster.clock)
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        assert list(rows) == list(positions)
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        assert list(rows) == list(numbers)
         seconds.append(run_seconds)
 
     [result] = call(cluster, fleet, LONG, on_rows=on_rows, timeline=timeline).run()
@@ -142,8 +142,8 @@ def test_call_minds_an_error_of_a_late_answer_where_the_program_is_missing(part:
     cluster, fleet = made(RefusesToLoad(refused=1.0) if part == "load" else RefusesToRun(), 3)
     cluster.faults = lambda number, method, arguments: Hang() if number and method == "load_and_run" else None
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        if 4 in positions:
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        if 4 in numbers:
             cluster.actors[1].release()
 
     job = Job("a", 1.0, 12, "job a")
@@ -162,8 +162,8 @@ def test_call_hands_out_rows_of_a_first_shard_that_nobody_waits_for(seed: int) -
     fleet = fleet_on(cluster, "", "", "")
     handed: list[int] = []
 
-    def on_rows(place: int, positions: range, rows: Sequence[object], run_seconds: float) -> None:
-        handed.extend(positions)
+    def on_rows(place: int, numbers: Sequence[int], rows: Sequence[object], run_seconds: float) -> None:
+        handed.extend(numbers)
 
     def enough(place: int, rows: Mapping[int, object]) -> bool:
         return True

@@ -277,7 +277,7 @@ def test_pool_stops_a_job_that_has_enough(pool: ActorPool) -> None:
     seen: list[Progress] = []
 
     def enough(place: int, rows: Mapping[int, object]) -> bool:
-        assert every(row == ("ab"[place], position) for position, row in rows.items())
+        assert every(row == ("ab"[place], number) for number, row in rows.items())
         return place == 0 and len(rows) >= 10
 
     stopped, other = pool.run([job("a", 3000, sleep=0.01), job("b", 30, sleep=0.01)], seen.append, enough)
@@ -295,10 +295,7 @@ def test_pool_completes_in_a_later_call_what_was_stopped(pool: ActorPool) -> Non
     missing = tuple(sorted(set(range(60)) - set(first.iterations)))
     assert missing
     [second] = pool.run([replace(job("a", len(missing), sleep=0.01), order=missing)])
-    found = {
-        **dict(zip(first.iterations, first.rows, strict=True)),
-        **dict(zip(second.iterations, second.rows, strict=True)),
-    }
+    found = {**first.by_number, **second.by_number}
     assert tuple(found[iteration] for iteration in range(60)) == rows("a", 60)
 
 

@@ -1,6 +1,6 @@
 """Resuming with a pool that computes rows on the spot."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class _Crash(Exception):
 
 
 class _Pool:
-    """Runs shards of two positions, from the last to the first; dies before shard `crash_at`."""
+    """Runs shards of two rows, from the last to the first; dies before shard `crash_at`."""
 
     def __init__(self, crash_at: int | None = None) -> None:
         self.ran: list[tuple[bytes, int]] = []
@@ -42,21 +42,15 @@ class _Pool:
             if self._n_shards == self._crash_at:
                 raise _Crash
             self._n_shards += 1
-            positions = range(begin, min(begin + 2, job.n_iterations))
-            numbers = job.iterations_at(positions)
+            numbers = job.numbers[begin : begin + 2]
             self.ran += [(job.spec.net, number) for number in numbers]
             made = [row_of(job.spec, number) for number in numbers]
             if on_rows is not None:
-                on_rows(place, positions, made, 0.5 * len(made))
-            rows.update(zip(positions, made, strict=True))
+                on_rows(place, numbers, made, 0.5 * len(made))
+            rows.update(zip(numbers, made, strict=True))
             if enough is not None and enough(place, rows):
                 break
-        found = sorted(rows)
-        numbers = [job.iterations_at(range(job.n_iterations))[position] for position in found]
-        complete = len(found) == job.n_iterations
-        in_order = tuple(rows[position] for position in found)
-        size = job.size_of(found)
-        return JobResult(job.key, in_order, size, numbers, complete, 0.5 * len(found), 1.0, 2.0)
+        return JobResult.of(job, rows, 0.5 * len(rows), 1.0, 2.0)
 
 
 def row_of(spec: NetSpec, number: int) -> Row:
@@ -149,6 +143,20 @@ def test_run_shows_recorded_rows_to_enough(resuming: Resuming) -> None:
     assert list(found.iterations) == [0, 1, 2, 3, 6]
 
 
+def test_run_shows_rows_by_number_whatever_their_order(resuming: Resuming) -> None:
+    resuming.run(_Pool(), [replace(JOB, n_iterations=2, order=(5, 9))])
+    asked: list[list[int]] = []
+
+    def enough(place: int, rows: Mapping[int, object]) -> bool:
+        assert rows == {number: row_of(SPEC, number) for number in rows}
+        asked.append(list(rows))
+        return False
+
+    [found] = resuming.run(_Pool(), [ORDERED], enough)
+    assert asked == [[9, 5], [9, 5, 4], [9, 5, 4, 2, 0]]
+    assert (found.iterations, found.size, found.n_recorded) == ((9, 2, 5, 0, 4), 15, 0)
+
+
 def test_run_commits_rows_before_enough_sees_them(resuming: Resuming) -> None:
     key = resuming.keys.key(SPEC)
 
@@ -177,13 +185,13 @@ def test_run_takes_rows_that_come_after_its_end_and_once(resuming: Resuming) -> 
     def stopped(jobs: Sequence[Job], enough: Enough | None, on_rows: OnRows | None) -> list[JobResult]:
         assert on_rows is not None
         late.append(on_rows)
-        return _Pool()(jobs, lambda place, rows: True, on_rows)  # after positions 3 and 4
+        return _Pool()(jobs, lambda place, rows: True, on_rows)  # after the last shard
 
     [first] = resuming.run(stopped, [ORDERED])
     assert list(first.iterations) == [4]
     assert resuming.recorded(ORDERED).iterations == (4,)
     for _ in range(2):
-        late[0](0, range(0, 2), [row_of(SPEC, 9), row_of(SPEC, 2)], 1.0)
+        late[0](0, (9, 2), [row_of(SPEC, 9), row_of(SPEC, 2)], 1.0)
     assert resuming.n_measured == 3
     found = resuming.recorded(ORDERED)
     assert (found.iterations, found.rows) == ((9, 2, 4), tuple(row_of(SPEC, i) for i in (9, 2, 4)))
