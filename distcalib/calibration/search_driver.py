@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
-from distcalib.actors import Enough, Job, JobResult
+from distcalib.actors import Enough, Job
 from distcalib.calibration.budget import Budget, BudgetSpent
 from distcalib.calibration.fp32_pass import Fp32Pass, partials
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.layer_ranking import LayerRanking
-from distcalib.calibration.lookahead import n_ahead
 from distcalib.calibration.messages import round_lines, round_name, round_verdicts, score_text
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.programs import Programs
@@ -61,7 +60,7 @@ class Searching:
         switches = self.switches
         order = self.fp32.order if switches.hard_first else None
         self.board = Scoreboard(decider_of(self.goal, self.fp32, order), order is not None, switches.stop_early)
-        self._n_calls, self._n_rounds, self._compile_seconds = 0, 0, 0.0
+        self._n_calls = self._n_rounds = 0
         self._scorer = Scorer(self.meter.session, self.goal.metric, self.board.n_iterations, order)
         self.ranking = LayerRanking(self.meter, self.programs, self.goal, self.fp32, switches.share_prefixes)
 
@@ -122,7 +121,7 @@ class Searching:
 
     def ranked(self, request: Rank) -> Ranking:
         """One look at every layer, made once."""
-        pace = Pace(self._compile_seconds, self.fp32.seconds / self.board.n_iterations)
+        pace = Pace(self._scorer.compile_seconds, self.fp32.seconds / self.board.n_iterations)
         return self.ranking.of(request, pace, self.label)
 
     def scores(self, phase: str, candidates: Sequence[Candidate]) -> list[Measurement]:
@@ -145,12 +144,8 @@ class Searching:
         """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
         if candidate not in self._specs or candidate in self.board.failed:
             return None
-        n, phase, decider = self.board.n_iterations, "without -fu", self.board.decider
-        program = self._scorer.program(self.programs.plain(candidate))
-        job = replace(self._scorer.job(phase, program, range(n), phase), may_fail=False)
-        [result] = self.meter.run(phase, [job])
-        made = partials(self._scorer.rows(job, result.by_number), self.goal.metric)
-        values = [made[i] for i in range(n)]
+        phase, decider = "without -fu", self.board.decider
+        values = self._scorer.whole(self.meter, self.programs.plain(candidate), phase)
         measured = Measurement(candidate, decider.score(values), decider.drop(values))
         self.meter.note(f"{phase}: {score_text(measured, self.goal)}")
         return measured
@@ -166,7 +161,9 @@ class Searching:
             self.budget.check(len(self.board.answered))
             ahead = [request for request in ask.maybe if not is_known(request)]
             n_likely = sum(not is_known(request) for request in ask.maybe[: ask.n_likely])
-            self._work([*wanted, *ahead[: self._n_ahead(len(wanted), n_likely)]], path=path)
+            share = self.board.shares.get(self.programs.start, 1.0)
+            n_ahead = self._scorer.n_ahead(len(wanted), n_likely, share) if self.switches.look_ahead else 0
+            self._work([*wanted, *ahead[:n_ahead]], path=path)
 
     def _learn(self, phase: str | None, requests: Sequence[Measure]) -> None:
         if missing := [request for request in requests if not self.board.is_known(request)]:
@@ -199,11 +196,10 @@ class Searching:
             jobs.append(replace(job, in_order=self.board.decider.order is not None))
         results = self.meter.run(phase, jobs, self._enough(requests, jobs, path))
         for request, job, result in zip(requests, jobs, results, strict=True):
-            self._take(request.candidate, job, result)
+            self._note(request.candidate, self._scorer.rows(job, result.by_number), result.error)
         if is_first:
-            self._scorer.pass_seconds = results[0].run_seconds * jobs[0].size / max(results[0].size, 1)
+            self._scorer.learn_times(jobs[0], results[0])
             self.meter.count_unavoidable(0.0 if self.label else self._scorer.pass_seconds)
-            self._compile_seconds = results[0].compile_seconds + results[0].load_seconds / self.meter.session.n_actors
         for line in round_lines(phase, self.label, requests, self.board, self.goal):
             self.meter.note(line)
         self.meter.decided(round_verdicts(requests, self.board))
@@ -229,9 +225,6 @@ class Searching:
 
         return enough
 
-    def _take(self, candidate: Candidate, job: Job, result: JobResult) -> None:
-        self._note(candidate, self._scorer.rows(job, result.by_number), result.error)
-
     def _note(self, candidate: Candidate, made: Mapping[int, Row], error: DistcalibError | None = None) -> None:
         """Note what was measured of a candidate, by iteration, and whether its INT8 layers have kernels."""
         self.board.take(candidate, partials(made, self.goal.metric), error)
@@ -244,12 +237,4 @@ class Searching:
             job = self._scorer.job(f"recorded/{i}", self._specs[candidate], missing, "")
             recorded = self.meter.session.recorded(job)
             if recorded is not None:
-                self._take(candidate, job, recorded)
-
-    def _n_ahead(self, n_wanted: int, n_likely: int) -> int:
-        """How many likely candidates are worth measuring together with those that are wanted."""
-        if not self.switches.look_ahead or not self._scorer.pass_seconds:
-            return 0
-        n, share = self.board.n_iterations, self.board.shares.get(self.programs.start, 1.0)
-        pace, n_actors = self._scorer.pass_seconds / n, self.meter.session.n_actors
-        return n_ahead(n_wanted, n_actors, n, pace, self._compile_seconds, n_likely, share)
+                self._note(candidate, self._scorer.rows(job, recorded.by_number), recorded.error)

@@ -149,7 +149,7 @@ class SimulatedNet:
         made = {layer: self.spec(self.start.space.smallest(layer)) for layer in layers}
         places = {layer: self._begin(spec.net) for layer, spec in made.items()}
         names = sorted(layers, key=places.__getitem__)
-        n_cuts = len(self.work) // 3 if share else 0
+        n_cuts = len(self.work) // 8 if share else 0
         return Plan(
             NetSpec(ALL_FP32, self.name),
             (LOGITS,) * n_cuts,
