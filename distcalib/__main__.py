@@ -2,6 +2,6 @@
 
 import sys
 
-from distcalib.cli import main
+from distcalib.cli import command
 
-sys.exit(main())
+sys.exit(command())

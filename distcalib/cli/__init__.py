@@ -3,14 +3,22 @@
 main() alone prints errors: one sentence on stderr, without a traceback unless --verbose asks for it.
 """
 
+import gc
 import resource
 import sys
 from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
 _LEAST_BYTES = 2**30
 """Of address space: with 0.6 GB OpenVINO and Ray cannot be imported on 2 cores, some by a segmentation fault."""
+
+
+def command() -> int:
+    """`main` of a process that ends then: Python need not look for garbage first, which takes it 0.13 s."""
+    code = main()
+    gc.freeze()
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -68,14 +68,14 @@ def divided(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, pa
 
     Neighbours stay together: every piece runs the net up to where its first candidate begins to differ.  There are
     about √n pieces of n candidates, which any number of actors up to that takes as they are: a run that goes on finds
-    those of the one before.  For more actors there are as many as these, and beyond n the iterations are divided as
-    well, as compiling and running take long.
+    those of the one before.  For more actors candidates are divided further, and iterations as well, as compiling and
+    running take long.
     """
     n_candidates = len(plan.candidates)
     n_whole = -(-n_candidates // max(1, isqrt(n_candidates)))
     n_pieces = max(1, min(max(n_actors, n_whole), most.pieces))
     most_parts = min(n_candidates, n_pieces, most.parts)
-    fewest_parts = most_parts if n_pieces == most_parts else 1
+    fewest_parts = most_parts if n_pieces <= n_whole else 1
     ways = [_Way(n, max(1, min(len(iterations), n_pieces // n))) for n in range(fewest_parts, most_parts + 1)]
     best = min(ways, key=lambda way: (way.seconds(plan, len(iterations), pace), way.n_parts * way.n_blocks))
     for names in _parts(plan, best.n_parts):
@@ -91,11 +91,16 @@ class _Way:
     n_blocks: int
 
     def seconds(self, plan: Plan, n_iterations: int, pace: Pace) -> float:
-        """What the longest piece takes, more or less: a candidate computes itself one or two parts of the net, and half
-        of the net is behind where it begins to differ."""
-        n, n_candidates = -(-n_iterations // self.n_blocks), -(-len(plan.candidates) // self.n_parts)
-        compiling = 1.0 + n_candidates * OWN_PARTS / (len(plan.cuts) + 1)
-        return compiling * pace.compiling + n * (1.0 + n_candidates / 2) * pace.fp32
+        """What the longest piece takes, more or less: to compile the net and, for each candidate, one or two parts of
+        it; to run the net up to where the last candidate begins to differ, and each candidate from there on."""
+        n, own = -(-n_iterations // self.n_blocks), OWN_PARTS / (len(plan.cuts) + 1)
+
+        def of(names: Sequence[str]) -> float:
+            begins = [plan.begins[name] for name in names]
+            running = max(begins) + sum(1.0 - begin for begin in begins)
+            return (1.0 + own * len(names)) * pace.compiling + n * running * pace.fp32
+
+        return max(map(of, _parts(plan, self.n_parts)))
 
 
 def _parts(plan: Plan, n_parts: int) -> list[list[str]]:

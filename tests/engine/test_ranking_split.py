@@ -51,12 +51,12 @@ def test_candidates_that_begin_late_are_more_to_a_piece() -> None:
     assert ["".join(piece.candidates) for piece in pieces] == ["ab", "cde", "fgh", "ijkl"]
 
 
-@pytest.mark.parametrize("n_actors", range(1, 9))
-def test_while_there_are_candidates_enough_no_time_matters(n_actors: int) -> None:
+@pytest.mark.parametrize("n_actors", range(1, 5))
+def test_on_few_actors_no_time_matters(n_actors: int) -> None:
     ranking = plan("abcdefgh")
     one, other = (list(divided(ranking, ITERATIONS, n_actors, ANY, pace)) for pace in (SLOW_TO_COMPILE, SLOW_TO_RUN))
     assert one == other
-    assert len(one) == max(n_actors, 4), "pairs, if there are no more actors"
+    assert len(one) == 4, "pairs"
 
 
 def test_a_piece_can_be_taken_apart() -> None:
