@@ -69,10 +69,8 @@ def deliver(base: Net, calibration: Calibration, candidate: Candidate) -> Delive
 def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> Deliverable:
     """The files of `candidate` as `deliver` makes them without -fu; its INT8 layers have their corrected biases."""
     corrected = _corrected(calibration, candidate)
-    net = mended_with(base, calibration.params(candidate), corrected)
-    return Deliverable(
-        net, {**calibration.equalized, **corrected} if candidate.int8 else {}
-    )  # FP32 has the weights given
+    changed = {**calibration.equalized, **corrected} if candidate.int8 else {}  # the FP32 net needs no new weights
+    return Deliverable(mended_with(base, calibration.params(candidate), corrected), changed)
 
 
 def plain_spec(base: Net, calibration: Calibration, candidate: Candidate) -> NetSpec:

@@ -27,15 +27,15 @@ from distcalib.session.backend import rows
 class LayerRanking:
     """The rankings of one search, each made once.
 
-    `share_prefixes`: what layers have in common up to where they differ is computed once.  `saved`: by layer what INT8
-    saves there, in any unit; None: its multiply-adds stand for it.
+    `share_parts`: what candidates have in common is compiled once, and run once up to where they differ.  `saved`: by
+    layer what INT8 saves there, in any unit; None: its multiply-adds stand for it.
     """
 
     meter: Meter
     programs: Programs
     goal: Goal
     fp32: Fp32Pass
-    share_prefixes: bool = True
+    share_parts: bool = True
     saved: Mapping[str, int] | None = None
     _found: dict[Rank, Ranking] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class LayerRanking:
         reference, iterations = sample.reference, tuple(sorted(sample.reference))
         phase = f"{label}ranking {len(layers)} layers"
         weights = output_weights(reference)
-        plan = self.programs.ranking(layers, self.share_prefixes)
+        plan = self.programs.ranking(layers, self.share_parts)
         most = most_pieces(plan, reference, RANKED_BYTES)
 
         def job(number: int, piece: Piece) -> Job:
@@ -75,27 +75,38 @@ class LayerRanking:
                 row_sizes=(len(piece.candidates),) * len(piece.iterations),
             )
 
-        def run(pieces: Sequence[Piece]) -> list[tuple[Piece, JobResult]]:
+        def run(name: str, pieces: Sequence[Piece]) -> list[tuple[Piece, JobResult]]:
             jobs = [job(number, piece) for number, piece in enumerate(pieces)]
-            return list(zip(pieces, self.meter.run(phase, jobs), strict=True))
+            return list(zip(pieces, self.meter.run(name, jobs), strict=True))
 
-        results = run(list(divided(plan, iterations, self.meter.session.n_actors, most, pace)))
-        broken = [piece for piece, result in results if not result.complete]
-        if broken:  # one of its candidates is to blame, not those that happened to stand beside it
-            results = [(piece, result) for piece, result in results if result.complete]
-            results += run([alone for piece in broken for alone in piece.alone])
+        results = run(phase, list(divided(plan, iterations, self.meter.session.n_actors, most, pace)))
+        # One of its candidates is to blame, not those that happen to stand beside it.
+        broken = [piece for piece, result in results if not result.complete and len(piece.candidates) > 1]
+        if broken:
+            results = [(piece, result) for piece, result in results if piece not in broken]
+            results += run(f"{phase}, one by one", [alone for piece in broken for alone in piece.alone])
+        distances = self._distances(layers, results, len(iterations))
+        worst = max(distances, key=lambda layer: distances[layer])
+        if distances[worst] < inf:
+            self.meter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
+        return Ranking(distances, self.saved or self.meter.session.work(layers))
+
+    def _distances(
+        self, layers: Sequence[str], results: Sequence[tuple[Piece, JobResult]], n_iterations: int
+    ) -> dict[str, float]:
+        """By layer the mean over the iterations; infinite of what cannot be run, which the user is told."""
         seen: dict[str, list[float]] = {layer: [] for layer in layers}
         for piece, result in results:
-            found = (
-                [row.distances for row in rows(result)] if result.complete else [dict.fromkeys(piece.candidates, inf)]
-            )
-            for distances_of_row in found:
-                for name, one in distances_of_row.items():
+            if not result.complete:
+                [name] = piece.candidates
+                if inf not in seen[name]:
+                    self.meter.note(f"'{name}' alone in INT8 cannot be run: {result.error}")
+                seen[name].append(inf)
+                continue
+            for row in rows(result):
+                for name, one in row.distances.items():
                     seen[name].append(one)
-        distances = {name: fsum(sums) / len(iterations) for name, sums in seen.items()}
-        worst = max(distances, key=lambda layer: distances[layer])
-        self.meter.note(f"{phase}: '{worst}' alone in INT8 does most to the output")
-        return Ranking(distances, self.saved or self.meter.session.work(layers))
+        return {name: fsum(sums) / n_iterations for name, sums in seen.items()}
 
     def _sample(self) -> Sample:
         """What the candidates are compared on."""

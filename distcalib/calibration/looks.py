@@ -1,4 +1,4 @@
-"""What the report tells of a net that was found: all of it is looked at in one call, so that no actor waits."""
+"""What the report tells of a net that was found, several things in one call, so that no actor waits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,6 @@ from typing import Any, Generic, TypeVar
 
 from distcalib.actors import Job, JobResult
 from distcalib.session.protocol import Actors
-
-PHASE = "details for the report"
 
 _T = TypeVar("_T")
 
@@ -20,8 +18,8 @@ class Look(Generic[_T]):
     made: Callable[[Sequence[JobResult]], _T]
 
 
-def look(session: Actors, *looks: Look[Any]) -> list[Any]:
+def look(session: Actors, phase: str, *looks: Look[Any]) -> list[Any]:
     """What each makes; their jobs are no cost of a search."""
     jobs = [job for one in looks for job in one.jobs]
-    results = iter(session.run(PHASE, jobs) if jobs else ())
+    results = iter(session.run(phase, jobs) if jobs else ())
     return [one.made([next(results) for _ in one.jobs]) for one in looks]

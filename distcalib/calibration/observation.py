@@ -39,7 +39,7 @@ MAX_TAP_BYTES = 512 * 2**20
 # Iterations on which the equalized net is compared with the one given, and by what it may differ.
 MAX_CHECKED, MAX_RELATIVE_ERROR = 10, 1e-4
 UNEVEN = 8.0
-"""Channels are of many sizes where one is multiplied or divided by this much."""
+"""Channels are of many sizes if equalization multiplies or divides one by at least this."""
 
 
 def rests_of(session: Session, goal: Goal, fp32: Fp32Pass) -> Rests:
@@ -101,15 +101,13 @@ class Observing:
 
         What cannot be done is left out with a note.
         """
-        quantizer, weights = observed.calibration.quantizer, observed.calibration.weights
-        equalized = equalize(quantizer.graph, quantizer.groups, weights)
-        steps: list[tuple[str, Callable[[], Observed | None]]] = [
-            ("corrected biases", lambda: self._with_biases(observed)),
-            ("scaled channels and corrected biases", lambda: self._with_channels(observed, equalized)),
+        steps: list[tuple[str, Callable[[Observed], Observed | None]]] = [
+            ("corrected biases", self._with_biases),
+            ("scaled channels and corrected biases", self._with_channels),
         ]
-        for name, make in reversed(steps) if is_far and equalized.largest >= UNEVEN else steps:
+        for name, make in reversed(steps) if is_far and self._is_uneven(observed) else steps:
             try:
-                recovered = make()
+                recovered = make(observed)
             except (EngineError, MeasureError, UnsupportedError, WeightsError) as error:
                 said = str(error)
                 self.session.reporter.note(f"{name} cannot be made: {said.rpartition('; ')[0] or said}")
@@ -124,9 +122,19 @@ class Observing:
             return None
         return replace(observed, calibration=corrected, without={"--bias-correction": given})
 
-    def _with_channels(self, observed: Observed, equalized: Equalized) -> Observed | None:
+    @staticmethod
+    def _is_uneven(observed: Observed) -> bool:
+        """Whether channels are of many sizes; not, where they cannot be scaled at all."""
+        quantizer, weights = observed.calibration.quantizer, observed.calibration.weights
+        try:
+            return equalize(quantizer.graph, quantizer.groups, weights).largest >= UNEVEN
+        except (UnsupportedError, WeightsError):  # told when it is their turn
+            return False
+
+    def _with_channels(self, observed: Observed) -> Observed | None:
         given, chosen = observed.calibration, observed.chosen
         quantizer, weights = given.quantizer, given.weights
+        equalized = equalize(quantizer.graph, quantizer.groups, weights)
         self._check_equalized(equalized, observed.fp32)
         if not equalized.pairs:
             return None

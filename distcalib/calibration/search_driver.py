@@ -33,7 +33,7 @@ from distcalib.search.price import Loss
 class Switches:
     """Parts of the search that can be left out, to see what each is worth; the result is the same."""
 
-    share_prefixes: bool = True
+    share_parts: bool = True
     stop_early: bool = True
     look_ahead: bool = True
     hard_first: bool = True
@@ -62,7 +62,7 @@ class Searching:
         self.board = Scoreboard(decider_of(self.goal, self.fp32, order), order is not None, switches.stop_early)
         self._n_calls = self._n_rounds = 0
         self._scorer = Scorer(self.meter.session, self.goal.metric, self.board.n_iterations, order)
-        self.ranking = LayerRanking(self.meter, self.programs, self.goal, self.fp32, switches.share_prefixes)
+        self.ranking = LayerRanking(self.meter, self.programs, self.goal, self.fp32, switches.share_parts)
 
     def run(self) -> SearchResult:
         """What the strategy finds; the winner is measured over all iterations."""

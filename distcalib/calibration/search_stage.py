@@ -120,14 +120,21 @@ class SearchStage:
         yield afterwards
         self.meter.settle()
         fp32 = self.base.spec()
-        inputs, lost, speeds, seconds = look(
+        speeds, seconds = look(  # with nothing beside it
             self.session,
-            input_sizes(self.session, self.base, observed.calibration, options.sampled),  # the longest first
-            classify_lost(searching, self.base, winner, images),
+            "speeds",
             core_speeds(searching, fp32, result, n_cores),
             layer_seconds(searching, fp32, result, times, n_cores),
         )
-        afterwards = replace(afterwards, speeds=speeds, layer_seconds=seconds, lost=lost, inputs=inputs)
+        afterwards = replace(afterwards, speeds=speeds, layer_seconds=seconds)
+        yield afterwards
+        inputs, lost = look(
+            self.session,
+            "details for the report",
+            input_sizes(self.session, self.base, observed.calibration, options.sampled),
+            classify_lost(searching, self.base, winner, images),
+        )
+        afterwards = replace(afterwards, lost=lost, inputs=inputs)
         yield afterwards
         if times is not None and options.pareto:
             afterwards = replace(afterwards, curve=measure_curve(searching, winner, times))

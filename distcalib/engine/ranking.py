@@ -3,7 +3,8 @@
 A candidate has a layer or two in INT8, so nearly all of it is the FP32 net, which is compiled once, in the parts of
 ranking_parts.py.  An actor runs it up to where a candidate begins to differ, there the candidate's own parts, and from
 where they end those of the FP32 net again, on what the candidate made.  Nothing is exported: each actor compiles the
-FP32 net once for all its pieces, and one that takes iterations from another what is of their candidates' own.
+FP32 net once for all its pieces.  An actor that takes over iterations of another compiles only the candidates' own
+parts again.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -65,11 +66,9 @@ class Plan:
 
 def planned(base: NetSpec, candidates: Mapping[str, NetSpec], outputs: Sequence[Blob], share: bool = True) -> Plan:
     """The ranking of `candidates`; with `share` False each computes all of its net."""
-    graph = base.graph
-    order = [
-        node.index if group is None else group.node.index for node, group in in_run_order(graph, find_fused(graph))
-    ]
-    layers = base.layers
+    graph, layers = base.graph, base.layers
+    run = (node if group is None else group.node for node, group in in_run_order(graph, find_fused(graph)))
+    order = [node.index for node in run if node.index < len(layers)]  # views of shared memory are no layers
     begins = {name: _first_difference(order, layers, spec.layers) / len(order) for name, spec in candidates.items()}
     names = sorted(candidates, key=begins.__getitem__)
     cuts = cuts_of(graph, outputs) if share else ()
@@ -166,8 +165,8 @@ class RankProgram:
             return distance(kept, self.spec.reference[iteration], self.spec.weights)
 
         for begin, (candidates, run) in self.own.items():
-            reached = self._gone_on(values, place, begin, tops)
-            values, place = {name: np.array(value) for name, value in reached.items()}, begin  # parts will run again
+            reached, live = self._gone_on(values, place, begin, tops), map(str, self.base.net.begin(begin))
+            values, place = {**tops, **{name: np.array(reached[name]) for name in live}}, begin  # parts will run again
             made = iter(run(values))
             for own in candidates:
                 changed = self._at(own.end, values, {str(blob): next(made) for blob in own.made}, tops)

@@ -67,10 +67,11 @@ def divided(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, pa
     """All candidates on all iterations, in pieces for `n_actors`.
 
     Neighbours stay together: every piece runs the net up to where its first candidate begins to differ.  There are
-    about √n pieces of n candidates, which any number of actors up to that takes as they are: a run that goes on finds
-    those of the one before.  For more actors candidates are divided further, and iterations as well, as compiling and
-    running take long.
+    about √n pieces of n candidates; with fewer actors the pieces are the same, so a run that is resumed finds them in
+    the journal.  For more actors candidates or iterations are divided further, whichever makes the longest piece
+    shorter.
     """
+    assert plan.candidates, "nobody ranks nothing"
     n_candidates = len(plan.candidates)
     n_whole = -(-n_candidates // max(1, isqrt(n_candidates)))
     n_pieces = max(1, min(max(n_actors, n_whole), most.pieces))

@@ -91,6 +91,7 @@ class NetWorker:
         """The program of `spec` as bytes; what is no NetSpec travels as it is, and is made ready by load."""
         if not isinstance(spec, NetSpec):
             return np.frombuffer(_LOCAL + pickle.dumps(spec), np.uint8)
+        self._base = None
         graph = spec.graph
         refuse_host_feeding(graph, spec.where)
         shapes = self._shapes(graph)
@@ -98,8 +99,8 @@ class NetWorker:
         build = partial(build_model, graph, blobs, shapes, spec.where, arithmetic=self._arithmetic)
         looks = spec.outputs is None and not (sampling and (sampling.errors or sampling.values)) and is_fp32(graph)
         sound = self._soundness(spec) if looks else None
-        if sound is not None and sampling is not None and sampling.sound:
-            sound.refuse(self._first_batch(graph), 0)
+        if sampling is not None and sampling.sound and is_fp32(graph):
+            (sound or self._soundness(spec)).refuse(self._first_batch(graph), 0)
         watched = () if sound is None else sound.watched
         if spec.outputs is not None:
             made = [blob for blob in spec.outputs.blobs if graph.producer[blob].type not in DATA_TYPES]

@@ -33,7 +33,7 @@ from distcalib.cli import main as distcalib
 from scripts.bench.bench_evaluate import default_model
 
 ROW = "| {:>7} | {:<25} | {:>8} | {:>6} | {:>11} | {:>11} | {:>7} | {:>9} |"
-HELPS = ("share_prefixes", "stop_early", "look_ahead", "hard_first")
+HELPS = ("share_parts", "stop_early", "look_ahead", "hard_first")
 SHARE = re.compile(r"loses too much.* \(after (\d+)% of the data\)")
 KEEP = "--keep-weights"  # or planted layers would not fall back: scaled channels are what new weights mend
 

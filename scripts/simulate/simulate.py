@@ -36,7 +36,7 @@ FACTORS = (0.75, 1.0, 1.5, 2.0)
 SEEDS = (1, 2, 3)
 SWITCHES = {
     "all of it": Switches(),
-    "no shared prefixes": Switches(share_prefixes=False),
+    "no shared parts": Switches(share_parts=False),
     "no early stop": Switches(stop_early=False),
     "no look ahead": Switches(look_ahead=False),
     "natural order": Switches(hard_first=False),

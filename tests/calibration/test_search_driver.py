@@ -44,7 +44,7 @@ def test_ranked_finds_the_layer_and_proves_that_it_is_needed(ranked: Calibration
     [
         pytest.param(2, Switches(), id="two_actors"),
         pytest.param(3, Switches(), id="oversubscribed"),
-        pytest.param(1, Switches(share_prefixes=False), id="no_shared_prefixes"),
+        pytest.param(1, Switches(share_parts=False), id="no_shared_parts"),
         pytest.param(2, Switches(stop_early=False), id="no_early_stop"),
         pytest.param(2, Switches(look_ahead=False), id="no_look_ahead"),
     ],

@@ -52,7 +52,7 @@ class Searched:
     def speeds(self, winner: Candidate, n_cores: int = 1) -> Mapping[str, float]:
         found = SearchResult(winner, failed=self.failed)
         looks = core_speeds(self, NetSpec(b"fp32", "net"), found, n_cores)  # type: ignore[arg-type]
-        [speeds] = look(self.meter.session, looks)
+        [speeds] = look(self.meter.session, "speeds", looks)
         return dict(speeds)
 
 
@@ -103,6 +103,6 @@ def test_layers_are_timed_in_both_nets(
 ) -> None:
     fp32, found = NetSpec(b"fp32", "net"), SearchResult(SOME, failed=searched.failed)
     looks = layer_seconds(searched, fp32, found, times, 1)  # type: ignore[arg-type]
-    assert look(searched.meter.session, looks) == [expected]
+    assert look(searched.meter.session, "speeds", looks) == [expected]
     assert {job.order for job in searched.jobs} <= {(0, 2, 4)}
     assert len(searched.jobs) == (2 if (expected and times is None) or searched._broken else 0)

@@ -8,10 +8,12 @@ import openvino as ov
 import pytest
 
 from distcalib.caffe import caffe_pb2
+from distcalib.caffe.aliases import SHARED
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.data import DATA_TYPES
 from distcalib.engine import ranking_parts
 from distcalib.engine.builder import build_model, layer_shapes, needed_for
+from distcalib.engine.ranking import planned
 from distcalib.engine.ranking_parts import NetParts, cuts_of, live_values
 from distcalib.engine.spec import NetSpec
 from distcalib.layers import RandomBlobs, ZeroBlobs
@@ -20,13 +22,23 @@ from distcalib.quantize.options import Options
 from distcalib.quantize.quantizer import Quantizer
 from distcalib.quantize.ranges import Range
 from distcalib.quantize.scales import Calibration
-from tests.quantize.nets import conv, eltwise, make_graph, mended_graph, random_joined_net, random_net, relu, weights_of
+from tests.quantize.nets import (
+    conv,
+    eltwise,
+    layer,
+    make_graph,
+    mended_graph,
+    random_joined_net,
+    random_net,
+    relu,
+    weights_of,
+)
 
 SHAPES = {"x": (1, 2, 8, 8)}
 
 
 def spec_of(graph: Graph, changed: Mapping[str, tuple[np.ndarray, ...]] | None = None) -> NetSpec:
-    net = caffe_pb2.NetParameter(layer=[node.layer for node in graph])
+    net = caffe_pb2.NetParameter(layer=[node.layer for node in graph if node.type != SHARED])
     return NetSpec(net.SerializeToString(), "net", changed=changed or {})
 
 
@@ -180,3 +192,14 @@ def test_live_values_are_what_the_rest_reads(nets: list[Made]) -> None:
             inputs = {top for node, _ in order if node.type in DATA_TYPES for top in node.tops}
             assert not missing & before - inputs, "all that is read is there"
             assert set(live[place]) <= before - inputs
+
+
+def test_a_view_of_shared_memory_is_no_layer_that_differs() -> None:
+    """What a layer in place does behind a Flatten is found under the other name, by a node that no layer is."""
+    text = [conv("c0", "x"), layer("Flatten", "f", "c0"), relu("r", "f"), conv("c1", "c0"), conv("c2", "c1")]
+    graph = make_graph(*text)
+    assert len(graph.nodes) > len(text) + 1
+    base, changed = spec_of(graph), make_graph(*text[:-1], conv("c2", "c1", "num_output: 2 kernel_size: 1 stride: 2"))
+    plan = planned(base, {"same": base, "other": spec_of(changed)}, [Blob("c2", 0)])
+    assert plan.begins["same"] == 1.0
+    assert 0.5 < plan.begins["other"] < 1.0

@@ -11,6 +11,7 @@ from distcalib.calibration.search_driver import Switches
 from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking import RankSpec
 from distcalib.errors import EngineError
+from distcalib.session.progress import Silent
 from scripts.simulate.scaling_plot import plot
 from scripts.simulate.simulate import ACTORS, Simulated, SimulatedSession, begun, resnet50, simulate, ssd_vgg16
 from scripts.simulate.simulated_net import METRIC, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
@@ -46,11 +47,11 @@ def test_simulate_finds_the_planted_layers(n_actors: int, confidence: float | No
     [
         (64, Switches()),
         (3, Switches()),
-        (2, Switches(share_prefixes=False)),
+        (2, Switches(share_parts=False)),
         (2, Switches(stop_early=False)),
         (64, Switches(look_ahead=False)),
     ],
-    ids=["64", "3", "no_shared_prefixes", "no_early_stop", "no_look_ahead"],
+    ids=["64", "3", "no_shared_parts", "no_early_stop", "no_look_ahead"],
 )
 def test_simulate_goes_one_path_whatever_helps(n_actors: int, switches: Switches, confidence: float | None) -> None:
     expected, found = small(1, confidence), small(n_actors, confidence, switches)
@@ -105,6 +106,15 @@ def test_simulate_goes_one_path_where_a_part_of_a_ranking_fails(n_actors: int, c
     assert found.distances == expected.distances
     infinite = [name for name, one in found.distances.items() if one == float("inf")]
     assert infinite == ["conv3"], "not those that stood beside it"
+
+
+def test_the_user_is_told_which_layer_cannot_be_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, text: notes.append(text))
+    simulate(WithoutConv3("small", WORK, NET.times, NET.n_images, NET.batch, NET.hard), 3, tolerance=TOLERANCE)
+    told = [note for note in notes if "alone in INT8" in note]
+    assert told[0] == "'conv3' alone in INT8 cannot be run: conv3: has no kernel"
+    assert len(told) == 1, "of the others none does most"
 
 
 def test_simulate_takes_the_sum_of_the_work_on_one_actor() -> None:
