@@ -72,6 +72,8 @@ def divided(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, pa
     shorter.
     """
     assert plan.candidates, "nobody ranks nothing"
+    if not (pace.compiling or pace.fp32):  # all that was measured before was in the journal
+        pace = Pace(1.0, 1.0)
     n_candidates = len(plan.candidates)
     n_whole = -(-n_candidates // max(1, isqrt(n_candidates)))
     n_pieces = max(1, min(max(n_actors, n_whole), most.pieces))

@@ -33,6 +33,7 @@ def plan(names: str, last: float = 0.75) -> Plan:
         (SLOW_TO_RUN, 9, ANY, ["ab 1"] * 3 + ["cd 1"] * 3 + ["ef 1"] * 3),
         (SLOW_TO_RUN, 5000, ANY, [f"{name} 1" for name in "aaabbbcccdddeeefff"]),
         (Pace(0.0, 0.0), 2, ANY, ["ab 3", "cd 3", "ef 3"]),  # all rows were in the journal
+        (Pace(0.0, 0.0), 5000, ANY, [f"{name} 1" for name in "aaabbbcccdddeeefff"]),
     ],
 )
 def test_divided_gives_every_actor_something_and_each_candidate_each_iteration_once(
