@@ -76,7 +76,8 @@ def deliver_plain(base: Net, calibration: Calibration, candidate: Candidate) -> 
 def plain_spec(base: Net, calibration: Calibration, candidate: Candidate) -> NetSpec:
     """The program of what `deliver_plain` makes, in a third of the time: a ranking has one for every layer."""
     corrected = _corrected(calibration, candidate)
-    test = _changed(base, base.test, calibration.params(candidate), corrected)
+    test = _with_params(base.test, calibration.params(candidate))
+    _complete(test, mending_engines(test.layer, base.name), corrected)
     return NetSpec(base.as_bytes(test), base.name, changed={**calibration.equalized, **corrected})
 
 
@@ -92,12 +93,20 @@ def mended_with(
 
     Raises UnsupportedError for what no engine mends.
     """
-    return base.remade(_changed(base, base.full, params, with_bias))
+    engines = mending_engines(_with_params(base.test, params).layer, base.name)
+    full = _with_params(base.full, params)
+    _complete(full, engines, with_bias)
+    return base.remade(full)
 
 
 def mended(net: Net) -> Net:
     """The same with nothing but the engines; the net itself where it needs none."""
-    return mended_with(net, {}) if mending_engines(net.test.layer, net.name) else net
+    engines = mending_engines(net.test.layer, net.name)
+    if not engines:
+        return net
+    full = _with_params(net.full, {})
+    _complete(full, engines)
+    return net.remade(full)
 
 
 def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]) -> Net:
@@ -105,22 +114,14 @@ def with_params(base: Net, params: Mapping[str, caffe_pb2.QuantizationParameter]
     return base.remade(_with_params(base.full, params))
 
 
-def _changed(
-    base: Net,
-    net: caffe_pb2.NetParameter,
-    params: Mapping[str, caffe_pb2.QuantizationParameter],
-    with_bias: Collection[str],
-) -> caffe_pb2.NetParameter:
-    """`net`, the TEST net of `base` or all of its phases, changed as `mended_with` says."""
-    engines = mending_engines(_with_params(base.test, params).layer, base.name)
-    changed = _with_params(net, params)
-    for layer in changed.layer:
+def _complete(net: caffe_pb2.NetParameter, engines: Mapping[str, str], with_bias: Collection[str] = ()) -> None:
+    """Put engines and biases into the layers of `net`, the TEST net or all phases."""
+    for layer in net.layer:
         if layer.name in engines:
             layer.engine = engines[layer.name]
         if layer.name in with_bias and plain_type(layer.type) in QUANTIZABLE:
             inner = layer.type == "InnerProduct"
             (layer.inner_product_param if inner else layer.convolution_param).bias_term = True
-    return changed
 
 
 def _with_params(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,13 +102,14 @@ class Observing:
 
         What cannot be done is left out with a note.
         """
-        steps: list[tuple[str, Callable[[Observed], Observed | None]]] = [
-            ("corrected biases", self._with_biases),
-            ("scaled channels and corrected biases", self._with_channels),
+        equalized = cache(partial(_equalized, observed))  # not before it is needed: it takes seconds of a large net
+        steps: list[tuple[str, Callable[[], Observed | None]]] = [
+            ("corrected biases", lambda: self._with_biases(observed)),
+            ("scaled channels and corrected biases", lambda: self._with_channels(observed, equalized())),
         ]
-        for name, make in reversed(steps) if is_far and self._is_uneven(observed) else steps:
+        for name, make in reversed(steps) if is_far and _is_uneven(equalized) else steps:
             try:
-                recovered = make(observed)
+                recovered = make()
             except (EngineError, MeasureError, UnsupportedError, WeightsError) as error:
                 said = str(error)
                 self.session.reporter.note(f"{name} cannot be made: {said.rpartition('; ')[0] or said}")
@@ -122,19 +124,9 @@ class Observing:
             return None
         return replace(observed, calibration=corrected, without={"--bias-correction": given})
 
-    @staticmethod
-    def _is_uneven(observed: Observed) -> bool:
-        """Whether channels are of many sizes; not, where they cannot be scaled at all."""
-        quantizer, weights = observed.calibration.quantizer, observed.calibration.weights
-        try:
-            return equalize(quantizer.graph, quantizer.groups, weights).largest >= UNEVEN
-        except (UnsupportedError, WeightsError):  # told when it is their turn
-            return False
-
-    def _with_channels(self, observed: Observed) -> Observed | None:
+    def _with_channels(self, observed: Observed, equalized: Equalized) -> Observed | None:
         given, chosen = observed.calibration, observed.chosen
         quantizer, weights = given.quantizer, given.weights
-        equalized = equalize(quantizer.graph, quantizer.groups, weights)
         self._check_equalized(equalized, observed.fp32)
         if not equalized.pairs:
             return None
@@ -263,3 +255,16 @@ class Observing:
             return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []
         parts = self.session.inputs.in_parts(taps, MAX_TAP_BYTES)
         return [Sampling(part, True, first, end, block, sound=sound and not i) for i, part in enumerate(parts)]
+
+
+def _equalized(observed: Observed) -> Equalized:
+    quantizer, weights = observed.calibration.quantizer, observed.calibration.weights
+    return equalize(quantizer.graph, quantizer.groups, weights)
+
+
+def _is_uneven(equalized: Callable[[], Equalized]) -> bool:
+    """Whether channels are of many sizes; not, where they cannot be scaled at all."""
+    try:
+        return equalized().largest >= UNEVEN
+    except (UnsupportedError, WeightsError):  # told when it is their turn
+        return False
