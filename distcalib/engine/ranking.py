@@ -63,6 +63,14 @@ class Plan:
     candidates: Mapping[str, NetSpec]
     begins: Mapping[str, float]
 
+    @classmethod
+    def ordered(
+        cls, base: NetSpec, cuts: Cuts, candidates: Mapping[str, NetSpec], begins: Mapping[str, float]
+    ) -> "Plan":
+        """The same, of candidates in any order."""
+        names = sorted(candidates, key=begins.__getitem__)
+        return cls(base, cuts, {name: candidates[name] for name in names}, {name: begins[name] for name in names})
+
 
 def planned(base: NetSpec, candidates: Mapping[str, NetSpec], outputs: Sequence[Blob], share: bool = True) -> Plan:
     """The ranking of `candidates`; with `share` False each computes all of its net."""
@@ -70,9 +78,7 @@ def planned(base: NetSpec, candidates: Mapping[str, NetSpec], outputs: Sequence[
     run = (node if group is None else group.node for node, group in in_run_order(graph, find_fused(graph)))
     order = [node.index for node in run if node.index < len(layers)]  # views of shared memory are no layers
     begins = {name: _first_difference(order, layers, spec.layers) / len(order) for name, spec in candidates.items()}
-    names = sorted(candidates, key=begins.__getitem__)
-    cuts = cuts_of(graph, outputs) if share else ()
-    return Plan(base, cuts, {name: candidates[name] for name in names}, {name: begins[name] for name in names})
+    return Plan.ordered(base, cuts_of(graph, outputs) if share else (), candidates, begins)
 
 
 def _first_difference(order: Sequence[int], base: Sequence[Layer], other: Sequence[Layer]) -> int:

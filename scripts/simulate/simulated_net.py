@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.engine.ranking import Plan, RankSpec
+from distcalib.engine.ranking_parts import FEWEST
 from distcalib.engine.ranking_split import OWN_PARTS
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Row
 from distcalib.metrics import ByImage, Partial
@@ -147,15 +148,9 @@ class SimulatedNet:
     def ranking(self, layers: Sequence[str], share: bool) -> Plan:
         """By layer the smallest candidate in which it is INT8; as many cuts as a residual net has."""
         made = {layer: self.spec(self.start.space.smallest(layer)) for layer in layers}
-        places = {layer: self._begin(spec.net) for layer, spec in made.items()}
-        names = sorted(layers, key=places.__getitem__)
-        n_cuts = len(self.work) // 8 if share else 0
-        return Plan(
-            NetSpec(ALL_FP32, self.name),
-            (LOGITS,) * n_cuts,
-            {name: made[name] for name in names},
-            {name: places[name] / len(self.work) for name in names},
-        )
+        begins = {layer: self._begin(spec.net) / len(self.work) for layer, spec in made.items()}
+        n_cuts = len(self.work) // FEWEST if share else 0
+        return Plan.ordered(NetSpec(ALL_FP32, self.name), (LOGITS,) * n_cuts, made, begins)
 
     def _begin(self, net: bytes) -> int:
         """The place of the first layer in INT8."""
