@@ -1,14 +1,11 @@
 """A ranking is of the candidates' own outputs, whatever they share; it needs no actors."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.candidate_net import deliver
-from distcalib.engine import ranking_parts
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.ranking import Plan, RankSpec, distance, planned
 from distcalib.engine.ranking_split import Most, Pace, divided
@@ -27,13 +24,7 @@ SLOW_TO_COMPILE, SLOW_TO_RUN = Pace(1.0, 0.1), Pace(0.1, 1.0)
 Reference = dict[int, tuple[NDArray[np.float32], ...]]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_parts() -> Iterator[None]:
-    """Nets of a test have few layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking_parts, "FEWEST", 3)
-        patch.setattr(ranking_parts, "MOST", 6)
-        yield
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Distances of a residual net do not depend, to the bit, on which candidates stand beside each other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, build_graph
-from distcalib.engine import ranking_parts
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
 from distcalib.engine.builder import build_model
@@ -79,17 +78,8 @@ class Ranked:
         return found
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_parts() -> Iterator[None]:
-    """Nets of a test have few layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking_parts, "FEWEST", 3)
-        patch.setattr(ranking_parts, "MOST", 6)
-        yield
-
-
 @pytest.fixture(scope="module")
-def ranked() -> Ranked:
+def ranked(small_parts: None) -> Ranked:
     return Ranked(residual(6))
 
 

@@ -11,7 +11,6 @@ from distcalib.caffe import caffe_pb2
 from distcalib.caffe.aliases import SHARED
 from distcalib.caffe.graph import Blob, Graph, build_graph
 from distcalib.data import DATA_TYPES
-from distcalib.engine import ranking_parts
 from distcalib.engine.builder import build_model, layer_shapes, needed_for
 from distcalib.engine.ranking import planned
 from distcalib.engine.ranking_parts import NetParts, cuts_of, live_values
@@ -33,6 +32,8 @@ from tests.quantize.nets import (
     relu,
     weights_of,
 )
+
+pytestmark = pytest.mark.usefixtures("small_parts")
 
 SHAPES = {"x": (1, 2, 8, 8)}
 
@@ -82,15 +83,6 @@ def described(model: ov.Model) -> list[object]:
         attributes = sorted((name, str(value)) for name, value in op.get_attributes().items())
         told.append((op.get_type_name(), reads, attributes, [str(o.get_partial_shape()) for o in op.outputs()], data))
     return told
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small_parts() -> Iterator[None]:
-    """Nets of a test have few layers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking_parts, "FEWEST", 3)
-        patch.setattr(ranking_parts, "MOST", 6)
-        yield
 
 
 @pytest.fixture(scope="module")
