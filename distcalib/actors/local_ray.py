@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from distcalib.actors.private_ray import PrivateFolder, cause_in, kill_children, stderr_to, watched
+from distcalib.actors.ray_helpers import no_helpers, replaced
 from distcalib.actors.ray_module import load_ray
-from distcalib.actors.ray_monitors import no_monitors
 from distcalib.actors.surroundings import start_lacks
 from distcalib.errors import MeasureError
 
@@ -50,7 +50,7 @@ class PrivateRay:
             ) from error
         for trial in range(2):
             try:
-                self._start(n_cpus)
+                self._start(n_cpus, bare=not trial)
                 return
             except Exception as error:
                 self._restore()  # or the second trial would take the token of the first for the user's
@@ -73,17 +73,18 @@ class PrivateRay:
         self._folder.remove()
         self._restore()
 
-    def _start(self, n_cpus: int) -> None:
+    def _start(self, n_cpus: int, bare: bool) -> None:
+        """`bare`: without Ray's helpers, which the second trial leaves as they are."""
         folder = self._folder
         os.environ.update(folder.environment)
         with ExitStack() as stack:
             stack.enter_context(watched(START_SECONDS, _ABORTED.format(folder.path)))
             known = {child.pid for child in psutil.Process().children(recursive=True)}
             stack.enter_context(_apart())
-            stack.enter_context(no_monitors(Path(load_ray().__file__).parent))
+            if bare:
+                stack.enter_context(no_helpers())
             stack.enter_context(_on_loopback())
             stack.enter_context(_node_awaited())
-            stack.enter_context(_no_api_server())
             stack.enter_context(stderr_to(folder.path / "driver.err"))
             try:
                 load_ray().init(
@@ -133,22 +134,11 @@ def _sentence(folder: Path, n_cpus: int, error: Exception) -> str:
     return f"Ray did not start on this machine, twice: {why}; its logs are in {folder}"
 
 
-@contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """Ray's own `name` of `owner` is `value` inside the block."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
-
-
 def _on_loopback() -> AbstractContextManager[None]:
     """The address of this node is 127.0.0.1."""
     constants = load_ray()._private.ray_constants
     known = hasattr(constants, "ENABLE_RAY_CLUSTER")
-    return _replaced(constants, "ENABLE_RAY_CLUSTER", False) if known else nullcontext()
+    return replaced(constants, "ENABLE_RAY_CLUSTER", False) if known else nullcontext()
 
 
 def _node_awaited() -> AbstractContextManager[None]:
@@ -164,13 +154,7 @@ def _node_awaited() -> AbstractContextManager[None]:
                 time.sleep(_POLL_SECONDS)
         return ask(self, node_id)
 
-    return nullcontext() if ask is None else _replaced(state, "get_node", await_and_ask)
-
-
-def _no_api_server() -> AbstractContextManager[None]:
-    """Leave out the server of dashboard and jobs, which Ray starts and waits for even where it is to have no dashboard,
-    half a second (Ray 2.60); Ray goes on without it as where it fails."""
-    return _replaced(load_ray()._private.services, "start_api_server", lambda *_, **__: (None, None))
+    return nullcontext() if ask is None else replaced(state, "get_node", await_and_ask)
 
 
 _is_starting = False

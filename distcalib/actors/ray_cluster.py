@@ -1,6 +1,6 @@
 """Ray as a Cluster: the only module that starts, joins and calls it.
 
-A local Ray is started as small as Ray allows (local_ray.py, ray_monitors.py): on 2 idle cores 1.3 s (Ray 2.60). It
+A local Ray is started as small as Ray allows (local_ray.py, ray_helpers.py): on 2 idle cores 0.6 s (Ray 2.60). It
 starts `n_cpus` worker processes ahead and an actor then takes 0.03 s instead of 0.9 s; hence n_cpus is the number of
 actors, whatever the machine has.
 """

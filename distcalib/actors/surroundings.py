@@ -13,11 +13,11 @@ from pathlib import Path
 
 from distcalib.actors.machine import ancestors, memory, read_text
 
-# Threads of all processes at their peak: 177 in a run with 1 actor, 202 with 2 and 338 with 8, of which a start alone
-# makes 171 and 253 with the last two (Ray 2.60, pids.current of a cgroup). With less than a start takes Ray's processes
-# abort; with 170 and 180 for 2 actors OpenVINO could not compile, or the driver aborted, and with 195 all went well.
-_THREADS, _THREADS_AN_ACTOR = 152, 14
-_THREADS_WELL, _THREADS_AN_ACTOR_WELL = 160, 23
+# Threads of all processes at their peak: 107 in a run with 1 actor, 123 with 2 and 255 with 8 (Ray 2.60). With a limit
+# (pids.max of a cgroup), 92, 112 and 242 were enough; with 102 for 2 actors a run died in its middle, with 92 Ray's
+# processes aborted at the start, and with 222 for 8 the start took minutes.
+_THREADS, _THREADS_AN_ACTOR = 72, 14
+_THREADS_WELL, _THREADS_AN_ACTOR_WELL = 80, 22
 # Address space of the largest process, beside the object store, which each of them maps: 1.1 GB there.
 _ADDRESS_BYTES = 3 * 2**29
 _STORE_SHARE = 0.3  # of the memory, or what /dev/shm has: Ray's default

@@ -79,11 +79,3 @@ def test_node_is_asked_for_where_its_table_cannot_be_had(monkeypatch: pytest.Mon
     monkeypatch.setattr(state, "get_node", lambda self, node_id: node_id, raising=False)
     with local._node_awaited():
         assert state().get_node("ours") == "ours"
-
-
-def test_api_server_is_not_started() -> None:
-    services = load_ray()._private.services
-    before = services.start_api_server
-    with local._no_api_server():
-        assert services.start_api_server(False, raise_on_failure=False) == (None, None)
-    assert services.start_api_server is before

@@ -13,7 +13,7 @@ GB = 2**30
 
 @pytest.mark.parametrize(
     ("n_actors", "free", "refused"),
-    [(2, 117, True), (2, 179, True), (2, 180, False), (2, 205, False), (8, 251, True)],
+    [(2, 60, True), (2, 99, True), (2, 100, False), (2, 123, False), (8, 183, True)],
 )
 def test_thread_lacks_refuses_what_cannot_start(n_actors: int, free: int, refused: bool) -> None:
     [lack] = thread_lacks(n_actors, 400, free)
@@ -22,7 +22,7 @@ def test_thread_lacks_refuses_what_cannot_start(n_actors: int, free: int, refuse
 
 
 def test_thread_lacks_says_nothing_where_there_is_room() -> None:
-    assert [list(thread_lacks(n, 10_000, 160 + 23 * n)) for n in (1, 2, 100)] == [[], [], []]
+    assert [list(thread_lacks(n, 10_000, 80 + 22 * n)) for n in (1, 2, 100)] == [[], [], []]
 
 
 def test_address_lacks_counts_the_object_store() -> None:
