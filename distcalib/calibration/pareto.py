@@ -32,7 +32,7 @@ class LayerTimes:
 
     @classmethod
     def of(cls, results: Sequence[JobResult], middle: Callable[[Iterator[float]], float]) -> "LayerTimes":
-        """Of each layer what `middle` makes of its iterations; `results`: those of `timing_jobs`."""
+        """Of each layer what `middle` makes of its iterations; `results`: of both nets."""
         seconds = [[row.seconds for row in rows(result)] for result in results]
         return cls(*({name: middle(row[name] for row in times) for name in times[0]} for times in seconds))
 
@@ -51,19 +51,14 @@ class LayerTimes:
         return max(self.fp32.get(layer, 0.0) - self.int8.get(layer, 0.0), 0.0)
 
 
-def timing_jobs(
-    order: tuple[int, ...], fp32: NetSpec, int8: NetSpec, n_cores: int, may_fail: bool = False
-) -> list[Job]:
-    """What times the layers of both nets on the iterations of `order`, by actors of `n_cores`."""
-    return [
-        Job(f"{PHASE}/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order, may_fail=may_fail)
-        for name, spec in (("FP32", fp32), ("INT8", int8))
-    ]
-
-
 def layer_times(meter: Meter, goal: Goal, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
     """Measure both nets on the iterations that a ranking looks at; of each layer the median."""
-    return LayerTimes.of(meter.run(PHASE, timing_jobs(goal.ranked, fp32, int8, n_cores)), median)
+    order = goal.ranked
+    jobs = [
+        Job(f"{PHASE}/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order)
+        for name, spec in (("FP32", fp32), ("INT8", int8))
+    ]
+    return LayerTimes.of(meter.run(PHASE, jobs), median)
 
 
 def measure_curve(searching: Searching, winner: Candidate, times: LayerTimes) -> tuple[CurvePoint, ...]:

@@ -22,7 +22,7 @@ from distcalib.calibration.run_record import signal_name
 from distcalib.calibration.savings import count_saved
 from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.calibration.search_price import better_search, price_warnings
-from distcalib.calibration.speeds import core_speeds, layer_seconds
+from distcalib.calibration.speeds import speeds
 from distcalib.engine.net import Net
 from distcalib.quantize.quantizer import Quantizer
 from distcalib.session.session import Session
@@ -120,13 +120,9 @@ class SearchStage:
         yield afterwards
         self.meter.settle()
         fp32 = self.base.spec()
-        speeds, seconds = look(  # with nothing beside it
-            self.session,
-            "speeds",
-            core_speeds(searching, fp32, result, n_cores),
-            layer_seconds(searching, fp32, result, times, n_cores),
-        )
-        afterwards = replace(afterwards, speeds=speeds, layer_seconds=seconds)
+        timed = speeds(searching, fp32, result, times, n_cores)
+        [found] = look(self.session, "speeds", timed)  # with nothing beside it
+        afterwards = replace(afterwards, speeds=found.rates, layer_seconds=found.layers)
         yield afterwards
         inputs, lost = look(
             self.session,

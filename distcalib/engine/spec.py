@@ -148,6 +148,8 @@ class Row:
     """Of a ranking, in place of all else: by candidate the mean squared distance of its output from FP32's."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of a net that is timed, in place of all else: by layer the time of the iteration."""
+    whole_seconds: float = 0.0
+    """Of a net that is timed: the time of the whole iteration."""
     left_out: tuple[LeftOut, ...] = ()
     """The records of the iteration, or the block, that could not be read: all else is of the others."""
     by_image: ByImage | None = None

@@ -175,13 +175,14 @@ class NetWorker:
         # Native whatever the arithmetic is: it is the time of INT8 kernels that is asked for, not what they answer.
         net, graph = spec.net, spec.net.graph
         built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)
-        return TimedProgram(net, built, n_threads, spec.whole)
+        return TimedProgram(net, built, n_threads)
 
     def _run_local(self, program: RankProgram | TimedProgram, iterations: Sequence[int]) -> list[Row]:
         if isinstance(program, TimedProgram):
             batch = self._batches(program.spec.graph)
             batches = map(batch, iterations)
-            return [Row({}, (), {}, seconds=program.seconds(b.tops), left_out=b.left_out) for b in batches]
+            timed = [(*program.seconds(b.tops), b.left_out) for b in batches]
+            return [Row({}, (), {}, whole_seconds=t, seconds=by_layer, left_out=out) for t, by_layer, out in timed]
         graph, images = program.spec.base.graph, program.spec.images
         batch = self._batches(graph) if images is None else self._picked(graph, images)
         numbered = zip(iterations, map(batch, iterations), strict=True)

@@ -24,7 +24,7 @@ from distcalib.metrics import ByImage, Confusion, Detections, Partial, PartialSc
 from distcalib.quantize.histogram import Histogram
 from distcalib.quantize.ranges import Range
 
-FORMAT = 4
+FORMAT = 5
 """Of all that is written here; a part of every key, so that rows of another format are never asked for."""
 
 MOST_BYTES = 2**28
@@ -150,6 +150,7 @@ def _encode_row(row: object, arrays: _Arrays) -> dict[str, object]:
         "values": [[blob.name, blob.version, arrays.add(array)] for blob, array in row.values.items()],
         "distances": {name: _number(value) for name, value in row.distances.items()},
         "seconds": {name: _number(value) for name, value in row.seconds.items()},
+        "whole_seconds": _number(row.whole_seconds),
         "by_image": _encode_images(row.by_image, arrays),
         "left_out": [[one.layer, one.number, one.key, one.reason] for one in row.left_out],
         "n_missing": row.n_missing,
@@ -164,6 +165,7 @@ def _decode_row(stored: Mapping[str, Any], arrays: Found) -> Row:
         {Blob(name, version): arrays[number] for name, version, number in stored["values"]},
         {name: _number(value) for name, value in stored["distances"].items()},
         {name: _number(value) for name, value in stored["seconds"].items()},
+        _number(stored["whole_seconds"]),
         tuple(LeftOut(str(layer), number, str(key), str(reason)) for layer, number, key, reason in stored["left_out"]),
         _decode_images(stored["by_image"], arrays),
         int(stored["n_missing"]),

@@ -71,7 +71,8 @@ def observe(values: NDArray[np.float32]) -> Range:
     largest = float(np.maximum(abs(low), abs(high)))
     if not np.isfinite(largest):
         return Range(low, high, (largest,))
-    return Range(low, high, (largest,), (thresholds.percentile_of(values),), count(values))
+    counted = count(values)
+    return Range(low, high, (largest,), (thresholds.percentile_of(values, counted),), counted)
 
 
 def observe_ends(low: float, high: float) -> Range:

@@ -23,7 +23,6 @@ def test_phases_have_the_work_of_the_run(tiny: Tiny, tmp_path: Path) -> None:
         "ranking 3 layers",
         "rounds",
         "speed",
-        "times of layers",
         "inputs of layers",
     ]
     assert found["FP32 and ranges"].n_images == N_RECORDS + 16  # the sampled iterations are run twice

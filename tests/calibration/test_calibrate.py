@@ -109,7 +109,7 @@ def test_calibrate_tells_its_phases_and_their_progress(greedy: CalibrationReport
         ("FP32 and ranges", 2 + ITERATIONS, BATCH),
         ("all INT8", ITERATIONS, BATCH),
         ("round 1, 3 candidates", 3 * ITERATIONS, BATCH),
-        ("speeds", 3 * 3 + 2 * 3, BATCH),  # of nets, and of layers
+        ("speeds", 3 * 3, BATCH),
         ("details for the report", 1, BATCH),
     ]
     assert {2 + ITERATIONS, ITERATIONS, 3 * ITERATIONS} <= set(notes.done)

@@ -11,7 +11,7 @@ from distcalib.actors import Job
 from distcalib.calibration.looks import look
 from distcalib.calibration.pareto import LayerTimes
 from distcalib.calibration.results import SearchResult
-from distcalib.calibration.speeds import core_speeds, layer_seconds
+from distcalib.calibration.speeds import Speeds, speeds
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.engine.timing import REST, TimingSpec
 from distcalib.errors import EngineError
@@ -43,17 +43,17 @@ class Searched:
         net = job.spec.net.net
         if net == self._broken:
             return SimpleNamespace(error=EngineError("cannot compile"), rows=[])
-        if not job.spec.whole:
-            made = [{"conv1": one, REST: 1.0 - one} for one in (0.5, SECONDS[net], 0.25)]
-            return SimpleNamespace(error=None, rows=[Row({}, (), {}, seconds=one) for one in made])
         times = [SECONDS[net] * factor for factor in (3, 1, 2)]
-        return SimpleNamespace(error=None, rows=[Row({}, (), {}, seconds={REST: one}) for one in times])
+        by_layer = [{"conv1": one, REST: 1.0 - one} for one in (0.5, SECONDS[net], 0.25)]
+        pairs = zip(times, by_layer, strict=True)
+        return SimpleNamespace(error=None, rows=[Row({}, (), {}, whole_seconds=t, seconds=s) for t, s in pairs])
 
-    def speeds(self, winner: Candidate, n_cores: int = 1) -> Mapping[str, float]:
-        found = SearchResult(winner, failed=self.failed)
-        looks = core_speeds(self, NetSpec(b"fp32", "net"), found, n_cores)  # type: ignore[arg-type]
-        [speeds] = look(self.meter.session, "speeds", looks)
-        return dict(speeds)
+    def found(self, winner: Candidate, times: LayerTimes | None = None, n_cores: int = 1) -> Speeds:
+        result = SearchResult(winner, failed=self.failed)
+        looks = speeds(self, NetSpec(b"fp32", "net"), result, times, n_cores)  # type: ignore[arg-type]
+        [found] = look(self.meter.session, "speeds", looks)
+        assert isinstance(found, Speeds)
+        return found
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,12 @@ class Searched:
     ],
 )
 def test_speeds_of_the_nets(searched: Searched, winner: Candidate, expected: dict[str, float]) -> None:
-    assert searched.speeds(winner) == expected
+    assert searched.found(winner).rates == expected
 
 
 def test_a_net_is_timed_once_on_three_iterations_and_told() -> None:
     searched = Searched()
-    searched.speeds(START)
+    searched.found(START)
     assert [(job.key, job.order, job.may_fail) for job in searched.jobs] == [
         ("speed/FP32", (0, 2, 4), True),
         ("speed/all INT8", (0, 2, 4), True),
@@ -82,7 +82,7 @@ def test_a_net_is_timed_once_on_three_iterations_and_told() -> None:
 
 
 def test_speeds_are_those_of_one_of_several_cores() -> None:
-    assert Searched().speeds(SOME, n_cores=2)["delivered"] == 20.0
+    assert Searched().found(SOME, n_cores=2).rates["delivered"] == 20.0
 
 
 TIMES = LayerTimes({"conv1": 3.0, REST: 1.0}, {"conv1": 2.0, REST: 0.5})
@@ -101,8 +101,11 @@ TIMES = LayerTimes({"conv1": 3.0, REST: 1.0}, {"conv1": 2.0, REST: 0.5})
 def test_layers_are_timed_in_both_nets(
     searched: Searched, times: LayerTimes | None, expected: Mapping[str, tuple[float, float]]
 ) -> None:
-    fp32, found = NetSpec(b"fp32", "net"), SearchResult(SOME, failed=searched.failed)
-    looks = layer_seconds(searched, fp32, found, times, 1)  # type: ignore[arg-type]
-    assert look(searched.meter.session, "speeds", looks) == [expected]
+    assert searched.found(SOME, times).layers == expected
     assert {job.order for job in searched.jobs} <= {(0, 2, 4)}
-    assert len(searched.jobs) == (2 if (expected and times is None) or searched._broken else 0)
+
+
+def test_a_net_is_not_run_twice_for_its_layers() -> None:
+    searched = Searched()
+    searched.found(SOME)
+    assert [job.key for job in searched.jobs] == ["speed/FP32", "speed/all INT8", "speed/delivered"]

@@ -127,8 +127,8 @@ def test_kinds_cover_all_partial_scores() -> None:
 
 def test_decode_refuses_other_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = encode(_row(scores={"a": Partial(1, 2)}))
-    monkeypatch.setattr(row_codec, "FORMAT", 5)
-    with pytest.raises(ValueError, match="a row of format 4, and this distcalib knows 5"):
+    monkeypatch.setattr(row_codec, "FORMAT", 6)
+    with pytest.raises(ValueError, match="a row of format 5, and this distcalib knows 6"):
         decode(payload)
     monkeypatch.undo()
     plain = zlib.decompress(payload).replace(b'"mean"', b'"mode"')
@@ -146,7 +146,7 @@ def test_encode_knows_every_field_of_a_row() -> None:
         kind: [field.name for field in fields(kind)] for kind in (Row, ByImage, Range, Partial, Detections, Histogram)
     }
     assert names == {
-        Row: ["scores", "ranges", "kernels", "values", "distances", "seconds", "left_out", "by_image", "n_missing"],
+        Row: "scores ranges kernels values distances seconds whole_seconds left_out by_image n_missing".split(),
         ByImage: ["rows", "hits", "margins"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
         Partial: ["numerator", "denominator", "n_records", "by_class"],

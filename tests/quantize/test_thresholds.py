@@ -29,11 +29,20 @@ def test_moving_average_halves_the_past() -> None:
 @pytest.mark.parametrize("n", [1, 10, 20_000, 100_000])
 def test_percentile_of_is_an_element_of_the_sorted_sizes(n: int) -> None:
     x = np.random.default_rng(n).normal(size=n).astype(np.float32)
-    assert percentile_of(x) == np.sort(np.abs(x))[min(int(n * 0.99995), n - 1)]
+    assert percentile_of(x, count(x)) == np.sort(np.abs(x))[min(int(n * 0.99995), n - 1)]
 
 
 def test_percentile_of_counts_the_negative_side() -> None:
-    assert percentile_of(np.array([-9.0, 1.0, 2.0], np.float32)) == 9.0
+    x = np.array([-9.0, 1.0, 2.0], np.float32)
+    assert percentile_of(x, count(x)) == 9.0
+
+
+@pytest.mark.parametrize("scale", [1e-41, 1e-38, 1.0, 1e38])
+def test_percentile_of_values_of_any_size_is_that_of_sorting(scale: float) -> None:
+    x = np.float32(scale) * np.random.default_rng(0).normal(0.0, 0.5, 50_000).astype(np.float32)
+    x[::3] = 0.0
+    assert percentile_of(x, count(x)) == np.sort(np.abs(x))[int(50_000 * 0.99995)]
+    assert percentile_of(0 * x, count(0 * x)) == 0.0
 
 
 def test_mean_percentile_is_the_mean() -> None:
