@@ -158,6 +158,7 @@ class _Run:
             observed, result = searched.observed, searched.result
             delivery = Delivery.of(base, observed, result.winner, options)
             run = self._run_info(session, meter, goal, searched, begin)
+            session.end_measuring()
             lost = show_lost(session, searched.after.changes, with_pictures=not options.no_thumbnails)
             finished = Finished(
                 base, self.weights, self.target, goal, observed, result, delivery, run, searched.after, lost

@@ -282,6 +282,10 @@ class Session:
         """The multiply-adds of one image in each of `layers`."""
         return self.inputs.work(layers)
 
+    def end_measuring(self) -> None:
+        """Stop the actors, which nothing will be asked any more, while the caller goes on."""
+        self._pool.begin_close()
+
     def close(self) -> None:
         """Stop the actors and remove what only they needed."""
         try:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ import ray.cloudpickle
 
 from distcalib.actors import Blob, Cargo, Job, Placement, Progress
 from distcalib.actors.pool import ActorPool
-from distcalib.actors.ray_cluster import RaySource
+from distcalib.actors.ray_cluster import RayCluster, RaySource
 from distcalib.errors import DataError, EngineError, MeasureError, OptionError
 from tests.actors.pool_worker import EchoWorker, job, rows, shared
 from tests.every import every
@@ -115,6 +116,28 @@ def test_pool_closed_says_so_and_leaves_a_ray_that_was_there(folder: Path) -> No
     with pytest.raises(MeasureError, match="closed"):
         pool.run([job("a", 1)])
     assert ray.is_initialized()
+
+
+def test_pool_that_is_closed_meanwhile_has_ended_once_it_is_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    close = RayCluster.close
+
+    def slowly(cluster: RayCluster) -> None:
+        time.sleep(0.2)
+        ended.append(threading.current_thread().name)
+        close(cluster)
+
+    monkeypatch.setattr(RayCluster, "close", slowly)
+    pool = ActorPool(EchoWorker, RaySource(), n_actors=1, shared=shared(folder))
+    pool.begin_close()
+    assert ended == []
+    with pytest.raises(MeasureError, match="closed"):
+        pool.run([job("a", 1)])
+    pool.begin_close()
+    pool.close()
+    assert ended == ["distcalib-close", "MainThread"], "the second time there is nothing left to end"
 
 
 def test_pool_knows_when_actors_share_cores(pool: ActorPool, folder: Path) -> None:

@@ -146,7 +146,18 @@ def test_encode_knows_every_field_of_a_row() -> None:
         kind: [field.name for field in fields(kind)] for kind in (Row, ByImage, Range, Partial, Detections, Histogram)
     }
     assert names == {
-        Row: "scores ranges kernels values distances seconds whole_seconds left_out by_image n_missing".split(),
+        Row: [
+            "scores",
+            "ranges",
+            "kernels",
+            "values",
+            "distances",
+            "seconds",
+            "whole_seconds",
+            "left_out",
+            "by_image",
+            "n_missing",
+        ],
         ByImage: ["rows", "hits", "margins"],
         Range: ["low", "high", "maxima", "percentiles", "histogram"],
         Partial: ["numerator", "denominator", "n_records", "by_class"],
