@@ -55,5 +55,10 @@ def ranked_iterations(n_iterations: int, batch: int, image_bytes: int = 0) -> tu
     `image_bytes`: what the compared values of an image take; 0: not worth counting.
     """
     n_images = min(RANKED_IMAGES, RANKED_BYTES // image_bytes) if image_bytes else RANKED_IMAGES
-    n = min(n_iterations, max(2, math.ceil(n_images / batch)))
+    return evenly(n_iterations, max(2, math.ceil(n_images / batch)))
+
+
+def evenly(n_iterations: int, n_wanted: int) -> tuple[int, ...]:
+    """So many iterations, or all, that lie evenly among all: the data may be sorted by class."""
+    n = min(n_iterations, n_wanted)
     return tuple(i * n_iterations // n for i in range(n))

@@ -1,8 +1,8 @@
 """What a calibration measures before it quantizes anything: ranges and the FP32 net."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from distcalib.actors import Job, JobResult
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import MAX_HELD_BYTES, Chosen, choose
-from distcalib.calibration.candidate_net import with_params
+from distcalib.calibration.correction import correct
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.meter import Meter
@@ -19,11 +19,10 @@ from distcalib.engine.net import Net
 from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
 from distcalib.errors import EngineError, MeasureError, UnsupportedError, WeightsError
-from distcalib.quantize.bias_correction import correctable, corrected
 from distcalib.quantize.blob_algorithms import Choice
-from distcalib.quantize.equalization import Equalized, equalize
+from distcalib.quantize.equalization import Equalized, between_pairs, equalize
 from distcalib.quantize.quantizer import Quantizer
-from distcalib.quantize.ranges import Range, merge_ranges
+from distcalib.quantize.ranges import Range, merge_ranges, merged_ends, scaled_ends
 from distcalib.quantize.scales import Calibration
 from distcalib.quantize.thresholds import AUTO, DIRECT, NEED_VALUES
 from distcalib.session.backend import rows
@@ -66,6 +65,19 @@ def verdict_warnings(session: Session, goal: Goal, fp32: Fp32Pass | None, price:
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """What was observed of values: their ranges, and of some the ends of each channel, (C, 2)."""
+
+    ranges: Mapping[Blob, Range] = field(default_factory=dict)
+    ends: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)
+
+    def scaled(self, equalized: Equalized) -> Mapping[Blob, Range]:
+        """The ranges in the equalized net: its factors are powers of two, so that they are what a pass would find."""
+        there = equalized.factors.keys() & self.ranges.keys()
+        return {**self.ranges, **{blob: scaled_ends(self.ends[blob], equalized.factors[blob]) for blob in there}}
+
+
+@dataclass(frozen=True)
 class Observing:
     """Observes the net `base` on the actors of its session."""
 
@@ -80,21 +92,25 @@ class Observing:
         if not taps:
             self.session.reporter.note("no layer can run INT8; `distcalib inspect` tells why")
         equalized = equalize(quantizer.graph, quantizer.groups, weights) if options.equalize else None
-        versions: list[Mapping[str, Blobs]] = [{}] if equalized is None else [{}, equalized.blobs]
+        by_channel = self._by_channel(quantizer)
+        versions: list[Mapping[str, Blobs]] = [{}]
+        if equalized is not None and not by_channel:
+            versions.append(equalized.blobs)
         phase = "ranges" if options.quantize_model else "FP32 and ranges"
-        found, fp32 = self._passes(phase, taps, versions, scored=not options.quantize_model)
-        calibration, chosen = self._choose(Calibration(quantizer, found[0], weights))
+        found, fp32 = self._passes(phase, taps, versions, by_channel, scored=not options.quantize_model)
+        calibration, chosen = self._choose(Calibration(quantizer, found[0].ranges, weights))
         pairs: Mapping[str, str] = {}
         without: dict[str, Calibration] = {}
         if equalized is not None:
             without["--equalize"], pairs = calibration, equalized.pairs
             self._check_equalized(equalized, fp32)
             weights = {**weights, **equalized.blobs}
-            calibration, chosen = self._choose(Calibration(quantizer, found[1], weights, equalized=equalized.blobs))
+            ranges = found[0].scaled(equalized) if by_channel else found[1].ranges
+            calibration, chosen = self._choose(Calibration(quantizer, ranges, weights, equalized=equalized.blobs))
         if options.bias_correction:
             without["--bias-correction"] = calibration
-            calibration = self._correct(calibration)
-        return Observed(calibration, fp32, chosen, pairs, without)
+            calibration = correct(self.meter, self.base, self.goal, calibration)
+        return Observed(calibration, fp32, chosen, pairs, without, found[0].ends)
 
     def recovered(self, observed: Observed, is_far: bool) -> Iterator[tuple[str, Observed]]:
         """`observed` with weights that fit INT8 better, and what was done: corrected biases; scaled channels too, which
@@ -119,7 +135,7 @@ class Observing:
 
     def _with_biases(self, observed: Observed) -> Observed | None:
         given = observed.calibration
-        corrected = self._correct(given)
+        corrected = correct(self.meter, self.base, self.goal, given)
         if corrected is given:
             return None
         return replace(observed, calibration=corrected, without={"--bias-correction": given})
@@ -130,20 +146,40 @@ class Observing:
         self._check_equalized(equalized, observed.fp32)
         if not equalized.pairs:
             return None
-        [ranges], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
+        if observed.ends:
+            ranges = Sampled(given.ranges, observed.ends).scaled(equalized)
+        else:
+            [found], _ = self._passes("ranges, equalized", quantizer.observed, [equalized.blobs], scored=False)
+            ranges = found.ranges
         blobs = {**weights, **equalized.blobs}
         scaled = Calibration(quantizer, ranges, blobs, choice=given.choice, equalized=equalized.blobs)
         if chosen is not None and set(chosen.algorithms.values()) != {DIRECT}:  # which was kept by score, maybe
             scaled, chosen = self._choose(scaled)
         without = {"--equalize": given, "--bias-correction": scaled}
-        return Observed(self._correct(scaled), observed.fp32, chosen, equalized.pairs, without)
+        return Observed(
+            correct(self.meter, self.base, self.goal, scaled), observed.fp32, chosen, equalized.pairs, without
+        )
+
+    def _by_channel(self, quantizer: Quantizer) -> tuple[Blob, ...]:
+        """The values whose channels may be scaled, where no more than the ends of channels is asked of them then."""
+        options = self.goal.options
+        if options.calibration_algos != DIRECT or not (options.equalize or options.may_recover):
+            return ()
+        between = between_pairs(quantizer.graph, quantizer.groups)
+        return tuple(blob for blob in quantizer.observed if blob in between)
 
     def _passes(
-        self, phase: str, taps: Sequence[Blob], versions: Sequence[Mapping[str, Blobs]], scored: bool
-    ) -> tuple[list[dict[Blob, Range]], Fp32Pass | None]:
-        """The ranges of `taps` in the FP32 net with the blobs of each of `versions`; and if it is to be `scored`, the
-        scores of the net as given."""
-        samplings, options, goal = self._samplings(taps), self.goal.options, self.goal
+        self,
+        phase: str,
+        taps: Sequence[Blob],
+        versions: Sequence[Mapping[str, Blobs]],
+        by_channel: tuple[Blob, ...] = (),
+        *,
+        scored: bool,
+    ) -> tuple[list[Sampled], Fp32Pass | None]:
+        """What is observed of `taps` in the FP32 net with the blobs of each of `versions`, of those in `by_channel`
+        each channel; and if it is to be `scored`, the scores of the net as given."""
+        samplings, options, goal = self._samplings(taps, by_channel), self.goal.options, self.goal
         work = [(self.base.spec(part, blobs), part.n_rows) for blobs in versions for part in samplings]
         n_parts = len(work)
         if scored:
@@ -151,12 +187,14 @@ class Observing:
             by_image = "" if goal.natural else goal.metric
             work.append((self.base.spec(kept=kept, by_image=by_image), options.n_scored))
         results = self.measure(phase, work) if work else []
-        ranges: list[dict[Blob, Range]] = [{} for _ in versions]
+        sampled: list[Sampled] = [Sampled() for _ in versions]
         for place, result in enumerate(results[:n_parts]):
-            observed = samplings[place % len(samplings)].taps
-            ends = merge_ranges(observed, [row.ranges for row in rows(result)])
-            ranges[place // len(samplings)].update(ends)
-        return ranges, self._fp32(results[-1]) if scored else None
+            found, of_taps = sampled[place // len(samplings)], samplings[place % len(samplings)].taps
+            made = rows(result)
+            merged = merge_ranges(of_taps, [row.ranges for row in made])
+            ends = {tap: reduce(merged_ends, [row.values[tap] for row in made]) for tap in made[0].values}
+            sampled[place // len(samplings)] = Sampled({**found.ranges, **merged}, {**found.ends, **ends})
+        return sampled, self._fp32(results[-1]) if scored else None
 
     def _fp32(self, result: JobResult) -> Fp32Pass:
         """What the FP32 pass says; refused if it says nothing."""
@@ -194,39 +232,6 @@ class Observing:
                     f"{size:.3g}); leave out --equalize"
                 )
 
-    def _correct(self, calibration: Calibration) -> Calibration:
-        """`calibration` with the biases that take out the mean error of each INT8 layer on the sampled iterations.
-
-        A layer's error is that of the all-INT8 net's parameters, whatever other layers fall back later.
-        """
-        quantizer, start = calibration.quantizer, calibration.quantizer.space.all_int8
-        groups = {name: quantizer.groups[name] for name in start.int8_layers}
-        names = correctable(quantizer.graph, groups)
-        if not names:
-            return calibration
-        taps = tuple(groups[name].node.tops[0] for name in names)
-        sampled = self._sampled
-        sampling = Sampling(taps, True, sampled.start, sampled.stop, self._block, errors=True)
-        net = with_params(self.base, calibration.params(start))
-        [result] = self.measure("mean errors", [(net.spec(sampling, calibration.equalized), sampling.n_rows)])
-        batch = self.session.batch
-        # In iterations; one that records were left out of counts as the part of one that it is.
-        sizes = [n - row.n_missing / batch for row, n in zip(rows(result), sampling.row_sizes, strict=True)]
-        sized = list(zip(rows(result), sizes, strict=True))
-        errors = {
-            name: np.asarray(sum(row.values[tap].astype(np.float64) * size for row, size in sized)) / sum(sizes)
-            for name, tap in zip(names, taps, strict=True)
-        }
-        wrong = [name for name in names if not np.isfinite(errors[name]).all()]
-        if wrong:
-            raise EngineError(
-                f"{self.base.name}: layer '{wrong[0]}': its INT8 error is not finite on the sampled iterations; leave "
-                "out --bias-correction"
-            )
-        biases = {name: corrected(groups[name], calibration.weights, errors[name]) for name in names}
-        self.session.reporter.note(f"bias correction: {len(names)} layers")
-        return replace(calibration, corrected=biases)
-
     def _choose(self, calibration: Calibration) -> tuple[Calibration, Chosen | None]:
         """`calibration` with the algorithm that was asked for, or with `-a auto` with those of least error."""
         if self.goal.options.calibration_algos != AUTO:
@@ -245,14 +250,15 @@ class Observing:
         """Iterations a row."""
         return -(-len(self._sampled) // MAX_ROWS)
 
-    def _samplings(self, taps: Sequence[Blob]) -> list[Sampling]:
+    def _samplings(self, taps: Sequence[Blob], by_channel: tuple[Blob, ...]) -> list[Sampling]:
         """How the values are observed: all at once where their ends are enough, else as many as fit into memory."""
         sampled = self._sampled
         first, end, block = sampled.start, sampled.stop, self._block
         options = self.goal.options
         sound = options.quantize_model or options.root is not None  # no FP32 pass of the embedded engine looks
         if options.calibration_algos not in NEED_VALUES:
-            return [Sampling(tuple(taps), False, first, end, block, sound=sound)] if taps else []
+            whole = Sampling(tuple(taps), False, first, end, block, by_channel=by_channel, sound=sound)
+            return [whole] if taps else []
         parts = self.session.inputs.in_parts(taps, MAX_TAP_BYTES)
         return [Sampling(part, True, first, end, block, sound=sound and not i) for i, part in enumerate(parts)]
 

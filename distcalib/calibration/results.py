@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import Chosen
 from distcalib.calibration.fp32_pass import Fp32Pass
@@ -20,7 +23,8 @@ class Observed:
 
     `fp32`: None where nothing is measured.  `chosen`: by `-a auto`.  `pairs`: the layers that --equalize scaled, each
     with the one that reads it.  `without`: of --equalize and --bias-correction, in the order in which they apply, what
-    each was given.
+    each was given.  `ends`: of the values whose channels may be scaled those of each channel, (C, 2), as far as they
+    were observed.
     """
 
     calibration: Calibration
@@ -28,6 +32,7 @@ class Observed:
     chosen: Chosen | None = None
     pairs: Mapping[str, str] = field(default_factory=dict)
     without: Mapping[str, Calibration] = field(default_factory=dict)
+    ends: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

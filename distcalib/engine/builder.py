@@ -6,7 +6,7 @@ convolution, out of it, after an average pooling, and into a Concat whose inputs
 left to OpenVINO's fusion.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -45,7 +45,8 @@ class BuiltModel:
 
     `multipliers` are the layers whose kernels are worth naming: the convolutions and inner products; `emulated`: no
     INT8 kernel is to run any of them; `values`: the node of each blob, and `stored` its grid, as far as build_model
-    makes them. `watched`: the values of which the last result has the sum of |x|, (n_watched,) f32.
+    makes them. `tap_sizes`: how many pairs of ends each tap has. `watched`: the values of which the last result has the
+    sum of |x|, (n_watched,) f32.
     """
 
     model: ov.Model
@@ -57,6 +58,7 @@ class BuiltModel:
     values: Mapping[Blob, Output] = field(default_factory=dict)
     stored: Mapping[Blob, Grid] = field(default_factory=dict)
     watched: tuple[Blob, ...] = ()
+    tap_sizes: tuple[int, ...] = ()
 
 
 def build_model(
@@ -66,6 +68,7 @@ def build_model(
     where: str,
     *,
     taps: Sequence[Blob] = (),
+    by_channel: Collection[Blob] = (),
     watched: Sequence[Blob] = (),
     keep: Iterable[Blob] | None = None,
     given: Mapping[Blob, tuple[int, ...]] | None = None,
@@ -74,7 +77,8 @@ def build_model(
     """Convert `graph`; quantization_params in its layers decide what runs INT8, `arithmetic` how.
 
     `shapes` are those of the data layers' tops.  The results are `keep` (default: `device_outputs`), then, if there are
-    `taps`, one f32 tensor (n_taps, 2) of the least and largest element of each, then the sums of |x| of `watched`.
+    `taps`, one f32 tensor (n_ends, 2) of the least and largest element of each, of those that are in `by_channel` one
+    of each channel; then the sums of |x| of `watched`.
     With `given`, values with their shapes, a part of the net is made: what leads from these to the results; they go in,
     f32, under `str(blob)`.
     Raises UnsupportedError and WeightsError.
@@ -86,14 +90,16 @@ def build_model(
         builder.begin_at(given, outputs)
     builder.run()
     results = [builder.found.made(blob) for blob in outputs]
-    if taps:
-        results.append(_ranges([builder.found.made(blob) for blob in taps]))
+    ends = [_ends(builder.found.made(blob), blob in by_channel) for blob in taps]
+    if ends:
+        results.append(ops.concat(ends, 0).output(0))
     if watched:
         sums = [sum_of(builder.found.made(blob)) for blob in watched]
         results.append(ops.concat([ops.reshape(one, [1], special_zero=False) for one in sums], 0).output(0))
     model = ov.Model([ops.result(r) for r in results], list(builder.parameters.values()), where)
     built = builder.built(model, outputs, taps)
-    return replace(built, values=builder.values, stored=builder.stored, watched=tuple(watched))
+    tap_sizes = tuple(int(one.get_shape()[0]) for one in ends)
+    return replace(built, values=builder.values, stored=builder.stored, watched=tuple(watched), tap_sizes=tap_sizes)
 
 
 def build_errors(
@@ -382,12 +388,11 @@ def sum_of(x: Output) -> Output:
     return ops.reduce_l1(x, np.arange(len(x.get_shape()), dtype=np.int64)).output(0)
 
 
-def _ranges(values: Sequence[Output]) -> Output:
-    """Least and largest element of each value: (n, 2) f32."""
-    pairs = []
-    for value in values:
-        axes = np.arange(len(value.get_shape()), dtype=np.int64)
-        for reduce in (ops.reduce_min, ops.reduce_max):
-            pairs.append(ops.reshape(reduce(value, axes), np.array([1], np.int64), special_zero=False).output(0))
-    flat = ops.concat(pairs, 0)
-    return ops.reshape(flat, np.array([-1, 2], np.int64), special_zero=False).output(0)
+def _ends(value: Output, by_channel: bool) -> Output:
+    """Least and largest element of a value, (1, 2) f32, or of each of its channels, (C, 2)."""
+    axes = np.array([axis for axis in range(len(value.get_shape())) if axis != 1 or not by_channel], np.int64)
+    pair = [
+        ops.reshape(reduce(value, axes), np.array([-1, 1], np.int64), special_zero=False).output(0)
+        for reduce in (ops.reduce_min, ops.reduce_max)
+    ]
+    return ops.concat(pair, 1).output(0)

@@ -15,7 +15,7 @@ from distcalib.engine.soundness import Soundness, is_fp32, is_small, unsound
 from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.errors import DataError, EngineError, UnsupportedError
 from distcalib.metrics import SCORE_TYPES, ByImage, Partial, PartialScore, by_image, make_layer, score_layer
-from distcalib.quantize.ranges import Range, observe, observe_ends
+from distcalib.quantize.ranges import Range, merged_ends, observe, observe_ends
 
 Array = NDArray[np.float32]
 
@@ -127,15 +127,19 @@ class Loaded:
         """The merged ranges of the taps over a block of iterations."""
         parts: list[list[Range]] = []
         left_out: list[LeftOut] = []
+        channels: dict[Blob, Array] = {}
         for batch in batches:
             outputs, ends = self._run(batch)
             left_out += batch.left_out
             if ends is not None:  # a copy of a record is within its range
-                ranges = [observe_ends(float(low), float(high)) for low, high in ends]
+                by_tap = np.split(ends, np.cumsum(self.program.header.tap_sizes)[:-1])
+                ranges = [observe_ends(float(one[:, 0].min()), float(one[:, 1].max())) for one in by_tap]
+                found = {tap: one for tap, one in zip(sampling.taps, by_tap, strict=True) if tap in sampling.by_channel}
+                channels = {tap: merged_ends(one, channels.get(tap)) for tap, one in found.items()}
             else:
                 ranges = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
             parts = [[a + b for a, b in zip(parts[0], ranges, strict=True)]] if parts else [ranges]
-        return Row({}, tuple(parts[0]), self.program.header.int8_kernels, left_out=tuple(left_out))
+        return Row({}, tuple(parts[0]), self.program.header.int8_kernels, channels, left_out=tuple(left_out))
 
     def observe_errors(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The mean error (M,) of each tap over the records of a block of iterations; sums are f64."""

@@ -45,6 +45,8 @@ class Header:
     watched: tuple[Blob, ...] = ()
     is_proven: bool = True
     """Whether the watched values prove all others to be finite where they are small, see soundness.py."""
+    tap_sizes: tuple[int, ...] = ()
+    """How many pairs of ends each tap has: one, or one a channel."""
 
     @property
     def int8_kernels(self) -> Mapping[str, str] | None:
@@ -66,7 +68,8 @@ def compile_program(built: BuiltModel, spec: NetSpec, n_threads: int, is_proven:
     compiled = compile_model(built, spec.where, n_threads)
     light = replace(spec, changed={})  # they are in the exported model
     kernels = _kernels(compiled, built.multipliers)
-    made = Header(light, built.inputs, built.outputs, built.taps, kernels, built.emulated, built.watched, is_proven)
+    inside = kernels, built.emulated, built.watched, is_proven, built.tap_sizes
+    made = Header(light, built.inputs, built.outputs, built.taps, *inside)
     header = pickle.dumps(made)
     header += bytes(-(len(header) + 8) % ALIGNMENT)  # the exported model begins aligned
     stream = io.BytesIO(np.int64(len(header)).tobytes() + header)
@@ -117,7 +120,7 @@ class Program:
         self._lent = exported
 
     def run(self, batch: Mapping[str, Array]) -> tuple[dict[Blob, Array], Array | None]:
-        """One batch in, the outputs (own copies) and, if there are taps, their (n_taps, 2) least and largest values."""
+        """One batch in, the outputs (own copies) and, if there are taps, their (n_ends, 2) least and largest values."""
         outputs, ranges, _ = self.run_watched(batch)
         return outputs, ranges
 

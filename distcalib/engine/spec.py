@@ -32,6 +32,8 @@ class Sampling:
     end: int
     block: int
     errors: bool = False
+    by_channel: tuple[Blob, ...] = ()
+    """Of taps whose ends are observed, those of which `values` of the row has the ends of each channel, (C, 2)."""
     sound: bool = False
     """Whether the net is looked at for NaN and infinity first, since no FP32 pass of this engine will."""
 

@@ -112,7 +112,7 @@ class NetWorker:
         elif sampling.values:
             built = build(keep=sampling.taps)
         else:
-            built = build(keep=(), taps=sampling.taps, watched=watched)
+            built = build(keep=(), taps=sampling.taps, by_channel=sampling.by_channel, watched=watched)
         return compile_program(built, spec, self._n_threads, sound is None or sound.is_proven)
 
     def _soundness(self, spec: NetSpec) -> Soundness:

@@ -11,26 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Graph, Node
+from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.quantize.fusion import QUANTIZABLE, Fused, rows_first
 
 Array = NDArray[np.float32]
 
 
-def only_reader(graph: Graph, group: Fused) -> Node | None:
-    """The layer that multiplies the group's output, behind layers with f(a·x) = a·f(x); None if others see it too."""
+def only_reader(graph: Graph, group: Fused) -> tuple[Node, tuple[Blob, ...]] | None:
+    """The layer that multiplies the group's output, behind layers with f(a·x) = a·f(x), and the values from that output
+    to its input; None if others see it too."""
     if group.eltwise is not None or (group.batch_norm is not None and group.scale is None):
         return None
     blob = group.output
+    between = [blob]
     while (node := graph.only_consumer(blob)) is not None and len(node.bottoms) == len(node.tops) == 1:
         if node.type in QUANTIZABLE:
-            return node if node.type == "Convolution" or node.layer.inner_product_param.axis == 1 else None
+            found = node, tuple(between)
+            return found if node.type == "Convolution" or node.layer.inner_product_param.axis == 1 else None
         pools = caffe_pb2.PoolingParameter.MAX, caffe_pb2.PoolingParameter.AVE
         if node.type not in ("ReLU", "Pooling", "Split", "Dropout"):
             return None
         if node.type == "Pooling" and node.layer.pooling_param.pool not in pools:
             return None
         blob = node.tops[0]
+        between.append(blob)
     return None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distcalib.caffe import Weights, shared_params
-from distcalib.caffe.graph import Graph
+from distcalib.caffe.graph import Blob, Graph
 from distcalib.quantize.channels import by_channel, divide_input, only_reader, scale_output
 from distcalib.quantize.fusion import Fused, affine, fold
 
@@ -24,29 +24,40 @@ MAX_SWEEPS = 40
 
 @dataclass(frozen=True)
 class Equalized:
-    """The blobs that changed, by layer, and the pairs of layers that are scaled against each other; `largest`: by how
-    much a channel is multiplied or divided at the most."""
+    """The blobs that changed, by layer, and the pairs of layers that are scaled against each other; `factors`: by what
+    the channels (C,) of the values between the two are multiplied."""
 
     blobs: Mapping[str, tuple[NDArray[np.float32], ...]]
     pairs: Mapping[str, str]
-    largest: float = 1.0
+    factors: Mapping[Blob, NDArray[np.float64]]
+
+    @property
+    def largest(self) -> float:
+        """By how much a channel is multiplied or divided at the most."""
+        return max((float(max(one.max(), 1.0 / one.min())) for one in self.factors.values()), default=1.0)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    first: Fused
+    second: Fused
+    between: tuple[Blob, ...]
+
+
+def between_pairs(graph: Graph, groups: Mapping[str, Fused]) -> frozenset[Blob]:
+    """The values whose channels may be scaled."""
+    return frozenset(blob for pair in _pairs(graph, groups) for blob in pair.between)
 
 
 def equalize(graph: Graph, groups: Mapping[str, Fused], weights: Weights) -> Equalized:
     """Equalize each pair of layers of which the second alone reads the first; layers that share blobs are left out."""
-    shared = {name for name, _ in shared_params([node.layer for node in graph])}
-    pairs: list[tuple[Fused, Fused]] = []
-    for group in groups.values():
-        reader = only_reader(graph, group)
-        if reader is not None:
-            second = groups[reader.name]
-            if not shared & {node.name for node in (*group.members, *second.members)}:
-                pairs.append((group, second))
+    pairs = _pairs(graph, groups)
     changed = dict(weights)
     touched: dict[str, NDArray[np.float64]] = {}
     for _ in range(MAX_SWEEPS):
         settled = True
-        for first, second in pairs:
+        for pair in pairs:
+            first, second = pair.first, pair.second
             factors = _factors(first, second, changed)
             if (factors != 1.0).any():
                 settled = False
@@ -56,8 +67,21 @@ def equalize(graph: Graph, groups: Mapping[str, Fused], weights: Weights) -> Equ
         if settled:
             break
     new = {name: blobs for name, blobs in changed.items() if blobs is not weights[name]}
-    largest = max((float(max(one.max(), 1.0 / one.min())) for one in touched.values()), default=1.0)
-    return Equalized(new, {first.name: second.name for first, second in pairs if first.name in touched}, largest)
+    scaled = [pair for pair in pairs if pair.first.name in touched]
+    by_blob = {blob: touched[pair.first.name] for pair in scaled for blob in pair.between}
+    return Equalized(new, {pair.first.name: pair.second.name for pair in scaled}, by_blob)
+
+
+def _pairs(graph: Graph, groups: Mapping[str, Fused]) -> list[_Pair]:
+    shared = {name for name, _ in shared_params([node.layer for node in graph])}
+    pairs = []
+    for group in groups.values():
+        found = only_reader(graph, group)
+        if found is not None:
+            second = groups[found[0].name]
+            if not shared & {node.name for node in (*group.members, *second.members)}:
+                pairs.append(_Pair(group, second, found[1]))
+    return pairs
 
 
 def _factors(first: Fused, second: Fused, weights: Weights) -> NDArray[np.float64]:

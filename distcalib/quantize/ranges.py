@@ -80,6 +80,20 @@ def observe_ends(low: float, high: float) -> Range:
     return Range(low, high, (float(np.maximum(abs(low), abs(high))),))
 
 
+def merged_ends(ends: NDArray[np.float32], others: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """(C, 2): the least and the largest element of each channel in both."""
+    if others is None:
+        return ends
+    low, high = np.minimum(ends[:, 0], others[:, 0]), np.maximum(ends[:, 1], others[:, 1])
+    return np.stack([low, high], axis=1)
+
+
+def scaled_ends(ends: NDArray[np.float32], factors: NDArray[np.float64]) -> Range:
+    """The range of a value whose channels, of `ends` (C, 2), are multiplied by `factors` (C,), all > 0."""
+    scaled = ends * factors.astype(np.float32)[:, None]
+    return observe_ends(float(scaled[:, 0].min()), float(scaled[:, 1].max()))
+
+
 def merge_ranges(blobs: Sequence[Blob], parts: Iterable[Sequence[Range]]) -> Mapping[Blob, Range]:
     """Ranges of `blobs` over parts in iteration order, each with a range a blob."""
     columns = list(zip(*parts, strict=True))

@@ -89,7 +89,7 @@ def find_sites(graph: Graph) -> dict[str, Site]:
     sites = {}
     shared = {name for name, _ in shared_params([node.layer for node in graph])}
     for group in find_fused(graph).values():
-        reader = only_reader(graph, group)
+        reader, _ = only_reader(graph, group) or (None, ())
         if reader is not None and not shared & {node.name for node in (*group.members, reader)}:
             sites[reader.name] = Site(group, reader)
     return {node.name: sites[node.name] for node in graph if node.name in sites}

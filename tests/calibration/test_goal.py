@@ -2,7 +2,7 @@
 
 import pytest
 
-from distcalib.calibration.goal import ranked_iterations
+from distcalib.calibration.goal import evenly, ranked_iterations
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,10 @@ from distcalib.calibration.goal import ranked_iterations
 )
 def test_ranked_iterations_are_spread_over_the_data(n_iterations: int, batch: int, expected: tuple[int, ...]) -> None:
     assert ranked_iterations(n_iterations, batch) == expected
+
+
+def test_evenly_takes_all_where_there_are_no_more() -> None:
+    assert [evenly(10, n) for n in (1, 3, 10, 99)] == [(0,), (0, 3, 6), tuple(range(10)), tuple(range(10))]
 
 
 @pytest.mark.parametrize(
