@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from distcalib.actors import JobResult
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.goal import Goal
 from distcalib.engine.spec import Row
 from distcalib.errors import EngineError
 from distcalib.metrics import ByImage, Drawing, Hits, ImageOrder, Partial, PartialScore, drawn, hard_first, merged
 from distcalib.report import score_name
-from distcalib.session.backend import rows
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,8 @@ class Fp32Pass:
     order: ImageOrder | Drawing | None = None
 
     @classmethod
-    def of(cls, result: JobResult, goal: Goal, batch: int, where: str) -> "Fp32Pass":
+    def of(cls, made: Sequence[Row], seconds: float, goal: Goal, batch: int, where: str) -> "Fp32Pass":
         """What the rows of one pass say; EngineError, which begins with `where`, if the score is no number."""
-        made = rows(result)
         values = [row.scores[goal.metric] for row in made]
         score = merged(values, goal.options.ap_version)
         if not math.isfinite(score):
@@ -47,9 +44,9 @@ class Fp32Pass:
         images = [row.by_image for row in made if row.by_image is not None]
         kept = {i: row.values for i, row in enumerate(made) if row.values}
         if not images or len(images) < len(made):
-            return cls(score, values, result.run_seconds, kept)
+            return cls(score, values, seconds, kept)
         ordered = hard_first if goal.options.confidence is None else drawn
-        return cls(score, values, result.run_seconds, kept, images, ordered(images, batch))
+        return cls(score, values, seconds, kept, images, ordered(images, batch))
 
     def told(self, goal: Goal) -> str:
         """It in a line for the user."""

@@ -11,13 +11,14 @@ from distcalib.actors import Job, JobResult
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.algorithms import MAX_HELD_BYTES, Chosen, choose
 from distcalib.calibration.correction import correct
+from distcalib.calibration.first_pass import FirstPass
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.goal import Goal
 from distcalib.calibration.meter import Meter
 from distcalib.calibration.results import Observed
 from distcalib.engine.net import Net
 from distcalib.engine.score_inputs import score_inputs
-from distcalib.engine.spec import Kept, NetSpec, Outputs, Sampling
+from distcalib.engine.spec import NetSpec, Outputs, Row, Sampling
 from distcalib.errors import EngineError, MeasureError, UnsupportedError, WeightsError
 from distcalib.quantize.blob_algorithms import Choice
 from distcalib.quantize.equalization import Equalized, between_pairs, equalize
@@ -70,6 +71,12 @@ class Sampled:
 
     ranges: Mapping[Blob, Range] = field(default_factory=dict)
     ends: Mapping[Blob, NDArray[np.float32]] = field(default_factory=dict)
+
+    def with_rows(self, part: Sampling, made: Sequence[Row]) -> "Sampled":
+        """And what the rows of `part` show."""
+        merged = merge_ranges(part.taps, [row.ranges for row in made])
+        ends = {tap: reduce(merged_ends, [row.values[tap] for row in made]) for tap in part.by_channel}
+        return Sampled({**self.ranges, **merged}, {**self.ends, **ends})
 
     def scaled(self, equalized: Equalized) -> Mapping[Blob, Range]:
         """The ranges in the equalized net: its factors are powers of two, so that they are what a pass would find."""
@@ -179,26 +186,29 @@ class Observing:
     ) -> tuple[list[Sampled], Fp32Pass | None]:
         """What is observed of `taps` in the FP32 net with the blobs of each of `versions`, of those in `by_channel`
         each channel; and if it is to be `scored`, the scores of the net as given."""
-        samplings, options, goal = self._samplings(taps, by_channel), self.goal.options, self.goal
-        work = [(self.base.spec(part, blobs), part.n_rows) for blobs in versions for part in samplings]
-        n_parts = len(work)
+        samplings = self._samplings(taps, by_channel)
+        first = FirstPass(self.session, self.base, self.goal)
+        if scored and len(versions) == 1:
+            first = first.sharing(samplings)
+        pairs = [(blobs, part) for blobs in versions for part in samplings]
+        work = [(self.base.spec(part, blobs) if blobs else first.observing(part), part.n_rows) for blobs, part in pairs]
+        jobs = self.session.jobs(phase, work)
         if scored:
-            kept = Kept(score_inputs(self.base, goal.metric), goal.ranked)
-            by_image = "" if goal.natural else goal.metric
-            work.append((self.base.spec(kept=kept, by_image=by_image), options.n_scored))
-        results = self.measure(phase, work) if work else []
+            jobs.append(first.job(f"{phase}/{len(jobs)}", phase))
+        results = self.meter.run(phase, jobs) if jobs else []
         sampled: list[Sampled] = [Sampled() for _ in versions]
-        for place, result in enumerate(results[:n_parts]):
-            found, of_taps = sampled[place // len(samplings)], samplings[place % len(samplings)].taps
-            made = rows(result)
-            merged = merge_ranges(of_taps, [row.ranges for row in made])
-            ends = {tap: reduce(merged_ends, [row.values[tap] for row in made]) for tap in made[0].values}
-            sampled[place // len(samplings)] = Sampled({**found.ranges, **merged}, {**found.ends, **ends})
-        return sampled, self._fp32(results[-1]) if scored else None
+        for place, ((_, part), result) in enumerate(zip(pairs, results, strict=False)):
+            sampled[place // len(samplings)] = sampled[place // len(samplings)].with_rows(part, rows(result))
+        return sampled, self._fp32(first, phase, jobs, results) if scored else None
 
-    def _fp32(self, result: JobResult) -> Fp32Pass:
-        """What the FP32 pass says; refused if it says nothing."""
-        fp32 = Fp32Pass.of(result, self.goal, self.session.batch, self.base.name)
+    def _fp32(self, first: FirstPass, phase: str, jobs: Sequence[Job], results: Sequence[JobResult]) -> Fp32Pass:
+        """What the FP32 pass says, which is the last of `jobs`; refused if it says nothing."""
+        plain = [(jobs[-1], results[-1])]
+        rest = first.rest(f"{phase}/{len(jobs)}", phase, plain[0], results[0])
+        if rest is not None:
+            [result] = self.meter.run(phase, [rest])
+            plain.append((rest, result))
+        fp32 = first.scored(plain, results[0])
         self.meter.count_unavoidable(fp32.seconds)
         self.meter.note(fp32.told(self.goal))
         rests_of(self.session, self.goal, fp32).refuse_nothing()

@@ -53,10 +53,11 @@ class Loaded:
         """Whether the program begins with images, not with what the data layers make of them."""
         return isinstance(self.program, ElsewhereProgram) and self.program.takes_images
 
-    def score(self, batch: Batch, kept: Sequence[Blob]) -> Row:
-        """The partial scores of one iteration, and the values that come along."""
-        values = self._values(batch)
+    def score(self, batch: Batch, kept: Sequence[Blob], sampling: Sampling | None = None) -> Row:
+        """The partial scores of one iteration, the values that come along, and what is observed of it."""
+        values, ends = self._values(batch)
         self._refuse_unsound(values, batch)
+        ranges, channels = ((), {}) if sampling is None or ends is None else self._split(ends, sampling)
         scores: dict[str, PartialScore] = {}
         of_images: ByImage | None = None
         for node in self.on_host:
@@ -72,9 +73,10 @@ class Loaded:
         for blob in self.graph.outputs:
             if self.graph.producer[blob].type not in SCORE_TYPES:
                 scores[blob.name] = _mean_of(values[blob], len(batch.good))
-        along = {blob: values[blob] for blob in kept}
+        along = {blob: values[blob] for blob in kept} | channels
         named = {name: scores[name] for name in sorted(scores)}
-        return Row(named, (), self.program.header.int8_kernels, along, left_out=batch.left_out, by_image=of_images)
+        kernels = self.program.header.int8_kernels
+        return Row(named, ranges, kernels, along, left_out=batch.left_out, by_image=of_images)
 
     def _refuse_unsound(self, values: Mapping[Blob, Array], batch: Batch) -> None:
         """Raise EngineError where the FP32 net has handed out what is no number; INT8 that does loses everything."""
@@ -102,17 +104,17 @@ class Loaded:
 
     def hand_out(self, outputs: Outputs, batch: Batch) -> Row:
         """The values of one iteration that were asked for."""
-        values = self._values(batch)
+        values, _ = self._values(batch)
         asked = {blob: values[blob] for blob in outputs.blobs}
         return Row({}, (), self.program.header.int8_kernels, asked, left_out=batch.left_out)
 
-    def _values(self, batch: Batch) -> dict[Blob, Array]:
-        """What the data layers and the program make of the records of one iteration."""
-        outputs, _ = self._run(batch)
+    def _values(self, batch: Batch) -> tuple[dict[Blob, Array], Array | None]:
+        """What the data layers and the program make of the records of one iteration, and the ends of the taps."""
+        outputs, ends = self._run(batch)
         tops = {Blob(name, 0): batch.kept(array, name) for name, array in batch.tops.items()}
         rows = {blob for blob in outputs if self.graph.producer[blob].type == "DetectionOutput"}
         made = {b: batch.kept_boxes(array) if b in rows else batch.kept(array) for b, array in outputs.items()}
-        return {**tops, **made}
+        return {**tops, **made}, ends
 
     def _run(self, batch: Batch) -> tuple[dict[Blob, Array], Array | None]:
         """The program's outputs and ranges; raises EngineError where the FP32 net makes what is no number."""
@@ -125,21 +127,26 @@ class Loaded:
 
     def observe(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The merged ranges of the taps over a block of iterations."""
-        parts: list[list[Range]] = []
+        parts: list[Sequence[Range]] = []
         left_out: list[LeftOut] = []
         channels: dict[Blob, Array] = {}
         for batch in batches:
             outputs, ends = self._run(batch)
             left_out += batch.left_out
             if ends is not None:  # a copy of a record is within its range
-                by_tap = np.split(ends, np.cumsum(self.program.header.tap_sizes)[:-1])
-                ranges = [observe_ends(float(one[:, 0].min()), float(one[:, 1].max())) for one in by_tap]
-                found = {tap: one for tap, one in zip(sampling.taps, by_tap, strict=True) if tap in sampling.by_channel}
+                ranges, found = self._split(ends, sampling)
                 channels = {tap: merged_ends(one, channels.get(tap)) for tap, one in found.items()}
             else:
-                ranges = [observe(batch.kept(outputs[tap])) for tap in sampling.taps]
+                ranges = tuple(observe(batch.kept(outputs[tap])) for tap in sampling.taps)
             parts = [[a + b for a, b in zip(parts[0], ranges, strict=True)]] if parts else [ranges]
         return Row({}, tuple(parts[0]), self.program.header.int8_kernels, channels, left_out=tuple(left_out))
+
+    def _split(self, ends: Array, sampling: Sampling) -> tuple[tuple[Range, ...], dict[Blob, Array]]:
+        """The range of each tap, and the ends by channel of those that are observed so."""
+        by_tap = np.split(ends, np.cumsum(self.program.header.tap_sizes)[:-1])
+        ranges = tuple(observe_ends(float(one[:, 0].min()), float(one[:, 1].max())) for one in by_tap)
+        named = zip(sampling.taps, by_tap, strict=True)
+        return ranges, {tap: one for tap, one in named if tap in sampling.by_channel}
 
     def observe_errors(self, sampling: Sampling, batches: Iterable[Batch]) -> Row:
         """The mean error (M,) of each tap over the records of a block of iterations; sums are f64."""

@@ -34,6 +34,8 @@ class Sampling:
     errors: bool = False
     by_channel: tuple[Blob, ...] = ()
     """Of taps whose ends are observed, those of which `values` of the row has the ends of each channel, (C, 2)."""
+    scored: bool = False
+    """Whether a row, of one iteration then, has its scores, too."""
     sound: bool = False
     """Whether the net is looked at for NaN and infinity first, since no FP32 pass of this engine will."""
 

@@ -112,7 +112,8 @@ class NetWorker:
         elif sampling.values:
             built = build(keep=sampling.taps)
         else:
-            built = build(keep=(), taps=sampling.taps, by_channel=sampling.by_channel, watched=watched)
+            keep = None if sampling.scored else ()
+            built = build(keep=keep, taps=sampling.taps, by_channel=sampling.by_channel, watched=watched)
         return compile_program(built, spec, self._n_threads, sound is None or sound.is_proven)
 
     def _soundness(self, spec: NetSpec) -> Soundness:
@@ -157,6 +158,9 @@ class NetWorker:
             return [loaded.hand_out(outputs, batch(outputs.first + i)) for i in iterations]
         if sampling is None:
             return [loaded.score(batch(i), kept_of(spec, i)) for i in iterations]
+        if sampling.scored:
+            numbers = [i for row in iterations for i in sampling.iterations_of(row)]
+            return [loaded.score(batch(i), kept_of(spec, i), sampling) for i in numbers]
         observe_block = loaded.observe_errors if sampling.errors else loaded.observe
         return [observe_block(sampling, map(batch, sampling.iterations_of(i))) for i in iterations]
 

@@ -22,6 +22,7 @@ from distcalib.calibration.search_driver import Searching, Switches
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.quantize.candidate import Candidate
 from distcalib.search import Measurement, Verdict
+from distcalib.session.backend import rows
 from distcalib.session.progress import Reporter, Silent
 from scripts.simulate.scaling_plot import plot
 from scripts.simulate.simulated_cluster import SimulatedPool
@@ -132,7 +133,7 @@ def begun(
     n = net.n_iterations
     meter, goal = Meter(session), Goal(METRIC, False, options, ranked_iterations(n, net.batch))
     [answers] = meter.run("FP32", [Job("fp32", net.fp32(goal.ranked), n, "FP32")])
-    fp32 = Fp32Pass.of(answers, goal, net.batch, net.name)
+    fp32 = Fp32Pass.of(rows(answers), answers.run_seconds, goal, net.batch, net.name)
     meter.count_unavoidable(fp32.seconds)
     return Searching(meter, net, goal, fp32, switches or Switches(), budget=Budget(options))
 

@@ -1,6 +1,5 @@
 """What is observed of channels: the ranges of the equalized net without running it."""
 
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from distcalib.engine.worker import NetWorker, Setting
 from distcalib.quantize.equalization import between_pairs, equalize
 from distcalib.quantize.options import Options
 from distcalib.quantize.quantizer import Quantizer
-from distcalib.quantize.ranges import merge_ranges, merged_ends
+from distcalib.quantize.ranges import merge_ranges
 
 NET = """
 layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 9 } } }
@@ -52,12 +51,10 @@ def test_ranges_of_scaled_channels_are_those_that_the_equalized_net_shows() -> N
         worker.load("net", worker.compile(spec))
         return worker.run("net", range(2))
 
-    found = rows(NetSpec(net, "net", Sampling(taps, False, 0, 5, 3, by_channel=by_channel)))
+    observing = Sampling(taps, False, 0, 5, 3, by_channel=by_channel)
+    found = rows(NetSpec(net, "net", observing))
     assert [list(row.values) for row in found] == [list(by_channel)] * 2
-    sampled = Sampled(
-        merge_ranges(taps, [row.ranges for row in found]),
-        {tap: reduce(merged_ends, [row.values[tap] for row in found]) for tap in by_channel},
-    )
+    sampled = Sampled().with_rows(observing, found)
     plain = rows(NetSpec(net, "net", Sampling(taps, False, 0, 5, 3)))
     assert [row.ranges for row in plain] == [row.ranges for row in found]
     assert not any(row.values for row in plain)
