@@ -27,7 +27,7 @@ def actor_times(session: Session, meter: Meter) -> ActorTimes:
             _rounded(phase.run_seconds),
             _rounded(phase.compile_seconds),
             _rounded(phase.load_seconds),
-            phase.n_iterations * session.batch,
+            phase.n_iterations * session.batch_of(phase.name),
             _rounded(phase.busy / unavoidable) if unavoidable else None,
         )
         for phase in timeline.phases

@@ -4,7 +4,7 @@ Only sums over the iterations count, so how the work is divided among the actors
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import fsum, inf
 
 import numpy as np
@@ -79,6 +79,7 @@ class LayerRanking:
             jobs = [job(number, piece) for number, piece in enumerate(pieces)]
             return list(zip(pieces, self.meter.run(name, jobs), strict=True))
 
+        pace = replace(pace, fp32=pace.fp32 * sample.share_of(self.meter.session.batch))
         results = run(phase, list(divided(plan, iterations, self.meter.session.n_actors, most, pace)))
         # One of its candidates is to blame, not those that happen to stand beside it.
         broken = [piece for piece, result in results if not result.complete and len(piece.candidates) > 1]
@@ -111,7 +112,9 @@ class LayerRanking:
     def _sample(self) -> Sample:
         """What the candidates are compared on."""
         values = {i: tuple(made[blob] for blob in self.programs.outputs) for i, made in self._reference().items()}
-        return Sample(values) if self.fp32.order is None else picked(values, self.meter.session.batch)
+        if self.fp32.order is None:
+            return Sample(values)
+        return picked(values, self.meter.session.batch, self.programs.can_be_of)
 
     def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
         """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""

@@ -1,13 +1,13 @@
 """Candidates as programs: all that a search needs to know of a net."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.candidate_net import deliver, deliver_plain, plain_spec
 from distcalib.engine.net import Net
-from distcalib.engine.ranking import Plan, planned
+from distcalib.engine.ranking import Plan, can_be_of, planned
 from distcalib.engine.score_inputs import score_inputs
 from distcalib.engine.spec import NetSpec, Outputs, Row
 from distcalib.quantize.candidate import Candidate
@@ -48,6 +48,10 @@ class Programs(Protocol):
         """By layer the smallest candidate in which it is INT8, beside FP32; see `planned`."""
         ...
 
+    def can_be_of(self, n: int) -> bool:
+        """Whether a ranking may take batches of `n` images, fewer than the net's have."""
+        ...
+
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:
         """INT8 layers of `spec` that ran without an INT8 kernel, by what its rows tell."""
         ...
@@ -55,11 +59,13 @@ class Programs(Protocol):
 
 @dataclass(frozen=True)
 class NetPrograms:
-    """Those of `base` as `calibration` quantizes it, compared by what the score `metric` is made from."""
+    """Those of `base`, whose data layers make `shapes`, as `calibration` quantizes it, compared by what the score
+    `metric` is made from."""
 
     base: Net
     calibration: Calibration
     metric: str
+    shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def start(self) -> Candidate:
@@ -95,6 +101,10 @@ class NetPrograms:
         space = self.calibration.quantizer.space
         specs = {layer: plain_spec(self.base, self.calibration, space.smallest(layer)) for layer in layers}
         return planned(self.base.spec(changed=self.calibration.equalized), specs, self.outputs, share)
+
+    def can_be_of(self, n: int) -> bool:
+        """Whether the net can be built so."""
+        return can_be_of(self.base.spec(), self.shapes, n)
 
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:
         """INT8 layers of `spec` that ran without an INT8 kernel, by what its rows tell."""

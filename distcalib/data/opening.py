@@ -16,7 +16,6 @@ from distcalib.data.datum import times
 from distcalib.data.dense_images import DenseImageSource
 from distcalib.data.dummy import DummySource
 from distcalib.data.feed import FeedSource
-from distcalib.data.hdf5 import Hdf5Source
 from distcalib.data.image_cache import MemoryBudget
 from distcalib.data.image_seg import ImageSegSource
 from distcalib.data.images import ImageSource
@@ -129,6 +128,8 @@ def _opened(
     if layer.type == "ImageSegData":
         return ImageSegSource(layer, prototxt, index, room)
     if layer.type == "HDF5Data":
+        from distcalib.data.hdf5 import Hdf5Source  # it imports h5py, which takes 0.08 s
+
         return Hdf5Source(layer, prototxt, index, opened)
     if layer.type == "DummyData":
         return DummySource(layer, prototxt)

@@ -37,8 +37,8 @@ class RankSpec:
     """Candidates by name, compared with FP32 at the values `outputs`.
 
     `reference`: the FP32 values, by iteration, in the order of `outputs`; `weights`: by how much each output counts.
-    `base` is what the candidates have in common, the FP32 net, in parts between `cuts`.  `images` (n, batch) i32: an
-    iteration is a row of these, as in NetSpec.
+    `base` is what the candidates have in common, the FP32 net, in parts between `cuts`.  `images` (n, m) i32: an
+    iteration is a row of these, as in NetSpec, but of `m` images, which may be fewer than the net's batch has.
     """
 
     candidates: Mapping[str, NetSpec]
@@ -48,6 +48,12 @@ class RankSpec:
     base: NetSpec
     cuts: Cuts
     images: NDArray[np.int32] | None = field(default=None, compare=False)
+
+    def sized(self, shapes: Shapes) -> Shapes:
+        """The shapes of the data layers' tops, from those that they have in the net."""
+        if self.images is None:
+            return shapes
+        return {top: (self.images.shape[1], *shape[1:]) for top, shape in shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,15 @@ def planned(base: NetSpec, candidates: Mapping[str, NetSpec], outputs: Sequence[
 def _first_difference(order: Sequence[int], base: Sequence[Layer], other: Sequence[Layer]) -> int:
     """The place in `order`, which has the layers by number as they run, of the first that differs."""
     return next((place for place, index in enumerate(order) if base[index] != other[index]), len(order))
+
+
+def can_be_of(net: NetSpec, shapes: Shapes, n: int) -> bool:
+    """Whether the net, whose data layers make `shapes`, can be built for batches of `n` images as well, and each value
+    has a row an image then, too."""
+    smaller = {top: (n, *shape[1:]) for top, shape in shapes.items()}
+    given, _ = layer_shapes(net.graph, ZeroBlobs(), shapes, net.where)
+    made, problems = layer_shapes(net.graph, ZeroBlobs(), smaller, net.where)
+    return not problems and made == {blob: (n, *shape[1:]) if shape else shape for blob, shape in given.items()}
 
 
 def output_weights(reference: Mapping[int, Sequence[Array]]) -> tuple[float, ...]:
@@ -126,9 +141,9 @@ class BaseParts:
         self._sizes, _ = layer_shapes(self.net.graph, ZeroBlobs(), shapes, spec.base.where)
         self._compiled: dict[int, Run] = {}
 
-    def is_of(self, spec: RankSpec) -> bool:
-        """Whether it is the one of another piece, too."""
-        return self.net.is_of(spec.base, spec.cuts, spec.outputs)
+    def is_of(self, spec: RankSpec, shapes: Shapes) -> bool:
+        """Whether it is the one of another piece, too, on data of these shapes."""
+        return self._shapes == shapes and self.net.is_of(spec.base, spec.cuts, spec.outputs)
 
     def run(self, part: int, values: Values) -> Sequence[Array]:
         """What a part makes that was compiled."""

@@ -172,8 +172,8 @@ class NetWorker:
     def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
         setting, n_threads = self._setting, self._n_threads
         if isinstance(spec, RankSpec):
-            if self._base is None or not self._base.is_of(spec):
-                shapes = self._shapes(spec.base.graph)
+            shapes = spec.sized(self._shapes(spec.base.graph))
+            if self._base is None or not self._base.is_of(spec, shapes):
                 self._base = BaseParts(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
             return compile_ranking(spec, self._base)
         # Native whatever the arithmetic is: it is the time of INT8 kernels that is asked for, not what they answer.

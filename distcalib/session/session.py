@@ -63,6 +63,7 @@ class Session:
         self._refuse_or_note()
         self._guard = Guard(net, weights, options.data)  # before anything is opened
         self._left_out, self._resuming, self.journal = LeftOutRecords(), None, None
+        self._batches: dict[str, int] = {}
         with advising(self.backend.may_skip):
             self.inputs = open_inputs(
                 net,
@@ -167,6 +168,10 @@ class Session:
         """Images per iteration."""
         return self.inputs.batch
 
+    def batch_of(self, phase: str) -> int:
+        """Images per iteration of a phase: a ranking may take fewer than the net's batch has."""
+        return self._batches.get(phase, self.batch)
+
     @property
     def n_iterations(self) -> int:
         """Of a score: as many as were asked for, or as the data have."""
@@ -228,7 +233,7 @@ class Session:
         def run_missing(
             missing: Sequence[Job], enough: Enough | None = None, on_rows: OnRows | None = None
         ) -> list[JobResult]:
-            self.reporter.phase(phase, sum(job.size for job in missing), self.batch)
+            self.reporter.phase(phase, sum(job.size for job in missing), self.batch_of(phase))
 
             def advance(progress: Progress) -> None:
                 self.reporter.advance(progress.n_done, progress.n_total)
@@ -237,6 +242,10 @@ class Session:
 
             return self._pool.run(missing, advance, enough, on_rows, self._cancellation.check)
 
+        for job in jobs:
+            images = getattr(job.spec, "images", None)
+            if images is not None:
+                self._batches[phase] = self._batches[job.label] = images.shape[1]
         with advising(self.backend.may_skip):
             if self._resuming is None:
                 results = run_missing(jobs, enough)

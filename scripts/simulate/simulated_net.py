@@ -152,6 +152,10 @@ class SimulatedNet:
         n_cuts = len(self.work) // FEWEST if share else 0
         return Plan.ordered(NetSpec(ALL_FP32, self.name), (LOGITS,) * n_cuts, made, begins)
 
+    def can_be_of(self, n: int) -> bool:
+        """A smaller batch does."""
+        return True
+
     def _begin(self, net: bytes) -> int:
         """The place of the first layer in INT8."""
         fp32 = _fp32_layers(net)
