@@ -120,6 +120,17 @@ def test_calibrate_tells_its_phases_and_their_progress(greedy: CalibrationReport
     )
 
 
+def test_a_ranking_of_fewer_images_than_a_batch_says_so(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distcalib.calibration.ranking_sample.PICKED_IMAGES", 5)
+    notes = Notes()
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, strategy="ranked"), reporter=notes)
+    assert ("ranking 3 layers", 3, 5) in notes.phases
+    assert {phase.name: phase.n_images for phase in report.phases}["ranking 3 layers"] == 15
+    assert report.fp32_layers == ("conv3",)
+
+
 def test_calibrate_tells_how_fast_the_nets_are_and_what_changed(greedy: CalibrationReport) -> None:
     assert list(greedy.core_images_per_second) == ["FP32", "all INT8", "delivered"]
     assert min(greedy.core_images_per_second.values()) > 0.0

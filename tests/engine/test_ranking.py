@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from numpy.typing import NDArray
 
+from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob
 from distcalib.calibration.candidate_net import deliver
 from distcalib.engine.net import Net, open_net
-from distcalib.engine.ranking import Plan, RankSpec, distance, planned
+from distcalib.engine.ranking import Plan, RankSpec, can_be_of, distance, planned
 from distcalib.engine.ranking_split import Most, Pace, divided
 from distcalib.engine.spec import NetSpec, Outputs
 from distcalib.engine.worker import NetWorker, Setting
@@ -99,12 +101,15 @@ def test_ranking_is_the_same_to_the_bit_in_any_pieces(
     assert ranked(worker, plan, reference, n_actors, pace) == ranked(worker, plan, reference, 1)
 
 
-def test_ranking_takes_images_out_of_their_batches(net: tuple[Net, NetWorker, dict[str, NetSpec]]) -> None:
+@pytest.mark.parametrize("n_images", [8, 3, 1])
+def test_ranking_takes_images_out_of_their_batches(
+    net: tuple[Net, NetWorker, dict[str, NetSpec]], n_images: int
+) -> None:
     base, worker, specs = net
     first, last = ITERATIONS[0], ITERATIONS[-1]
     whole = {name: outputs(worker, base, spec) for name, spec in {**specs, "fp32": base.spec()}.items()}
     batch = len(whole["fp32"][first][0])
-    numbers = np.array([[last * batch + 1, first * batch] * (batch // 2)], np.int32)
+    numbers = np.array([[last * batch + 1, first * batch] * batch], np.int32)[:, :n_images]
     mixed = {name: np.array([made[n // batch][0][n % batch] for n in numbers[0]]) for name, made in whole.items()}
     plan = planned(base.spec(), specs, LOGITS)
     spec = RankSpec(plan.candidates, LOGITS, {0: (mixed["fp32"],)}, (1.0,), plan.base, plan.cuts, numbers)
@@ -113,6 +118,19 @@ def test_ranking_takes_images_out_of_their_batches(net: tuple[Net, NetWorker, di
     worker.drop("rank")
     for name, one in row.distances.items():
         assert one == pytest.approx(distance([mixed[name]], [mixed["fp32"]]), rel=1e-3)
+
+
+RESHAPED = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 8 dim: 6 } } }
+layer { name: "shape" type: "Reshape" bottom: "x" top: "y" reshape_param { shape { dim: FIRST dim: 2 dim: 3 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "y" top: "fc" inner_product_param { num_output: 2 } }
+"""
+
+
+@pytest.mark.parametrize(("first", "can_be"), [("0", True), ("-1", True), ("8", False), ("4 dim: 2", False)])
+def test_a_net_that_tells_its_batch_can_be_of_no_other(first: str, can_be: bool) -> None:
+    made = text_format.Parse(RESHAPED.replace("FIRST", first), caffe_pb2.NetParameter())
+    assert can_be_of(NetSpec(made.SerializeToString(), "net"), {"x": (8, 6)}, 3) is can_be
 
 
 def test_candidates_stand_in_the_order_of_where_they_begin_to_differ(
