@@ -10,6 +10,7 @@ _POLL_SECONDS = 0.5
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver answers Ctrl-C
-    raylet = os.getppid()
+    # What Ray tells its agents: had the raylet ended by now, the parent would be another process already.
+    raylet = int(os.environ.get("RAY_RAYLET_PID") or os.getppid())
     while os.getppid() == raylet:
         time.sleep(_POLL_SECONDS)

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from distcalib.actors.private_ray import PrivateFolder, cause_in, kill_children, stderr_to, watched
-from distcalib.actors.ray_helpers import no_helpers, replaced
+from distcalib.actors.ray_helpers import has_idle_agents, no_helpers, replaced
 from distcalib.actors.ray_module import load_ray
 from distcalib.actors.surroundings import start_lacks
 from distcalib.errors import MeasureError
@@ -37,7 +37,7 @@ class PrivateRay:
     Raises MeasureError, with the cause as far as it can be seen; the logs stay then."""
 
     def __init__(self, n_cpus: int) -> None:
-        refused = [lack.sentence for lack in start_lacks(n_cpus) if lack.refused]
+        refused = [lack.sentence for lack in start_lacks(n_cpus, helpers=not has_idle_agents()) if lack.refused]
         if refused:
             raise MeasureError(f"Ray cannot start on this machine: {'; '.join(refused)}")
         self._variables = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
@@ -54,9 +54,10 @@ class PrivateRay:
                 return
             except Exception as error:
                 self._restore()  # or the second trial would take the token of the first for the user's
-                if trial:
+                # The second trial has Ray's helpers, and needs more.
+                if trial or any(lack.refused for lack in start_lacks(n_cpus, helpers=True)):
                     self._folder.remove(keep_logs=True)
-                    raise MeasureError(_sentence(self._folder.path, n_cpus, error)) from error
+                    raise MeasureError(_sentence(self._folder.path, n_cpus, error, trial + 1)) from error
                 self._folder.remove()
                 self._folder = PrivateFolder()
             except BaseException:  # Ctrl-C, twice
@@ -118,7 +119,7 @@ def _forget() -> None:
         raylet.Config.initialize("")
 
 
-def _sentence(folder: Path, n_cpus: int, error: Exception) -> str:
+def _sentence(folder: Path, n_cpus: int, error: Exception, n_trials: int) -> str:
     """That it did not start, why as far as that can be seen, and what would do."""
     lacks = start_lacks(n_cpus)
     if lacks:
@@ -131,7 +132,8 @@ def _sentence(folder: Path, n_cpus: int, error: Exception) -> str:
         why = f"{os.getloadavg()[0]:.0f} processes want the {os.cpu_count()} core(s); wait until they are done"
     else:
         why = "nothing is seen to be wrong with the machine; give the command once more"
-    return f"Ray did not start on this machine, twice: {why}; its logs are in {folder}"
+    times = ", twice" if n_trials > 1 else ""
+    return f"Ray did not start on this machine{times}: {why}; its logs are in {folder}"
 
 
 def _on_loopback() -> AbstractContextManager[None]:

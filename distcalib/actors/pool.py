@@ -75,6 +75,7 @@ class ActorPool:
         self._placed: tuple[Placement, ...] = ()
         self._n_retired = 0
         self._closing: Thread | None = None
+        self._is_closed = False
         self.timeline = Timeline()
         """What the actors did when, in all calls."""
         self._spread = source.joins
@@ -260,15 +261,19 @@ class ActorPool:
 
     def begin_close(self) -> None:
         """Kill the actors, and end in a thread what was started for this pool, which takes 0.4 s of a local Ray; to be
-        followed by `close`."""
-        self._kill()
-        if self._closing is None:
-            self._closing = Thread(target=self._cluster.close, name="distcalib-close")
-            self._closing.start()
+        followed by `close`, which does what could not be done here."""
+        if self._closing is not None or self._is_closed:
+            return
+        closing = Thread(target=self._cluster.close, name="distcalib-close")
+        with suppress(Exception), interrupt_held():  # such as where no thread can be made
+            self._kill()
+            closing.start()
+            self._closing = closing
 
     def close(self) -> None:
         """Kill the actors, and end what was started for this pool; twice does no harm."""
         self._kill()
+        self._is_closed = True
         if self._closing is not None:
             with interrupt_held():
                 self._closing.join()

@@ -44,7 +44,7 @@ class PrivateFolder:
         _sweep(parent)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         self.path.chmod(0o700)  # whatever the umask has left of that
-        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock: int | None = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         token = os.open(self.path / _TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -75,8 +75,9 @@ class PrivateFolder:
             (self.path / _TOKEN).unlink()
         if not keep_logs:
             shutil.rmtree(self.path, ignore_errors=True)
-        with suppress(OSError):
-            os.close(self._lock)
+        lock, self._lock = self._lock, None
+        if lock is not None:  # its number may be another file's by the second time
+            os.close(lock)
 
 
 def _sweep(parent: Path) -> None:

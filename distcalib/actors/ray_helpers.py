@@ -7,7 +7,7 @@ them (Ray 2.60, `python scripts/bench/bench_start.py`). Nothing that Ray offers 
 again: no actor of a local Ray has a runtime environment of its own.
 """
 
-import subprocess
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,10 +48,15 @@ def no_helpers() -> Iterator[None]:
         # The server of dashboard and jobs is waited for even where there is to be no dashboard, half a second; Ray goes
         # on without it as where it fails.
         stack.enter_context(replaced(services, "start_api_server", lambda *_, **__: (None, None)))
-        raylet = import_module("ray._raylet")
-        if all(hasattr(raylet, name) for name in ("persist_port", *_PORTS)):
-            stack.enter_context(_idle_agents(node, services, raylet))
+        if has_idle_agents():
+            stack.enter_context(_idle_agents(node, services, import_module("ray._raylet")))
         yield
+
+
+def has_idle_agents() -> bool:
+    """Whether this Ray's raylet can be told the ports of agents that do nothing."""
+    raylet = import_module("ray._raylet")
+    return all(hasattr(raylet, name) for name in ("persist_port", *_PORTS))
 
 
 @contextmanager
@@ -72,5 +77,5 @@ def _idle_agents(node: Any, services: Any, raylet: Any) -> Iterator[None]:
 
 def idle_command(command: Sequence[str]) -> list[str]:
     """The command that starts a raylet, with agents that do nothing; any other as it is."""
-    idle = subprocess.list2cmdline([sys.executable, "-I", "-S", idle_agent.__file__])
+    idle = shlex.join([sys.executable, "-I", "-S", idle_agent.__file__])
     return [next((f"{name}{idle}" for name in _COMMANDS if part.startswith(name)), part) for part in command]

@@ -16,6 +16,7 @@ from distcalib.actors.machine import ancestors, memory, read_text
 # Threads of all processes at their peak: 107 in a run with 1 actor, 123 with 2 and 255 with 8 (Ray 2.60). With a limit
 # (pids.max of a cgroup), 92, 112 and 242 were enough; with 102 for 2 actors a run died in its middle, with 92 Ray's
 # processes aborted at the start, and with 222 for 8 the start took minutes.
+_HELPER_THREADS = 80  # more where Ray has its agents and monitors, see ray_helpers.py
 _THREADS, _THREADS_AN_ACTOR = 72, 14
 _THREADS_WELL, _THREADS_AN_ACTOR_WELL = 80, 22
 # Address space of the largest process, beside the object store, which each of them maps: 1.1 GB there.
@@ -46,12 +47,13 @@ def ray_folder() -> Path:
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
 
 
-def start_lacks(n_actors: int, root: Path = Path("/")) -> tuple[Lack, ...]:
-    """What stands in the way of a local Ray with so many actors; `root`: of a recorded tree."""
+def start_lacks(n_actors: int, root: Path = Path("/"), helpers: bool = False) -> tuple[Lack, ...]:
+    """What stands in the way of a local Ray with so many actors, with its `helpers` or without; `root`: of a recorded
+    tree."""
     lacks = [*_lacks_of_working_folder(), *_lacks_of_folder(), *_lacks_of_loopback()]
     room = free_threads(root)
     if room is not None:
-        lacks += thread_lacks(n_actors, *room)
+        lacks += thread_lacks(n_actors, *room, helpers)
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
         lacks += address_lacks(limit, store_bytes(root))
@@ -61,10 +63,11 @@ def start_lacks(n_actors: int, root: Path = Path("/")) -> tuple[Lack, ...]:
     return tuple(lacks)
 
 
-def thread_lacks(n_actors: int, limit: int, free: int) -> Iterator[Lack]:
-    """What is wrong if `free` threads may be made, of `limit` in all."""
-    needs = _THREADS_WELL + n_actors * _THREADS_AN_ACTOR_WELL
-    least = _THREADS + n_actors * _THREADS_AN_ACTOR
+def thread_lacks(n_actors: int, limit: int, free: int, helpers: bool = False) -> Iterator[Lack]:
+    """What is wrong if `free` threads may be made, of `limit` in all, for a Ray with its `helpers` or without."""
+    more = _HELPER_THREADS if helpers else 0
+    needs = more + _THREADS_WELL + n_actors * _THREADS_AN_ACTOR_WELL
+    least = more + _THREADS + n_actors * _THREADS_AN_ACTOR
     if free < needs:
         yield Lack(
             f"{free} of the {limit} processes and threads allowed here (pids.max, ulimit -u) are free, and Ray makes "

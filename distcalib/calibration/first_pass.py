@@ -69,8 +69,15 @@ class FirstPass:
             found = dict(zip(self.shared, rows(observed), strict=True)) | found
         wanted = set(self.goal.ranked)
         made = [replace(found[i], values=self._kept_of(found[i]) if i in wanted else {}) for i in range(self._n)]
-        seconds = sum(result.run_seconds for _, result in plain) * self._n / n_run
+        seconds = self._seconds(sum(result.run_seconds for _, result in plain), n_run, observed)
         return Fp32Pass.of(made, seconds, self.goal, self.session.batch, self.base.name)
+
+    def _seconds(self, plain: float, n_run: int, observed: JobResult | None) -> float:
+        """Of a pass of the plain program, which took `plain` for `n_run` iterations; few, the first of a process among
+        them, would stand badly for all."""
+        if observed is None or 2 * n_run >= self._n:
+            return plain * self._n / n_run
+        return plain + observed.run_seconds * (self._n - n_run) / len(self.shared)
 
     @property
     def _n(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from distcalib.actors import Enough, Job, JobResult
 from distcalib.session.evaluate import rate
 from distcalib.session.progress import Decided, Watcher
-from distcalib.session.protocol import Actors
+from distcalib.session.protocol import Actors, images_a_row
 
 
 class Meter:
@@ -23,7 +23,8 @@ class Meter:
         results = self.session.run(phase, jobs, enough)
         self.count(sum(r.run_seconds + r.compile_seconds + r.load_seconds for r in results))
         if len(results) == 1 and results[0].rows and enough is None and not results[0].n_recorded:
-            self._images_per_second[phase] = rate(results[0], self.session, time.perf_counter() - begin)
+            batch, seconds = images_a_row(jobs[0], self.session.batch), time.perf_counter() - begin
+            self._images_per_second[phase] = rate(results[0], self.session.n_actors, batch, seconds)
         return results
 
     def settle(self) -> None:

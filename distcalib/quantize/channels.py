@@ -22,12 +22,14 @@ def only_reader(graph: Graph, group: Fused) -> tuple[Node, tuple[Blob, ...]] | N
     to its input; None if others see it too."""
     if group.eltwise is not None or (group.batch_norm is not None and group.scale is None):
         return None
+    if not _has_channels(group.node):
+        return None
     blob = group.output
     between = [blob]
     while (node := graph.only_consumer(blob)) is not None and len(node.bottoms) == len(node.tops) == 1:
         if node.type in QUANTIZABLE:
             found = node, tuple(between)
-            return found if node.type == "Convolution" or node.layer.inner_product_param.axis == 1 else None
+            return found if _has_channels(node) else None
         pools = caffe_pb2.PoolingParameter.MAX, caffe_pb2.PoolingParameter.AVE
         if node.type not in ("ReLU", "Pooling", "Split", "Dropout"):
             return None
@@ -36,6 +38,11 @@ def only_reader(graph: Graph, group: Fused) -> tuple[Node, tuple[Blob, ...]] | N
         blob = node.tops[0]
         between.append(blob)
     return None
+
+
+def _has_channels(node: Node) -> bool:
+    """Whether the channels of what a convolution or inner product reads and makes lie along axis 1."""
+    return node.type == "Convolution" or node.layer.inner_product_param.axis == 1
 
 
 def by_channel(reader: Node, weight: Array, n_channels: int) -> Array:

@@ -40,13 +40,17 @@ class LeftOutRecords:
         """
         for job, result in zip(jobs, results, strict=True):
             scores = isinstance(job.spec, (NetSpec, ElsewhereSpec)) and job.spec.scores
-            if isinstance(job.spec, NetSpec) and job.spec.images is not None:
-                continue
+            first = 0
+            if isinstance(job.spec, NetSpec):
+                if job.spec.images is not None:
+                    continue
+                if job.spec.sampling is not None and job.spec.sampling.scored:
+                    scores, first = True, job.spec.sampling.first
             for number, row in zip(result.iterations, result.rows, strict=True):
                 if isinstance(row, Row):
                     self.found.update(row.left_out)
                     if scores:
-                        self._compare(number, row.left_out)
+                        self._compare(first + number, row.left_out)
 
     def report(
         self, net: Net, indexes: Mapping[str, Index | None], batch: int, iterations: Iterable[int]

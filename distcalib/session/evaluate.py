@@ -42,7 +42,6 @@ from distcalib.session.lengths import length_warnings
 from distcalib.session.meaning import Rests
 from distcalib.session.options import EvaluationOptions
 from distcalib.session.progress import Logged, Reporter
-from distcalib.session.protocol import Actors
 from distcalib.session.session import Session
 
 
@@ -82,7 +81,7 @@ def _evaluate(
         iterations = session.n_iterations
         started = time.perf_counter()
         [result] = session.measure("evaluate", [(net.spec(), iterations)])
-        images_per_second = rate(result, session, time.perf_counter() - started)
+        images_per_second = rate(result, session.n_actors, session.batch, time.perf_counter() - started)
         measured = rows(result)
         session.check_files()
         int8 = running_int8(net.graph)
@@ -196,10 +195,11 @@ def loss_weights(net: Net) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight != 0.0}
 
 
-def rate(result: JobResult, session: Actors, wall_seconds: float) -> float:
-    """Images/s of all actors together, from the wall time less compiling and importing the program."""
-    busy = wall_seconds - result.compile_seconds - result.load_seconds / session.n_actors
-    return result.size * session.batch / max(busy, 1e-9)
+def rate(result: JobResult, n_actors: int, batch: int, wall_seconds: float) -> float:
+    """Images/s of all actors together, from the wall time less compiling and importing the program; `batch` images an
+    iteration."""
+    busy = wall_seconds - result.compile_seconds - result.load_seconds / n_actors
+    return result.size * batch / max(busy, 1e-9)
 
 
 def running_int8(graph: Graph) -> tuple[str, ...]:

@@ -8,6 +8,12 @@ from distcalib.engine.spec import NetSpec, Row
 from distcalib.session.progress import Reporter
 
 
+def images_a_row(job: Job, batch: int) -> int:
+    """Images an iteration of a job: as many as the net's `batch` has, or as stand in the batches that it names."""
+    images = getattr(job.spec, "images", None)
+    return batch if images is None else int(images.shape[1])
+
+
 class Actors(Protocol):
     """Actors that have a net's data; Session is what real ones are."""
 

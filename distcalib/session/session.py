@@ -31,6 +31,7 @@ from distcalib.session.guard import Guard
 from distcalib.session.inputs import open_inputs
 from distcalib.session.options import SessionOptions
 from distcalib.session.progress import Reporter, Watcher
+from distcalib.session.protocol import images_a_row
 from distcalib.session.shipping import cargo_of, refuse_too_large, refuse_unshippable
 from distcalib.session.versions import versions
 
@@ -243,9 +244,7 @@ class Session:
             return self._pool.run(missing, advance, enough, on_rows, self._cancellation.check)
 
         for job in jobs:
-            images = getattr(job.spec, "images", None)
-            if images is not None:
-                self._batches[phase] = self._batches[job.label] = images.shape[1]
+            self._batches[phase] = self._batches[job.label] = images_a_row(job, self.batch)
         with advising(self.backend.may_skip):
             if self._resuming is None:
                 results = run_missing(jobs, enough)

@@ -67,7 +67,7 @@ def evaluated(session: Session, net: Net, iterations: range) -> float:
     """
     begin = time.perf_counter()
     [result] = session.run("bench", [Job("bench", net.spec(), len(iterations), "bench", order=tuple(iterations))])
-    return rate(result, session, time.perf_counter() - begin)
+    return rate(result, session.n_actors, session.batch, time.perf_counter() - begin)
 
 
 def main() -> None:

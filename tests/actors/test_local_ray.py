@@ -40,7 +40,7 @@ def test_private_ray_tries_twice_with_a_token_each(tmp_path: Path, monkeypatch: 
 
 def test_private_ray_says_which_program_could_not_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path) if len(str(tmp_path)) < 25 else "/tmp")
-    monkeypatch.setattr(local, "start_lacks", lambda _: [])
+    monkeypatch.setattr(local, "start_lacks", lambda *_, **__: [])
 
     def fail(**_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/opt/python3")

@@ -140,6 +140,23 @@ def test_pool_that_is_closed_meanwhile_has_ended_once_it_is_closed(
     assert ended == ["distcalib-close", "MainThread"], "the second time there is nothing left to end"
 
 
+def test_pool_is_closed_by_close_where_no_thread_can_be_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ended: list[RayCluster] = []
+    monkeypatch.setattr(RayCluster, "close", lambda cluster: ended.append(cluster))
+    pool = ActorPool(EchoWorker, RaySource(), n_actors=1, shared=shared(folder))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    pool.begin_close()
+    assert ended == []
+    pool.close()
+    assert len(ended) == 1
+    monkeypatch.undo()
+    pool.begin_close()
+    assert pool._closing is None, "it is closed already"
+
+
 def test_pool_knows_when_actors_share_cores(pool: ActorPool, folder: Path) -> None:
     n_cores = pool.nodes[0].topology.n_usable
     assert pool.oversubscribed == (n_cores < 2)

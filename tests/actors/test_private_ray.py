@@ -27,6 +27,17 @@ def test_private_folder_is_the_users_alone_and_goes(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_private_folder_that_is_removed_again_closes_no_file_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    folder = PrivateFolder()
+    folder.remove()
+    with open(os.devnull) as other:  # it may have the number of the lock now
+        folder.remove()
+        os.fstat(other.fileno())
+
+
 def test_private_folder_heeds_no_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     before = os.umask(0o777)

@@ -1,5 +1,6 @@
 """The processes of a local Ray that a run does without."""
 
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ def test_agents_of_a_raylet_are_idle_and_all_else_of_its_command_stays() -> None
 
 def test_an_interpreter_in_a_folder_with_a_space_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/my venv/python")
-    assert idle_command(["--dashboard_agent_command=x"])[0].startswith('--dashboard_agent_command="/my venv/python" -I')
+    assert idle_command(["--dashboard_agent_command=x"])[0].startswith("--dashboard_agent_command='/my venv/python' -I")
 
 
 def test_an_idle_agent_lives_as_long_as_its_raylet() -> None:
@@ -41,6 +42,11 @@ def test_an_idle_agent_lives_as_long_as_its_raylet() -> None:
     raylet.communicate()
     with suppress(psutil.NoSuchProcess):
         agent.wait(20)
+
+
+def test_an_idle_agent_whose_raylet_was_gone_before_it_began_ends() -> None:
+    env = os.environ | {"RAY_RAYLET_PID": str(2**30)}
+    assert subprocess.run([sys.executable, "-I", "-S", idle_agent.__file__], env=env, timeout=20).returncode == 0
 
 
 def test_all_of_ray_is_as_before_afterwards() -> None:

@@ -25,6 +25,12 @@ def test_thread_lacks_says_nothing_where_there_is_room() -> None:
     assert [list(thread_lacks(n, 10_000, 80 + 22 * n)) for n in (1, 2, 100)] == [[], [], []]
 
 
+def test_thread_lacks_counts_the_helpers_of_a_ray_that_has_them() -> None:
+    [lack] = thread_lacks(2, 400, 179, helpers=True)
+    assert lack.refused
+    assert list(thread_lacks(2, 400, 179)) == []
+
+
 def test_address_lacks_counts_the_object_store() -> None:
     assert list(address_lacks(10 * GB, 8 * GB)) == []
     [lack] = address_lacks(9 * GB, 8 * GB)

@@ -85,6 +85,18 @@ def test_one_bit_of_difference_has_the_plain_program_run_them(monkeypatch: pytes
     assert fp32.seconds == 12.0
 
 
+def test_a_pass_that_is_nearly_all_observed_takes_what_both_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One iteration alone, the first of its process, would stand badly for all."""
+    first = made(monkeypatch, n_scored=3, sampled=range(3)).sharing([replace(SAMPLING, first=0, end=3)])
+    plain = first.job("FP32/1", "FP32")
+    assert plain.order == (0,)
+    done = plain, JobResult.of(plain, {0: plain_row(0)}, run_seconds=9.0)
+    rows = {i: observed_row(i) for i in range(3)}
+    observed = JobResult.of(Job("FP32/0", first.observing(SAMPLING), 3, "FP32"), rows, run_seconds=6.0)
+    first.goal.__dict__["ranked"] = (0,)
+    assert first.scored([done], observed).seconds == 9.0 + 2 * 2.0
+
+
 @pytest.mark.parametrize(
     ("samplings", "changes"),
     [

@@ -105,6 +105,10 @@ def test_equalize_goes_through_depthwise_layers() -> None:
         pytest.param([conv("a", "x", WIDE), layer("Sigmoid", "s", "a"), conv("b", "s", WIDE)], id="sigmoid"),
         pytest.param([conv("a", "x", WIDE), layer("LRN", "s", "a"), conv("b", "s", WIDE)], id="lrn"),
         pytest.param(
+            [layer("InnerProduct", "a", "x", "a", "inner_product_param { num_output: 6 axis: 2 }"), FC],
+            id="channels along another axis",
+        ),
+        pytest.param(
             [
                 conv("a", "x", WIDE),
                 *(
