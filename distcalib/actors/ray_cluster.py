@@ -8,9 +8,10 @@ actors, whatever the machine has.
 import logging
 import os
 import pickle
+import signal
 import socket
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from distcalib.actors.local_ray import PrivateRay
 from distcalib.actors.lost_pages import crashes_told
 from distcalib.actors.machines import Survey
 from distcalib.actors.node_survey import ask_nodes
+from distcalib.actors.ray_helpers import replaced
 from distcalib.actors.ray_module import load_ray
 from distcalib.actors.ray_watchdog import Vigil, end_process
 from distcalib.actors.signals import interrupt_held, termination_kept
@@ -73,7 +75,7 @@ class RayCluster:
             if not self._ours and given:
                 _refuse_other(given)
             if self._ours:
-                with interrupt_held(), termination_kept():
+                with interrupt_held(), termination_kept(), _no_handler():
                     if address == "local":
                         self._private = PrivateRay(n_cpus)
                     else:
@@ -200,6 +202,13 @@ class RaySource:
     def open(self, n_cpus: int) -> RayCluster:
         """Connect; a local Ray has `n_cpus`. Raises MeasureError when Ray cannot be reached or started."""
         return RayCluster(self.address, n_cpus)
+
+
+def _no_handler() -> AbstractContextManager[None]:
+    """Keep Ray from handling SIGTERM where this process does: see termination_kept."""
+    utils = load_ray()._private.utils
+    is_ours = callable(signal.getsignal(signal.SIGTERM)) and hasattr(utils, "set_sigterm_handler")
+    return replaced(utils, "set_sigterm_handler", lambda *_: None) if is_ours else nullcontext()
 
 
 def _lost() -> tuple[type[Exception], ...]:

@@ -92,23 +92,31 @@ def _leave_terminal() -> None:
 
 @contextmanager
 def termination_kept() -> Iterator[None]:
-    """SIGTERM after the block does what it did before, if that was a function of Python's; else it is left to Ray. One
-    that comes inside the block, where Ray raises SystemExit for it, counts at the end.
+    """SIGTERM and SIGHUP inside the block take effect at its end, and after it do what they did before, where that was
+    a function of Python's; else they are left to Ray.
+
+    Raised in the middle of ray.init (2.60), an exception leaves a half of it that is in nobody's hands, and the process
+    aborts when that is taken down at its very end. A Ray that handles SIGTERM all the same raises SystemExit for it.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    if not _is_main() or not callable(before):
-        yield
-        return
-    came = False
+    before = {number: signal.getsignal(number) for number in _ENDING if _is_main()}
+    ours = {number: handler for number, handler in before.items() if callable(handler)}
+    came: list[int] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    for number in ours:
+        signal.signal(number, hold)
     try:
         yield
     except SystemExit:
-        came = True
+        came += [number for number in ours if number == signal.SIGTERM]
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
-        if came:
-            signal.raise_signal(signal.SIGTERM)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for first in came[:1]:
+            signal.raise_signal(first)
 
 
 def _is_main() -> bool:

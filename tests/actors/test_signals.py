@@ -119,6 +119,18 @@ def test_termination_kept_hands_on_what_came_meanwhile(handler: list[int]) -> No
     assert handler == [signal.SIGTERM]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_kept_holds_back_what_comes_until_the_block_has_ended(number: signal.Signals) -> None:
+    with termination_told(), pytest.raises(KeyboardInterrupt):
+        with termination_kept():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            is_whole = True
+        pytest.fail("it takes effect at the end of the block")
+    assert is_whole
+    assert ended_by() == number
+
+
 def test_termination_kept_leaves_it_to_ray_where_nobody_handles_it() -> None:
     try:
         with termination_kept():
