@@ -51,13 +51,19 @@ class LayerTimes:
         return max(self.fp32.get(layer, 0.0) - self.int8.get(layer, 0.0), 0.0)
 
 
+def timing_jobs(
+    phase: str, nets: Mapping[str, NetSpec], order: tuple[int, ...], n_cores: int, may_fail: bool = False
+) -> list[Job]:
+    """What times each of `nets` and its layers on the iterations of `order`, by actors of `n_cores`."""
+    return [
+        Job(f"{phase}/{name}", TimingSpec(spec, n_cores), len(order), phase, order=order, may_fail=may_fail)
+        for name, spec in nets.items()
+    ]
+
+
 def layer_times(meter: Meter, goal: Goal, fp32: NetSpec, int8: NetSpec, n_cores: int) -> LayerTimes:
     """Measure both nets on the iterations that a ranking looks at; of each layer the median."""
-    order = goal.ranked
-    jobs = [
-        Job(f"{PHASE}/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order)
-        for name, spec in (("FP32", fp32), ("INT8", int8))
-    ]
+    jobs = timing_jobs(PHASE, {"FP32": fp32, "INT8": int8}, goal.ranked, n_cores)
     return LayerTimes.of(meter.run(PHASE, jobs), median)
 
 

@@ -59,13 +59,13 @@ class Programs(Protocol):
 
 @dataclass(frozen=True)
 class NetPrograms:
-    """Those of `base`, whose data layers make `shapes`, as `calibration` quantizes it, compared by what the score
+    """Those of `base`, whose values have `shapes`, as `calibration` quantizes it, compared by what the score
     `metric` is made from."""
 
     base: Net
     calibration: Calibration
     metric: str
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Mapping[Blob, tuple[int, ...]]
 
     @property
     def start(self) -> Candidate:
@@ -104,7 +104,7 @@ class NetPrograms:
 
     def can_be_of(self, n: int) -> bool:
         """Whether the net can be built so."""
-        return can_be_of(self.base.spec(), self.shapes, n)
+        return can_be_of(self.base.graph, self.shapes, n, self.base.name)
 
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:
         """INT8 layers of `spec` that ran without an INT8 kernel, by what its rows tell."""

@@ -58,7 +58,7 @@ class SearchStage:
         fp32 = observed.fp32
         if fp32 is None:
             return Searched(observed, SearchResult(quantizer.space.all_int8))
-        programs = NetPrograms(self.base, observed.calibration, self.goal.metric, self.session.inputs.data_shapes)
+        programs = NetPrograms(self.base, observed.calibration, self.goal.metric, self.session.inputs.shapes)
         budget = Budget(self.goal.options)
         searching = Searching(self.meter, programs, self.goal, fp32, self.switches, budget=budget)
         kept = [(searching, observed)]  # what is searched, better weights behind those before

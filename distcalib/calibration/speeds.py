@@ -5,14 +5,13 @@ done.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distcalib.actors import Job, JobResult
+from distcalib.actors import JobResult
 from distcalib.calibration.looks import Look
 from distcalib.calibration.meter import Meter
-from distcalib.calibration.pareto import LayerTimes
+from distcalib.calibration.pareto import LayerTimes, timing_jobs
 from distcalib.calibration.results import SearchResult
 from distcalib.calibration.search_driver import Searching
 from distcalib.engine.spec import NetSpec
-from distcalib.engine.timing import TimingSpec
 from distcalib.session.backend import rows
 
 PHASE, ALL_INT8 = "speed", "all INT8"
@@ -47,10 +46,7 @@ def speeds(
     for name, candidate in ((ALL_INT8, start), ("delivered", winner)):
         if candidate.int8 and candidate not in found.failed and (name == ALL_INT8 or winner != start):
             nets[name] = searching.programs.spec(candidate)
-    jobs = [
-        Job(f"{PHASE}/{name}", TimingSpec(spec, n_cores), len(order), PHASE, order=order, may_fail=True)
-        for name, spec in nets.items()
-    ]
+    jobs = timing_jobs(PHASE, nets, order, n_cores, may_fail=True)
 
     def made(results: Sequence[JobResult]) -> Speeds:
         timed = {n: one for n, one in zip(nets, results, strict=True) if one.error is None and one.rows}

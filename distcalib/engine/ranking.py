@@ -16,7 +16,8 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Blob
+from distcalib.caffe.graph import Blob, Graph
+from distcalib.data import DATA_TYPES
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch
 from distcalib.engine.builder import BuiltModel, build_model, layer_shapes
@@ -92,13 +93,13 @@ def _first_difference(order: Sequence[int], base: Sequence[Layer], other: Sequen
     return next((place for place, index in enumerate(order) if base[index] != other[index]), len(order))
 
 
-def can_be_of(net: NetSpec, shapes: Shapes, n: int) -> bool:
-    """Whether the net, whose data layers make `shapes`, can be built for batches of `n` images as well, and each value
-    has a row an image then, too."""
-    smaller = {top: (n, *shape[1:]) for top, shape in shapes.items()}
-    given, _ = layer_shapes(net.graph, ZeroBlobs(), shapes, net.where)
-    made, problems = layer_shapes(net.graph, ZeroBlobs(), smaller, net.where)
-    return not problems and made == {blob: (n, *shape[1:]) if shape else shape for blob, shape in given.items()}
+def can_be_of(graph: Graph, shapes: Mapping[Blob, tuple[int, ...]], n: int, where: str) -> bool:
+    """Whether the net, whose values have `shapes`, can be built for batches of `n` images as well, and each value has a
+    row an image then, too."""
+    wanted = {blob: (n, *shape[1:]) if shape else shape for blob, shape in shapes.items()}
+    data = {blob.name: wanted[blob] for node in graph if node.type in DATA_TYPES for blob in node.tops}
+    made, problems = layer_shapes(graph, ZeroBlobs(), data, where)
+    return not problems and all(wanted[blob] == shape for blob, shape in made.items())
 
 
 def output_weights(reference: Mapping[int, Sequence[Array]]) -> tuple[float, ...]:

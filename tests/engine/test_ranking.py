@@ -6,8 +6,9 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
-from distcalib.caffe.graph import Blob
+from distcalib.caffe.graph import Blob, build_graph
 from distcalib.calibration.candidate_net import deliver
+from distcalib.engine.checking import checked_shapes
 from distcalib.engine.net import Net, open_net
 from distcalib.engine.ranking import Plan, RankSpec, can_be_of, distance, planned
 from distcalib.engine.ranking_split import Most, Pace, divided
@@ -130,7 +131,9 @@ layer { name: "fc" type: "InnerProduct" bottom: "y" top: "fc" inner_product_para
 @pytest.mark.parametrize(("first", "can_be"), [("0", True), ("-1", True), ("8", False), ("4 dim: 2", False)])
 def test_a_net_that_tells_its_batch_can_be_of_no_other(first: str, can_be: bool) -> None:
     made = text_format.Parse(RESHAPED.replace("FIRST", first), caffe_pb2.NetParameter())
-    assert can_be_of(NetSpec(made.SerializeToString(), "net"), {"x": (8, 6)}, 3) is can_be
+    graph = build_graph(made.layer, "net")
+    shapes = {Blob("x", 0): (8, 6), **checked_shapes(graph, {"x": (8, 6)}, "net")}
+    assert can_be_of(graph, shapes, 3, "net") is can_be
 
 
 def test_candidates_stand_in_the_order_of_where_they_begin_to_differ(
