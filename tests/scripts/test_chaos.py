@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 
 from scripts.faults import chaos
-from scripts.faults.chaos import ACTOR, DRIVER, NODE, ONE_OF_TWO, VICTIMS, Trial, end_session, processes, table
+from scripts.faults.chaos import (
+    ACTOR,
+    DRIVER,
+    NODE,
+    ONE_OF_TWO,
+    VICTIMS,
+    Trial,
+    Usual,
+    end_session,
+    in_time,
+    processes,
+    table,
+)
 
 WELL = Trial(0, DRIVER, killed=True, resumed=True, same=True, told=True, left=False, seconds=3.0, n_again=0)
 
@@ -23,6 +35,29 @@ def test_table_counts_by_what_was_killed() -> None:
     assert actor == "| actor | 1 | 1 | 0 | 1 | 1.0 | 2 |"
     assert node == f"| {NODE} | 0 | 0 | 0 | 0 | 0.0 | 0 |"
     assert one_of_two == f"| {ONE_OF_TWO} | 0 | 0 | 0 | 0 | 0.0 | 0 |"
+
+
+def test_a_trial_that_killed_nothing_is_made_again_with_an_earlier_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = []
+
+    def late_twice(number: int, *_: object, share: float) -> Trial:
+        shares.append(share)
+        return replace(WELL, number=number, killed=len(shares) == 3)
+
+    monkeypatch.setattr(chaos, "trial", late_twice)
+    made = in_time(4, tmp_path, Usual((b"", {}), 1.0, {DRIVER: 1.0}), None, seed=1)
+    assert made == replace(WELL, number=4)
+    assert shares == [1, 1 / 2, 1 / 3]
+
+
+def test_a_trial_that_is_not_well_stands_though_it_killed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = replace(WELL, killed=False, same=False)
+    monkeypatch.setattr(chaos, "trial", lambda *_, **__: bad)
+    assert in_time(0, tmp_path, Usual((b"", {}), 1.0, {DRIVER: 1.0}), None, seed=1) == bad
 
 
 @pytest.mark.parametrize("flaw", [{"same": False}, {"told": False}, {"left": True}], ids=str)
