@@ -22,7 +22,7 @@ from itertools import islice
 from distcalib.actors.actor import Outcome
 from distcalib.actors.cluster import ActorLost, Ref
 from distcalib.actors.collector import Collector
-from distcalib.actors.dispatcher import Dispatcher, Kind, Task
+from distcalib.actors.dispatcher import FEW, Dispatcher, Kind, Task
 from distcalib.actors.feeder import IN_FLIGHT, Feeder
 from distcalib.actors.fleet import Fleet, Left, error_of
 from distcalib.actors.jobs import Enough, Job, JobResult, OnRows, Progress
@@ -76,6 +76,8 @@ class Call:
         self._specs: dict[int, Ref] = {}  # both by job and freed with it: a hundred programs would fill the store
         self._blobs: dict[int, Ref] = {}
         self._flying = [deque(_Flying(None, left) for left in fleet.take_left(actor)) for actor in range(len(fleet))]
+        if enough is not None and len(fleet) <= FEW and all(job.may_stop for job in jobs):
+            in_flight = 1
         self._feeder = Feeder(self._dispatcher, [len(flying) for flying in self._flying], in_flight)
         for actor in filter(fleet.is_retired, range(len(fleet))):
             self._feeder.lost(actor, retired=True)

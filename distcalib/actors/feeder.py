@@ -2,7 +2,8 @@
 
 An actor has at most IN_FLIGHT tasks: one that runs and one that waits beside it, so that it never idles for the driver,
 and no more, so that work stays where it can still be balanced. Where an iteration takes seconds, one is right: a task
-that waits there is one that an idle actor could have. Actors without any are asked first.
+that waits there is one that an idle actor could have. So it is where jobs will be stopped: what waits then is lost.
+Actors without any are asked first.
 
 An actor that was asked in vain is asked again only when the dispatcher has something that anybody could take: asking
 all 4,096 whenever one is done would take minutes a pass."""

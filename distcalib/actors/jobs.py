@@ -75,6 +75,8 @@ class Job:
     `homes`: how many of the rows, one actor's after the other's, each actor should do; None: an even part each.
     `ranks`: with `homes`, when each row is wanted, rising in each of these parts; the lower the sooner.
     `in_order`: rows are handed out first to last, since `enough` looks at beginnings.
+    `may_stop`: `enough` will probably stop it, and answers fast: what an actor has waiting then is lost, so that a few
+    actors have nothing waiting, where all jobs are so.
     `may_fail`: an error of its worker, or MAX_DEATHS actors that die on the same task of it, end this job alone.
     """
 
@@ -87,6 +89,7 @@ class Job:
     homes: tuple[int, ...] | None = None
     ranks: tuple[int, ...] | None = None
     in_order: bool = False
+    may_stop: bool = False
     may_fail: bool = False
 
     @property

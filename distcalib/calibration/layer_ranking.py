@@ -18,7 +18,7 @@ from distcalib.calibration.meter import Meter
 from distcalib.calibration.programs import Programs
 from distcalib.calibration.ranking_sample import Sample, picked
 from distcalib.engine.ranking import RankSpec, output_weights
-from distcalib.engine.ranking_split import Pace, Piece, divided, most_pieces
+from distcalib.engine.ranking_split import Pace, Piece, divided, most_pieces, stacked
 from distcalib.search import Rank, Ranking
 from distcalib.session.backend import rows
 
@@ -60,14 +60,16 @@ class LayerRanking:
         reference, iterations = sample.reference, tuple(sorted(sample.reference))
         phase = f"{label}ranking {len(layers)} layers"
         weights = output_weights(reference)
-        plan = self.programs.ranking(layers, self.share_parts)
+        plan = self.programs.ranking(layers, self.share_parts and not sample.stacked)
         most = most_pieces(plan, reference, RANKED_BYTES)
 
         def job(number: int, piece: Piece) -> Job:
             values = {k: reference[k] for k in piece.iterations}
             return Job(
                 f"rank/{number}",
-                RankSpec(piece.candidates, outputs, values, weights, plan.base, plan.cuts, sample.images),
+                RankSpec(
+                    piece.candidates, outputs, values, weights, plan.base, plan.cuts, sample.images, sample.stacked
+                ),
                 len(piece.iterations),
                 phase,
                 order=piece.iterations,
@@ -79,8 +81,13 @@ class LayerRanking:
             jobs = [job(number, piece) for number, piece in enumerate(pieces)]
             return list(zip(pieces, self.meter.run(name, jobs), strict=True))
 
-        pace = replace(pace, fp32=pace.fp32 * sample.share_of(self.meter.session.batch))
-        results = run(phase, list(divided(plan, iterations, self.meter.session.n_actors, most, pace)))
+        n_actors = self.meter.session.n_actors
+        if sample.stacked:
+            pieces = stacked(plan, iterations, n_actors, most)
+        else:
+            pace = replace(pace, fp32=pace.fp32 * sample.share_of(self.meter.session.batch))
+            pieces = divided(plan, iterations, n_actors, most, pace)
+        results = run(phase, list(pieces))
         # One of its candidates is to blame, not those that happen to stand beside it.
         broken = [piece for piece, result in results if not result.complete and len(piece.candidates) > 1]
         if broken:
@@ -114,7 +121,7 @@ class LayerRanking:
         values = {i: tuple(made[blob] for blob in self.programs.outputs) for i, made in self._reference().items()}
         if self.fp32.order is None:
             return Sample(values)
-        return picked(values, self.meter.session.batch, self.programs.can_be_of)
+        return picked(values, self.meter.session.batch, self.programs.can_be_of, self.share_parts)
 
     def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
         """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""

@@ -23,10 +23,14 @@ from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking_split import Pace
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
+from distcalib.metrics import ImageOrder, drawn
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, make_strategy
 from distcalib.search.price import Loss
+
+ESTIMATED = 0.99
+"""The confidence that a candidate loses too much, where nothing but words depends on it."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,22 @@ class Searching:
         self._learn(phase, requests)
         return [self.board.loss(request) for request in requests]
 
+    def estimates(self, phase: str, candidates: Sequence[Candidate]) -> list[Loss]:
+        """The same for words, not verdicts: about what they lose, by images that are drawn, if these may be."""
+        unknown = [one for one in candidates if not self.board.is_known(Measure(one, unless_lost=True))]
+        if not (unknown and isinstance(self._scorer.order, ImageOrder)):
+            return self.losses(phase, candidates)
+        found = {loss.candidate: loss for loss in self._drawing().losses(phase, unknown)}
+        return [found[one] if one in found else self.losses(phase, [one])[0] for one in candidates]
+
+    def _drawing(self) -> "Searching":
+        """One that takes the images as they are drawn for a confidence."""
+        order = drawn(self.fp32.images, self.meter.session.batch)
+        options = replace(self.goal.options, confidence=ESTIMATED)
+        other = replace(self, goal=replace(self.goal, options=options), fp32=replace(self.fp32, order=order))
+        other._scorer.pass_seconds = self._scorer.pass_seconds
+        return other
+
     def measure_plain(self, candidate: Candidate) -> Measurement | None:
         """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
         if candidate not in self._specs or candidate in self.board.failed:
@@ -179,7 +199,7 @@ class Searching:
         self, requests: Sequence[Measure | Decide], phase: str | None = None, path: SearchPath | None = None
     ) -> None:
         """Measure what is missing, all at once; candidates that `path` will not ask about are stopped."""
-        is_first = not self._specs
+        is_first = not (self._specs or self._scorer.pass_seconds)
         if phase is None:
             of_start = [request.candidate for request in requests] == [self.programs.start]
             self._n_rounds += not of_start
@@ -193,7 +213,7 @@ class Searching:
                 self._specs[candidate] = self._scorer.program(self.programs.spec(candidate))
             self.board.begin(candidate)
             job = self._scorer.job(f"{self._n_calls}/{i}", self._specs[candidate], self.board.wanted(request), phase)
-            jobs.append(replace(job, in_order=self.board.decider.order is not None))
+            jobs.append(replace(job, in_order=self.board.decider.order is not None, may_stop=self.board.hard_first))
         results = self.meter.run(phase, jobs, self._enough(requests, jobs, path))
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._note(request.candidate, self._scorer.rows(job, result.by_number), result.error)
@@ -221,7 +241,8 @@ class Searching:
             if suffices or is_whole:
                 self._note(candidate, made)
                 path.go_on(self._is_known, self._answer)
-            return suffices or not path.may_ask(candidate)
+            # One that is known to meet the tolerance may be the winner by now: it goes on to its end.
+            return (suffices and not path.measures(candidate)) or not path.may_ask(candidate)
 
         return enough
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from distcalib.errors import MeasureError
 from distcalib.quantize.candidate import Candidate
-from distcalib.search import Answer, Ask, Rank, Request, Search
+from distcalib.search import Answer, Ask, Measure, Rank, Request, Search
 
 
 class SearchPath:
@@ -38,6 +38,11 @@ class SearchPath:
     def may_ask(self, candidate: Candidate) -> bool:
         """Whether it asks about the candidate now, or probably will next."""
         return self.ask is not None and candidate in _candidates(self.ask)
+
+    def measures(self, candidate: Candidate) -> bool:
+        """Whether it asks now what the candidate scores over all iterations."""
+        wanted = () if self.ask is None else self.ask.wanted
+        return any(isinstance(request, Measure) and request.candidate == candidate for request in wanted)
 
     def _step(self, step: Callable[[], Ask]) -> None:
         try:

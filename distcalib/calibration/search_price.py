@@ -27,7 +27,7 @@ def price_warnings(searching: Searching, result: SearchResult, changes: Changes 
     candidates = shorter(start, winner, searching.ranked(Rank(start.movable)))
     if candidates:
         last = Loss(winner, searching.board.measurement(winner).drop)
-        first, *inner = searching.losses("what the layers in FP32 buy", [start, *candidates])
+        first, *inner = searching.estimates("what the layers in FP32 buy", [start, *candidates])
         warnings.append(_knee_warning(knee(first, inner, last), last, goal.metric))
     return tuple(filter(None, warnings))
 

@@ -85,9 +85,9 @@ def build_model(
     """
     refuse_unconverted(graph, where)
     outputs = tuple(keep) if keep is not None else device_outputs(graph)
-    builder = _Builder(graph, blobs, shapes, where, arithmetic)
+    builder = Builder(graph, blobs, shapes, where, arithmetic)
     if given is not None:
-        builder.begin_at(given, outputs)
+        builder.begin_at({blob: builder.parameter(str(blob), shape) for blob, shape in given.items()}, outputs)
     builder.run()
     results = [builder.found.made(blob) for blob in outputs]
     ends = [_ends(builder.found.made(blob), blob in by_channel) for blob in taps]
@@ -141,7 +141,7 @@ def layer_shapes(
     graph: Graph, blobs: Blobs, shapes: Shapes, where: str
 ) -> tuple[dict[Blob, tuple[int, ...]], list[DistcalibError]]:
     """The shape of every value as far as layers can be converted, and what each that cannot be says; for `inspect`."""
-    builder = _Builder(graph, blobs, shapes, where)
+    builder = Builder(graph, blobs, shapes, where)
     builder.convert_all()
     value_shapes = {blob: tuple(int(d) for d in value.get_shape()) for blob, value in builder.values.items()}
     for group in builder.groups.values():  # all that is folded into a convolution keeps its shape
@@ -159,7 +159,9 @@ def layer_shapes(
     return value_shapes, builder.problems
 
 
-class _Builder:
+class Builder:
+    """Converts the layers of a net one after the other; `values` has what they made so far."""
+
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:
         self.graph, self.blobs, self.shapes, self.where = graph, blobs, shapes, where
         self.arithmetic, self.integers = arithmetic, Integers(arithmetic)
@@ -179,13 +181,16 @@ class _Builder:
         """Leave the quantization_params out."""
         self._store({})
 
-    def begin_at(self, given: Mapping[Blob, tuple[int, ...]], outputs: Iterable[Blob]) -> None:
-        """Take `given` as inputs and convert no more than `outputs` need then."""
-        for blob, shape in given.items():
-            parameter = ops.parameter(list(shape), np.float32, str(blob))
-            self.parameters[str(blob)] = parameter
+    def parameter(self, name: str, shape: Sequence[int]) -> Output:
+        """An input of the model, f32."""
+        if name not in self.parameters:
+            self.parameters[name] = ops.parameter(list(shape), np.float32, name)
+        return self.parameters[name].output(0)
+
+    def begin_at(self, given: Mapping[Blob, Output], outputs: Iterable[Blob]) -> None:
+        """Take the values `given`, real numbers, as they are and convert no more than `outputs` need then."""
+        for blob, x in given.items():
             grid = self.stored.get(blob)
-            x = parameter.output(0)
             self.values[blob] = x if grid is None else self.integers.take(x, grid)
         self.needed = needed_for(self.graph, self.groups, outputs, given)
 
@@ -215,10 +220,7 @@ class _Builder:
             if any(blob not in self.values for blob in reads_of(node, group)):
                 continue
             try:
-                if group is None:
-                    self._plain(node)
-                else:
-                    self.values[node.tops[0]] = self._group(group)
+                self._step(node, group)
             except (UnsupportedError, WeightsError) as problem:
                 self.problems.append(problem)
             except Exception as error:
@@ -228,6 +230,13 @@ class _Builder:
                 if (large := too_large(self.values.get(top) for top in node.tops)) is not None:
                     self._cannot(node if group is None else group.node, large)
                     self.values = {blob: value for blob, value in self.values.items() if blob not in node.tops}
+
+    def _step(self, node: Node, group: Fused | None) -> None:
+        """Convert a layer, or all that is fused into one."""
+        if group is None:
+            self._plain(node)
+        else:
+            self.values[node.tops[0]] = self._group(group)
 
     def _cannot(self, node: Node, reason: str) -> None:
         self.problems.append(UnsupportedError(f"{self.where}: layer '{node.name}' ({node.type}): {reason}"))
@@ -244,9 +253,7 @@ class _Builder:
                     )
                 )
             elif readers:
-                parameter = ops.parameter(list(self.shapes[blob.name]), np.float32, blob.name)
-                self.parameters[blob.name] = parameter
-                self.values[blob] = parameter.output(0)
+                self.values[blob] = self.parameter(blob.name, self.shapes[blob.name])
 
     def _plain(self, node: Node) -> None:
         layer = Layer(node.layer, self.blobs, self.where)
@@ -341,7 +348,7 @@ class _Builder:
         return blobs
 
 
-class _ErrorBuilder(_Builder):
+class _ErrorBuilder(Builder):
     """Builds the net in FP32, and what its quantization_params would change in each layer by itself."""
 
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str, arithmetic: Arithmetic = NATIVE) -> None:

@@ -40,6 +40,7 @@ class RankSpec:
     `reference`: the FP32 values, by iteration, in the order of `outputs`; `weights`: by how much each output counts.
     `base` is what the candidates have in common, the FP32 net, in parts between `cuts`.  `images` (n, m) i32: an
     iteration is a row of these, as in NetSpec, but of `m` images, which may be fewer than the net's batch has.
+    `stacked`: it is made into one net (ranking_stack.py), and no parts are.
     """
 
     candidates: Mapping[str, NetSpec]
@@ -49,6 +50,7 @@ class RankSpec:
     base: NetSpec
     cuts: Cuts
     images: NDArray[np.int32] | None = field(default=None, compare=False)
+    stacked: bool = False
 
     def sized(self, shapes: Shapes) -> Shapes:
         """The shapes of the data layers' tops, from those that they have in the net."""

@@ -32,9 +32,7 @@ the cut that the fewest values cross: the end of a residual block."""
 
 def cuts_of(graph: Graph, outputs: Sequence[Blob]) -> Cuts:
     """Where to cut a net that makes `outputs`."""
-    groups = find_fused(graph)
-    order = list(in_run_order(graph, groups))
-    live = live_values(order, outputs, needed_for(graph, groups, outputs))
+    order, live = _lives(graph, outputs)
     n_left = sum(group is not None for _, group in order)
     cuts, begin = [], 0
     while choices := list(_choices(order, begin, n_left)):
@@ -43,6 +41,17 @@ def cuts_of(graph: Graph, outputs: Sequence[Blob]) -> Cuts:
             cuts.append(live[place])
         begin, n_left = place, n_left - n
     return tuple(cuts)
+
+
+def every_cut(graph: Graph, outputs: Sequence[Blob]) -> Cuts:
+    """What lives before each step but the first: a part for each."""
+    return tuple(_lives(graph, outputs)[1][1:])
+
+
+def _lives(graph: Graph, outputs: Sequence[Blob]) -> tuple[Order, list[tuple[Blob, ...]]]:
+    groups = find_fused(graph)
+    order = list(in_run_order(graph, groups))
+    return order, live_values(order, outputs, needed_for(graph, groups, outputs))
 
 
 def _choices(order: Order, begin: int, n_left: int) -> Iterator[tuple[int, int]]:
@@ -106,7 +115,9 @@ class NetParts:
         """From where to before where this net is other than `base`; where it is not, from the last part on."""
         made = self._given.union(top for node, _ in self._order for top in node.tops)
         there = [made.issuperset(blobs) for blobs in self._ends]  # what this net fuses away it cannot be cut at
-        other = [part for part, steps in enumerate(base._steps_of_parts) if any(self._differs(base, i) for i in steps)]
+        other = [
+            part for part, steps in enumerate(base._steps_of_parts) if any(self.steps_differ(base, i) for i in steps)
+        ]
         begin, end = (other[0], other[-1] + 1) if other else (len(self) - 1, len(self))
         while not there[begin]:
             begin -= 1
@@ -114,7 +125,7 @@ class NetParts:
             end += 1
         return begin, end
 
-    def _differs(self, base: "NetParts", index: int) -> bool:
+    def steps_differ(self, base: "NetParts", index: int) -> bool:
         """Whether the step at the layer `index` of `base` is another one here, or one of its layers has other blobs."""
         ours, theirs = self.spec.changed, base.spec.changed
         same_weights = all(_are_same(ours.get(name), theirs.get(name)) for name in base._layers[index])
@@ -143,7 +154,7 @@ class NetParts:
 
     def _step(self, node: Node, group: Fused | None, stored: Storage) -> tuple[object, ...]:
         run, at = stored.run, node.index if group is None else group.node.index
-        reads = (*reads_of(node, group), *(reading.blob for reading in run.reads.get(at, ())))
+        reads = found_by(node, group, stored)
         name = "" if group is None else group.name
         return (
             tuple((one.index, one.layer.SerializeToString(deterministic=True)) for one in _members(node, group)),
@@ -155,6 +166,12 @@ class NetParts:
             (run.unscaled.get(node.index), run.concat_scales.get(node.index), run.at_one.get(node.index)),
             self.graph.onto.get(node.index),
         )
+
+
+def found_by(node: Node, group: Fused | None, stored: Storage) -> tuple[Blob, ...]:
+    """The values that a step reads: those of its bottoms, and those that lie there when it runs."""
+    at = node.index if group is None else group.node.index
+    return (*reads_of(node, group), *(reading.blob for reading in stored.run.reads.get(at, ())))
 
 
 def _members(node: Node, group: Fused | None) -> tuple[Node, ...]:

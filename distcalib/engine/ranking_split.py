@@ -18,6 +18,8 @@ from distcalib.engine.ranking import Plan
 from distcalib.engine.spec import NetSpec
 
 Array = NDArray[np.float32]
+STACKED = 12
+"""Candidates that are one net, at the most: fewer compile more of FP32 again, more keep other actors waiting."""
 OWN_PARTS = 1.5
 """Parts of the net that a candidate computes itself, in the mean: its layer has a neighbour that changes, too."""
 
@@ -84,6 +86,18 @@ def divided(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, pa
     for names in _parts(plan, best.n_parts):
         for block in _cut(iterations, best.n_blocks):
             yield Piece({name: plan.candidates[name] for name in names}, tuple(block))
+
+
+def stacked(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most) -> Iterator[Piece]:
+    """All candidates on all iterations, in pieces that each are to be one net.
+
+    Which candidates are together follows from the plan alone; iterations are divided where there are more actors.
+    """
+    names = _parts(plan, -(-len(plan.candidates) // STACKED))
+    n_blocks = max(1, min(len(iterations), n_actors // len(names), most.pieces // len(names)))
+    for some in names:
+        for block in _cut(iterations, n_blocks):
+            yield Piece({name: plan.candidates[name] for name in some}, tuple(block))
 
 
 @dataclass(frozen=True)

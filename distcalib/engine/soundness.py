@@ -18,7 +18,7 @@ from openvino import Output
 from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES
 from distcalib.engine.bounds import MOST, SOURCE, bound, gain
-from distcalib.engine.builder import Shapes, _Builder, sum_of
+from distcalib.engine.builder import Builder, Shapes, sum_of
 from distcalib.engine.program import LocalProgram
 from distcalib.errors import EngineError
 from distcalib.layers import Blobs, FileBlobs, Layer
@@ -81,7 +81,7 @@ def unsound(where: str, node: Node, iteration: int = 0) -> str:
     )
 
 
-class _SumBuilder(_Builder):
+class _SumBuilder(Builder):
     """Builds the net in FP32, and the sum of |x| of each layer's result; finds what is to be watched."""
 
     def __init__(self, graph: Graph, blobs: Blobs, shapes: Shapes, where: str) -> None:

@@ -23,6 +23,7 @@ from distcalib.engine.keys import key_of, source_of
 from distcalib.engine.loaded import Loaded, Sound, kept_of
 from distcalib.engine.program import ElsewhereProgram, Program, compile_program
 from distcalib.engine.ranking import BaseParts, RankProgram, RankSpec, compile_ranking
+from distcalib.engine.ranking_stack import StackProgram, compile_stack
 from distcalib.engine.soundness import Soundness, is_fp32
 from distcalib.engine.spec import ElsewhereSpec, NetSpec, Row
 from distcalib.engine.timing import TimedProgram, TimingSpec
@@ -35,6 +36,7 @@ from distcalib.metrics import (
 )
 
 Array = NDArray[np.float32]
+_Local = RankProgram | StackProgram | TimedProgram
 _LOCAL = bytes(8)  # before a spec that each actor compiles; a program begins with its header's size, which is never 0
 
 
@@ -84,7 +86,7 @@ class NetWorker:
         self._room = MemoryBudget(kept_bytes)
         self._sources: dict[bytes, Source] = {}
         self._loaded: dict[str, Loaded] = {}
-        self._local: dict[str, RankProgram | TimedProgram] = {}
+        self._local: dict[str, _Local] = {}
         self._base: BaseParts | None = None  # of the pieces of a ranking, until something else is loaded
 
     def compile(self, spec: NetSpec | RankSpec | TimingSpec | ElsewhereSpec) -> NDArray[np.uint8]:
@@ -169,10 +171,12 @@ class NetWorker:
         self._loaded.pop(key, None)
         self._local.pop(key, None)
 
-    def _compile_local(self, spec: RankSpec | TimingSpec) -> RankProgram | TimedProgram:
+    def _compile_local(self, spec: RankSpec | TimingSpec) -> _Local:
         setting, n_threads = self._setting, self._n_threads
         if isinstance(spec, RankSpec):
             shapes = spec.sized(self._shapes(spec.base.graph))
+            if spec.stacked:
+                return compile_stack(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
             if self._base is None or not self._base.is_of(spec, shapes):
                 self._base = BaseParts(spec, setting.blobs_of, shapes, n_threads, self._arithmetic)
             return compile_ranking(spec, self._base)
@@ -181,7 +185,7 @@ class NetWorker:
         built = build_model(graph, setting.blobs_of(net), self._shapes(graph), net.where)
         return TimedProgram(net, built, n_threads)
 
-    def _run_local(self, program: RankProgram | TimedProgram, iterations: Sequence[int]) -> list[Row]:
+    def _run_local(self, program: _Local, iterations: Sequence[int]) -> list[Row]:
         if isinstance(program, TimedProgram):
             batch = self._batches(program.spec.graph)
             batches = map(batch, iterations)

@@ -21,12 +21,14 @@ from distcalib.metrics.by_image import ByImage
 from distcalib.metrics.partial import Partial, PartialScore
 
 SOON = 0.1
-"""The part of the images that is within a width of the boundary; rates fall by e with every second width."""
-LEAST_RATE = 0.3
+"""The part of the images that is within a width of the boundary."""
+FALL = 3.0
+"""Widths over which rates fall by e."""
+LEAST_RATE = 0.2
 """Of the surest image, where the most doubtful has 1: so that a candidate which errs anywhere is seen to.  With less
 the few sure images of a sample weigh so much that their number, not the test, decides."""
 LEAST_FLIPS = 8
-"""Answers that differ from FP32's, below which a sample tells too little."""
+"""Answers that differ from FP32's, below which a sample tells too little; those that weigh more count for less."""
 FIRST_IMAGES, LOOK_FACTOR = 300, 1.5
 """At how many images a sample is looked at first, and after how many times as many again."""
 
@@ -70,8 +72,11 @@ class Drawing:
         return tuple(dict.fromkeys(counts))
 
     def loss(self, values: Mapping[int, PartialScore], length: int) -> tuple[float, float, int]:
-        """After `length` batches: about what an image loses on average, the standard error of that, and how many
-        answers differ from FP32's.
+        """After `length` batches: about what an image loses on average, the standard error of that, and by how many
+        answers that differ from FP32's the error is known.
+
+        They count for less where some weigh more than others: of their parts v of a variance V, V² / Σ v² would tell as
+        much of it if they weighed alike (Kish's effective sample size, Satterthwaite's degrees of freedom).
         """
         partials = [values[i] for i in range(length)]
         assert all(isinstance(one, Hits) for one in partials), "what is drawn tells of each image"
@@ -81,10 +86,14 @@ class Drawing:
         if n == n_all:
             return math.fsum(losses) / n_all, 0.0, int(np.abs(losses).sum())
         chances = np.minimum(1.0, self.rates[:n] * self.times[n])
-        # And one flip more, of an image that is least likely to be drawn: those that are missing are of such.
         least = min(1.0, LEAST_RATE * float(self.times[n]))
-        variance = math.fsum(losses**2 * (1.0 - chances) / chances**2) + (1.0 - least) / least**2
-        return math.fsum(losses / chances) / n_all, math.sqrt(variance) / n_all, int(np.abs(losses).sum())
+        parts = losses**2 * (1.0 - chances) / chances**2
+        # And one flip more, of an image that is least likely to be drawn: those that are missing are of such.
+        variance, squares = math.fsum(parts) + (1.0 - least) / least**2, math.fsum(parts**2)
+        n_flips = float(np.abs(losses).sum())
+        if squares:
+            n_flips = min(n_flips, variance**2 / squares)
+        return math.fsum(losses / chances) / n_all, math.sqrt(variance) / n_all, int(n_flips)
 
 
 def drawn(found: Sequence[ByImage], batch: int) -> Drawing:
@@ -95,7 +104,7 @@ def drawn(found: Sequence[ByImage], batch: int) -> Drawing:
     finite = sizes[np.isfinite(sizes)]
     width = float(np.quantile(finite, SOON)) if len(finite) else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
-        rates = np.maximum(LEAST_RATE, np.exp(-np.where(sizes > 0.0, sizes / (2 * max(width, 1e-30)), 0.0)))
+        rates = np.maximum(LEAST_RATE, np.exp(-np.where(sizes > 0.0, sizes / (FALL * max(width, 1e-30)), 0.0)))
     uniform = np.random.default_rng(0).random(len(numbers))
     times = uniform / rates
     order = np.lexsort((numbers, times))

@@ -9,6 +9,7 @@ import pytest
 
 from distcalib.actors import Job, Placement, Progress
 from distcalib.actors.cluster import ActorLost
+from distcalib.actors.dispatcher import FEW
 from distcalib.actors.execution import Call
 from distcalib.actors.fleet import Fleet, Left
 from distcalib.actors.timeline import Timeline
@@ -49,6 +50,28 @@ def test_call_gives_an_actor_no_more_tasks_than_it_may_have(in_flight: int) -> N
     results = Call(fleet, JOBS, in_flight=in_flight).run()
     assert [result.rows for result in results] == [tuple(range(job.n_iterations)) for job in JOBS]
     assert cluster.most_waiting == in_flight
+
+
+@pytest.mark.parametrize(
+    ("n_actors", "may_stop", "asks", "most"),
+    [
+        (2, (True, True), True, 1),
+        (2, (True, False), True, 2),
+        (2, (True, True), False, 2),
+        (FEW, (True, True), True, 1),
+        (FEW + 1, (True, True), True, 2),
+    ],
+)
+def test_nothing_waits_at_few_actors_where_all_jobs_may_stop(
+    n_actors: int, may_stop: tuple[bool, bool], asks: bool, most: int
+) -> None:
+    """What waits when a job is stopped is lost."""
+    cluster = echo_cluster(seed=0)
+    fleet = fleet_on(cluster, *[""] * n_actors)
+    jobs = [Job(name, None, 400, name, may_stop=one) for name, one in zip("ab", may_stop, strict=True)]
+    results = Call(fleet, jobs, enough=(lambda *_: False) if asks else None).run()
+    assert [result.rows for result in results] == [tuple(range(400))] * 2
+    assert cluster.most_waiting == most
 
 
 @pytest.mark.parametrize("first_seed", range(0, 500, 100))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distcalib.calibration.ranking_sample import Sample, Values, picked
+from distcalib.engine.ranking_split import STACKED
 
 
 def kept(iterations: tuple[int, ...], batch: int) -> dict[int, Values]:
@@ -13,18 +14,25 @@ def kept(iterations: tuple[int, ...], batch: int) -> dict[int, Values]:
 
 
 @pytest.mark.parametrize(
-    ("iterations", "batch", "shape"),
+    ("iterations", "batch", "stack", "shape"),
     [
-        ((0, 50), 100, (1, 50)),
-        ((0, 5, 10, 15), 50, (1, 50)),
-        ((0, 7), 500, (1, 50)),
-        ((0, 7, 9), 32, (2, 25)),
-        (tuple(range(0, 100, 4)), 8, (7, 8)),
+        ((0, 50), 100, False, (1, 35)),
+        ((0, 5, 10, 15), 50, False, (1, 35)),
+        ((0, 7), 500, False, (1, 35)),
+        ((0, 7, 9), 32, False, (2, 18)),
+        (tuple(range(0, 100, 4)), 8, False, (5, 7)),
+        ((0, 50), 100, True, (7, 5)),
+        ((0,), 500, True, (7, 5)),
+        ((0, 5, 10, 15), 50, True, (12, 3)),
+        ((0, 7, 9), 32, True, (18, 2)),
+        ((0, 50), 26, True, (18, 2)),
+        (tuple(range(0, 100, 4)), 8, True, (35, 1)),
+        ((0, 3), 10, True, (20, 1)),
     ],
-    ids=["two", "four", "large", "uneven", "small"],
+    ids=str,
 )
-def test_picked_takes_a_quarter_of_the_images_evenly(
-    iterations: tuple[int, ...], batch: int, shape: tuple[int, int]
+def test_picked_takes_about_35_images_evenly(
+    iterations: tuple[int, ...], batch: int, stack: bool, shape: tuple[int, int]
 ) -> None:
     asked: list[int] = []
 
@@ -32,8 +40,10 @@ def test_picked_takes_a_quarter_of_the_images_evenly(
         asked.append(n)
         return True
 
-    sample = picked(kept(iterations, batch), batch, can_be)
-    assert asked == ([shape[1]] if shape[1] < batch else [])
+    sample = picked(kept(iterations, batch), batch, can_be, stack)
+    wanted = (shape[1], shape[1] * (STACKED + 1)) if stack else (shape[1],)
+    assert asked == [n for n in wanted if n != batch]
+    assert sample.stacked is stack
     assert sample.images is not None
     assert sample.images.shape == shape
     assert sample.share_of(batch) == shape[1] / batch
@@ -42,11 +52,27 @@ def test_picked_takes_a_quarter_of_the_images_evenly(
     assert numbers == sorted(set(numbers)), "each once, in the order of the data"
     n_of = [sum(number // batch == i for number in numbers) for i in iterations]
     assert sum(n_of) == shape[0] * shape[1]
-    assert max(n_of) - min(n_of) <= 2
+    assert max(n_of) - min(n_of) <= 3
     assert list(sample.reference) == list(range(shape[0]))
     for row, values in sample.reference.items():
         for value, sign in zip(values, (1, -1), strict=True):
             assert (sign * value.reshape(-1)).tolist() == sample.images[row].tolist()
+
+
+@pytest.mark.parametrize(("iterations", "batch"), [((0,), 30), ((0, 1), 13), ((0,), 26)], ids=str)
+def test_of_a_few_images_a_stack_leaves_none_out(iterations: tuple[int, ...], batch: int) -> None:
+    sample = picked(kept(iterations, batch), batch, lambda _: True)
+    assert sample.stacked
+    assert sample.images is not None
+    assert sorted(sample.images.ravel().tolist()) == [i * batch + row for i in iterations for row in range(batch)]
+
+
+@pytest.mark.parametrize("impossible", [5, 5 * (STACKED + 1)], ids=["few", "many"])
+def test_picked_stacks_nothing_where_the_net_cannot_be_of_so_many(impossible: int) -> None:
+    sample = picked(kept((0, 50), 100), 100, lambda n: n != impossible)
+    assert not sample.stacked
+    assert sample.images is not None
+    assert sample.images.shape == (1, 35)
 
 
 def never(n: int) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from distcalib.calibration.search_path import SearchPath
 from distcalib.errors import MeasureError
 from distcalib.quantize.candidate import Candidate, Space
-from distcalib.search import Answer, Ask, Decide, Rank, Request, Search, Verdict
+from distcalib.search import Answer, Ask, Decide, Measure, Rank, Request, Search, Verdict
 
 START = Space(("a", "b", "c"), {}).all_int8
 A, B, C = (START.without(name) for name in "abc")
@@ -43,6 +43,9 @@ class Told:
         assert isinstance(request, Decide)
         self.asked.append(request.candidate)
         return Verdict(request.candidate, self.verdicts[request.candidate])
+
+    def answer_any(self, request: Request) -> Answer:
+        return Verdict(START, True)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +109,17 @@ def test_path_names_a_strategy_that_returns_nothing() -> None:
     path.go_on(Told(a=True).is_known, Told(a=True).answer)
     with pytest.raises(MeasureError, match="the strategy ended without a candidate"):
         _ = path.result
+
+
+def test_path_measures_what_it_asks_the_score_of() -> None:
+    def measured() -> Search:
+        yield Ask([Decide(A)], [Decide(B)])
+        yield Ask([Measure(A)])
+        return A
+
+    path, told = SearchPath(measured()), Told(a=True)
+    assert not any(path.measures(candidate) for candidate in (A, B))
+    path.go_on(told.is_known, told.answer)
+    assert [path.measures(candidate) for candidate in (A, B)] == [True, False]
+    path.go_on(lambda _: True, told.answer_any)
+    assert not path.measures(A)

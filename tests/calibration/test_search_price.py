@@ -70,7 +70,7 @@ class Stand:
         drop = DROPS[len(candidate.fp32_layers)]
         return Measurement(candidate, 0.9 - drop, drop)
 
-    def losses(self, _: str, candidates: list[Candidate]) -> list[Loss]:
+    def estimates(self, _: str, candidates: list[Candidate]) -> list[Loss]:
         return [Loss(one, DROPS[len(one.fp32_layers)], self.about) for one in candidates]
 
     def warnings(self, result: SearchResult | None = None) -> tuple[str, ...]:

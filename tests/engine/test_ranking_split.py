@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distcalib.engine.ranking import Plan
-from distcalib.engine.ranking_split import Most, Pace, divided, most_pieces
+from distcalib.engine.ranking_split import STACKED, Most, Pace, divided, most_pieces, stacked
 from distcalib.engine.spec import NetSpec
 from tests.every import every
 
@@ -74,3 +74,22 @@ def test_most_pieces_fit_into_the_bytes_that_they_may_take() -> None:
     assert most_pieces(ranking, reference, 1200) == Most(5, 10)
     assert most_pieces(ranking, reference, 100) == Most(1, 1)
     assert most_pieces(plan("a"), reference, 1200).pieces >= 1200
+
+
+@pytest.mark.parametrize("n_actors", [1, 2, 3, 7, 5000])
+@pytest.mark.parametrize("most", [ANY, Most(1, 1)])
+@pytest.mark.parametrize("n_candidates", [1, 2, STACKED, STACKED + 1, 53])
+def test_which_candidates_are_one_net_does_not_depend_on_the_actors(
+    n_candidates: int, most: Most, n_actors: int
+) -> None:
+    ranking = plan("".join(chr(ord("a") + i) for i in range(n_candidates)))
+    pieces = list(stacked(ranking, ITERATIONS, n_actors, most))
+    together = list(dict.fromkeys(tuple(piece.candidates) for piece in pieces))
+    assert together == [tuple(piece.candidates) for piece in stacked(ranking, ITERATIONS, 1, ANY)]
+    assert [name for names in together for name in names] == list(ranking.candidates)
+    assert len(together) == -(-n_candidates // STACKED)
+    for names in together:
+        iterations = [i for piece in pieces if tuple(piece.candidates) == names for i in piece.iterations]
+        assert iterations == list(ITERATIONS)
+    most_blocks = 1 if most == Most(1, 1) else len(ITERATIONS)
+    assert len(pieces) == len(together) * max(1, min(most_blocks, n_actors // len(together)))

@@ -14,7 +14,7 @@ from distcalib.errors import EngineError
 from distcalib.session.progress import Silent
 from scripts.simulate.scaling_plot import plot
 from scripts.simulate.simulate import ACTORS, Simulated, SimulatedSession, begun, resnet50, simulate, ssd_vgg16
-from scripts.simulate.simulated_net import METRIC, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
+from scripts.simulate.simulated_net import METRIC, OWN_LAYERS, SimulatedNet, Times, resnet50_work, ssd_vgg16_work
 from tests.every import every
 
 WORK = {f"conv{i}": 1000 * (i + 1) for i in range(8)}
@@ -180,6 +180,45 @@ def test_simulated_net_is_as_right_as_it_says(net: SimulatedNet) -> None:
     for layer, candidate in easy.returns.items():
         lost = accuracy(net.spec(easy).net) - accuracy(net.spec(candidate).net)
         assert net.hard[layer] - 0.01 < lost < net.hard[layer] + 0.03
+
+
+@pytest.mark.parametrize("n_actors", [1, 2])
+def test_what_is_known_to_meet_is_measured_to_its_end_where_only_that_is_left_to_do(n_actors: int) -> None:
+    """One hard layer: the set that meets is the winner at once, for all INT8 is all that it could return to."""
+    net = replace(NET, n_images=10_000, hard={"conv5": 0.08})
+    found = simulate(net, n_actors, 0.99, Switches(look_ahead=False), TOLERANCE)
+    assert found.winner.fp32_layers == ("conv5",)
+    times, n_layers = net.times, len(WORK)
+    ranking = times.compile_seconds * (1.0 + OWN_LAYERS) + n_layers * 35 / times.fp32_images_per_second
+    passes = net.n_images * (1.1 / times.fp32_images_per_second + 1.0 / times.int8_images_per_second)
+    once = 2 * (times.compile_seconds + n_actors * times.import_seconds)  # all INT8, and the winner
+    a_part = 0.2 * net.n_images / times.int8_images_per_second
+    assert found.busy_seconds < passes + a_part + ranking + once
+
+
+@pytest.mark.parametrize("confidence", [None, 0.999], ids=["exact", "confidence"])
+def test_an_estimate_takes_few_images_and_is_about_right(confidence: float | None) -> None:
+    net = replace(resnet50(), n_images=10_000)
+    options = CalibrationOptions(iterations=net.n_iterations, accuracy_loss=0.005, confidence=confidence)
+    session = SimulatedSession(net, 2, 0.0)
+    searching = begun(net, session, options)
+    first, hard = net.start, net.start.without(*net.hard)
+    some = net.start.without(*list(net.hard)[:3])
+    [expected] = searching.losses("the start", [first])
+    unit, before = searching.meter.unavoidable, searching.meter.passes
+    assert before is not None
+    known, missing, meets = searching.estimates("what they lose", [first, some, hard])
+    assert known == expected, "it was measured before"
+    fp32 = float(net.right(net.fp32().net).mean())
+    assert missing.about
+    assert missing.drop == pytest.approx(fp32 - float(net.right(net.spec(some).net).mean()), rel=0.35)
+    assert not meets.about
+    assert meets.drop == pytest.approx(fp32 - float(net.right(net.spec(hard).net).mean()), abs=1e-9)
+    assert searching.meter.unavoidable == unit, "the unit of the cost is measured once"
+    searching.meter.settle()
+    spent = ((searching.meter.passes or 0.0) - before) * unit
+    assert spent < 10 + 1.3 * net.n_images / net.times.int8_images_per_second + 0.1 * net.n_images / 22.0
+    assert list(searching.board.answered) == [], "no strategy learns of it"
 
 
 def test_simulated_net_takes_the_time_of_its_layers() -> None:
