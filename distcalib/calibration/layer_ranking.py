@@ -64,7 +64,8 @@ class LayerRanking:
         most = most_pieces(plan, reference, RANKED_BYTES)
 
         def job(number: int, piece: Piece) -> Job:
-            values = {k: reference[k] for k in piece.iterations}
+            # A resumed run may have other actors, and so other blocks of the iterations of one net: its rows are found.
+            values = reference if sample.stacked else {k: reference[k] for k in piece.iterations}
             return Job(
                 f"rank/{number}",
                 RankSpec(
@@ -81,12 +82,11 @@ class LayerRanking:
             jobs = [job(number, piece) for number, piece in enumerate(pieces)]
             return list(zip(pieces, self.meter.run(name, jobs), strict=True))
 
-        n_actors = self.meter.session.n_actors
         if sample.stacked:
-            pieces = stacked(plan, iterations, n_actors, most)
+            pieces = stacked(plan, iterations, self.meter.session.n_actors, most)
         else:
             pace = replace(pace, fp32=pace.fp32 * sample.share_of(self.meter.session.batch))
-            pieces = divided(plan, iterations, n_actors, most, pace)
+            pieces = divided(plan, iterations, self.meter.session.n_actors, most, pace)
         results = run(phase, list(pieces))
         # One of its candidates is to blame, not those that happen to stand beside it.
         broken = [piece for piece, result in results if not result.complete and len(piece.candidates) > 1]

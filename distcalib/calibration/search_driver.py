@@ -23,14 +23,10 @@ from distcalib.calibration.search_path import SearchPath
 from distcalib.engine.ranking_split import Pace
 from distcalib.engine.spec import NetSpec, Row
 from distcalib.errors import DistcalibError
-from distcalib.metrics import ImageOrder, drawn
 from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.scales import Calibration
 from distcalib.search import Answer, Ask, Decide, Measure, Measurement, Rank, Ranking, Request, make_strategy
 from distcalib.search.price import Loss
-
-ESTIMATED = 0.99
-"""The confidence that a candidate loses too much, where nothing but words depends on it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,8 @@ class Switches:
 
 @dataclass
 class Searching:
-    """One search, of the net of `programs`; `label` stands before its phases if it is not for what is delivered."""
+    """One search, of the net of `programs`; `label` stands before its phases if it is not for what is delivered.
+    `is_main`: the first net that it measures is the unit of what all costs."""
 
     meter: Meter
     programs: Programs
@@ -53,6 +50,7 @@ class Searching:
     fp32: Fp32Pass
     switches: Switches = Switches()
     label: str = ""
+    is_main: bool = True
     budget: Budget = field(kw_only=True)
     ranking: LayerRanking = field(init=False)
     board: Scoreboard = field(init=False)
@@ -119,7 +117,7 @@ class Searching:
 
     def other(self, label: str, calibration: Calibration) -> "Searching":
         """The same search in the net with the weights of another calibration; its results are its own."""
-        other = replace(self, programs=self.programs.of(calibration), label=f"{label}: ")
+        other = replace(self, programs=self.programs.of(calibration), label=f"{label}: ", is_main=False)
         other.ranking.saved = self.ranking.saved
         return other
 
@@ -143,22 +141,6 @@ class Searching:
         requests = [Measure(candidate, unless_lost=True) for candidate in candidates]
         self._learn(phase, requests)
         return [self.board.loss(request) for request in requests]
-
-    def estimates(self, phase: str, candidates: Sequence[Candidate]) -> list[Loss]:
-        """The same for words, not verdicts: about what they lose, by images that are drawn, if these may be."""
-        unknown = [one for one in candidates if not self.board.is_known(Measure(one, unless_lost=True))]
-        if not (unknown and isinstance(self._scorer.order, ImageOrder)):
-            return self.losses(phase, candidates)
-        found = {loss.candidate: loss for loss in self._drawing().losses(phase, unknown)}
-        return [found[one] if one in found else self.losses(phase, [one])[0] for one in candidates]
-
-    def _drawing(self) -> "Searching":
-        """One that takes the images as they are drawn for a confidence."""
-        order = drawn(self.fp32.images, self.meter.session.batch)
-        options = replace(self.goal.options, confidence=ESTIMATED)
-        other = replace(self, goal=replace(self.goal, options=options), fp32=replace(self.fp32, order=order))
-        other._scorer.pass_seconds = self._scorer.pass_seconds
-        return other
 
     def measure_plain(self, candidate: Candidate) -> Measurement | None:
         """The score of a candidate's net without -fu, over all iterations; None if the candidate cannot be run."""
@@ -199,7 +181,7 @@ class Searching:
         self, requests: Sequence[Measure | Decide], phase: str | None = None, path: SearchPath | None = None
     ) -> None:
         """Measure what is missing, all at once; candidates that `path` will not ask about are stopped."""
-        is_first = not (self._specs or self._scorer.pass_seconds)
+        is_first = not self._specs
         if phase is None:
             of_start = [request.candidate for request in requests] == [self.programs.start]
             self._n_rounds += not of_start
@@ -219,15 +201,14 @@ class Searching:
             self._note(request.candidate, self._scorer.rows(job, result.by_number), result.error)
         if is_first:
             self._scorer.learn_times(jobs[0], results[0])
-            self.meter.count_unavoidable(0.0 if self.label else self._scorer.pass_seconds)
+            self.meter.count_unavoidable(self._scorer.pass_seconds if self.is_main else 0.0)
         for line in round_lines(phase, self.label, requests, self.board, self.goal):
             self.meter.note(line)
         self.meter.decided(round_verdicts(requests, self.board))
 
     def _enough(self, requests: Sequence[Measure | Decide], jobs: Sequence[Job], path: SearchPath | None) -> Enough:
         """What tells whether a job need not go on."""
-        patience = self.board.decider.patience
-        n_asked = [-patience] * len(jobs)
+        n_asked = [-(patience := self.board.decider.patience)] * len(jobs)
 
         def enough(place: int, found: Mapping[int, object]) -> bool:
             is_whole = len(found) == jobs[place].n_iterations
@@ -241,7 +222,7 @@ class Searching:
             if suffices or is_whole:
                 self._note(candidate, made)
                 path.go_on(self._is_known, self._answer)
-            # One that is known to meet the tolerance may be the winner by now: it goes on to its end.
+            # One that is known to meet the tolerance may be the winner by now, and goes on to its end.
             return (suffices and not path.measures(candidate)) or not path.may_ask(candidate)
 
         return enough

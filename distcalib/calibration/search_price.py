@@ -9,13 +9,17 @@ from dataclasses import replace
 from distcalib.calibration.fp32_pass import Fp32Pass
 from distcalib.calibration.results import Observed, SearchResult
 from distcalib.calibration.search_driver import Searching
-from distcalib.metrics import Partial, PartialScore
+from distcalib.metrics import Drawing, Partial, PartialScore, drawn
 from distcalib.quantize.blob_algorithms import Choice
+from distcalib.quantize.candidate import Candidate
 from distcalib.quantize.thresholds import AUTO, DIRECT
 from distcalib.report import Changes
 from distcalib.report.scores import rounded_up
-from distcalib.search import Rank
+from distcalib.search import Measure, Rank
 from distcalib.search.price import Knee, Loss, knee, shorter
+
+ESTIMATED = 0.99
+"""The confidence that a candidate loses too much, where nothing but words depends on it."""
 
 
 def price_warnings(searching: Searching, result: SearchResult, changes: Changes | None) -> tuple[str, ...]:
@@ -27,9 +31,27 @@ def price_warnings(searching: Searching, result: SearchResult, changes: Changes 
     candidates = shorter(start, winner, searching.ranked(Rank(start.movable)))
     if candidates:
         last = Loss(winner, searching.board.measurement(winner).drop)
-        first, *inner = searching.estimates("what the layers in FP32 buy", [start, *candidates])
+        first, *inner = estimates(searching, "what the layers in FP32 buy", [start, *candidates])
         warnings.append(_knee_warning(knee(first, inner, last), last, goal.metric))
     return tuple(filter(None, warnings))
+
+
+def estimates(searching: Searching, phase: str, candidates: Sequence[Candidate]) -> list[Loss]:
+    """About what `candidates` lose, for words and not for verdicts: by images that are drawn, where these may be."""
+    board = searching.board
+    unknown = [one for one in candidates if not board.is_known(Measure(one, unless_lost=True))]
+    if not (unknown and board.hard_first):
+        return searching.losses(phase, candidates)
+    found = {loss.candidate: loss for loss in _drawing(searching).losses(phase, unknown)}
+    return [found[one] if one in found else board.loss(Measure(one, unless_lost=True)) for one in candidates]
+
+
+def _drawing(searching: Searching) -> Searching:
+    """One that takes the images as they are drawn for a confidence."""
+    goal, fp32 = searching.goal, searching.fp32
+    options = replace(goal.options, confidence=min(goal.options.confidence or 1.0, ESTIMATED))
+    order = fp32.order if isinstance(fp32.order, Drawing) else drawn(fp32.images, searching.meter.session.batch)
+    return replace(searching, goal=replace(goal, options=options), fp32=replace(fp32, order=order), is_main=False)
 
 
 def _knee_warning(found: Knee | None, last: Loss, metric: str) -> str:

@@ -93,11 +93,12 @@ def stacked(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most) ->
 
     Which candidates are together follows from the plan alone; iterations are divided where there are more actors.
     """
-    names = _parts(plan, -(-len(plan.candidates) // STACKED))
-    n_blocks = max(1, min(len(iterations), n_actors // len(names), most.pieces // len(names)))
-    for some in names:
+    parts = _parts(plan, min(-(-len(plan.candidates) // STACKED), most.pieces))
+    n_pieces = min(n_actors, most.pieces, most.parts)
+    n_blocks = max(1, min(len(iterations), n_pieces // len(parts)))
+    for names in parts:
         for block in _cut(iterations, n_blocks):
-            yield Piece({name: plan.candidates[name] for name in some}, tuple(block))
+            yield Piece({name: plan.candidates[name] for name in names}, tuple(block))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from distcalib.caffe.graph import Blob, Graph, Node
 from distcalib.data import DATA_TYPES, Index, MemoryBudget, Shipped, Source, Watched, files_of, open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
 from distcalib.engine.batch import Batch, read_batch, read_images
-from distcalib.engine.builder import build_errors, build_model
+from distcalib.engine.builder import build_model
+from distcalib.engine.error_builder import build_errors
 from distcalib.engine.keys import key_of, source_of
 from distcalib.engine.loaded import Loaded, Sound, kept_of
 from distcalib.engine.program import ElsewhereProgram, Program, compile_program

@@ -126,7 +126,7 @@ def test_a_ranking_of_fewer_images_than_a_batch_says_so(
     monkeypatch.setattr("distcalib.calibration.ranking_sample.PICKED_IMAGES", 5)
     notes = Notes()
     report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, strategy="ranked"), reporter=notes)
-    assert ("ranking 3 layers", 3, 5) in notes.phases
+    assert ("ranking 3 layers", 15, 1) in notes.phases
     assert {phase.name: phase.n_images for phase in report.phases}["ranking 3 layers"] == 15
     assert report.fp32_layers == ("conv3",)
 

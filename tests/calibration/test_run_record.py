@@ -53,9 +53,10 @@ def reference(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_same_command_measures_nothing_again(tiny: Tiny, reference: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_actors", [2, 1])
+def test_the_same_command_measures_nothing_again(tiny: Tiny, reference: Path, tmp_path: Path, n_actors: int) -> None:
     shutil.copy(reference / FILE_NAME, tmp_path)
-    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path))
+    report = calibrate(tiny.prototxt, tiny.weights, replace(OPTIONS, out=tmp_path, n_actors=n_actors))
     assert _results(tmp_path) == _results(reference)
     first, second = read_runs(tmp_path)
     assert first.state == second.state == "done"

@@ -59,7 +59,10 @@ def test_ranked_gives_the_same_bytes_whatever_helps_it(
     options = replace(OPTIONS, out=tmp_path, n_actors=n_actors)
     other = run_calibration(tiny.prototxt, tiny.weights, options, switches=switches)
     expected = {**without_times(Path(ranked.output).parent / "report.json"), "output": other.output}
-    assert without_times(tmp_path / "report.json") == expected
+    found = without_times(tmp_path / "report.json")
+    if not switches.share_parts:  # a net by itself sums in another order
+        assert found.pop("distances") == pytest.approx(expected.pop("distances"), rel=1e-4)
+    assert found == expected
     assert Path(other.output).read_bytes() == Path(ranked.output).read_bytes()
 
 

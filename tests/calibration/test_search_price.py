@@ -53,7 +53,7 @@ class Stand:
     """A search that knows the drop of so many layers in FP32; the images are taken in the order of the data."""
 
     def __init__(self, tolerance: float = 0.01, strategy: str = "ranked", about: bool = False) -> None:
-        self.about = about
+        self.about, self.hard_first = about, False
         start = Space(NAMES, {}).all_int8
         self.programs = SimpleNamespace(start=start)
         options = SimpleNamespace(strategy=strategy, accuracy_loss=tolerance)
@@ -70,7 +70,10 @@ class Stand:
         drop = DROPS[len(candidate.fp32_layers)]
         return Measurement(candidate, 0.9 - drop, drop)
 
-    def estimates(self, _: str, candidates: list[Candidate]) -> list[Loss]:
+    def is_known(self, _: object) -> bool:
+        return False
+
+    def losses(self, _: str, candidates: list[Candidate]) -> list[Loss]:
         return [Loss(one, DROPS[len(one.fp32_layers)], self.about) for one in candidates]
 
     def warnings(self, result: SearchResult | None = None) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from distcalib.caffe import caffe_pb2
 from distcalib.caffe.graph import Blob, build_graph
-from distcalib.engine.builder import build_errors, build_model, layer_shapes
+from distcalib.engine.builder import build_model, layer_shapes
+from distcalib.engine.error_builder import build_errors
 from distcalib.engine.program import Program, compile_program
 from distcalib.engine.spec import NetSpec
 from distcalib.engine.unconverted import device_outputs, refuse_unconverted

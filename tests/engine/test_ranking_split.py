@@ -76,20 +76,27 @@ def test_most_pieces_fit_into_the_bytes_that_they_may_take() -> None:
     assert most_pieces(plan("a"), reference, 1200).pieces >= 1200
 
 
-@pytest.mark.parametrize("n_actors", [1, 2, 3, 7, 5000])
-@pytest.mark.parametrize("most", [ANY, Most(1, 1)])
-@pytest.mark.parametrize("n_candidates", [1, 2, STACKED, STACKED + 1, 53])
+@pytest.mark.parametrize(
+    ("n_candidates", "n_actors", "most", "n_parts", "n_blocks"),
+    [
+        (1, 1, ANY, 1, 1),
+        (STACKED, 2, ANY, 1, 2),
+        (STACKED + 1, 2, ANY, 2, 1),
+        (STACKED + 1, 5, ANY, 2, 2),
+        (53, 5000, ANY, 5, 3),
+        (53, 5000, Most(99, 12), 5, 2),
+        (53, 5000, Most(2, 99), 2, 1),
+        (53, 1, Most(1, 1), 1, 1),
+    ],
+)
 def test_which_candidates_are_one_net_does_not_depend_on_the_actors(
-    n_candidates: int, most: Most, n_actors: int
+    n_candidates: int, n_actors: int, most: Most, n_parts: int, n_blocks: int
 ) -> None:
     ranking = plan("".join(chr(ord("a") + i) for i in range(n_candidates)))
     pieces = list(stacked(ranking, ITERATIONS, n_actors, most))
+    assert len(pieces) == n_parts * n_blocks
     together = list(dict.fromkeys(tuple(piece.candidates) for piece in pieces))
-    assert together == [tuple(piece.candidates) for piece in stacked(ranking, ITERATIONS, 1, ANY)]
+    assert len(together) == n_parts
     assert [name for names in together for name in names] == list(ranking.candidates)
-    assert len(together) == -(-n_candidates // STACKED)
     for names in together:
-        iterations = [i for piece in pieces if tuple(piece.candidates) == names for i in piece.iterations]
-        assert iterations == list(ITERATIONS)
-    most_blocks = 1 if most == Most(1, 1) else len(ITERATIONS)
-    assert len(pieces) == len(together) * max(1, min(most_blocks, n_actors // len(together)))
+        assert [i for p in pieces if tuple(p.candidates) == names for i in p.iterations] == list(ITERATIONS)
