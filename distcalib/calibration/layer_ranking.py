@@ -60,17 +60,21 @@ class LayerRanking:
         reference, iterations = sample.reference, tuple(sorted(sample.reference))
         phase = f"{label}ranking {len(layers)} layers"
         weights = output_weights(reference)
-        plan = self.programs.ranking(layers, self.share_parts and not sample.stacked)
+        plan = self.programs.ranking(layers, self.share_parts)
         most = most_pieces(plan, reference, RANKED_BYTES)
+        n_actors, n_together = self.meter.session.n_actors, sample.n_together
+        pieces = stacked(plan, iterations, n_actors, most, n_together) if n_together else []
+        are_stacked = bool(pieces)
+        if not pieces:
+            pace = replace(pace, fp32=pace.fp32 * sample.share_of(self.meter.session.batch))
+            pieces = list(divided(plan, iterations, n_actors, most, pace))
 
         def job(number: int, piece: Piece) -> Job:
             # A resumed run may have other actors, and so other blocks of the iterations of one net: its rows are found.
-            values = reference if sample.stacked else {k: reference[k] for k in piece.iterations}
+            values = reference if are_stacked else {k: reference[k] for k in piece.iterations}
             return Job(
                 f"rank/{number}",
-                RankSpec(
-                    piece.candidates, outputs, values, weights, plan.base, plan.cuts, sample.images, sample.stacked
-                ),
+                RankSpec(piece.candidates, outputs, values, weights, plan.base, plan.cuts, sample.images, are_stacked),
                 len(piece.iterations),
                 phase,
                 order=piece.iterations,
@@ -82,17 +86,14 @@ class LayerRanking:
             jobs = [job(number, piece) for number, piece in enumerate(pieces)]
             return list(zip(pieces, self.meter.run(name, jobs), strict=True))
 
-        if sample.stacked:
-            pieces = stacked(plan, iterations, self.meter.session.n_actors, most)
-        else:
-            pace = replace(pace, fp32=pace.fp32 * sample.share_of(self.meter.session.batch))
-            pieces = divided(plan, iterations, self.meter.session.n_actors, most, pace)
-        results = run(phase, list(pieces))
-        # One of its candidates is to blame, not those that happen to stand beside it.
-        broken = [piece for piece, result in results if not result.complete and len(piece.candidates) > 1]
-        if broken:
-            results = [(piece, result) for piece, result in results if piece not in broken]
-            results += run(f"{phase}, one by one", [alone for piece in broken for alone in piece.alone])
+        results = run(phase, pieces)
+        # One of its candidates is to blame, not those that happen to stand beside it; and of one net all blocks, for
+        # alone a candidate has other bits.
+        bad = {tuple(one.candidates) for one, result in results if not result.complete and len(one.candidates) > 1}
+        if bad:
+            results = [(piece, result) for piece, result in results if tuple(piece.candidates) not in bad]
+            again = (piece for piece in pieces if tuple(piece.candidates) in bad)
+            results += run(f"{phase}, one by one", [alone for piece in again for alone in piece.alone])
         distances = self._distances(layers, results, len(iterations))
         worst = max(distances, key=lambda layer: distances[layer])
         if distances[worst] < inf:

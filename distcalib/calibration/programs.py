@@ -49,7 +49,7 @@ class Programs(Protocol):
         ...
 
     def can_be_of(self, n: int) -> bool:
-        """Whether a ranking may take batches of `n` images, fewer than the net's have."""
+        """Whether a ranking may take batches of `n` images, other than the net's."""
         ...
 
     def without_kernel(self, spec: NetSpec, found: Sequence[Row]) -> tuple[str, ...]:

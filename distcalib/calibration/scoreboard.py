@@ -93,6 +93,11 @@ class Scoreboard:
         candidate = request.candidate
         return self._may_be_lost(request) and candidate not in self._errors and self._loses(self._values[candidate])
 
+    def may_stop(self, request: Measure | Decide) -> bool:
+        """Whether it is probably answered before the end, and to ask `suffices` takes no time."""
+        is_early = isinstance(request, Decide) or request.unless_lost
+        return self.stop_early and self.hard_first and is_early
+
     def suffices(self, request: Measure | Decide, new: Mapping[int, PartialScore]) -> bool:
         """Whether nothing more need be measured than what is known and `new`."""
         if not self.stop_early:

@@ -31,7 +31,7 @@ from distcalib.search.price import Loss
 
 @dataclass(frozen=True)
 class Switches:
-    """Parts of the search that can be left out, to see what each is worth; the result is the same."""
+    """Parts of the search that can be left out, to see what each is worth; the file is the same."""
 
     share_parts: bool = True
     stop_early: bool = True
@@ -195,7 +195,9 @@ class Searching:
                 self._specs[candidate] = self._scorer.program(self.programs.spec(candidate))
             self.board.begin(candidate)
             job = self._scorer.job(f"{self._n_calls}/{i}", self._specs[candidate], self.board.wanted(request), phase)
-            jobs.append(replace(job, in_order=self.board.decider.order is not None, may_stop=self.board.hard_first))
+            jobs.append(
+                replace(job, in_order=self.board.decider.order is not None, may_stop=self.board.may_stop(request))
+            )
         results = self.meter.run(phase, jobs, self._enough(requests, jobs, path))
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._note(request.candidate, self._scorer.rows(job, result.by_number), result.error)

@@ -40,7 +40,7 @@ def estimates(searching: Searching, phase: str, candidates: Sequence[Candidate])
     """About what `candidates` lose, for words and not for verdicts: by images that are drawn, where these may be."""
     board = searching.board
     unknown = [one for one in candidates if not board.is_known(Measure(one, unless_lost=True))]
-    if not (unknown and board.hard_first):
+    if not (unknown and board.hard_first) or (searching.goal.options.confidence or 1.0) <= ESTIMATED:
         return searching.losses(phase, candidates)
     found = {loss.candidate: loss for loss in _drawing(searching).losses(phase, unknown)}
     return [found[one] if one in found else board.loss(Measure(one, unless_lost=True)) for one in candidates]
@@ -49,7 +49,7 @@ def estimates(searching: Searching, phase: str, candidates: Sequence[Candidate])
 def _drawing(searching: Searching) -> Searching:
     """One that takes the images as they are drawn for a confidence."""
     goal, fp32 = searching.goal, searching.fp32
-    options = replace(goal.options, confidence=min(goal.options.confidence or 1.0, ESTIMATED))
+    options = replace(goal.options, confidence=ESTIMATED)
     order = fp32.order if isinstance(fp32.order, Drawing) else drawn(fp32.images, searching.meter.session.batch)
     return replace(searching, goal=replace(goal, options=options), fp32=replace(fp32, order=order), is_main=False)
 

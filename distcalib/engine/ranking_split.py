@@ -1,7 +1,7 @@
 """A ranking divided among actors: some of the candidates each, and of the iterations where there are more actors.
 
-No distance depends on how that is done, so the times that this goes by, which were measured, may differ from run to
-run.
+No distance depends on how that is done, so the times that `divided` goes by, which were measured, may differ from run
+to run.
 """
 
 from bisect import bisect_left
@@ -88,17 +88,21 @@ def divided(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, pa
             yield Piece({name: plan.candidates[name] for name in names}, tuple(block))
 
 
-def stacked(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most) -> Iterator[Piece]:
-    """All candidates on all iterations, in pieces that each are to be one net.
+def stacked(plan: Plan, iterations: Sequence[int], n_actors: int, most: Most, n_together: int) -> list[Piece]:
+    """All candidates on all iterations, in pieces of no more than `n_together` candidates that each are to be one net.
 
-    Which candidates are together follows from the plan alone; iterations are divided where there are more actors.
+    Which these are follows from the plan alone; iterations are divided where there are more actors.  None if there may
+    not be so many pieces.
     """
-    parts = _parts(plan, min(-(-len(plan.candidates) // STACKED), most.pieces))
-    n_pieces = min(n_actors, most.pieces, most.parts)
-    n_blocks = max(1, min(len(iterations), n_pieces // len(parts)))
-    for names in parts:
-        for block in _cut(iterations, n_blocks):
-            yield Piece({name: plan.candidates[name] for name in names}, tuple(block))
+    n_parts, n_pieces = -(-len(plan.candidates) // n_together), min(most.pieces, most.parts)
+    if n_pieces < n_parts:
+        return []
+    n_blocks = max(1, min(len(iterations), min(n_actors, n_pieces) // n_parts))
+    return [
+        Piece({name: plan.candidates[name] for name in names}, tuple(block))
+        for names in _cut(tuple(plan.candidates), n_parts)
+        for block in _cut(iterations, n_blocks)
+    ]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from distcalib.engine.program import LocalProgram
 from distcalib.engine.ranking import RankSpec, distance
 from distcalib.engine.ranking_parts import NetParts, every_cut, found_by
 from distcalib.engine.spec import NetSpec
+from distcalib.errors import UnsupportedError, WeightsError
 from distcalib.layers import Blobs
 from distcalib.quantize.fusion import Fused, in_run_order
 
@@ -115,7 +116,7 @@ class _StackBuilder(Builder):
         super().__init__(base.graph, blobs_of(base.spec), shapes, base.spec.where, arithmetic)
         self._members: dict[Blob, Members] = {}
         self._base, self._nets, self._blobs_of = base, nets, blobs_of
-        [self._n_rows] = {shape[0] for shape in shapes.values()}
+        [self._n_rows] = {shape[0] for shape in shapes.values()}  # RankSpec.sized has made them so
         order = in_run_order(self.graph, self.groups)
         self._places = {node.index: place for place, (node, _) in enumerate(order)}
         self._reached = -1  # the place up to which candidates have come and gone
@@ -137,29 +138,37 @@ class _StackBuilder(Builder):
 
     def _step(self, node: Node, group: Fused | None) -> None:
         self._go_to(self._places[node.index])
+        if self.problems:  # with one candidate missing nothing further on is what it should be
+            return
         found = [blob for blob in found_by(node, group, self.stored) if blob in self.values]
         there = {name for blob in found for name in self.members_of(blob)}
-        members = tuple(name for name in self._joined if name in there)
+        # FP32 is left, maybe, and yet alone in what is made of the data only.
+        members = tuple(name for name in self._joined if name in there) or (FP32,)
         values = self.values
         self.values = {**values, **{blob: self._aligned(blob, members) for blob in found}}
         self.found = Finding(self.values, self.stored, self.integers)
-        super()._step(node, group)
-        values.update((top, self.values[top]) for top in node.tops)
-        self._members.update((top, members) for top in node.tops)
-        self.values, self.found = values, Finding(values, self.stored, self.integers)
+        try:
+            super()._step(node, group)
+            values.update((top, self.values[top]) for top in node.tops)
+            self._members.update((top, members) for top in node.tops)
+        finally:
+            self.values, self.found = values, Finding(values, self.stored, self.integers)
 
     def _go_to(self, place: int) -> None:
         """Take in what candidates have made by `place`, and build those that begin to differ there."""
-        while self._reached < place:
+        while self._reached < place and not self.problems:
             self._reached += 1
             for name, (_, end) in self._regions.items():
                 if end == self._reached:
                     self._join(name)
             if self._reached == max(end for _, end in self._regions.values()):
                 self._leave_fp32()
-            for name, (begin, end) in self._regions.items():
-                if begin == self._reached:
-                    self._made[name] = self._own(self._nets[name], begin, end)
+            try:
+                for name, (begin, end) in self._regions.items():
+                    if begin == self._reached:
+                        self._made[name] = self._own(self._nets[name], begin, end)
+            except (UnsupportedError, WeightsError) as problem:
+                self.problems.append(problem)
 
     def _own(self, net: NetParts, begin: int, end: int) -> Mapping[Blob, Output]:
         """What a candidate computes itself, from what FP32 has made."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distcalib.calibration.ranking_sample import Sample, Values, picked
+from distcalib.calibration.ranking_sample import LEAST_STACKED, Sample, Values, picked
 from distcalib.engine.ranking_split import STACKED
 
 
@@ -41,9 +41,11 @@ def test_picked_takes_about_35_images_evenly(
         return True
 
     sample = picked(kept(iterations, batch), batch, can_be, stack)
-    wanted = (shape[1], shape[1] * (STACKED + 1)) if stack else (shape[1],)
+    n_together = min(STACKED, batch - 1) if stack else 0
+    wanted = (shape[1], shape[1] * (n_together + 1)) if stack else (shape[1],)
     assert asked == [n for n in wanted if n != batch]
-    assert sample.stacked is stack
+    assert max(wanted) <= batch, "no more memory than a pass takes"
+    assert sample.n_together == n_together
     assert sample.images is not None
     assert sample.images.shape == shape
     assert sample.share_of(batch) == shape[1] / batch
@@ -62,7 +64,7 @@ def test_picked_takes_about_35_images_evenly(
 @pytest.mark.parametrize(("iterations", "batch"), [((0,), 30), ((0, 1), 13), ((0,), 26)], ids=str)
 def test_of_a_few_images_a_stack_leaves_none_out(iterations: tuple[int, ...], batch: int) -> None:
     sample = picked(kept(iterations, batch), batch, lambda _: True)
-    assert sample.stacked
+    assert sample.n_together
     assert sample.images is not None
     assert sorted(sample.images.ravel().tolist()) == [i * batch + row for i in iterations for row in range(batch)]
 
@@ -70,9 +72,15 @@ def test_of_a_few_images_a_stack_leaves_none_out(iterations: tuple[int, ...], ba
 @pytest.mark.parametrize("impossible", [5, 5 * (STACKED + 1)], ids=["few", "many"])
 def test_picked_stacks_nothing_where_the_net_cannot_be_of_so_many(impossible: int) -> None:
     sample = picked(kept((0, 50), 100), 100, lambda n: n != impossible)
-    assert not sample.stacked
+    assert not sample.n_together
     assert sample.images is not None
     assert sample.images.shape == (1, 35)
+
+
+@pytest.mark.parametrize("batch", [1, 2, LEAST_STACKED])
+def test_picked_stacks_nothing_where_a_batch_is_hardly_more_than_an_image(batch: int) -> None:
+    assert not picked(kept(tuple(range(100)), batch), batch, lambda _: True).n_together
+    assert picked(kept(tuple(range(100)), LEAST_STACKED + 1), LEAST_STACKED + 1, lambda _: True).n_together
 
 
 def never(n: int) -> bool:

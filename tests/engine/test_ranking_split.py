@@ -85,18 +85,20 @@ def test_most_pieces_fit_into_the_bytes_that_they_may_take() -> None:
         (STACKED + 1, 5, ANY, 2, 2),
         (53, 5000, ANY, 5, 3),
         (53, 5000, Most(99, 12), 5, 2),
-        (53, 5000, Most(2, 99), 2, 1),
-        (53, 1, Most(1, 1), 1, 1),
+        (53, 5000, Most(5, 99), 5, 1),
+        (53, 1, Most(4, 99), 0, 0),
+        (53, 1, Most(99, 4), 0, 0),
     ],
 )
 def test_which_candidates_are_one_net_does_not_depend_on_the_actors(
     n_candidates: int, n_actors: int, most: Most, n_parts: int, n_blocks: int
 ) -> None:
     ranking = plan("".join(chr(ord("a") + i) for i in range(n_candidates)))
-    pieces = list(stacked(ranking, ITERATIONS, n_actors, most))
+    pieces = stacked(ranking, ITERATIONS, n_actors, most, STACKED)
     assert len(pieces) == n_parts * n_blocks
     together = list(dict.fromkeys(tuple(piece.candidates) for piece in pieces))
     assert len(together) == n_parts
-    assert [name for names in together for name in names] == list(ranking.candidates)
+    assert [name for names in together for name in names] == (list(ranking.candidates) if n_parts else [])
+    assert max(map(len, together), default=0) <= STACKED
     for names in together:
         assert [i for p in pieces if tuple(p.candidates) == names for i in p.iterations] == list(ITERATIONS)

@@ -1,6 +1,6 @@
 """A ranking in one net is of the candidates' own outputs, whoever stands in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import openvino as ov
@@ -20,7 +20,7 @@ from distcalib.engine.ranking_stack import FP32, StackProgram, compile_stack
 from distcalib.engine.spec import NetSpec
 from distcalib.errors import WeightsError
 from distcalib.layers import Blobs, FileBlobs
-from tests.engine.test_architectures import SHAPE, Drawn
+from tests.engine.test_architectures import FAMILIES, SHAPE, Drawn
 from tests.engine.test_ranking_bits import FC, Ranked, residual
 
 N_ROWS = 2
@@ -78,6 +78,19 @@ def expected(
     }
 
 
+def late_reads() -> caffe_pb2.NetParameter:
+    """Behind all but the last of its convolutions a branch reads the data again."""
+    net = Drawn()
+    net.conv("first", 16)
+    net.conv("a", 16)
+    net.conv("b", 16)
+    top = net.conv("c", 16)
+    net.add("small", "Pooling", "data", param="pooling_param { pool: MAX kernel_size: 3 stride: 1 pad: 1 }")
+    net.add("sum", "Eltwise", top, "small")
+    net.conv("last", 16)
+    return text_format.Parse(net.end(), caffe_pb2.NetParameter())
+
+
 @pytest.fixture(scope="module")
 def ranked(small_parts: None) -> Ranked:
     return Ranked(residual(3))
@@ -108,6 +121,20 @@ def test_stacked_candidates_that_differ_in_one_output_only(
     found = distances(stack, ranked)
     assert found == pytest.approx(expected(ranked, names, blobs), rel=1e-3, abs=1e-9)
     assert (found.get("left") == 0.0) is ("left" in names and "sum" not in outputs)
+
+
+@pytest.mark.parametrize("names", [("a",), ("a", "b"), ("c",), ("a", "b", "c", "last"), ("last",)], ids=str)
+def test_stacked_candidates_of_a_net_that_reads_its_data_again(names: Sequence[str], small_parts: None) -> None:
+    ranked = Ranked(late_reads())
+    found = distances(compiled(ranked, names), ranked)
+    assert found == pytest.approx(expected(ranked, names), rel=0.1)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=[family.__name__ for family in FAMILIES])
+def test_stacked_candidates_of_the_families_of_nets(family: Callable[[], str], small_parts: None) -> None:
+    ranked = Ranked(text_format.Parse(family(), caffe_pb2.NetParameter()))
+    names = list(ranked.plan.candidates)
+    assert distances(compiled(ranked, names), ranked) == pytest.approx(expected(ranked, names), rel=0.1)
 
 
 def test_fp32_is_computed_no_further_than_it_is_needed(ranked: Ranked) -> None:
@@ -151,6 +178,18 @@ def test_what_candidates_have_in_common_is_compiled_once(monkeypatch: pytest.Mon
     together = n_products(monkeypatch, ranked, names) - n_base
     assert together < 0.7 * alone
     assert together <= 2 * len(names)
+
+
+def test_a_stack_says_which_candidate_cannot_be_built(ranked: Ranked) -> None:
+    """And nothing of the layers behind it, which are not to blame."""
+    names = list(ranked.plan.candidates)
+    candidates = {name: ranked.plan.candidates[name] for name in names}
+    spec = RankSpec(candidates, (FC,), {}, (1.0,), ranked.plan.base, (), stacked=True)
+    broken, lacking = candidates["1/2"], FileBlobs({}, "net.caffemodel")
+    with pytest.raises(WeightsError) as raised:
+        compile_stack(spec, lambda one: lacking if one is broken else ranked.blobs, SHAPES, 1)
+    assert "net.caffemodel" in str(raised.value)
+    assert "KeyError" not in str(raised.value)
 
 
 def test_a_stack_says_which_layer_lacks_its_weights(ranked: Ranked) -> None:
