@@ -68,9 +68,8 @@ class Searching:
 
     def run(self) -> SearchResult:
         """What the strategy finds; the winner is measured over all iterations."""
-        options = self.goal.options
+        options, stopped_by = self.goal.options, None
         path = SearchPath(make_strategy(options.strategy, options.accuracy_loss).search(self.programs.start))
-        stopped_by: str | None = None
         try:
             while path.ask is not None:
                 self._prepare(path.ask, path)
@@ -186,8 +185,7 @@ class Searching:
             of_start = [request.candidate for request in requests] == [self.programs.start]
             self._n_rounds += not of_start
             phase = "all INT8" if of_start else round_name(self._n_rounds, len(requests))
-        phase = self.label + phase
-        self._n_calls += 1
+        phase, self._n_calls = self.label + phase, self._n_calls + 1
         jobs = []
         for i, request in enumerate(requests):
             candidate = request.candidate

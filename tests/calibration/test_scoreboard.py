@@ -45,6 +45,20 @@ def test_a_candidate_that_is_decided_is_not_measured_to_the_end(n_lost, request_
     assert not board(hard_first=True, stop_early=False).suffices(request_of(ALL), values(n_lost, n_lost))
 
 
+@pytest.mark.parametrize(
+    ("hard_first", "stop_early", "request_of", "may_stop"),
+    [
+        (True, True, Decide, True),
+        (True, True, lambda candidate: Measure(candidate, unless_lost=True), True),
+        (True, True, Measure, False),
+        (False, True, Decide, False),
+        (True, False, Decide, False),
+    ],
+)
+def test_what_may_stop(hard_first, stop_early, request_of, may_stop) -> None:  # type: ignore[no-untyped-def]
+    assert board(hard_first=hard_first, stop_early=stop_early).may_stop(request_of(ALL)) is may_stop
+
+
 def test_one_that_meets_is_not_stopped_in_the_last_tenth() -> None:
     assert board(tolerance=0.25).suffices(Decide(ALL), values(0, 8))
     assert not board(tolerance=0.25).suffices(Decide(ALL), values(0, 9))
