@@ -62,7 +62,7 @@ class LayerRanking:
         weights = output_weights(reference)
         plan = self.programs.ranking(layers, self.share_parts)
         most = most_pieces(plan, reference, RANKED_BYTES)
-        n_actors, n_together = self.meter.session.n_actors, sample.n_together
+        n_actors, n_together = self.meter.session.n_actors, sample.n_together if self.share_parts else 0
         pieces = stacked(plan, iterations, n_actors, most, n_together) if n_together else []
         are_stacked = bool(pieces)
         if not pieces:
@@ -122,7 +122,7 @@ class LayerRanking:
         values = {i: tuple(made[blob] for blob in self.programs.outputs) for i, made in self._reference().items()}
         if self.fp32.order is None:
             return Sample(values)
-        return picked(values, self.meter.session.batch, self.programs.can_be_of, self.share_parts)
+        return picked(values, self.meter.session.batch, self.programs.can_be_of)
 
     def _reference(self) -> Mapping[int, Mapping[Blob, NDArray[np.float32]]]:
         """What FP32 makes of the ranked iterations: kept from its pass, or made now if the engine showed nothing."""

@@ -40,15 +40,16 @@ class Sample:
         return 1.0 if self.images is None else self.images.shape[1] / batch
 
 
-def picked(kept: Mapping[int, Values], batch: int, can_be: Callable[[int], bool], stack: bool = True) -> Sample:
-    """About PICKED_IMAGES of the iterations `kept`, spread evenly: with `stack` in rows of a few, if the net can be
-    built for them, else in as few batches as hold them.  All images if there are no more than that, or if a value has
-    no row for each image.  `can_be`: whether a batch can be of so many images, others than `batch`.
+def picked(kept: Mapping[int, Values], batch: int, can_be: Callable[[int], bool]) -> Sample:
+    """About PICKED_IMAGES of the iterations `kept`, spread evenly: in rows of a few for candidates that go on behind
+    each other, if the net can be built for them, else in as few batches as hold them.  All images if there are no more
+    than that, or if a value has no row for each image.  `can_be`: whether a batch can be of so many images, others than
+    `batch`.
     """
     if not all(value.shape[:1] == (batch,) for values in kept.values() for value in values):
         return Sample(kept)
     n_images, n_together = len(kept) * batch, min(STACKED, batch - 1)
-    if stack and n_together >= LEAST_STACKED:
+    if n_together >= LEAST_STACKED:
         n_rows = _few(n_images, batch // (n_together + 1))
         if all(n == batch or can_be(n) for n in (n_rows, n_rows * (n_together + 1))):
             n_batches = -(-min(PICKED_IMAGES, n_images) // n_rows)
