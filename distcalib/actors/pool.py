@@ -3,6 +3,7 @@
 One machine is a cluster of one: there is no serial path beside it, a pool of one actor is that. What a worker computes
 is none of its business; how work is dealt out is in dispatcher.py, how results come back in execution.py."""
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -267,6 +268,9 @@ class ActorPool:
         closing = Thread(target=self._cluster.close, name="distcalib-close")
         with suppress(Exception), interrupt_held():  # such as where no thread can be made
             self._kill()
+            # What an actor that died has left holds references to results in cycles.  Ray ends the process, without a
+            # word to Python, if one is let go of while it shuts down in the other thread.
+            gc.collect()
             closing.start()
             self._closing = closing
 

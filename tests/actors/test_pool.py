@@ -1,11 +1,13 @@
 """The pool with fake workers in real actors, which find a Ray running: they neither start another nor end that one."""
 
+import gc
 import os
 import re
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +140,36 @@ def test_pool_that_is_closed_meanwhile_has_ended_once_it_is_closed(
     pool.begin_close()
     pool.close()
     assert ended == ["distcalib-close", "MainThread"], "the second time there is nothing left to end"
+
+
+class Cycle:
+    """Something of Ray's in a cycle, as the traceback of a call to an actor that died leaves it."""
+
+    def __init__(self, held: object) -> None:
+        self.held, self.itself = held, self
+
+
+def test_nothing_of_ray_is_left_to_be_let_go_of_while_it_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends the process (1, and no word of Python's) if a reference goes while it shuts down in another thread."""
+    left: list[bool] = []
+    close = RayCluster.close
+    pool = ActorPool(EchoWorker, RaySource(), n_actors=1, shared=shared(folder))
+    held = Cycle(pool._cluster.put(1))
+    watched = weakref.ref(held)
+
+    def looked(cluster: RayCluster) -> None:
+        left.append(watched() is not None)
+        close(cluster)
+
+    monkeypatch.setattr(RayCluster, "close", looked)
+    gc.disable()
+    try:
+        del held
+        pool.begin_close()
+        pool.close()
+    finally:
+        gc.enable()
+    assert left[0] is False
 
 
 def test_pool_is_closed_by_close_where_no_thread_can_be_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
