@@ -53,14 +53,14 @@ class Fleet:
         self._retired: dict[int, None] = {}  # actors for which there was no memory
         self._oom_kills: dict[str, int] = {}  # by node, as its last new actor saw it
         self._env = dict(env)
-        self._factory = cluster.put(factory)
-        self._shared = cluster.put(shared)
         self._pieces = tuple(pieces)
         self._left: list[list[Left]] = [[] for _ in placements]
         self._used: dict[int, None] = {}  # actors that may hold a program; as keys, for sets have no order
         self._abandoned_seconds = 0.0
         self._actors: list[Actor] = [cluster.start_actor(place.node, place.reserved) for place in placements]
         try:
+            self._factory = cluster.put(factory)  # while the actors start
+            self._shared = cluster.put(shared)
             for number, refs in enumerate([self._begin(number) for number in range(len(placements))]):
                 self._finish(number, refs)
         except BaseException:
