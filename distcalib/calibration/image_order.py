@@ -80,7 +80,7 @@ def _named(nodes: Sequence[Node]) -> str:
     return f"layer '{nodes[0].name}' ({nodes[0].type})"
 
 
-def at_home(job: Job, order: ImageOrder, n_actors: int) -> Job:
+def at_home(job: Job, order: ImageOrder | Drawing, n_actors: int) -> Job:
     """`job`, of batches of `order` as they are wanted, with each at the actor that has met most of its images."""
     wanted = job.order or range(job.n_iterations)
     homes = order.homes(wanted, n_actors)

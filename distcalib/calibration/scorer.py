@@ -37,7 +37,7 @@ class Scorer:
     def job(self, key: str, spec: NetSpec, missing: Sequence[int], phase: str) -> Job:
         """What scores the iterations `missing`."""
         job = self.session.scoring(key, spec, self.n_iterations, missing, phase)
-        if not isinstance(self.order, ImageOrder):
+        if self.order is None:
             return job
         return at_home(job, self.order, n_useful(self.pass_seconds, self.session.n_actors))
 

@@ -193,9 +193,8 @@ class Searching:
                 self._specs[candidate] = self._scorer.program(self.programs.spec(candidate))
             self.board.begin(candidate)
             job = self._scorer.job(f"{self._n_calls}/{i}", self._specs[candidate], self.board.wanted(request), phase)
-            jobs.append(
-                replace(job, in_order=self.board.decider.order is not None, may_stop=self.board.may_stop(request))
-            )
+            in_order = job.homes is None and self.board.decider.order is not None
+            jobs.append(replace(job, in_order=in_order, may_stop=self.board.may_stop(request)))
         results = self.meter.run(phase, jobs, self._enough(requests, jobs, path))
         for request, job, result in zip(requests, jobs, results, strict=True):
             self._note(request.candidate, self._scorer.rows(job, result.by_number), result.error)

@@ -18,7 +18,7 @@ from distcalib.report.scores import rounded_up
 from distcalib.search import Measure, Rank
 from distcalib.search.price import Knee, Loss, knee, shorter
 
-ESTIMATED = 0.99
+ESTIMATED = 0.95
 """The confidence that a candidate loses too much, where nothing but words depends on it."""
 
 

@@ -146,7 +146,9 @@ class Decider:
             return lost
         verdict = None if self.confidence is None else self._sequential(values, self.confidence)
         if self.drawing is not None and verdict is not None and verdict[1] < len(self.drawing):
-            return self.drawing.loss(partials, verdict[1])[0]
+            looked = max((look for look in self.drawing.looks if look <= verdict[1]), default=0)
+            if looked:  # a certain verdict may come before
+                return self.drawing.loss(partials, looked)[0]
         used = list(values) if verdict is None else self._order[: verdict[1]]
         loss = math.fsum(self._loss(i, values[i]) for i in used) / len(used)
         return loss if loss == loss else math.inf

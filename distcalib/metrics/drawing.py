@@ -5,6 +5,9 @@ Here each image has a rate, and they are taken by u / rate with u uniform in (0,
 image is in it with probability min(1, rate · t), t being that number of the first image behind it, and as if drawn by
 itself: so Σ loss / probability is an unbiased estimate of what all images lose, and Σ loss² (1 - p) / p² one of its
 variance (priority sampling; Duffield, Lund and Thorup 2007).  Nothing is assumed of the data, which may be sorted.
+
+A sample is looked at after fixed numbers of batches.  What is drawn between two of them is put into batches as it lies
+in the data, so that an actor can mostly be given images that it has decoded already.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from distcalib.metrics.by_image import ByImage
+from distcalib.metrics.image_order import home_of
 from distcalib.metrics.partial import Partial, PartialScore
 
 SOON = 0.1
@@ -42,17 +47,20 @@ class Hits(Partial):
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """All images in the order in which they are drawn, in batches.
+    """All images, in batches, in the order in which they are drawn from look to look.
 
-    `images` (n_batches, batch) i32, -1 where the last batch has no more; `rates` and `times` of each drawn image, and
-    `right` whether FP32 has it right.  `reference`: what FP32 scores in each batch.
+    `images` (n_batches, batch) i32, -1 where the last batch has no more; `rates` of each, and `right` whether FP32 has
+    it right, alike.  `looks`: the numbers of batches at which an early answer may be given, and `times` by look that
+    at which the first image behind it was drawn.  `reference`: what FP32 scores in each batch; `n_iterations`: of the
+    pass that it is of.
     """
 
     images: npt.NDArray[np.int32]
     rates: npt.NDArray[np.float64]
-    times: npt.NDArray[np.float64]
     right: npt.NDArray[np.bool_]
+    times: Mapping[int, float]
     reference: tuple[Partial, ...]
+    n_iterations: int
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,18 +70,24 @@ class Drawing:
         """How many stand in it."""
         return len(self.right)
 
-    @cached_property
+    @property
     def looks(self) -> tuple[int, ...]:
-        """The numbers of batches at which an early answer may be given; none is within the last tenth."""
-        counts, at = [], float(-(-FIRST_IMAGES // self.images.shape[1]))
-        while at <= 0.9 * len(self):
-            counts.append(int(at))
-            at *= LOOK_FACTOR
-        return tuple(dict.fromkeys(counts))
+        """The numbers of batches at which an early answer may be given."""
+        return tuple(self.times)
+
+    def homes(self, batches: Sequence[int], n_actors: int) -> list[list[int]]:
+        """`batches` in their order by the actor that has met most of the images in the FP32 pass, about: where that has
+        had its middle image."""
+        batches_of: list[list[int]] = [[] for _ in range(n_actors)]
+        for batch in batches:
+            images = self.images[batch]
+            iteration = int(np.median(images[images >= 0])) // len(images)
+            batches_of[home_of(iteration, self.n_iterations, n_actors)].append(batch)
+        return batches_of
 
     def loss(self, values: Mapping[int, PartialScore], length: int) -> tuple[float, float, int]:
-        """After `length` batches: about what an image loses on average, the standard error of that, and by how many
-        answers that differ from FP32's the error is known.
+        """At the look after `length` batches, or at the end: about what an image loses on average, the standard error
+        of that, and by how many answers that differ from FP32's the error is known.
 
         They count for less where some weigh more than others: of their parts v of a variance V, V² / Σ v² would tell as
         much of it if they weighed alike (Kish's effective sample size, Satterthwaite's degrees of freedom).
@@ -85,8 +99,8 @@ class Drawing:
         losses = self.right[:n].astype(np.float64) - hits
         if n == n_all:
             return math.fsum(losses) / n_all, 0.0, int(np.abs(losses).sum())
-        chances = np.minimum(1.0, self.rates[:n] * self.times[n])
-        least = min(1.0, LEAST_RATE * float(self.times[n]))
+        chances = np.minimum(1.0, self.rates[:n] * self.times[length])
+        least = min(1.0, LEAST_RATE * self.times[length])
         parts = losses**2 * (1.0 - chances) / chances**2
         # And one flip more, of an image that is least likely to be drawn: those that are missing are of such.
         variance, squares = math.fsum(parts) + (1.0 - least) / least**2, math.fsum(parts**2)
@@ -105,13 +119,25 @@ def drawn(found: Sequence[ByImage], batch: int) -> Drawing:
     width = float(np.quantile(finite, SOON)) if len(finite) else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         rates = np.maximum(LEAST_RATE, np.exp(-np.where(sizes > 0.0, sizes / (FALL * max(width, 1e-30)), 0.0)))
-    uniform = np.random.default_rng(0).random(len(numbers))
-    times = uniform / rates
+    times = np.random.default_rng(0).random(len(numbers)) / rates
     order = np.lexsort((numbers, times))
     n_batches = -(-len(order) // batch)
+    at_look = {look: float(times[order[look * batch]]) for look in _looks(n_batches, batch)}
+    for begin, end in pairwise((0, *at_look, n_batches)):
+        part = order[begin * batch : end * batch]
+        part.sort()  # images are numbered in the order of the data, and so are their places in `numbers`
     images = np.full(n_batches * batch, -1, np.int32)
     images[: len(order)] = numbers[order]
     counts = [int(np.count_nonzero(right[order[i * batch : (i + 1) * batch]])) for i in range(n_batches)]
     lengths = [min(batch, len(order) - i * batch) for i in range(n_batches)]
     reference = tuple(Partial(count, n, n) for count, n in zip(counts, lengths, strict=True))
-    return Drawing(images.reshape(-1, batch), rates[order], times[order], right[order], reference)
+    return Drawing(images.reshape(-1, batch), rates[order], right[order], at_look, reference, len(found))
+
+
+def _looks(n_batches: int, batch: int) -> tuple[int, ...]:
+    """After how many of `n_batches` a sample is looked at; none is within the last tenth."""
+    counts, at = [], float(-(-FIRST_IMAGES // batch))
+    while at <= 0.9 * n_batches:
+        counts.append(int(at))
+        at *= LOOK_FACTOR
+    return tuple(dict.fromkeys(counts))

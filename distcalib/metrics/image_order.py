@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -58,10 +58,11 @@ class ImageOrder:
         """
         n_iterations = self.spans[-1].stop
         batches_of: list[list[int]] = [[] for _ in range(n_actors)]
-        sharing = [range(*_sharing(span, n_iterations, n_actors)) for span in self.spans]
+        home = partial(home_of, n=n_iterations, n_actors=n_actors)
+        sharing = [range(home(span.start), home(span.stop - 1) + 1) for span in self.spans]
         for batch in batches:
-            home = min(sharing[self.groups[batch]], key=lambda actor: (len(batches_of[actor]), actor))
-            batches_of[home].append(batch)
+            least = min(sharing[self.groups[batch]], key=lambda actor: (len(batches_of[actor]), actor))
+            batches_of[least].append(batch)
         return batches_of
 
     @cached_property
@@ -70,13 +71,9 @@ class ImageOrder:
         return int(np.count_nonzero(self.images >= 0))
 
 
-def _sharing(span: range, n: int, n_actors: int) -> tuple[int, int]:
-    """The first actor that has an iteration of `span`, and the one after the last, where `n` are cut evenly."""
-
-    def home(iteration: int) -> int:
-        return ((iteration + 1) * n_actors - 1) // n
-
-    return home(span.start), home(span.stop - 1) + 1
+def home_of(iteration: int, n: int, n_actors: int) -> int:
+    """The actor that has met an iteration in a pass of `n`, which are cut evenly."""
+    return ((iteration + 1) * n_actors - 1) // n
 
 
 def hard_first(found: Sequence[ByImage], batch: int) -> ImageOrder:

@@ -1,6 +1,7 @@
 """A drawn sample tells what all images lose, as often as promised, whatever the data is sorted by."""
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -46,9 +47,39 @@ def test_drawn_has_each_image_once_and_doubtful_ones_sooner() -> None:
 def test_drawn_does_not_mind_margins_that_tell_nothing() -> None:
     for value in (0.0, np.inf, -np.inf):
         drawing = drawn(said(np.full(N_IMAGES, value, np.float32)), BATCH)
-        assert np.isfinite(drawing.times).all()
+        assert np.isfinite(drawing.rates).all()
         values = scored(drawing, np.full(N_IMAGES, value > 0))
-        assert drawing.loss(values, 5)[0] == 0.0
+        assert drawing.loss(values, drawing.looks[0])[0] == 0.0
+
+
+def test_drawn_is_the_same_sample_at_each_look_as_one_by_one() -> None:
+    """What is behind a look was drawn later than what is before it, and between two all lies as in the data."""
+    margins = margins_of(1)
+    drawing = drawn(said(margins), BATCH)
+    uniform = np.random.default_rng(0).random(N_IMAGES)
+    times = uniform[drawing.images.ravel()] / drawing.rates
+    assert len(drawing.looks) > 4
+    for look in drawing.looks:
+        assert times[: look * BATCH].max() < drawing.times[look] == times[look * BATCH :].min()
+    for begin, end in pairwise((0, *drawing.looks, N)):
+        numbers = drawing.images[begin:end].ravel()
+        assert (np.diff(numbers) > 0).all()
+
+
+@pytest.mark.parametrize("n_actors", [1, 2, 5, 90])
+def test_homes_give_a_batch_to_an_actor_that_has_met_its_images(n_actors: int) -> None:
+    drawing = drawn(said(margins_of(2)), BATCH)
+    homes = drawing.homes(range(N), n_actors)
+    assert sorted(batch for home in homes for batch in home) == list(range(N))
+    assert every(home == sorted(home) for home in homes)
+    if n_actors == 1:
+        return
+    met = np.repeat([(i + 1) * n_actors - 1 for i in range(N)], BATCH) // N  # the actor of each image
+    at_home = sum(
+        int(np.count_nonzero(met[drawing.images[batch]] == actor)) for actor, home in enumerate(homes) for batch in home
+    )
+    assert at_home >= {2: 0.9, 5: 0.7, 90: 0.1}[n_actors] * N_IMAGES
+    assert max(map(len, homes)) <= 1.25 * N / n_actors + 3  # what is one too many, others take
 
 
 @pytest.mark.parametrize("is_sorted", [False, True])
@@ -60,8 +91,8 @@ def test_loss_is_unbiased_and_its_error_is_right(is_sorted: bool) -> None:
         margins = margins_of(seed, is_sorted)
         drawing = drawn(said(margins), BATCH)
         right = margins + random.normal(-0.05, 0.3, N_IMAGES) > 0
-        loss, error, n_flips = drawing.loss(scored(drawing, right), 12)
-        assert n_flips > 20
+        loss, error, n_flips = drawing.loss(scored(drawing, right), drawing.looks[2])
+        assert n_flips > 15
         off.append((loss - float(np.mean(margins > 0) - np.mean(right))) / error)
     assert abs(np.mean(off)) < 3 / np.sqrt(300)
     assert 0.8 < np.std(off) < 1.1
