@@ -8,13 +8,17 @@ from distcalib.session.evaluate import rate
 from distcalib.session.progress import Decided, Watcher
 from distcalib.session.protocol import Actors, images_a_row
 
+WARM = 10
+"""Iterations an actor of all INT8 that are worth a pass: the first that a program runs takes half as long again."""
+
 
 class Meter:
     """Actor-seconds of a calibration on the actors of `session`."""
 
     def __init__(self, session: Actors) -> None:
         self.session = session
-        self._seconds = self._unavoidable = 0.0
+        self._seconds = self._fp32 = self._int8 = 0.0
+        self._int8_is_known = True
         self._images_per_second: dict[str, float] = {}
 
     def run(self, phase: str, jobs: Sequence[Job], enough: Enough | None = None) -> list[JobResult]:
@@ -35,19 +39,30 @@ class Meter:
         """Count actor-seconds that no result has."""
         self._seconds += seconds
 
-    def count_unavoidable(self, seconds: float) -> None:
-        """Count what one FP32 or one all-INT8 pass took: the unit of `passes` is one of each."""
-        self._unavoidable += seconds
+    def count_fp32(self, seconds: float) -> None:
+        """Count what the FP32 pass took, a half of the unit of `passes`."""
+        self._fp32 = seconds
+
+    def count_int8(self, seconds: float, result: JobResult) -> None:
+        """Count what a pass of all INT8 takes, the other half, as reckoned from what was run of it."""
+        self._int8 = seconds
+        self._int8_is_known = result.complete or result.size >= WARM * self.session.n_actors
+
+    def learn_speeds(self, fp32: float, int8: float) -> None:
+        """Take a pass of all INT8 for as much faster than that of FP32 as inference alone is, where few iterations
+        were run of it; `fp32` and `int8` in images/s."""
+        if not self._int8_is_known:
+            self._int8 = self._fp32 * fp32 / int8
 
     @property
     def unavoidable(self) -> float:
         """Actor-seconds of one FP32 and one all-INT8 pass, as far as they were run."""
-        return self._unavoidable
+        return self._fp32 + self._int8
 
     @property
     def passes(self) -> float | None:
         """The total in units of the unavoidable; None where nothing was."""
-        return self._seconds / self._unavoidable if self._unavoidable else None
+        return self._seconds / self.unavoidable if self.unavoidable else None
 
     @property
     def images_per_second(self) -> Mapping[str, float]:

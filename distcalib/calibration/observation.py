@@ -209,7 +209,7 @@ class Observing:
             [result] = self.meter.run(phase, [rest])
             plain.append((rest, result))
         fp32 = first.scored(plain, results[0])
-        self.meter.count_unavoidable(fp32.seconds)
+        self.meter.count_fp32(fp32.seconds)
         self.meter.note(fp32.told(self.goal))
         rests_of(self.session, self.goal, fp32).refuse_nothing()
         return fp32

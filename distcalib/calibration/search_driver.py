@@ -200,7 +200,8 @@ class Searching:
             self._note(request.candidate, self._scorer.rows(job, result.by_number), result.error)
         if is_first:
             self._scorer.learn_times(jobs[0], results[0])
-            self.meter.count_unavoidable(self._scorer.pass_seconds if self.is_main else 0.0)
+            if self.is_main:
+                self.meter.count_int8(self._scorer.pass_seconds, results[0])
         for line in round_lines(phase, self.label, requests, self.board, self.goal):
             self.meter.note(line)
         self.meter.decided(round_verdicts(requests, self.board))

@@ -35,7 +35,7 @@ def speeds(
     where the search has measured them.
 
     None are measured where the engine is a build of Caffe's: its nets are not these programs.  What this takes is not
-    counted as a cost of the search.
+    counted as a cost of the search; but the unit of that is learned from it, where little of all INT8 was run.
     """
     start, winner = searching.programs.start, found.winner
     known = {} if times is None else _of_layers(times)
@@ -56,6 +56,8 @@ def speeds(
         if "delivered" not in rates and same in rates and (winner == start or not winner.int8):
             rates["delivered"] = rates[same]
         _tell(searching.meter, rates)
+        if rates.keys() >= {"FP32", ALL_INT8}:
+            searching.meter.learn_speeds(rates["FP32"], rates[ALL_INT8])
         if times is None and timed.keys() >= {"FP32", ALL_INT8}:
             return Speeds(rates, _of_layers(LayerTimes.of([timed["FP32"], timed[ALL_INT8]], min)))
         return Speeds(rates, known)

@@ -134,7 +134,7 @@ def begun(
     meter, goal = Meter(session), Goal(METRIC, False, options, ranked_iterations(n, net.batch))
     [answers] = meter.run("FP32", [Job("fp32", net.fp32(goal.ranked), n, "FP32")])
     fp32 = Fp32Pass.of(rows(answers), answers.run_seconds, goal, net.batch, net.name)
-    meter.count_unavoidable(fp32.seconds)
+    meter.count_fp32(fp32.seconds)
     return Searching(meter, net, goal, fp32, switches or Switches(), budget=Budget(options))
 
 

@@ -32,7 +32,12 @@ class Searched:
         self.programs = SimpleNamespace(start=START, spec=lambda c: NetSpec(" ".join(c.int8_layers).encode(), "net"))
         self.failed = dict.fromkeys(failed, "no kernel")
         self.goal = SimpleNamespace(options=SimpleNamespace(root=root), ranked=(0, 2, 4, 6))
-        self.meter = SimpleNamespace(session=SimpleNamespace(batch=10, run=self.run), note=self.notes.append)
+        self.learned: list[tuple[float, float]] = []
+        self.meter = SimpleNamespace(
+            session=SimpleNamespace(batch=10, run=self.run),
+            note=self.notes.append,
+            learn_speeds=lambda fp32, int8: self.learned.append((fp32, int8)),
+        )
 
     def run(self, phase: str, jobs: Sequence[Job]) -> list[Any]:
         self.jobs += jobs
@@ -79,6 +84,7 @@ def test_a_net_is_timed_once_on_three_iterations_and_told() -> None:
         ("speed/all INT8", (0, 2, 4), True),
     ]
     assert searched.notes == ["images/s of one core: FP32 20, all INT8 80, delivered 80 (4.00 times FP32)"]
+    assert searched.learned == [(20.0, 80.0)]
 
 
 def test_speeds_are_those_of_one_of_several_cores() -> None:
