@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from distcalib.actors import Enough, Job, JobResult
+from distcalib.engine.spec import Row
 from distcalib.session.evaluate import rate
 from distcalib.session.progress import Decided, Watcher
 from distcalib.session.protocol import Actors, images_a_row
@@ -44,9 +45,13 @@ class Meter:
         self._fp32 = seconds
 
     def count_int8(self, seconds: float, result: JobResult) -> None:
-        """Count what a pass of all INT8 takes, the other half, as reckoned from what was run of it."""
+        """Count what a pass of all INT8 takes, the other half, as reckoned from what was run of it.
+
+        Where its arithmetic is emulated, which its rows tell by naming no kernels, no speed says more.
+        """
+        emulated = any(isinstance(row, Row) and row.kernels is None for row in result.rows)
         self._int8 = seconds
-        self._int8_is_known = result.complete or result.size >= WARM * self.session.n_actors
+        self._int8_is_known = result.complete or emulated or result.size >= WARM * self.session.n_actors
 
     def learn_speeds(self, fp32: float, int8: float) -> None:
         """Take a pass of all INT8 for as much faster than that of FP32 as inference alone is, where few iterations

@@ -7,6 +7,7 @@ import pytest
 
 from distcalib.actors import Job, JobResult
 from distcalib.calibration.meter import WARM, Meter
+from distcalib.engine.spec import Row
 
 
 def meter(n_actors: int = 2) -> Meter:
@@ -14,8 +15,9 @@ def meter(n_actors: int = 2) -> Meter:
     return Meter(session)
 
 
-def result(n_run: int, n: int = 1000) -> JobResult:
-    return JobResult.of(Job("a", None, n, "a"), dict.fromkeys(range(n_run)))
+def result(n_run: int, n: int = 1000, emulated: bool = False) -> JobResult:
+    row = Row({}, (), None if emulated else {"conv1": "brgconv_avx512_I8"})
+    return JobResult.of(Job("a", None, n, "a"), dict.fromkeys(range(n_run), row))
 
 
 def test_passes_are_of_one_fp32_and_one_int8_pass() -> None:
@@ -35,6 +37,7 @@ def test_passes_are_of_one_fp32_and_one_int8_pass() -> None:
         pytest.param(result(2 * WARM - 1), 12.5, id="few for two actors"),
         pytest.param(result(2 * WARM), 15.0, id="enough"),
         pytest.param(result(3, 3), 15.0, id="few, and all that there are"),
+        pytest.param(result(3, emulated=True), 15.0, id="few, of another speed than what is timed"),
     ],
 )
 def test_a_pass_of_few_iterations_is_reckoned_from_speeds(ran: JobResult, unavoidable: float) -> None:
