@@ -160,3 +160,9 @@ class Row:
     """What the score that was asked for so says of each image."""
     n_missing: int = 0
     """Of mean errors: the rows of the block that they are in, fewer where two data layers lack one in the same."""
+
+
+def is_int8_kernel(name: str) -> bool:
+    """Whether a kernel, as OpenVINO names it, multiplies integers: brgconv_avx512_I8, and of what AMX runs on s8 inputs
+    brgconv_avx512_amx_i8 (2026.4)."""
+    return name.upper().endswith("I8")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distcalib.caffe.paths import special
 from distcalib.data import Pixels
+from distcalib.engine.spec import is_int8_kernel
 from distcalib.errors import EngineError, FormatError, OptionError
 from distcalib.exporters.preprocess import in_form
 
@@ -108,7 +109,7 @@ class OpenVino(Runtime):
             info = op.get_rt_info()
             if info["layerType"].astype(str) in ("Convolution", "FullyConnected", "MatMul"):
                 kinds.append(info["primitiveType"].astype(str))
-        return sum(kind.endswith("I8") for kind in kinds), len(kinds)
+        return sum(map(is_int8_kernel, kinds)), len(kinds)
 
 
 class OnnxRuntime(Runtime):

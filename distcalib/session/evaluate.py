@@ -13,7 +13,7 @@ from distcalib.caffe.belonging import belonging_warnings
 from distcalib.caffe.graph import Graph
 from distcalib.data.limits import limited
 from distcalib.engine.net import Net, open_net
-from distcalib.engine.spec import Row
+from distcalib.engine.spec import Row, is_int8_kernel
 from distcalib.errors import OptionError
 from distcalib.metrics import (
     DEFAULT_AP,
@@ -216,4 +216,4 @@ def without_kernel(int8: Sequence[str], found: Sequence[Row]) -> tuple[str, ...]
     kernels = found[0].kernels
     if kernels is None:
         return ()
-    return tuple(name for name in int8 if not kernels.get(name, "").endswith("I8"))
+    return tuple(name for name in int8 if not is_int8_kernel(kernels.get(name, "")))

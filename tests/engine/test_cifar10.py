@@ -9,7 +9,7 @@ import pytest
 from distcalib.caffe import read_net, read_weights, test_net
 from distcalib.data import open_source
 from distcalib.engine.arithmetic import NATIVE, Arithmetic
-from distcalib.engine.spec import NetSpec, Row
+from distcalib.engine.spec import NetSpec, Row, is_int8_kernel
 from distcalib.engine.worker import NetWorker, Setting, data_nodes
 from distcalib.metrics import merged
 from scripts.bench.compare_ways import compare, recorded_files
@@ -61,7 +61,7 @@ def test_worker_int8_scores_are_those_of_intel_caffe(golden: Path, arithmetic: A
         if arithmetic.emulated:
             assert rows[0].kernels is None
             continue
-        n_int8 = sum(kernel.endswith("I8") for kernel in (rows[0].kernels or {}).values())
+        n_int8 = sum(map(is_int8_kernel, (rows[0].kernels or {}).values()))
         assert n_int8 == 17, rows[0].kernels  # 20 have scales; three sums with an FP32 residual run FP32
     assert max(differences) <= 0.0005, differences
     assert sum(differences) / len(differences) <= 0.0002, differences
