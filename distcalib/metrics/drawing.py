@@ -75,14 +75,19 @@ class Drawing:
         """The numbers of batches at which an early answer may be given."""
         return tuple(self.times)
 
+    @cached_property
+    def _iterations(self) -> list[int]:
+        """That of the middle image of each batch, as they lie in it."""
+        middles = np.count_nonzero(self.images >= 0, axis=1) // 2
+        found: list[int] = (self.images[np.arange(len(self)), middles] // self.images.shape[1]).tolist()
+        return found
+
     def homes(self, batches: Sequence[int], n_actors: int) -> list[list[int]]:
         """`batches` in their order by the actor that has met most of the images in the FP32 pass, about: where that has
         had its middle image."""
         batches_of: list[list[int]] = [[] for _ in range(n_actors)]
         for batch in batches:
-            images = self.images[batch]
-            iteration = int(np.median(images[images >= 0])) // len(images)
-            batches_of[home_of(iteration, self.n_iterations, n_actors)].append(batch)
+            batches_of[home_of(self._iterations[batch], self.n_iterations, n_actors)].append(batch)
         return batches_of
 
     def loss(self, values: Mapping[int, PartialScore], length: int) -> tuple[float, float, int]:
